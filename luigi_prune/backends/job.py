@@ -1,0 +1,107 @@
+"""What a backend carries: a job, and what it says about it. Nothing here knows Luigi or torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Protocol
+
+
+@dataclass(frozen=True)
+class Job:
+    """One call of a function of `luigi_prune.jobs`, as JSON can say it: this is all that crosses to another process."""
+
+    function: str  # name of the function in luigi_prune.jobs
+    name: str  # how a person calls it: "Retrain ThresNet 0.5 net0 rep0"
+    family: str  # the Luigi task's family; backends size a job by it
+    request: dict[str, Any]  # spec, input paths, output path, directories
+    output: str  # the result's path; the job has succeeded when it exists
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the job as a JSON-able dictionary; `Job(**d)` is its inverse."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended."""
+
+    status: Literal["done", "failed", "damaged"]
+    message: str = ""  # what a user needs to see of a failure: the remote traceback, exit code, log path
+    damaged: str = ""  # path of the input that is damaged, with status "damaged"
+    seconds: float = 0.0  # inside the job function
+    log: str = ""  # path of the job's log, where it has one
+    retry: bool = True  # whether trying again can help
+
+
+@dataclass
+class Context:
+    """Where a job runs: what may not influence its result beyond float noise."""
+
+    threads: int = 1
+    rank: int = 0
+    world_size: int = 1
+    init_method: str = ""  # rendezvous of the processes of one job, where there are several
+    device: str = "cpu"  # "cpu" or "cuda:<index>"
+    loader_workers: int = 0
+    job_id: str = ""  # of the backend, for the provenance
+    progress: Callable[[float, str], None] = lambda fraction, message: None  # rank 0 calls it; cheap, never raises
+    should_stop: Callable[[], bool] = lambda: False  # True: save a checkpoint at the next step boundary and exit
+
+
+class Listener(Protocol):
+    """Who wants to hear of a job. Called from any thread; `ended` exactly once."""
+
+    def started(self) -> None: ...
+
+    def progressed(self, fraction: float, message: str) -> None: ...
+
+    def ended(self, outcome: Outcome) -> None: ...
+
+
+class Backend(Protocol):
+    """Carries jobs to where torch is. `submit` returns at once, except inline's, which runs the job."""
+
+    name: str
+    slots: int  # how many jobs it can run at once
+
+    def submit(self, job: Job, listener: Listener) -> None: ...
+
+    def cancel(self, job: Job) -> None:
+        """Stop the job, running or waiting; its listener hears `ended` with status "failed"."""
+
+    def close(self) -> None:
+        """Stop everything and wait until nothing is left running."""
+
+
+@dataclass(frozen=True)
+class ComputeSettings:
+    """The sections `[compute]` and `[compute.<Family>]` of luigi.cfg."""
+
+    backend: str = "auto"
+    threads: int = 1
+    jobs: int = 0  # at once; 0: as many as cores (or GPUs) allow
+    device: str = "auto"  # auto, cpu, cuda
+    loader_workers: int = 0
+    processes: dict[str, int] = field(default_factory=dict)  # per family, 1 where not named: processes of one job (DDP)
+
+
+def available_cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def cuda_devices() -> Sequence[int]:
+    """Return the indices of the GPUs of this machine without loading torch (NVIDIA's device files)."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    found = (
+        [int(name[6:]) for name in os.listdir("/dev") if name.startswith("nvidia") and name[6:].isdigit()]
+        if os.path.isdir("/dev")
+        else []
+    )
+    if visible is None:
+        return list(range(len(found)))
+    return list(range(len([part for part in visible.split(",") if part.strip() not in ("", "-1")]))) if found else []
