@@ -1,0 +1,193 @@
+"""The experiment file as frozen models: every key, its type, its default and what it means."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+Mode = Literal["train", "retrain", "cascade", "cascade-rewind"]
+Rules = Literal["paper", "reference"]
+SpacingType = Literal["geometric", "linear", "harmonic", "harmonic2", "cubic", "manual"]
+
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+
+
+def camel_case(name: str) -> str:
+    """Return the spelling that experiment files use for a field: `num_epochs` -> `numEpochs`, `enable_amp` -> `enableAMP`."""
+    first, *rest = name.split("_")
+    return first + "".join("AMP" if word == "amp" else word.capitalize() for word in rest)
+
+
+def _not_a_bool(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("a number is wanted, not true or false")
+    return value
+
+
+def _finite(value: float) -> float:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("a finite number is wanted")
+    return value
+
+
+def numbers_from_text(value: Any) -> Any:
+    """Return `value` with every string that is wholly a number turned into one (YAML reads `1e-4` as text), recursively."""
+    if isinstance(value, dict):
+        return {key: numbers_from_text(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [numbers_from_text(inner) for inner in value]
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        return int(value) if value.lstrip("+-").isdigit() else float(value)
+    return _finite(value)
+
+
+def _keywords(value: Any) -> Any:
+    if value is None:
+        return {}
+    if isinstance(value, dict):
+        wrong = [key for key in value if not isinstance(key, str)]
+        if wrong:
+            raise ValueError(f"{wrong[0]!r} is not the name of a keyword")
+    return numbers_from_text(value)
+
+
+Integer = Annotated[int, BeforeValidator(_not_a_bool)]
+Number = Annotated[float, BeforeValidator(_not_a_bool), Field(allow_inf_nan=False)]
+Keywords = Annotated[dict[str, Any], BeforeValidator(_keywords)]
+
+
+class Settings(BaseModel):
+    """What all parts share: frozen, no unknown key, camelCase and snake_case both accepted."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=camel_case, populate_by_name=True, protected_namespaces=()
+    )
+
+
+class Component(Settings):
+    """A transform or metric: its class name and the keywords it is built with."""
+
+    type: str = Field(description="Class name.")
+    kwargs: Keywords = Field({}, description="Keywords of its constructor.")
+
+
+class SchedulerComponent(Component):
+    """A learning-rate scheduler, stepped at every optimization step."""
+
+    step_kwargs: Keywords = Field(
+        {}, description="Keywords of its constructor that are given here in epochs; they become optimization steps."
+    )
+
+
+class NetworkConfig(Settings):
+    """Which network is trained on which data set."""
+
+    name: str = Field(description="Name of the network.")
+    dataset: str = Field(description="Data set for training, validation and, by default, the test.")
+    output_size: Integer = Field(ge=1, description="Number of outputs; by default the data set's number of classes.")
+
+
+class TrainingConfig(Settings):
+    """How a network is trained: data, loss, metrics, optimizer, schedule."""
+
+    batch_size: Integer = Field(128, ge=1, description="Samples per optimization step, over all processes together.")
+    test_batch_size: Integer = Field(ge=1, description="Samples per step of an evaluation; by default `batchSize`.")
+    transforms_train: tuple[Component, ...] = Field((), description="Transforms of the training data, in order.")
+    transforms_test: tuple[Component, ...] = Field((), description="Transforms of validation and test data, in order.")
+    transforms_final: tuple[Component, ...] = Field(
+        (Component(type="ToTensor"),), description="Transforms that follow those, for all data."
+    )
+    loss: str = Field("CrossEntropyLoss", description="Class name of the loss.")
+    loss_kwargs: Keywords = Field({}, description="Keywords of the loss.")
+    metrics_test: tuple[Component, ...] = Field(
+        (Component(type="TopK", kwargs={"topk": 1}), Component(type="TopK", kwargs={"topk": 5})),
+        min_length=1,
+        description="Metrics; the first is the one that early stopping and the report look at. Retraining has training's.",
+    )
+    optimizer: str = Field("SGD", description="Class name of the optimizer, from torch.optim.")
+    optimizer_kwargs: Keywords = Field({"lr": 0.1}, description="Keywords of the optimizer.")
+    enable_amp: bool = Field(True, description="Mixed precision; has no effect on a CPU.")
+    num_epochs: Integer = Field(90, ge=0, description="Epochs of the whole schedule.")
+    early_stop_epoch: Integer = Field(
+        ge=0,
+        description="From this epoch on the best validated weights are kept; by default `numEpochs`, that is never.",
+    )
+    lr_schedulers: tuple[SchedulerComponent, ...] = Field((), description="Learning-rate schedulers, stepped in order.")
+    start_epoch: Integer = Field(
+        0, ge=0, description="First epoch of the schedule that retraining runs; no effect below `training`."
+    )
+
+
+class SpacingConfig(Settings):
+    """A series of keep ratios; several are concatenated."""
+
+    type: SpacingType = Field(description="How the ratios are spaced.")
+    num_intervals: Number | None = Field(
+        None, gt=0, description="Number of ratios; for `harmonic` the growth of its steps, which may be a fraction."
+    )
+    max_val: Number | None = Field(None, description="First and largest keep ratio; `harmonic` has no use for it.")
+    min_val: Number | None = Field(None, description="Last and smallest keep ratio.")
+    values: tuple[Number, ...] | None = Field(None, description="The keep ratios themselves, for `manual`.")
+
+
+class PlottingConfig(Settings):
+    """The range of keep ratios that plots show."""
+
+    min_val: Number = Field(0.0, ge=0, le=1, description="Smallest keep ratio shown.")
+    max_val: Number = Field(1.0, ge=0, le=1, description="Largest keep ratio shown.")
+
+
+class ExperimentsConfig(Settings):
+    """Which methods are compared, at which keep ratios, how often."""
+
+    methods: tuple[str, ...] = Field(
+        description="Pruning methods by class or short name; ReferenceNet is always first."
+    )
+    mode: Mode = Field(
+        description="`train`: no pruning; `retrain`: every ratio from the trained network; `cascade`: every ratio from "
+        "the one before; `cascade-rewind`: the same with weights rewound to `retraining.startEpoch`."
+    )
+    num_repetitions: Integer = Field(1, ge=1, description="Repetitions of pruning and retraining per trained network.")
+    num_nets: Integer = Field(1, ge=1, description="Networks trained from different seeds.")
+    plotting: PlottingConfig = Field(PlottingConfig(), description="Range of the plots.")
+    spacing: tuple[SpacingConfig, ...] = Field((), description="The keep ratios.")
+    retrain_iterations: Integer = Field(
+        -1, ge=-1, description="How many of the ratios are retrained; the others only prune. -1: all of them."
+    )
+    dataset_test: tuple[str, ...] = Field(
+        (), description="Test set or list of test sets; by default `network.dataset`."
+    )
+    seed: Integer = Field(0, ge=0, description="Seed from which every random draw derives.")
+    rules: Rules = Field("paper", description="`paper`, or `reference` to imitate the reference's departures from it.")
+
+
+class Directories(Settings):
+    """Where files lie, relative to the working directory; `luigi.cfg [directories]` overrides it."""
+
+    results: str = Field("./data/results", description="Results and reports.")
+    trained_networks: str | None = Field(None, description="Trained networks; by default below the results.")
+    training_data: str = Field("./data/training", description="Data sets, for instance on a shared drive.")
+    local_data: str = Field("./local", description="Fast local copy of the data sets.")
+
+
+class CoresetConfig(Settings):
+    """Constants of the sensitivity-based methods."""
+
+    delta_s: Number = Field(1e-16, gt=0, lt=1, description="Failure probability of the empirical sensitivity.")
+
+
+class Experiment(Settings):
+    """One experiment, fully resolved: includes, defaults, its member of the sweep."""
+
+    name: str
+    network: NetworkConfig
+    training: TrainingConfig
+    retraining: TrainingConfig
+    experiments: ExperimentsConfig
+    directories: Directories = Directories()
+    coresets: CoresetConfig = CoresetConfig()
+    network_names: dict[str, str] = {}
+    network_colors: dict[str, str] = {}
