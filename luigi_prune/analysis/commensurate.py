@@ -1,0 +1,113 @@
+"""Commensurate levels: the smallest network of a method whose error exceeds the unpruned network's by at most a level."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+# The levels at which torchprune reports, as differences of the error (0.005 is half a percentage point).
+LEVELS = (-0.1, -0.05, -0.02, -0.01, -0.005, -0.0025, 0.0, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1)
+
+# Errors are counts over a test set, thus multiples of 1/n; one of 0.06 is to meet 0.05 + 0.01 whatever their rounding.
+ROUNDING = 1e-9
+
+
+def commensurate_points(
+    error: np.ndarray, sizes: np.ndarray, levels: tuple[float, ...] = LEVELS, reference: int = 0
+) -> np.ndarray:
+    """Return which ratio each run may be pruned to, int64 (level, net, repetition, method), -1 where none will do.
+
+    `error` and relative `sizes` are (net, ratio, repetition, method). A ratio will do where error <= error of the reference + level and
+    its size is at most that of the unpruned network; among those the smallest size wins, the later ratio of equals. Missing results (NaN)
+    never win: `torchprune`, which has zeros there, lets them.
+    """
+    nets, ratios, repetitions, methods = error.shape
+    points = np.full((len(levels), nets, repetitions, methods), -1, dtype=np.int64)
+    for at, level in enumerate(levels):
+        good = (error <= error[..., reference : reference + 1] + level + ROUNDING) & (sizes <= 1.0)
+        smallest = np.ones((nets, repetitions, methods))
+        for ratio in range(ratios):
+            better = good[:, ratio] & (sizes[:, ratio] <= smallest)
+            points[at][better] = ratio
+            smallest = np.where(better, sizes[:, ratio], smallest)
+    return points
+
+
+def take(values: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Return `values` (net, ratio, repetition, method) at `points` (level, net, repetition, method), NaN where -1."""
+    chosen = np.take_along_axis(values[None], np.maximum(points, 0)[:, :, None], axis=2)[:, :, 0]
+    return np.where(points >= 0, chosen, np.nan)
+
+
+@dataclass(frozen=True)
+class Commensurate:
+    """The networks chosen at each level, and what they are on the test set. Arrays are (level, net, repetition, method)."""
+
+    test_set: str
+    chosen_on: str  # "validation" or "test"
+    levels: tuple[float, ...]
+    points: np.ndarray
+    available: np.ndarray  # bool (net, repetition, method): is there anything to choose from?
+    size: np.ndarray
+    flops: np.ndarray
+    loss: np.ndarray
+    metrics: dict[str, np.ndarray]
+    metric_changes: dict[str, np.ndarray]  # metric minus that of the unpruned network of the same net and repetition
+
+    def at(self, level: float) -> int:
+        """Return the place of `level` among the levels."""
+        return int(np.argmin(np.abs(np.asarray(self.levels) - level)))
+
+    @property
+    def reached(self) -> np.ndarray:
+        """Number of runs that reach each level, int64 (level, method)."""
+        return (self.points >= 0).sum(axis=(1, 2))
+
+    @property
+    def total(self) -> np.ndarray:
+        """Number of runs that there are, int64 (method)."""
+        return self.available.sum(axis=(0, 1))
+
+    @property
+    def pruned(self) -> np.ndarray:
+        """Share of parameters pruned, where a run that reaches a level nowhere stays unpruned (0); NaN where no result exists."""
+        return np.where(self.points >= 0, 1.0 - self.size, np.where(self.available, 0.0, np.nan))
+
+
+def choose(
+    arrays: dict[str, np.ndarray], test_set: str, chosen_on: str = "validation", levels: tuple[float, ...] = LEVELS
+) -> Commensurate:
+    """Return the commensurate networks by the first metric, chosen on the validation split or, as `torchprune` does, on the test set.
+
+    What is reported of the chosen networks is always measured on `test_set`. Takes the arrays of `aggregate`.
+    """
+    metrics = [str(metric) for metric in arrays["axes/metric"]]
+    judge = arrays[f"test/{test_set}/{metrics[0]}"]
+    if chosen_on == "validation":
+        # A ratio without a test result cannot be reported, so it cannot be chosen.
+        judge = np.where(np.isnan(judge), np.nan, arrays[f"validation/{metrics[0]}"])
+    points = commensurate_points(1.0 - judge, arrays["cost/size"], levels)
+    usable = np.isfinite(judge) & np.isfinite(judge[..., :1])
+    tested = {metric: arrays[f"test/{test_set}/{metric}"] for metric in metrics}
+    return Commensurate(
+        test_set=test_set,
+        chosen_on=chosen_on,
+        levels=tuple(levels),
+        points=points,
+        available=usable.any(axis=1),
+        size=take(arrays["cost/size"], points),
+        flops=take(arrays["cost/flops"], points),
+        loss=take(arrays[f"test/{test_set}/loss"], points),
+        metrics={metric: take(values, points) for metric, values in tested.items()},
+        metric_changes={metric: take(values - values[..., :1], points) for metric, values in tested.items()},
+    )
+
+
+def has_validation(arrays: dict[str, np.ndarray]) -> bool:
+    """Return whether the first metric was measured on a validation split for the reference and one method or more."""
+    metrics = arrays["axes/metric"]
+    if not len(metrics):
+        return False
+    known = np.isfinite(arrays[f"validation/{metrics[0]}"])
+    return bool(known[..., 0].any() and known[..., 1:].any())

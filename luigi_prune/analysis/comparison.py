@@ -1,0 +1,135 @@
+"""What a comparison of pruning methods says: which prunes most, the quality at fixed sizes, and how sound the comparison is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from luigi_prune.analysis.commensurate import Commensurate, has_validation
+from luigi_prune.analysis.statistics import SOUND_NUMBER_OF_NETS, Spread, paired_difference, spread
+
+Arrays = dict[str, np.ndarray]
+
+# Compression ratios that Blalock et al. (2020) ask every pruning paper to report.
+COMPRESSIONS = (2.0, 4.0, 8.0, 16.0, 32.0)
+RANDOM_METHODS = frozenset({"UniNet", "FilterUniNet"})
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Methods at one level, the one that prunes most first; `lead` is the paired difference of the first two."""
+
+    level: float
+    order: tuple[int, ...]
+    pruned: Spread
+    lead: Spread | None
+
+
+def rank(commensurate: Commensurate, nominal: np.ndarray, level: float) -> Ranking:
+    """Return the methods that prune at all, ordered by the mean share of parameters pruned at `level`.
+
+    A run that reaches the level nowhere counts as unpruned, since the unpruned network always satisfies it.
+    """
+    pruned = commensurate.pruned[commensurate.at(level)]
+    table = spread(pruned)
+    known = [m for m in range(len(nominal)) if not nominal[m] and table.n[m] > 0]
+    order = sorted(known, key=lambda m: (-table.mean[m], m))
+    lead = paired_difference(pruned[..., order[0]], pruned[..., order[1]]) if len(order) > 1 else None
+    return Ranking(level, tuple(order), table, lead)
+
+
+def at_compression(
+    arrays: Arrays, test_set: str, label: str, compressions: tuple[float, ...] = COMPRESSIONS
+) -> np.ndarray:
+    """Return a metric or `loss` at fixed compressions (original / pruned size), (compression, net, repetition, method).
+
+    Each run is interpolated linearly in the logarithm of the *achieved* size between its two nearest networks, the unpruned one included;
+    NaN where no smaller network exists: nothing is extrapolated.
+    """
+    values, size = arrays[f"test/{test_set}/{label}"], arrays["cost/size"]
+    nets, _, repetitions, methods = values.shape
+    out = np.full((len(compressions), nets, repetitions, methods), np.nan)
+    wanted = np.log2(np.asarray(compressions))
+    for net, repetition, method in np.ndindex(nets, repetitions, methods):
+        y, s = values[net, :, repetition, method], size[net, :, repetition, method]
+        known = np.isfinite(y) & np.isfinite(s) & (s > 0)
+        unpruned = values[net, :, repetition, 0]
+        unpruned = unpruned[np.isfinite(unpruned)][:1]
+        x = np.concatenate([np.zeros(len(unpruned)), -np.log2(s[known])])
+        if len(x):
+            order = np.argsort(x, kind="stable")
+            y_sorted = np.concatenate([unpruned, y[known]])[order]
+            out[:, net, repetition, method] = np.interp(wanted, x[order], y_sorted, left=np.nan, right=np.nan)
+    return out
+
+
+def paired_change(arrays: Arrays, test_set: str, label: str) -> np.ndarray:
+    """Return a metric or `loss` minus that of the unpruned network of the same net and repetition (net, ratio, repetition, method)."""
+    values = arrays[f"test/{test_set}/{label}"]
+    return values - values[..., :1]
+
+
+def prune_potential(arrays: Arrays, tables: dict[str, Commensurate], level: float) -> dict[str, Spread]:
+    """Return per test set the share of parameters that can go at `level` (the prune potential of Liebenwein et al. 2021)."""
+    return {test_set: spread(table.pruned[table.at(level)]) for test_set, table in tables.items()}
+
+
+def largest_miss(arrays: Arrays) -> np.ndarray:
+    """Return per method the largest relative distance between the achieved and the wanted keep ratio (0.01 is one percent)."""
+    miss = np.abs(arrays["cost/size"] / arrays["ratio/nominal"][:, None, None] - 1.0)
+    worst = np.where(np.isnan(miss), -1.0, miss).max(axis=(0, 1, 2), initial=-1.0)
+    return np.where(worst < 0, np.nan, worst)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One item of the checklist of a sound comparison (Blalock et al. 2020, and others named in `remark`)."""
+
+    question: str
+    met: bool
+    remark: str
+
+
+def checklist(arrays: Arrays, measured: Arrays, meta: dict[str, Any], provenance: dict[str, Any]) -> list[Check]:
+    """Return what this comparison reports and what it lacks, so that a reader knows how far to trust it."""
+    methods = [str(method) for method in arrays["axes/method"]]
+    pruning = ~arrays["method/nominal"]
+    nets, ratios = len(arrays["axes/net"]), len(arrays["axes/keep_ratio"])
+    miss = largest_miss(arrays)[pruning]
+    worst = float(np.nanmax(miss)) if np.isfinite(miss).any() else float("nan")
+    random = sorted(RANDOM_METHODS.intersection(methods))
+    epochs = meta.get("retraining_epochs")
+    seconds = sorted(name for name in measured if "seconds" in name)
+    judged = has_validation(arrays)
+    on_validation = "chosen on validation, reported on test" if judged else "no validation curves: chosen on the test set"
+    return [
+        Check("Compression and theoretical speed-up, both defined", True, "parameters and multiply-adds, see Definitions"),
+        Check("Unpruned control", True, "the reference line, the same trained networks"),
+        Check("Random-pruning baseline", bool(random), ", ".join(random) or "none among the methods"),
+        Check("At least 5 operating points", ratios >= 5, f"{ratios} keep ratios"),
+        Check(
+            f"At least {SOUND_NUMBER_OF_NETS} independently trained networks",
+            nets >= SOUND_NUMBER_OF_NETS,
+            f"{nets}" + ("" if nets >= SOUND_NUMBER_OF_NETS else ": differences are indicative"),
+        ),
+        Check("Sample standard deviation beside every mean", nets * len(arrays["axes/repetition"]) > 1, "ddof 1"),
+        Check("Retraining budget stated", epochs is not None, f"epochs {epochs[0]} to {epochs[1]}" if epochs else "unknown"),
+        Check("Quality before retraining", False, "not measured by this experiment"),
+        Check(
+            "Achieved sizes, within 1 % of the wanted ones",
+            bool(np.isfinite(worst) and worst <= 0.01),
+            f"largest relative distance {100 * worst:.2g} %" if np.isfinite(worst) else "no results",
+        ),
+        Check("Budget per layer", bool(np.isfinite(arrays["layers/kept"]).any()), f"{len(arrays['axes/layer'])} layers"),
+        Check("Ratio chosen on validation, reported on test", judged, on_validation),
+        Check("Measured cost", bool(seconds), ", ".join(seconds) or "no seconds recorded"),
+        Check("Complete results", not meta.get("partial", False), _missing_text(meta)),
+        Check("Environment, version and settings recorded", bool(provenance), "see Provenance" if provenance else "none given"),
+    ]
+
+
+def _missing_text(meta: dict[str, Any]) -> str:
+    missing = sum(meta.get("missing", {}).values())
+    return f"{missing} of {meta.get('cells_per_test_set', 0) * len(meta.get('missing', {}))} results missing"

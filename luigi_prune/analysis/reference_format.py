@@ -1,0 +1,87 @@
+"""The tables under the names that analysis scripts written for `torchprune` expect."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from luigi_prune.analysis.commensurate import LEVELS, commensurate_points, take
+
+LAYOUT = "[num_layers, num_nets, num_intervals, num_repetitions, num_algorithms, extra_dims]"
+
+
+def reference_npz(
+    arrays: dict[str, np.ndarray],
+    meta: dict[str, Any],
+    *,
+    test_set: str,
+    time_tag: str,
+    labels: dict[str, str] | None = None,
+    measured: dict[str, np.ndarray] | None = None,
+) -> dict[str, np.ndarray]:
+    """Return the arrays of one test set by `torchprune`'s names, for `numpy.savez`; none needs pickle.
+
+    `error` and `error5` are one minus the first and the second metric (NaN without a second), `_train` and `_test` are
+    per-epoch curves on training and *validation* data, `sizes` and `flops` are relative, `samples_per_layer` holds kept weights
+    (layer, net, ratio, 1, method), -1 where unknown. Missing results are NaN, where `torchprune` has zeros. `time_tag` is a label: the
+    caller's key of the experiment, no clock. Measured numbers follow as `measured_<name>`.
+    """
+    methods = arrays["axes/method"]
+    metrics = [str(metric) for metric in arrays["axes/metric"]]
+    names = [str(method) if method == "ReferenceNet" else (labels or {}).get(str(method), str(method)) for method in methods]
+    out = {
+        "methods": methods,
+        "names": np.asarray(names, dtype=np.str_),
+        "time_tag": np.asarray(time_tag),
+        "layout": np.asarray(LAYOUT),
+        "dataset_train": np.asarray(str(meta["dataset_train"])),
+        "dataset_test": np.asarray(test_set),
+        "loss": arrays[f"test/{test_set}/loss"],
+        "sizes": arrays["cost/size"],
+        "flops": arrays["cost/flops"],
+        "loss_train": arrays["curves/train_loss"],
+        "loss_test": arrays["curves/validation_loss"],
+        "samples_per_layer": _samples_per_layer(arrays),
+        "sizes_total": arrays["cost/size_total"],
+        "flops_total": arrays["cost/flops_total"],
+    }
+    for at, name in enumerate(("error", "error5")):
+        sources = {"": f"test/{test_set}/", "_train": "curves/train/", "_test": "curves/validation/"}
+        for suffix, source in sources.items():
+            like = arrays["cost/size"] if suffix == "" else arrays["curves/train_loss"]
+            known = at < len(metrics)
+            out[name + suffix] = 1.0 - arrays[source + metrics[at]] if known else np.full(like.shape, np.nan)
+    out["stats_comm"] = np.asarray(_stats_comm(out))
+    for name, values in (measured or {}).items():
+        if "seconds" in name or "bytes" in name:
+            out["measured_" + name.replace("/", "_")] = values
+    return out
+
+
+def _samples_per_layer(arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """Return kept weights (layer, net, ratio, 1, method) of the first repetition that has them, -1 where unknown.
+
+    Methods that prune nothing count keep ratio x layer, because scripts divide by the reference's column.
+    """
+    kept = arrays["layers/kept"]
+    first = np.full(kept[:, :, 0].shape, np.nan)
+    for repetition in range(kept.shape[2]):
+        first = np.where(np.isnan(first), kept[:, :, repetition], first)
+    scale = np.where(arrays["method/nominal"], arrays["axes/keep_ratio"][:, None], 1.0)
+    first = first * scale[None, :, :, None]
+    return np.moveaxis(np.where(np.isnan(first), -1.0, first)[:, :, None], -1, 0)
+
+
+def _stats_comm(out: dict[str, np.ndarray]) -> str:
+    """Return the commensurate levels, chosen on the test set as `torchprune` does, as strict JSON: null where not reached."""
+    points = commensurate_points(out["error"], out["sizes"])
+    stats: dict[str, Any] = {"commensurate": list(LEVELS)}
+    for name, source in zip(
+        ("e_best", "e5_best", "lo_best", "siz_best", "flo_best"), ("error", "error5", "loss", "sizes", "flops"), strict=True
+    ):
+        values = take(out[source], points).astype(object)
+        values[np.isnan(values.astype(np.float64))] = None
+        stats[name] = values.tolist()
+    return json.dumps(stats, allow_nan=False)

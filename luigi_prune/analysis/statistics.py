@@ -1,0 +1,104 @@
+"""Means with their spread over independently trained networks and repetitions, and paired differences."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+# Below this many independent networks a difference is called indicative only (a bootstrap or permutation test over 3 cannot be significant).
+SOUND_NUMBER_OF_NETS = 5
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean, sample standard deviation (ddof 1; NaN for one run), range, number of runs and confidence interval of the mean."""
+
+    mean: np.ndarray
+    std: np.ndarray
+    minimum: np.ndarray
+    maximum: np.ndarray
+    n: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    n_independent: np.ndarray
+
+    @property
+    def indicative(self) -> np.ndarray:
+        """True where too few independent networks stand behind a number to call a difference more than indicative."""
+        return self.n_independent < SOUND_NUMBER_OF_NETS
+
+
+def by_run(values: np.ndarray) -> np.ndarray:
+    """Return (net, ratio, repetition, ...) as (net, repetition, ratio, ...), the order that `spread` takes."""
+    return np.swapaxes(values, 1, 2)
+
+
+def spread(values: np.ndarray, confidence: float = 0.95) -> Spread:
+    """Return the spread over the first two axes (net, repetition) of `values`; NaN is a missing run.
+
+    The confidence interval is Student's t over the *means of nets*, because repetitions share their trained network and are not independent;
+    with a single net it is over its repetitions, and holds for that net only.
+    """
+    runs = values.reshape(-1, *values.shape[2:])
+    mean, std, n = _moments(runs)
+    per_net = _moments(np.swapaxes(values, 0, 1))[0]
+    nets = np.isfinite(per_net).sum(axis=0)
+    over_nets, over_runs = _moments(per_net), (mean, std, n)
+    center, deviation, units = (np.where(nets > 1, a, b) for a, b in zip(over_nets, over_runs, strict=True))
+    half = np.vectorize(lambda k: student_t_quantile(0.5 + confidence / 2, int(k) - 1) if k > 1 else np.nan, otypes=[float])
+    width = half(units) * deviation / np.sqrt(np.maximum(units, 1))
+    known = n > 0
+    return Spread(
+        mean=mean,
+        std=std,
+        minimum=np.where(known, np.where(np.isnan(runs), np.inf, runs).min(axis=0, initial=np.inf), np.nan),
+        maximum=np.where(known, np.where(np.isnan(runs), -np.inf, runs).max(axis=0, initial=-np.inf), np.nan),
+        n=n,
+        low=center - width,
+        high=center + width,
+        n_independent=np.where(known, nets, 0),
+    )
+
+
+def paired_difference(values: np.ndarray, others: np.ndarray, confidence: float = 0.95) -> Spread:
+    """Return the spread of `values - others` over (net, repetition), run by run: what both runs share cancels out."""
+    return spread(values - others, confidence)
+
+
+def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return mean, sample standard deviation (ddof 1) and number of the finite entries along the first axis."""
+    finite = np.isfinite(values)
+    n = finite.sum(axis=0)
+    mean = np.where(n > 0, np.where(finite, values, 0.0).sum(axis=0) / np.maximum(n, 1), np.nan)
+    squares = np.where(finite, (values - mean) ** 2, 0.0).sum(axis=0)
+    return mean, np.where(n > 1, np.sqrt(squares / np.maximum(n - 1, 1)), np.nan), n
+
+
+def student_t_probability(t: float, freedom: int) -> float:
+    """Return P(T <= t) for Student's T with a whole number of degrees of freedom (Abramowitz & Stegun 26.7.3 and 26.7.4)."""
+    angle = math.atan2(t, math.sqrt(freedom))
+    cosine = math.cos(angle) ** 2
+    term = total = 1.0 if freedom % 2 == 0 else math.cos(angle)
+    for k in range(1 if freedom % 2 == 0 else 2, freedom - 1, 2):
+        term *= cosine * k / (k + 1)
+        total += term
+    if freedom % 2 == 0:
+        between = math.sin(angle) * total
+    else:
+        between = 2 / math.pi * (angle + (math.sin(angle) * total if freedom > 1 else 0.0))
+    return 0.5 + between / 2
+
+
+@functools.lru_cache(maxsize=256)
+def student_t_quantile(probability: float, freedom: int) -> float:
+    """Return t with P(T <= t) = `probability`, for a probability in (0.5, 1), by bisection."""
+    low, high = 0.0, 1.0
+    while student_t_probability(high, freedom) < probability:
+        high *= 2
+    for _ in range(80):
+        middle = (low + high) / 2
+        low, high = (middle, high) if student_t_probability(middle, freedom) < probability else (low, middle)
+    return (low + high) / 2
