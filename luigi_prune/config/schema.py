@@ -16,7 +16,7 @@ _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 
 
 def camel_case(name: str) -> str:
-    """Return the spelling that experiment files use for a field: `num_epochs` -> `numEpochs`, `enable_amp` -> `enableAMP`."""
+    """Return a field's spelling in experiment files: `num_epochs` -> `numEpochs`, `enable_amp` -> `enableAMP`."""
     first, *rest = name.split("_")
     return first + "".join("AMP" if word == "amp" else word.capitalize() for word in rest)
 
@@ -34,7 +34,7 @@ def _finite(value: float) -> float:
 
 
 def numbers_from_text(value: Any) -> Any:
-    """Return `value` with every string that is wholly a number turned into one (YAML reads `1e-4` as text), recursively."""
+    """Return `value` with every text that is wholly a number turned into one, recursively (YAML 1.1 reads `1e-4` as text)."""
     if isinstance(value, dict):
         return {key: numbers_from_text(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -105,7 +105,7 @@ class TrainingConfig(Settings):
     metrics_test: tuple[Component, ...] = Field(
         (Component(type="TopK", kwargs={"topk": 1}), Component(type="TopK", kwargs={"topk": 5})),
         min_length=1,
-        description="Metrics; the first is the one that early stopping and the report look at. Retraining has training's.",
+        description="Metrics; early stopping and the report look at the first. Retraining has training's.",
     )
     optimizer: str = Field("SGD", description="Class name of the optimizer, from torch.optim.")
     optimizer_kwargs: Keywords = Field({"lr": 0.1}, description="Keywords of the optimizer.")

@@ -1,0 +1,110 @@
+"""The pruning methods, one row each. A method is added by adding its row (and its score, if it is a new one)."""
+
+from __future__ import annotations
+
+from luigi_prune.catalogue.rows import MethodRow, by_name
+
+METHODS = by_name(
+    [
+        MethodRow(
+            name="ReferenceNet",
+            short="Reference",
+            label="Reference",
+            color="black",
+            granularity="none",
+            score="",
+            allocation="",
+            selection="none",
+            needs_data=False,
+            randomised=False,
+            retrained=False,
+            paper="",
+            summary="The trained network as it is, at every ratio",
+        ),
+        MethodRow(
+            name="FakeNet",
+            short="Fake",
+            label="Reference, retrained",
+            color="#7f7f7f",
+            granularity="none",
+            score="",
+            allocation="",
+            selection="none",
+            needs_data=False,
+            randomised=False,
+            retrained=True,
+            paper="",
+            summary="Prunes nothing and retrains all the same: a control for the additional training",
+        ),
+        MethodRow(
+            name="ThresNet",
+            short="WT",
+            label="WT",
+            color="#d62728",
+            granularity="weight",
+            score="magnitude",
+            allocation="global_top",
+            selection="top",
+            needs_data=False,
+            randomised=False,
+            retrained=True,
+            paper="Han et al. 2015, arXiv 1506.02626",
+            summary="Weights of smallest magnitude go, over all layers together",
+        ),
+        MethodRow(
+            name="UniNet",
+            short="UW",
+            label="Uniform weights",
+            color="#9467bd",
+            granularity="weight",
+            score="uniform",
+            allocation="uniform_filter",
+            selection="sample",
+            needs_data=False,
+            randomised=True,
+            retrained=True,
+            paper="Baykal et al. 2019, arXiv 1910.05422 (baseline)",
+            summary="Weights drawn uniformly, the same fraction in every filter",
+        ),
+        MethodRow(
+            name="FilterThresNet",
+            short="FT",
+            label="FT",
+            color="#2ca02c",
+            granularity="filter",
+            score="filter_l1",
+            allocation="uniform",
+            selection="top",
+            needs_data=False,
+            randomised=False,
+            retrained=True,
+            paper="Li et al. 2017, arXiv 1608.08710",
+            summary="Filters of smallest l1 norm go, the same fraction in every layer",
+        ),
+        MethodRow(
+            name="FilterUniNet",
+            short="UF",
+            label="Uniform filters",
+            color="#1f77b4",
+            granularity="channel",
+            score="random_channel",
+            allocation="uniform",
+            selection="top",
+            needs_data=False,
+            randomised=True,
+            retrained=True,
+            paper="Liebenwein et al. 2020, arXiv 1911.07412 (baseline)",
+            summary="Channels drawn at random, the same fraction in every layer",
+        ),
+    ]
+)
+
+SHORT_NAMES = {row.short: row.name for row in METHODS.values()}
+
+LATER_METHODS = (
+    *("SiPPNet", "SiPPNetRand", "SiPPNetHybrid", "SnipNet", "EllOneNet", "EllTwoNet", "EllOneAndTwoNet"),
+    *("PFPNet", "PFPNetRand", "PFPNetTop", "SoftNet", "ThiNet"),
+    *("SVDNet", "SVDErrorNet", "SVDNuclearNet", "SVDFrobeniusNet", "LearnedRankNet", "LearnedRankNetScheme0"),
+    *("PCANet", "MessiNet", "MessiNet5"),
+    *("ALDSNet", "ALDSNetPlus", "ALDSNetOptK", "ALDSNetErrorOnly", "ALDSNetSimple", "ALDSNetSimple5", "ALDSNetOne"),
+)
