@@ -1,0 +1,74 @@
+"""How many processes a machine takes at once, and which GPU each of them sees."""
+
+from __future__ import annotations
+
+import os
+
+from luigi_prune.backends.job import ComputeSettings, available_cores, cuda_devices
+from luigi_prune.backends.preload import THREAD_VARIABLES
+from luigi_prune.errors import ConfigError
+
+
+class Slots:
+    """The slots of this machine: one per process of a job, at most `total` taken at once."""
+
+    def __init__(self, settings: ComputeSettings):
+        self.cuda = settings.device == "cuda" or (settings.device == "auto" and len(cuda_devices()) > 0)
+        self.threads = max(1, settings.threads)
+        self._processes = settings.processes
+        self._load = dict.fromkeys(_visible_gpus() if self.cuda else (), 0)  # GPU, as CUDA_VISIBLE_DEVICES names it
+        self.total = settings.jobs or max(1, len(self._load) if self.cuda else available_cores() // self.threads)
+        self.free = self.total
+        for family, processes in settings.processes.items():
+            self._check(family, processes)
+
+    def _check(self, family: str, processes: int) -> None:
+        if processes < 1:
+            raise ConfigError(f"luigi.cfg: [compute.{family}] processes = {processes}: at least 1")
+        if self._load and processes > len(self._load):
+            raise ConfigError(
+                f"luigi.cfg: [compute.{family}] processes = {processes}: this machine shows {len(self._load)} GPU(s), "
+                f"and each process of a job needs its own"
+            )
+
+    def processes(self, family: str) -> int:
+        """Return how many processes a job of this family has."""
+        return self._processes.get(family, 1)
+
+    def needed(self, family: str) -> int:
+        """Return how many slots a job of this family takes: never more than there are, so that it can start."""
+        return min(self.processes(family), self.total)
+
+    def take(self, family: str) -> list[str]:
+        """Take the slots of one job and return the GPU of each of its processes, the least used first; "" is none."""
+        self.free -= self.needed(family)
+        if not self._load:
+            return [""] * self.processes(family)
+        gpus = sorted(self._load, key=self._load.__getitem__)[: self.processes(family)]
+        for gpu in gpus:
+            self._load[gpu] += 1
+        return gpus
+
+    def give_back(self, family: str, gpus: list[str]) -> None:
+        """Return what `take` returned."""
+        self.free += self.needed(family)
+        for gpu in gpus:
+            if gpu:
+                self._load[gpu] -= 1
+
+    def environment(self, gpu: str) -> dict[str, str]:
+        """Return the environment variables of a process: threads, the GPU it sees, the network of its DDP group."""
+        environment = dict.fromkeys(THREAD_VARIABLES, str(self.threads))
+        if gpu or not self.cuda:
+            environment["CUDA_VISIBLE_DEVICES"] = gpu
+        if "GLOO_SOCKET_IFNAME" not in os.environ and os.path.isdir("/sys/class/net/lo"):
+            environment["GLOO_SOCKET_IFNAME"] = "lo"  # all on this machine, whatever its name resolves to
+        return environment
+
+
+def _visible_gpus() -> list[str]:
+    """Return the GPUs of this machine as CUDA_VISIBLE_DEVICES names them; none where only torch could tell."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return [str(index) for index in cuda_devices()]
+    return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")][: len(cuda_devices())]
