@@ -1,0 +1,58 @@
+"""Which sample comes when, and the random numbers that belong to a sample: functions of (seed, epoch, index) alone.
+
+Nothing here has a state, so a run can be resumed at any step, with any number of workers or processes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from luigi_prune.seeds import derive_seed
+
+Indices = NDArray[np.int64]
+
+
+def epoch_order(samples: int, seed: int, epoch: int) -> Indices:
+    """Return the order in which `epoch` visits the samples: a permutation of range(samples)."""
+    return np.random.default_rng(derive_seed(seed, "order", epoch)).permutation(samples)
+
+
+def global_batches(order: Indices, batch_size: int) -> list[Indices]:
+    """Return `order` cut into batches; the last one holds what is left, so that no sample is dropped or repeated."""
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def rank_share(batch: Indices, rank: int, world_size: int) -> Indices:
+    """Return the contiguous part of a global batch that belongs to `rank`; the first ranks take one more if it is
+    uneven.
+
+    A batch smaller than `world_size` leaves the last ranks nothing; rank 0 always has a sample.
+    """
+    share, rest = divmod(len(batch), world_size)
+    start = rank * share + min(rank, rest)
+    return batch[start : start + share + (rank < rest)]
+
+
+def held_out(samples: int, fraction: float, seed: int) -> tuple[Indices, Indices]:
+    """Return (kept, held out) indices, both sorted; int(fraction * samples) are held out, at least one of two or
+    more.
+    """
+    order = np.random.default_rng(derive_seed(seed, "validation split")).permutation(samples)
+    count = max(int(fraction * samples), min(1, samples - 1))
+    return np.sort(order[count:]), np.sort(order[:count])
+
+
+def uniforms(seed: int, epoch: int, stream: int, indices: Indices) -> NDArray[np.float64]:
+    """Return one number in [0, 1) per sample index, the `stream`-th of this sample in this epoch.
+
+    SplitMix64 (Steele, Lea and Flood 2014, doi 10.1145/2714064.2660195) used as a counter-based generator: the
+    index is the counter.
+    """
+    key = np.uint64(derive_seed(seed, "sample", epoch, stream))
+    with np.errstate(over="ignore"):
+        state = key + (indices.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    state ^= state >> np.uint64(31)
+    return (state >> np.uint64(11)).astype(np.float64) * 2.0**-53

@@ -1,0 +1,148 @@
+"""A split of a data set with its transforms: what the training loop, the evaluation and the pruning read from."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from luigi_prune.compute.datasets.draws import Indices
+from luigi_prune.compute.datasets.transforms import (
+    BatchTransform,
+    Draws,
+    batched,
+    build_transform,
+    image_wise,
+    is_random,
+)
+from luigi_prune.config.schema import Component
+from luigi_prune.errors import ConfigError
+
+CACHE_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class RawData:
+    """A data set as it lies on disk: images (samples, height, width[, 3]) of uint8 and targets (samples,) of int64."""
+
+    images: np.ndarray
+    targets: np.ndarray
+
+
+class Samples:
+    """The samples `chosen` of a data set, as tensors behind the transforms.
+
+    What does not depend on chance is computed once and kept, as far as it takes at most `cache_bytes`.
+    """
+
+    def __init__(
+        self,
+        raw: RawData,
+        transforms: Sequence[Component],
+        chosen: Indices | None = None,
+        cache_bytes: int = CACHE_BYTES,
+    ):
+        self._transforms = [build_transform(component) for component in transforms]
+        self.random = any(is_random(transform) for transform in self._transforms)
+        self._chosen = np.arange(len(raw.targets)) if chosen is None else np.asarray(chosen, dtype=np.int64)
+        self.targets = torch.from_numpy(raw.targets[self._chosen])
+        self._images: np.ndarray | None = raw.images
+        self._cache: Tensor | None = None
+        self._steps: list[tuple[int, BatchTransform]] = []  # what is left to do to a batch cut from the cache
+        try:
+            self.input_shape = tuple(self._one_by_one(np.zeros(1, dtype=np.int64), 0, 0).shape[1:])
+            self._fill_cache(cache_bytes)
+        except (RuntimeError, TypeError, ValueError) as error:
+            named = ", ".join(component.type for component in transforms)
+            raise ConfigError(
+                f"transforms: {named} cannot be applied to images of shape {raw.images.shape[1:]}: {_line(error)}"
+            ) from error
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether batches are cut from tensors in memory; if not, worker processes are worth their cost."""
+        return self._cache is not None
+
+    def get(self, indices: Sequence[int] | Indices, epoch: int = 0, seed: int = 0) -> tuple[Tensor, Tensor]:
+        """Return (x, y) of the samples at `indices`: floats (batch, channels, height, width) and int64 targets
+        (batch,).
+
+        Random transforms are drawn per sample from (seed, epoch, the sample's index in the data set).
+        """
+        positions = np.asarray(indices, dtype=np.int64)
+        if self._cache is None:
+            return self._one_by_one(positions, epoch, seed), self.targets[torch.from_numpy(positions)]
+        where = torch.from_numpy(positions).to(self._cache.device)
+        return self._finish(self._cache.index_select(0, where), positions, epoch, seed), self.targets.index_select(
+            0, where
+        )
+
+    def to(self, device: torch.device) -> Samples:
+        """Move what is kept as tensors to `device` and return self, so that batches are cut where they are used."""
+        if self._cache is not None:
+            self._cache = self._cache.to(device)
+            self.targets = self.targets.to(device)
+        return self
+
+    def _finish(self, images: Tensor, positions: Indices, epoch: int, seed: int) -> Tensor:
+        if self._steps:
+            draws = Draws(seed, epoch, self._chosen[positions])
+            for stream, step in self._steps:
+                images = step(images, draws, stream)
+        return images
+
+    def _fill_cache(self, cache_bytes: int) -> None:
+        """Compute what may be kept: all of it, all in front of the first random transform, or nothing."""
+        assert self._images is not None
+        finished_bytes = 4 * len(self) * int(np.prod(self.input_shape))
+        steps = [batched(transform) for transform in self._transforms]
+        on_batches = [(stream, step) for stream, step in enumerate(steps) if step is not None]
+        if len(on_batches) == len(steps):
+            fits = finished_bytes <= cache_bytes
+            ready = 0
+            while fits and ready < len(steps) and not is_random(self._transforms[ready]):
+                ready += 1
+            # Whatever follows a random transform is done per batch; bytes are kept, a quarter of the size of floats.
+            images = _channels_first(self._images[self._chosen])
+            everyone = Draws(0, 0, self._chosen)
+            for stream, step in on_batches[:ready]:
+                images = step(images, everyone, stream)
+            self._cache, self._steps = images.contiguous(), on_batches[ready:]
+        elif not self.random and finished_bytes <= cache_bytes:
+            self._cache = self._one_by_one(np.arange(len(self)), 0, 0)
+        if self._cache is not None:
+            self._images = None
+
+    def _one_by_one(self, positions: Indices, epoch: int, seed: int) -> Tensor:
+        """Return the samples at `positions` through torchvision's own transforms."""
+        assert self._images is not None
+        if not len(positions):
+            return torch.empty((0, *self.input_shape))
+        torch_state, python_state = torch.get_rng_state(), random.getstate()
+        try:
+            return torch.stack(
+                [
+                    image_wise(self._transforms, self._images[index], int(index), seed, epoch)
+                    for index in self._chosen[positions]
+                ]
+            )
+        finally:
+            torch.set_rng_state(torch_state)
+            random.setstate(python_state)
+
+
+def _channels_first(images: np.ndarray) -> Tensor:
+    """Return (samples, height, width[, channels]) as a tensor (samples, channels, height, width)."""
+    tensor = torch.from_numpy(images)
+    return tensor.unsqueeze(1) if tensor.ndim == 3 else tensor.permute(0, 3, 1, 2)
+
+
+def _line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

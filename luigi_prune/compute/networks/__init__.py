@@ -1,0 +1,27 @@
+"""The networks: `build` finds a name's builder in the catalogue and draws its weights from a seed."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from luigi_prune import catalogue
+from luigi_prune.compute.named import resolve
+from luigi_prune.compute.networks.sizes import InputTooSmall
+
+__all__ = ["InputTooSmall", "build"]
+
+
+def build(name: str, input_shape: tuple[int, ...], output_size: int, seed: int) -> nn.Module:
+    """Return the network `name` with weights drawn from `seed`; the global random state is left as it was.
+
+    `input_shape` is one sample's shape without the batch axis, for instance (3, 32, 32).
+    Raises ConfigError for an unknown name, InputTooSmall where the input does not survive the layers.
+    """
+    builder = resolve(catalogue.find("network", name).path)
+    with torch.random.fork_rng(devices=[]):
+        # Weights are drawn on the CPU, so that a seed means the same weights on every machine. The CPU's generator is
+        # seeded by itself: torch.manual_seed would reseed the GPUs as well, and their state is not kept here.
+        torch.default_generator.manual_seed(seed)
+        network: nn.Module = builder(tuple(input_shape), output_size)
+    return network

@@ -1,0 +1,33 @@
+"""A plain network with five convolutions, between LeNet-5 and a VGG."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from torch import nn
+
+from luigi_prune.compute.networks.sizes import image_shape
+
+
+def cnn5(input_shape: tuple[int, ...], output_size: int) -> nn.Module:
+    """Return five 3x3 convolutions (64, 64, pool, 128, 128, pool, 256, pool) and three linear layers (256, 256,
+    outputs).
+
+    It is Conv-6 of Frankle and Carbin (arXiv 1803.03635, figure 2) without its sixth convolution; 1,672,522
+    parameters on 3x32x32 with 10 classes. Needs 8x8 pixels.
+    """
+    channels, height, width = image_shape("cnn5", input_shape, minimum=8)
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for position, (filters, pooled) in enumerate([(64, False), (64, True), (128, False), (128, True), (256, True)], 1):
+        layers[f"conv{position}"] = nn.Conv2d(channels, filters, kernel_size=3, padding=1)
+        layers[f"relu{position}"] = nn.ReLU()
+        if pooled:
+            layers[f"pool{position}"] = nn.MaxPool2d(2)
+        channels = filters
+    layers["flatten"] = nn.Flatten()
+    layers["fc1"] = nn.Linear(256 * (height // 8) * (width // 8), 256)
+    layers["relu6"] = nn.ReLU()
+    layers["fc2"] = nn.Linear(256, 256)
+    layers["relu7"] = nn.ReLU()
+    layers["fc3"] = nn.Linear(256, output_size)
+    return nn.Sequential(layers)

@@ -1,0 +1,57 @@
+"""The two networks of LeCun, Bottou, Bengio and Haffner (1998) in the form that the pruning literature uses."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from math import prod
+
+from torch import nn
+
+from luigi_prune.compute.networks.sizes import image_shape
+
+
+def lenet300_100(input_shape: tuple[int, ...], output_size: int) -> nn.Module:
+    """Return the fully connected network with 300 and 100 hidden units (266,610 parameters on 28x28, 10 classes)."""
+    return nn.Sequential(
+        OrderedDict(
+            flatten=nn.Flatten(),
+            fc1=nn.Linear(prod(input_shape), 300),
+            relu1=nn.ReLU(),
+            fc2=nn.Linear(300, 100),
+            relu2=nn.ReLU(),
+            fc3=nn.Linear(100, output_size),
+        )
+    )
+
+
+def lenet5(input_shape: tuple[int, ...], output_size: int) -> nn.Module:
+    """Return Caffe's LeNet-5: convolutions 20 and 50 of 5x5, each max-pooled, then 500 units (431,080 parameters
+    on MNIST).
+
+    This is the one that pruning papers count (Han et al., arXiv 1506.02626, table 3), not the 6-16-120-84 of 1998;
+    with a ReLU behind each convolution as well, where Caffe's has one only behind the fully connected layer.
+    Needs 16x16 pixels.
+    """
+    channels, height, width = image_shape("lenet5", input_shape, minimum=16)
+    features = 50 * _after_convolutions(height) * _after_convolutions(width)
+    return nn.Sequential(
+        OrderedDict(
+            conv1=nn.Conv2d(channels, 20, kernel_size=5),
+            relu1=nn.ReLU(),
+            pool1=nn.MaxPool2d(2),
+            conv2=nn.Conv2d(20, 50, kernel_size=5),
+            relu2=nn.ReLU(),
+            pool2=nn.MaxPool2d(2),
+            flatten=nn.Flatten(),
+            fc1=nn.Linear(features, 500),
+            relu3=nn.ReLU(),
+            fc2=nn.Linear(500, output_size),
+        )
+    )
+
+
+def _after_convolutions(pixels: int) -> int:
+    """Return what is left of an edge of `pixels` behind both 5x5 convolutions and 2x2 poolings."""
+    for _ in range(2):
+        pixels = (pixels - 4) // 2
+    return pixels
