@@ -61,7 +61,8 @@ def read(path: str) -> FakeResult:
     accuracy = float(np.clip(0.97 - 0.03 * (test_set != "Digits") + 0.004 * int(net) - drop, 0.1, 1.0))
     kept_share = 1.0 if method in ("ReferenceNet", "FakeNet") else ratio * (1 + rng.normal(0, 0.003))
     totals = np.asarray(list(LAYERS.values()))
-    tilt = np.clip(kept_share * np.linspace(1.4, 0.95, len(totals)), 0, 1)
+    slope = {"ThresNet": 0.5, "FilterThresNet": 0.05}.get(method, -0.2) + rng.normal(0, 0.05)
+    tilt = np.clip(kept_share ** (1 + slope * np.linspace(-1, 1, len(totals))), 0, 1)
     start, end = (0, 10) if method == "ReferenceNet" else (2, 10)
     epochs = np.arange(start, end)
     rise = accuracy - 0.3 * np.exp(-(epochs - start + 1) / 2) + 0.003

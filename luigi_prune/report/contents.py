@@ -1,0 +1,178 @@
+"""What a report shows, in order: figures and tables, made once and rendered as Markdown and as HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from luigi_prune.analysis.commensurate import Commensurate, choose, has_validation
+from luigi_prune.analysis.comparison import Ranking, checklist, rank
+from luigi_prune.report import tables, wording
+from luigi_prune.report.figures import COSTS, Plot, prunability_figure, quality_figure, within
+from luigi_prune.report.panels import chosen_ratios, curve_figure, layer_figure
+from luigi_prune.report.style import MethodStyle
+from luigi_prune.report.tables import SUMMARY_LEVELS, Table
+
+Arrays = dict[str, np.ndarray]
+
+# The drop at which methods are ranked: half a percentage point, as in the tables of ALDS and PFP.
+RANKING_LEVEL = 0.005
+
+
+@dataclass(frozen=True)
+class Results:
+    """What is shown for one test set."""
+
+    test_set: str
+    quality: list[tuple[str, list[Plot]]]  # label of the metric, its plots
+    compression: list[Table]
+    levels: dict[str, list[Table]]  # chosen on validation, chosen on test
+    everything: Table
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A whole report, before it is rendered."""
+
+    title: str
+    notice: str | None
+    findings: list[str]
+    facts: list[tuple[str, str]]
+    summaries: list[Table]
+    prunability: list[Plot]
+    results: list[Results]
+    layers: list[Plot]
+    curves: list[Plot]
+    potential: Table | None
+    measured: Table | None
+    checks: Table
+    definitions: list[tuple[str, str]]
+
+    @property
+    def plots(self) -> list[Plot]:
+        """All figures, in the order in which they are shown."""
+        quality = [plot for result in self.results for _, plots in result.quality for plot in plots]
+        return [*self.prunability, *quality, *self.layers, *self.curves]
+
+
+def make_contents(
+    arrays: Arrays,
+    measured: Arrays,
+    meta: dict[str, Any],
+    styles: Sequence[MethodStyle],
+    plotting: dict[str, float],
+    provenance: dict[str, Any],
+) -> Contents:
+    """Return everything that a report of these tables shows; what has no data is left out."""
+    test_sets = [str(name) for name in arrays["axes/test_set"]]
+    metric = str(arrays["axes/metric"][0])
+    pruning = any(not style.nominal for style in styles)
+    chosen = {name: _choices(arrays, name) for name in test_sets} if pruning else {}
+    summaries: list[Table] = []
+    prunability: list[Plot] = []
+    main: tuple[Commensurate, Ranking] | None = None
+    for test_set in test_sets if pruning else []:
+        first = next(iter(chosen[test_set].values()))
+        ranking = rank(first, arrays["method/nominal"], RANKING_LEVEL)
+        if not ranking.order:
+            continue
+        main = main or (first, ranking)
+        summaries += [tables.summary_table(table, ranking, styles, metric) for table in chosen[test_set].values()]
+        figure = prunability_figure(first, styles, SUMMARY_LEVELS, metric, f"{meta['network']}, tested on {test_set}")
+        caption = f"{summaries[-1].caption.split(';')[0]}. Whiskers: sample standard deviation; dots: runs. {_how(first)}"
+        prunability.append(Plot(f"{test_set}/prunability", f"Prunability on {test_set}", caption, figure))
+    by_test = {name: choices["test"] for name, choices in chosen.items()}
+    return Contents(
+        title=f"{meta['network']} on {meta['dataset_train']}: {meta['experiment']}",
+        notice=wording.partial_notice(meta),
+        findings=wording.findings(arrays, meta, styles, *(main or (None, None)), test_sets[0]),
+        facts=wording.facts(arrays, meta, styles),
+        summaries=summaries,
+        prunability=prunability,
+        results=[_results(arrays, name, styles, plotting, meta, chosen.get(name, {})) for name in test_sets],
+        layers=_layer_plots(arrays, meta, styles, plotting),
+        curves=_curve_plots(arrays, meta, styles, plotting),
+        potential=tables.potential_table(arrays, by_test, styles, RANKING_LEVEL) if len(by_test) > 1 else None,
+        measured=tables.measured_table(measured, styles) if measured else None,
+        checks=tables.check_table(checklist(arrays, measured, meta, provenance)),
+        definitions=wording.definitions(arrays, meta),
+    )
+
+
+def _choices(arrays: Arrays, test_set: str) -> dict[str, Commensurate]:
+    """Return the commensurate networks by what they were chosen on, the honest choice first where it can be made."""
+    ways = ("validation", "test") if has_validation(arrays) else ("test",)
+    return {way: choose(arrays, test_set, way) for way in ways}
+
+
+def _how(chosen: Commensurate) -> str:
+    return f"Ratio chosen on the {'validation split' if chosen.chosen_on == 'validation' else 'test set'}."
+
+
+def _results(
+    arrays: Arrays, test_set: str, styles: Sequence[MethodStyle], plotting: dict[str, float], meta: dict[str, Any], chosen: dict[str, Commensurate]
+) -> Results:
+    labels = [*(str(metric) for metric in arrays["axes/metric"]), "loss"]
+    title = f"{meta['network']}, tested on {test_set}"
+    quality = []
+    for label in labels if len(styles) > 1 and np.isfinite(arrays[f"test/{test_set}/loss"][..., 1:]).any() else []:
+        plots = []
+        for cost, (_, cost_label) in COSTS.items():
+            figure = quality_figure(arrays, styles, test_set, label, cost, plotting, title)
+            plots.append(Plot(f"{test_set}/{label}_{cost}", f"{label} against {cost_label}", _quality_caption(arrays, label, cost, meta), figure))
+        quality.append((label, plots))
+    return Results(
+        test_set=test_set,
+        quality=quality,
+        compression=[table for label in labels if (table := tables.compression_table(arrays, test_set, label, styles)).rows],
+        levels={way: tables.level_tables(arrays, choice, styles) for way, choice in chosen.items()},
+        everything=tables.result_table(arrays, test_set, styles),
+    )
+
+
+def _quality_caption(arrays: Arrays, label: str, cost: str, meta: dict[str, Any]) -> str:
+    meaning = "mean loss" if label == "loss" else wording.metric_meaning(label)
+    share = (
+        "share of all parameters (biases and BatchNorm included) that are zero or gone"
+        if cost == "parameters"
+        else "share of multiply-adds saved in theory, over every convolution and linear layer"
+    )
+    nets, repetitions = len(arrays["axes/net"]), len(arrays["axes/repetition"])
+    epochs = meta.get("retraining_epochs")
+    retrained = f", retrained in epochs {epochs[0]} to {epochs[1]}" if epochs and epochs[0] < epochs[1] else ", not retrained"
+    return (
+        f"Up: test {label} ({meaning}). Right: {share}. Mean over {nets} nets × {repetitions} repetitions; band: sample standard deviation; thin: single "
+        f"runs, or their range. Dashed: the unpruned network. Triangles at the lower edge: below the axis. Mode {meta['mode']}{retrained}."
+    )
+
+
+def _layer_plots(arrays: Arrays, meta: dict[str, Any], styles: Sequence[MethodStyle], plotting: dict[str, float]) -> list[Plot]:
+    pruned = ~arrays["method/nominal"]
+    if not len(arrays["axes/layer"]) or not np.isfinite(arrays["layers/kept"][..., pruned, :]).any():
+        return []
+    ratios = chosen_ratios(arrays["axes/keep_ratio"], within(arrays["axes/keep_ratio"], plotting))
+    title = f"{meta['network']} trained on {meta['dataset_train']}"
+    budget = "Where the kept weights are: the share of all kept weights that each compressible layer holds. Grey: the unpruned network."
+    share = "How much of each compressible layer is pruned. A method that prunes all layers alike is a level line."
+    tail = " Mean over nets and repetitions; band: sample standard deviation; colours: wanted keep ratio."
+    return [
+        Plot("budget_per_layer", "Budget per layer", budget + tail, layer_figure(arrays, styles, ratios, "budget", title)),
+        Plot("prune_ratio_per_layer", "Prune ratio per layer", share + tail, layer_figure(arrays, styles, ratios, "pruned", title)),
+    ]
+
+
+def _curve_plots(arrays: Arrays, meta: dict[str, Any], styles: Sequence[MethodStyle], plotting: dict[str, float]) -> list[Plot]:
+    ratios = chosen_ratios(arrays["axes/keep_ratio"], within(arrays["axes/keep_ratio"], plotting))
+    plots = []
+    for label in ["loss", *(str(metric) for metric in arrays["axes/metric"])]:
+        figure = curve_figure(arrays, styles, ratios, label, f"{meta['network']} trained on {meta['dataset_train']}")
+        if figure is not None:
+            caption = (
+                f"{label} per epoch while training and retraining. Solid: validation split; dotted: training data. "
+                "Mean over nets and repetitions; band: sample standard deviation."
+            )
+            plots.append(Plot(f"training_curves_{label}", f"Training curves: {label}", caption, figure))
+    return plots

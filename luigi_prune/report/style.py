@@ -1,0 +1,138 @@
+"""How figures look and how they are written: colours, markers, labels, and the same bytes for the same figure."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+from matplotlib import colors as mcolors
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.mathtext import MathTextParser
+
+# Text and lines. Inside the HTML page it becomes `currentColor`, so that figures follow a dark theme.
+INK = "#1d2129"
+# Okabe & Ito's colours, told apart by the colour-blind as well, then darker kin; for methods without a colour of their own.
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f4fc9", "#8c564b", "#5f8a00", "#b8860b")
+MARKERS = "osD^vP*Xp<>hHd"
+_SYMBOLS = {"ell": "ℓ", "infty": "∞", "alpha": "α", "beta": "β", "delta": "δ", "epsilon": "ε", "sigma": "σ", "times": "×", "cdot": "·"}
+
+
+@dataclass(frozen=True)
+class MethodStyle:
+    """How one method is drawn and called; `label` may hold mathtext, `plain` is the same as plain text."""
+
+    method: str
+    label: str
+    plain: str
+    color: str
+    marker: str
+    nominal: bool
+
+    @property
+    def linestyle(self) -> str:
+        """Dashed for methods that prune nothing."""
+        return "--" if self.nominal else "-"
+
+
+def method_styles(
+    methods: Sequence[str], nominal: Sequence[bool], labels: dict[str, str], colors: dict[str, str]
+) -> list[MethodStyle]:
+    """Return one style per method; what is no colour or no valid mathtext is replaced instead of failing the report."""
+    styles = []
+    for at, method in enumerate(methods):
+        label = drawable(labels.get(method, method))
+        color = colors.get(method, "")
+        if not mcolors.is_color_like(color):
+            color = INK if at == 0 else PALETTE[(at - 1) % len(PALETTE)]
+        elif sum(mcolors.to_rgb(color)) < 0.25:  # near black vanishes on a dark page; ink does not
+            color = INK
+        marker = MARKERS[at % len(MARKERS)]
+        styles.append(MethodStyle(method, label, plain_text(label), mcolors.to_hex(color), marker, bool(nominal[at])))
+    return styles
+
+
+def drawable(label: str) -> str:
+    """Return `label` if matplotlib can draw it, else the label with its dollar signs escaped."""
+    try:
+        MathTextParser("path").parse(label)
+    except ValueError:
+        return label.replace("$", r"\$")
+    return label
+
+
+def plain_text(label: str) -> str:
+    r"""Return mathtext as plain text: `$\frac{\ell_1+\ell_2}{2}$` becomes `(ℓ1+ℓ2)/2`."""
+
+    def math(match: re.Match[str]) -> str:
+        text = match.group(1)
+        for name, symbol in _SYMBOLS.items():
+            text = re.sub(rf"\\{name}(?![A-Za-z])", symbol, text)
+        text = re.sub(r"\\frac\{([^{}]*)\}\{([^{}]*)\}", lambda m: f"({m[1]})/{m[2]}", text)
+        return re.sub(r"\\[A-Za-z]+|[{}_^\\]", "", text)
+
+    return re.sub(r"(?<!\\)\$([^$]*)\$", math, label).replace(r"\$", "$")
+
+
+@contextlib.contextmanager
+def drawing() -> Iterator[None]:
+    """Draw with matplotlib's defaults plus ours, whatever a user's matplotlibrc says."""
+    keep = {name: value for name, value in matplotlib.rcParamsDefault.items() if not name.startswith(("backend", "toolbar"))}
+    ours = {
+        "font.size": 10.0,
+        "axes.edgecolor": INK,
+        "axes.labelcolor": INK,
+        "text.color": INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.color": "#8a919e",
+        "grid.alpha": 0.3,
+        "grid.linewidth": 0.6,
+        "legend.frameon": False,
+        "lines.linewidth": 1.8,
+        "lines.markersize": 5.0,
+        "pdf.fonttype": 42,
+        "svg.fonttype": "path",
+    }
+    with matplotlib.rc_context({**keep, **ours}):
+        yield
+
+
+def save(figure: Figure, stem: Path, resolution: float = 150.0) -> list[Path]:
+    """Write `stem`.pdf and `stem`.png, on white, without dates; return their paths."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    pdf, png = stem.with_name(stem.name + ".pdf"), stem.with_name(stem.name + ".png")
+    with drawing():
+        FigureCanvasPdf(figure).print_figure(pdf, facecolor="white", metadata={"CreationDate": None, "Creator": None})
+        FigureCanvasAgg(figure).print_figure(png, dpi=resolution, facecolor="white", metadata={"Software": None})
+    return [pdf, png]
+
+
+def inline_svg(figure: Figure, name: str, description: str) -> str:
+    """Return the figure as SVG to stand inside an HTML page: transparent, in the page's text colour, with ids of its own."""
+    buffer = io.BytesIO()
+    with drawing(), matplotlib.rc_context({"svg.hashsalt": name}):
+        for axes in figure.axes:
+            axes.patch.set_alpha(0.0)
+        metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
+        FigureCanvasSVG(figure).print_figure(buffer, facecolor="none", edgecolor="none", metadata=metadata)
+    svg = buffer.getvalue().decode()
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    prefix = "f" + hashlib.sha256(name.encode()).hexdigest()[:8] + "-"
+    svg = re.sub(r'\bid="', f'id="{prefix}', svg)
+    svg = re.sub(r'(xlink:href="#|url\(#)', rf"\1{prefix}", svg)
+    svg = svg.replace(INK, "currentColor")
+    label = description.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)

@@ -1,0 +1,114 @@
+"""A report on the disk: plots, Markdown, HTML page, tables for other programs and TensorBoard logs, all or nothing."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import secrets
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from luigi_prune.analysis.reference_format import reference_npz
+from luigi_prune.report.contents import Contents, make_contents
+from luigi_prune.report.html import to_html
+from luigi_prune.report.markdown import settings_text, to_markdown
+from luigi_prune.report.style import method_styles, save
+from luigi_prune.report.tensorboard import write_tensorboard
+
+Arrays = dict[str, np.ndarray]
+
+
+def write_report(
+    arrays: Arrays,
+    meta: dict[str, Any],
+    settings: dict[str, Any],
+    folder: Path | str,
+    *,
+    provenance: dict[str, Any],
+    plotting: dict[str, float],
+    labels: dict[str, str],
+    colors: dict[str, str],
+    measured: Arrays | None = None,
+    time_tag: str = "",
+) -> list[Path]:
+    """Write the report of the tables of `aggregate` into `folder`, replacing one that stands there; return the files.
+
+    `report.html` (one self-contained page), `report.md`, `plots/` (PDF and PNG), `data/` (`results.csv`, and per test set an `.npz` with torchprune's
+    names and `time_tag`), `tensorboard/`. `plotting` has `min_val` and `max_val` of the keep ratio. It is written beside its place and moved there when whole; the same
+    input gives the same bytes.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    fresh.mkdir()
+    try:
+        styles = method_styles([str(name) for name in arrays["axes/method"]], arrays["method/nominal"].tolist(), labels, colors)
+        contents = make_contents(arrays, measured or {}, meta, styles, plotting, provenance)
+        _write_files(fresh, contents, arrays, measured or {}, meta, settings, provenance, labels, time_tag)
+        _move_into_place(fresh, folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _write_files(
+    folder: Path,
+    contents: Contents,
+    arrays: Arrays,
+    measured: Arrays,
+    meta: dict[str, Any],
+    settings: dict[str, Any],
+    provenance: dict[str, Any],
+    labels: dict[str, str],
+    time_tag: str,
+) -> None:
+    files = {}
+    for plot in contents.plots:
+        stem = folder / "plots" / Path(*(file_name(part) for part in plot.name.split("/")))
+        files[plot.name] = [path.relative_to(folder).as_posix() for path in save(plot.figure, stem)]
+    pngs = {name: paths[1] for name, paths in files.items()}
+    markdown = to_markdown(contents, settings, provenance, pngs)
+    (folder / "report.md").write_text(markdown, encoding="utf-8")
+    (folder / "report.html").write_text(to_html(contents, settings, provenance, files), encoding="utf-8")
+    _write_data(folder / "data", arrays, measured, meta, labels, time_tag)
+    texts = {"report": markdown, "settings": f"```yaml\n{settings_text(settings)}```"}
+    write_tensorboard(arrays, meta, {name: folder / path for name, path in pngs.items()}, texts, folder / "tensorboard")
+
+
+def _write_data(folder: Path, arrays: Arrays, measured: Arrays, meta: dict[str, Any], labels: dict[str, str], time_tag: str) -> None:
+    """Write the tables for other programs: `results.csv` with one row per run, and an `.npz` per test set."""
+    folder.mkdir(parents=True)
+    for test_set in (str(name) for name in arrays["axes/test_set"]):
+        table = reference_npz(arrays, meta, test_set=test_set, time_tag=time_tag, labels=labels, measured=measured)
+        # The stubs of numpy think that a dictionary might hold `allow_pickle`.
+        np.savez_compressed(folder / f"{file_name(meta['experiment'])}_{file_name(test_set)}.npz", **table)  # type: ignore[arg-type]
+    metrics = [str(metric) for metric in arrays["axes/metric"]]
+    head = ["test_set", "method", "net", "repetition", "keep_ratio", "achieved_keep_ratio", "size", "flops", *metrics, "loss"]
+    with (folder / "results.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([*head, *(f"validation_{label}" for label in [*metrics, "loss"])])
+        for test_set in (str(name) for name in arrays["axes/test_set"]):
+            for cell in np.ndindex(arrays["cost/size"].shape):
+                net, ratio, repetition, method = cell
+                columns = ["ratio/achieved", "cost/size", "cost/flops", *(f"test/{test_set}/{label}" for label in [*metrics, "loss"])]
+                columns += [f"validation/{label}" for label in [*metrics, "loss"]]
+                values = [repr(float(arrays[name][cell])) for name in columns]
+                writer.writerow([test_set, arrays["axes/method"][method], net, repetition, repr(float(arrays["axes/keep_ratio"][ratio])), *values])
+
+
+def file_name(text: str) -> str:
+    """Return `text` as a safe part of a path."""
+    return re.sub(r"[^\w.+-]+", "_", text).lstrip(".") or "_"
+
+
+def _move_into_place(fresh: Path, folder: Path) -> None:
+    """Put `fresh` where `folder` is. A reader sees the old report or the new one, but for the moment between two renames."""
+    old = fresh.with_name(fresh.name + ".old")
+    if folder.exists():
+        folder.rename(old)
+    fresh.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
