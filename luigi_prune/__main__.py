@@ -1,0 +1,30 @@
+"""`python -m luigi_prune COMMAND`: what is no task. `--help` lists the commands."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from luigi_prune.commands import catalogue, plan, status, store
+from luigi_prune.errors import LuigiPruneError
+from luigi_prune.settings import EXIT_CONFIGURATION
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m luigi_prune", description="Look at experiments and results.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for module in (plan, status, store, catalogue):
+        module.add_to(commands)
+    given = parser.parse_args(arguments)
+    try:
+        return int(given.run(given) or 0)
+    except LuigiPruneError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_CONFIGURATION
+    except (BrokenPipeError, KeyboardInterrupt):
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""`plan CONFIG`: what a run would compute, and why; nothing is started."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from luigi_prune.config.load import load_experiments
+from luigi_prune.errors import DamagedResult
+from luigi_prune.settings import directories_for
+from luigi_prune.targets import read_about, verify
+from luigi_prune.tasks import JobTask, Report
+
+
+def reports_of(config: str) -> list[Report]:
+    """Return the Report task of every experiment of a configuration file; raises ConfigError."""
+    return [Report.of(experiment, directories_for(experiment)) for experiment in load_experiments(config)]
+
+
+def to_run(reports: list[Report]) -> list[tuple[JobTask, str]]:
+    """Return the tasks that a run would start, inputs first, each with the reason.
+
+    As in a run, nothing is asked for below a task that is complete; but what a starting task reads is checked.
+    """
+    found: dict[str, tuple[JobTask, str]] = {}
+
+    def visit(task: JobTask, reason: str) -> None:
+        if task.task_id in found:
+            return
+        found[task.task_id] = (task, reason)
+        for needed in task.requires().values():
+            if why := reason_to_run(needed):
+                visit(needed, why)
+        found[task.task_id] = found.pop(task.task_id)  # inputs first
+
+    for report in reports:
+        if not report.complete():
+            visit(report, reason_to_run(report) or "missing")
+    return list(found.values())
+
+
+def reason_to_run(task: JobTask) -> str:
+    """Return why a task has to run: damaged, version, missing, or "" where its result is sound."""
+    try:
+        if task.path.suffix == ".h5":
+            verify(task.path)
+            return ""
+        return "" if task.complete() else "missing"
+    except DamagedResult as damage:
+        return f"damaged ({damage.reason})"
+    except FileNotFoundError:
+        return "version" if _has_other_version(task) else "missing"
+
+
+def _has_other_version(task: JobTask) -> bool:
+    """Return whether a result of the same spec but of another algorithm version lies beside the task's place."""
+    stem = task.path.name.rpartition("-")[0]
+    spec = task.request()["spec"]
+    for sibling in task.path.parent.glob(f"{stem}-*.h5"):
+        try:
+            if read_about(sibling)["spec"] == json.loads(spec):
+                return True
+        except (OSError, KeyError):
+            continue
+    return False
+
+
+def add_to(commands: Any) -> None:
+    """Add the parser."""
+    parser = commands.add_parser("plan", help="what a run would compute, and why; starts nothing")
+    parser.add_argument("config", help="experiment file")
+    parser.add_argument("--all", action="store_true", help="list every task, however many there are")
+    parser.set_defaults(run=run)
+
+
+def run(given: argparse.Namespace) -> int:
+    """Print the plan."""
+    console = Console(highlight=False)
+    reports = reports_of(given.config)
+    tasks = to_run(reports)
+    if not tasks:
+        console.print("Nothing to compute: every report is there.")
+        for report in reports:
+            console.print(f"Report: {report.path}", soft_wrap=True)
+        return 0
+    shown = tasks if given.all or len(tasks) <= 60 else tasks[:50]
+    table = Table("task", "why", box=None)
+    for task, reason in shown:
+        table.add_row(task.title, reason)
+    console.print(table)
+    if len(shown) < len(tasks):
+        console.print(f"... and {len(tasks) - len(shown)} more (--all lists them)")
+    console.print(f"{len(tasks)} tasks would run: {_counts([task.task_family for task, _ in tasks])}")
+    console.print(f"because: {_counts([reason.split(' ')[0] for _, reason in tasks])}")
+    console.print(f"results below {Path(reports[0].results)}", soft_wrap=True)
+    return 0
+
+
+def _counts(names: list[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in Counter(names).items())

@@ -1,0 +1,75 @@
+"""`status CONFIG`: a live table of how far an experiment is, read from the store alone."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from luigi_prune.commands.plan import reports_of
+from luigi_prune.store import checkpoint_path
+from luigi_prune.tasks import JobTask, walk
+
+
+def add_to(commands: Any) -> None:
+    """Add the parser."""
+    parser = commands.add_parser("status", help="a live table of how far an experiment is")
+    parser.add_argument("config", help="experiment file")
+    parser.add_argument("--once", action="store_true", help="print the table once and leave")
+    parser.add_argument("--interval", type=float, default=2.0, metavar="SECONDS", help="time between looks (2)")
+    parser.set_defaults(run=run)
+
+
+def run(given: argparse.Namespace) -> int:
+    """Show the table until everything is done or the user leaves."""
+    console = Console(highlight=False)
+    tasks = [task for task in walk(*reports_of(given.config)) if isinstance(task, JobTask)]
+    table, done = look(tasks)
+    if given.once or not console.is_terminal:
+        console.print(table)
+        return 0
+    with Live(table, console=console, auto_refresh=False) as live:
+        while not done:
+            time.sleep(given.interval)
+            table, done = look(tasks)
+            live.update(table, refresh=True)
+    return 0
+
+
+def look(tasks: list[JobTask]) -> tuple[Group, bool]:
+    """Return the table of done and open tasks per family and method, and whether the reports are all there.
+
+    A finished report needs nothing below it; what is gone below it counts as open without being asked for.
+    """
+    total: dict[tuple[str, str], int] = defaultdict(int)
+    there: dict[tuple[str, str], int] = defaultdict(int)
+    training: list[tuple[JobTask, Path]] = []
+    for task in tasks:
+        row = (task.task_family, getattr(task, "method", ""))
+        total[row] += 1
+        if task.complete():
+            there[row] += 1
+        elif (checkpoint := checkpoint_path(task.path)).exists():
+            training.append((task, checkpoint))
+    table = Table("task", "method", "done", "of", "", box=None)
+    for row, count in total.items():
+        bar = "#" * round(20 * there[row] / count)
+        table.add_row(row[0], row[1], str(there[row]), str(count), f"{bar:.<20}")
+    lines = [Text(f"in training: {task.title} (checkpoint {_age(path)} ago)") for task, path in training]
+    done = all(task.complete() for task in tasks if task.task_family == "Report")
+    end = [Text(f"report: {task.path}") for task in tasks if task.task_family == "Report" and task.complete()]
+    return Group(table, *lines, *end), done
+
+
+def _age(path: Path) -> str:
+    try:
+        return f"{max(0, time.time() - path.stat().st_mtime):.0f} s"
+    except FileNotFoundError:
+        return "a moment"

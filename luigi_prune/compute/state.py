@@ -1,0 +1,36 @@
+"""State dictionaries as named numpy arrays and back: order, types (bfloat16 too) and buffers survive."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# numpy lacks these; their bits are kept in an integer array, and the name of the type beside it
+_AS_BITS = {torch.bfloat16: torch.int16}
+_BITS = {str(dtype).removeprefix("torch."): dtype for dtype in _AS_BITS}
+
+
+def to_arrays(state: Mapping[str, Tensor]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Return the tensors as arrays, and the types of those that numpy has no type for."""
+    arrays, types = {}, {}
+    for name, tensor in state.items():
+        tensor = tensor.detach().cpu().contiguous()
+        if tensor.dtype in _AS_BITS:
+            types[name] = str(tensor.dtype).removeprefix("torch.")
+            tensor = tensor.view(_AS_BITS[tensor.dtype])
+        elif tensor.is_floating_point():
+            tensor = tensor + 0.0  # a masked weight may be a negative zero: -0.0 + 0.0 is 0.0
+        arrays[name] = tensor.numpy()
+    return arrays, types
+
+
+def from_arrays(arrays: Mapping[str, np.ndarray], types: Mapping[str, str]) -> dict[str, Tensor]:
+    """Return the tensors that `to_arrays` was given."""
+    state = {}
+    for name, array in arrays.items():
+        tensor = torch.from_numpy(np.array(array))
+        state[name] = tensor.view(_BITS[types[name]]) if name in types else tensor
+    return state

@@ -1,0 +1,62 @@
+"""What a result says about where it came from."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import socket
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = ("luigi-prune", "luigi", "torch", "torchvision", "torchmetrics", "numpy", "scipy", "scikit-learn", "h5py")
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that results depend on."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "absent"
+    return found
+
+
+@functools.cache
+def commit() -> dict[str, Any]:
+    """Return the commit of the package's checkout and whether it has changes; nothing where there is no checkout."""
+    folder = Path(__file__).resolve().parent
+    if not (folder.parent / ".git").exists():
+        return {}
+    try:
+        sha = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=10)
+        changes = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    return {"commit": sha.stdout.strip(), "uncommitted_changes": bool(changes.stdout.strip())}
+
+
+def provenance(**more: Any) -> dict[str, Any]:
+    """Return who computed a result, when, where and with what; `more` is added as it is."""
+    return {
+        "versions": versions(),
+        "source": commit(),
+        "host": socket.gethostname(),
+        "platform": platform.platform(),
+        "process": os.getpid(),
+        "command": Path(sys.argv[0]).name if sys.argv else "",
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        **more,
+    }

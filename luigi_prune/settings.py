@@ -1,0 +1,91 @@
+"""What luigi.cfg says about this machine: directories, backend, threads. Never part of a key."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import luigi.configuration
+
+from luigi_prune.backends.job import ComputeSettings
+from luigi_prune.config.schema import Directories, Experiment
+from luigi_prune.errors import ConfigError, LuigiPruneError, nearest
+
+FAMILIES = ("TrainBase", "Prune", "Retrain", "Evaluate", "Aggregate", "Report")
+EXIT_CONFIGURATION = 35  # the return code that luigi.cfg gives scheduling errors
+BACKENDS = ("auto", "inline", "local")
+_COMPUTE_KEYS = ("backend", "threads", "jobs", "device", "loader_workers", "processes")
+
+
+def refuse(error: LuigiPruneError | str) -> NoReturn:
+    """End the run with one line on standard error; Luigi would print a traceback for any Exception."""
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    raise SystemExit(EXIT_CONFIGURATION)
+
+
+def packaged_config() -> Path:
+    """Return the luigi.cfg that the package ships."""
+    return Path(__file__).with_name("luigi.cfg")
+
+
+def load_packaged_config() -> None:
+    """Put the packaged luigi.cfg below all others, so that its settings hold wherever nobody says otherwise."""
+    parser = luigi.configuration.LuigiConfigParser
+    path = str(packaged_config())
+    if path not in parser._config_paths:
+        parser._config_paths.insert(0, path)
+        parser.reload()
+
+
+def directories_for(experiment: Experiment) -> Directories:
+    """Return the experiment's directories, with luigi.cfg [directories] over them."""
+    given = _section("directories")
+    known = Directories.model_fields
+    for key in given:
+        if key not in known:
+            raise ConfigError(f"luigi.cfg: [directories] {key}: unknown key{nearest(key, known)}")
+    return experiment.directories.model_copy(update=given)
+
+
+def compute_settings() -> ComputeSettings:
+    """Return the sections [compute] and [compute.<Family>] of luigi.cfg; raises ConfigError."""
+    given = _section("compute")
+    for key in given:
+        if key not in _COMPUTE_KEYS:
+            raise ConfigError(f"luigi.cfg: [compute] {key}: unknown key{nearest(key, _COMPUTE_KEYS)}")
+    if (backend := given.get("backend", "auto")) not in BACKENDS:
+        raise ConfigError(f"luigi.cfg: [compute] backend: {backend!r} is not a backend{nearest(backend, BACKENDS)}")
+    if (device := given.get("device", "auto")) not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"luigi.cfg: [compute] device: {device!r}{nearest(device, ('auto', 'cpu', 'cuda'))}")
+    processes = {family: _whole("compute", "processes", given, 1, 1) for family in ("TrainBase", "Retrain")}
+    for family in FAMILIES:
+        section = f"compute.{family}"
+        own = _section(section)
+        for key in own:
+            if key != "processes" or family not in processes:
+                raise ConfigError(f"luigi.cfg: [{section}] {key}: only processes of TrainBase and Retrain can be set")
+        if own:
+            processes[family] = _whole(section, "processes", own, 1, 1)
+    return ComputeSettings(
+        backend=backend,
+        threads=_whole("compute", "threads", given, 1, 1),
+        jobs=_whole("compute", "jobs", given, 0, 0),
+        device=device,
+        loader_workers=_whole("compute", "loader_workers", given, 0, 0),
+        processes=processes,
+    )
+
+
+def _section(name: str) -> dict[str, str]:
+    config = luigi.configuration.get_config()
+    return dict(config.items(name)) if config.has_section(name) else {}
+
+
+def _whole(section: str, key: str, given: dict[str, str], default: int, least: int) -> int:
+    text = given.get(key, str(default))
+    if text == "auto" and least == 0:
+        return 0
+    if not text.isdigit() or int(text) < least:
+        raise ConfigError(f"luigi.cfg: [{section}] {key}: {text!r} is not a whole number of at least {least}")
+    return int(text)

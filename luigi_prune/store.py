@@ -1,0 +1,83 @@
+"""Every path of the project, as a function of a spec: read this file to find a file.
+
+    <results>/<data set>/<network>/TrainBase/net0-<key>.h5
+    <results>/<data set>/<network>/<Method>/net0-rep0/keep0.25-prune-<key>.h5
+    <results>/<data set>/<network>/<Method>/net0-rep0/keep0.25-retrain-<key>.h5
+    <results>/<data set>/<network>/<Method>/net0-rep0/keep0.25-evaluate-<test set>-<key>.h5
+    <results>/<data set>/<network>/experiments/<experiment>/<key>/results.h5
+    <results>/<data set>/<network>/experiments/<experiment>/<key>/report-<key>/report.html
+    <results>/<data set>/<network>/tensorboard/...   one folder per run
+    <results>/logs/                                  what jobs printed
+
+Keys are shortened to twelve digits here; the file itself holds the whole key.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from luigi_prune.config.schema import Directories, NetworkConfig
+from luigi_prune.spec import REFERENCE, ChainSpec, EvaluateSpec, ExperimentSpec, TrainSpec
+
+_DIGITS = 12
+
+
+def network_folder(results: str | Path, network: NetworkConfig) -> Path:
+    """Return the folder of everything about one network on one data set."""
+    return Path(results) / network.dataset / network.name
+
+
+def trained_path(directories: Directories, spec: TrainSpec, key: str) -> Path:
+    """Return where a trained network lies: in `trained_networks` if that is set, else below the results."""
+    root = directories.trained_networks or directories.results
+    return network_folder(root, spec.network) / "TrainBase" / f"net{spec.net}-{key[:_DIGITS]}.h5"
+
+
+def chain_path(directories: Directories, spec: ChainSpec, key: str) -> Path:
+    """Return where the network after a chain's last step lies."""
+    stage = "retrain" if spec.steps[-1].retrained else "prune"
+    return _chain_folder(directories, spec) / f"keep{spec.keep_ratio:.6g}-{stage}-{key[:_DIGITS]}.h5"
+
+
+def evaluate_path(directories: Directories, spec: EvaluateSpec, key: str) -> Path:
+    """Return where an evaluation lies."""
+    name = f"evaluate-{spec.test_set}-{key[:_DIGITS]}.h5"
+    if spec.chain is None:
+        folder = network_folder(directories.results, spec.base.network) / REFERENCE
+        return folder / f"net{spec.base.net}-{name}"
+    return _chain_folder(directories, spec.chain) / f"keep{spec.chain.keep_ratio:.6g}-{name}"
+
+
+def aggregate_path(directories: Directories, spec: ExperimentSpec, key: str) -> Path:
+    """Return where an experiment's tables lie."""
+    folder = network_folder(directories.results, spec.network) / "experiments" / spec.name
+    return folder / key[:_DIGITS] / "results.h5"
+
+
+def report_folder(aggregate: Path, key: str) -> Path:
+    """Return the folder of a report, beside the tables it shows."""
+    return aggregate.parent / f"report-{key[:_DIGITS]}"
+
+
+def tensorboard_folder(directories: Directories, network: NetworkConfig, run: Path) -> Path:
+    """Return the folder of the TensorBoard logs of the task whose result is `run`."""
+    root = network_folder(directories.results, network) / "tensorboard"
+    parts = run.with_suffix("").parts
+    below_network = parts[::-1].index(network.name)
+    return root / "-".join(parts[len(parts) - below_network :])
+
+
+def checkpoint_path(result: str | Path) -> Path:
+    """Return where a training keeps its checkpoint until `result` is written."""
+    path = Path(result)
+    return path.with_name(f".{path.name}.checkpoint")
+
+
+def log_folder(results: str | Path) -> Path:
+    """Return the folder of what jobs printed."""
+    return Path(results) / "logs"
+
+
+def _chain_folder(directories: Directories, spec: ChainSpec) -> Path:
+    folder = network_folder(directories.results, spec.base.network)
+    return folder / spec.method / f"net{spec.base.net}-rep{spec.repetition}"

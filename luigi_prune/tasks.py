@@ -1,0 +1,383 @@
+"""The graph: TrainBase -> Prune -> Retrain -> Evaluate -> Aggregate -> Report -> RunExperiment.
+
+A task's identity is its `key` (see `spec.py`) and the results folder it lies in; the other visible parameters are there
+to be read by people. `spec` and `directories` are JSON and hidden: the key stands for the one, the other says where.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import luigi
+from luigi.parameter import ParameterVisibility
+
+from luigi_prune import spec as specs
+from luigi_prune import store
+from luigi_prune.backends.job import Job
+from luigi_prune.config.load import load_experiments
+from luigi_prune.config.schema import Directories, Experiment
+from luigi_prune.errors import LuigiPruneError
+from luigi_prune.settings import directories_for, refuse
+from luigi_prune.spec import REFERENCE, ChainSpec, EvaluateSpec, ExperimentSpec, TrainSpec
+from luigi_prune.targets import HDF5Target
+
+
+def _hidden() -> Any:
+    return luigi.Parameter(visibility=ParameterVisibility.HIDDEN, significant=False)
+
+
+class JobTask(luigi.Task):
+    """A task whose work is one function of `luigi_prune.jobs`, carried by a backend, writing one result."""
+
+    function: str  # in luigi_prune.jobs
+    retry_count: int | None = None  # luigi.cfg decides, until a failure shows that trying again is useless
+
+    key: str = luigi.Parameter(description="Content key: SHA-256 of what this task computes.")
+    results: str = luigi.Parameter(description="Results folder.")
+    spec: str = _hidden()
+    directories: str = _hidden()
+
+    @cached_property
+    def places(self) -> Directories:
+        """The directories of the experiment, after luigi.cfg."""
+        return Directories.model_validate_json(self.directories)
+
+    @property
+    def path(self) -> Path:
+        """Where the result lies."""
+        raise NotImplementedError
+
+    def output(self) -> HDF5Target:
+        """Return the task's result file."""
+        return HDF5Target(self.path)
+
+    def request(self) -> dict[str, Any]:
+        """Return what the job function gets, as JSON data."""
+        return {
+            "family": self.task_family,
+            "key": self.key,
+            "spec": self.spec,
+            "directories": self.directories,
+            "inputs": {name: str(task.path) for name, task in self.requires().items()},
+            "output": str(self.path),
+        }
+
+    def job(self) -> Job:
+        """Return the job that makes the result."""
+        return Job(self.function, self.title, self.task_family, self.request(), str(self.path))
+
+    @property
+    def title(self) -> str:
+        """How a person calls this task."""
+        raise NotImplementedError
+
+    def requires(self) -> dict[str, JobTask]:
+        """Return the tasks whose results this one reads, by the name the job function knows them by."""
+        return {}
+
+    def run(self) -> None:
+        """Run the job in this process; a worker of this package hands it to a backend instead."""
+        from luigi_prune import jobs
+        from luigi_prune.backends.job import Context
+
+        outcome = jobs.run(self.job(), Context())
+        if outcome.status != "done":
+            raise LuigiPruneError(outcome.message)
+
+
+class TrainBase(JobTask):
+    """Trains one network: `net` tells networks of one experiment apart."""
+
+    dataset: str = luigi.Parameter()
+    network: str = luigi.Parameter()
+    net: int = luigi.IntParameter()
+    function = "train_base"
+    priority = 10
+
+    @cached_property
+    def content(self) -> TrainSpec:
+        """The spec as a model."""
+        return TrainSpec.model_validate_json(self.spec)
+
+    @property
+    def path(self) -> Path:
+        """Where the result lies."""
+        return store.trained_path(self.places, self.content, self.key)
+
+    @property
+    def title(self) -> str:
+        """How a person calls this task."""
+        return f"TrainBase {self.dataset} {self.network} net{self.net}"
+
+    @classmethod
+    def of(cls, spec: TrainSpec, directories: Directories) -> TrainBase:
+        """Return the task that trains `spec`."""
+        return cls(
+            dataset=spec.network.dataset,
+            network=spec.network.name,
+            net=spec.net,
+            key=specs.train_key(spec),
+            results=directories.trained_networks or directories.results,
+            spec=spec.as_json(),
+            directories=directories.model_dump_json(),
+        )
+
+
+class ChainTask(JobTask):
+    """What Prune and Retrain share: one step of a chain."""
+
+    dataset: str = luigi.Parameter()
+    network: str = luigi.Parameter()
+    method: str = luigi.Parameter()
+    keep_ratio: float = luigi.FloatParameter()
+    net: int = luigi.IntParameter()
+    repetition: int = luigi.IntParameter()
+
+    @cached_property
+    def content(self) -> ChainSpec:
+        """The spec as a model."""
+        return ChainSpec.model_validate_json(self.spec)
+
+    @property
+    def path(self) -> Path:
+        """Where the result lies."""
+        return store.chain_path(self.places, self.content, self.key)
+
+    @property
+    def title(self) -> str:
+        """How a person calls this task."""
+        ratio = f"keep {self.keep_ratio:.4g}"
+        return f"{self.task_family} {self.network} {self.method} {ratio} net{self.net} rep{self.repetition}"
+
+    @classmethod
+    def of(cls, spec: ChainSpec, directories: Directories) -> ChainTask:
+        """Return the task that makes the network after the last step of `spec`."""
+        family = Retrain if spec.steps[-1].retrained else Prune
+        return family(
+            dataset=spec.base.network.dataset,
+            network=spec.base.network.name,
+            method=spec.method,
+            keep_ratio=spec.keep_ratio,
+            net=spec.base.net,
+            repetition=spec.repetition,
+            key=specs.chain_key(spec),
+            results=directories.results,
+            spec=spec.as_json(),
+            directories=directories.model_dump_json(),
+        )
+
+
+class Prune(ChainTask):
+    """Prunes the network of the step before, or the trained one."""
+
+    function = "prune"
+    priority = 20
+
+    def requires(self) -> dict[str, JobTask]:
+        """Return the step before."""
+        before = self.content.before()
+        if before is None:
+            return {"network": TrainBase.of(self.content.base, self.places)}
+        return {"network": ChainTask.of(before, self.places)}
+
+
+class Retrain(ChainTask):
+    """Retrains a pruned network; what was removed stays removed."""
+
+    function = "retrain"
+    priority = 30
+
+    def requires(self) -> dict[str, JobTask]:
+        """Return the pruned network, and the trained one where weights are rewound."""
+        inputs: dict[str, JobTask] = {"network": ChainTask.of(self.content.pruned(), self.places)}
+        if self.content.rewind:
+            inputs["base"] = TrainBase.of(self.content.base, self.places)
+        return inputs
+
+
+class Evaluate(JobTask):
+    """Judges one network on one test set."""
+
+    dataset: str = luigi.Parameter()
+    network: str = luigi.Parameter()
+    method: str = luigi.Parameter()
+    keep_ratio: float = luigi.FloatParameter()
+    net: int = luigi.IntParameter()
+    repetition: int = luigi.IntParameter()
+    test_set: str = luigi.Parameter()
+    function = "evaluate"
+    priority = 40
+
+    @cached_property
+    def content(self) -> EvaluateSpec:
+        """The spec as a model."""
+        return EvaluateSpec.model_validate_json(self.spec)
+
+    @property
+    def path(self) -> Path:
+        """Where the result lies."""
+        return store.evaluate_path(self.places, self.content, self.key)
+
+    @property
+    def title(self) -> str:
+        """How a person calls this task."""
+        pruned = f"{self.method} keep {self.keep_ratio:.4g} " if self.method != REFERENCE else ""
+        return f"Evaluate {self.network} {pruned}net{self.net} rep{self.repetition} on {self.test_set}"
+
+    def requires(self) -> dict[str, JobTask]:
+        """Return the network."""
+        chain = self.content.chain
+        if chain is None:
+            return {"network": TrainBase.of(self.content.base, self.places)}
+        return {"network": ChainTask.of(chain, self.places)}
+
+    @classmethod
+    def of(cls, spec: EvaluateSpec, directories: Directories) -> Evaluate:
+        """Return the task that makes this evaluation."""
+        chain = spec.chain
+        return cls(
+            dataset=spec.base.network.dataset,
+            network=spec.base.network.name,
+            method=chain.method if chain else REFERENCE,
+            keep_ratio=chain.keep_ratio if chain else 1.0,
+            net=spec.base.net,
+            repetition=chain.repetition if chain else 0,
+            test_set=spec.test_set,
+            key=specs.evaluate_key(spec),
+            results=directories.results,
+            spec=spec.as_json(),
+            directories=directories.model_dump_json(),
+        )
+
+
+class ExperimentTask(JobTask):
+    """What Aggregate and Report share: they belong to one experiment, and their spec is the whole of it."""
+
+    experiment: str = luigi.Parameter()
+    dataset: str = luigi.Parameter()
+    network: str = luigi.Parameter()
+
+    @cached_property
+    def content(self) -> Experiment:
+        """The spec as a model."""
+        return Experiment.model_validate_json(self.spec)
+
+    @cached_property
+    def grid(self) -> ExperimentSpec:
+        """The experiment's axes."""
+        return specs.experiment_spec(self.content)
+
+    @property
+    def title(self) -> str:
+        """How a person calls this task."""
+        return f"{self.task_family} {self.experiment}"
+
+    @classmethod
+    def of(cls, experiment: Experiment, directories: Directories) -> Any:
+        """Return the task of this family for an experiment."""
+        return cls(
+            experiment=experiment.name,
+            dataset=experiment.network.dataset,
+            network=experiment.network.name,
+            key=cls.key_of(experiment),
+            results=directories.results,
+            spec=experiment.model_dump_json(),
+            directories=directories.model_dump_json(),
+        )
+
+    @classmethod
+    def key_of(cls, experiment: Experiment) -> str:
+        """Return the content key of the task of this family for an experiment."""
+        raise NotImplementedError
+
+
+class Aggregate(ExperimentTask):
+    """Gathers every evaluation of an experiment into tables."""
+
+    function = "aggregate"
+    priority = 50
+
+    @classmethod
+    def key_of(cls, experiment: Experiment) -> str:
+        """Return the key: the axes, and the key of every evaluation."""
+        return specs.aggregate_key(experiment)
+
+    @property
+    def path(self) -> Path:
+        """Where the result lies."""
+        return store.aggregate_path(self.places, self.grid, self.key)
+
+    @cached_property
+    def evaluations(self) -> dict[str, Evaluate]:
+        """The evaluation of every cell of the grid, by "test set/net/ratio/repetition/method"."""
+        return {
+            "/".join(map(str, cell)): Evaluate.of(spec, self.places)
+            for cell, spec in specs.evaluations(self.content).items()
+        }
+
+    def requires(self) -> dict[str, JobTask]:
+        """Return every distinct evaluation of the grid."""
+        return {task.key: task for task in self.evaluations.values()}
+
+    def request(self) -> dict[str, Any]:
+        """Return what the job function gets: the axes, and the path of every cell."""
+        cells = {cell: str(task.path) for cell, task in self.evaluations.items()}
+        return super().request() | {"spec": self.grid.as_json(), "cells": cells}
+
+
+class Report(ExperimentTask):
+    """Draws the tables: plots, markdown, one HTML page, `.npz`, TensorBoard."""
+
+    function = "report"
+    priority = 60
+
+    @classmethod
+    def key_of(cls, experiment: Experiment) -> str:
+        """Return the key: the tables, and how they are shown."""
+        return specs.report_key(experiment)
+
+    @property
+    def path(self) -> Path:
+        """Where the HTML page lies."""
+        aggregate = self.requires()["tables"]
+        return store.report_folder(aggregate.path, self.key) / "report.html"
+
+    def requires(self) -> dict[str, JobTask]:
+        """Return the tables."""
+        return {"tables": Aggregate.of(self.content, self.places)}
+
+
+class RunExperiment(luigi.WrapperTask):
+    """Runs every experiment of a configuration file to its report."""
+
+    config: str = luigi.Parameter(description="Experiment file: looked for here, then among the packaged configs/.")
+
+    @cached_property
+    def reports(self) -> list[Report]:
+        """The report of every sweep member of the file; a configuration error ends the run with one line."""
+        try:
+            experiments = load_experiments(self.config)
+            return [Report.of(experiment, directories_for(experiment)) for experiment in experiments]
+        except LuigiPruneError as error:
+            refuse(error)
+
+    def requires(self) -> list[Report]:
+        """Return the reports."""
+        return self.reports
+
+
+def walk(*roots: luigi.Task) -> Iterator[luigi.Task]:
+    """Yield `roots` and everything below them once, inputs before what reads them."""
+    seen: set[str] = set()
+    stack: list[tuple[luigi.Task, bool]] = [(root, False) for root in reversed(roots)]
+    while stack:
+        task, below_done = stack.pop()
+        if below_done:
+            yield task
+        elif task.task_id not in seen:
+            seen.add(task.task_id)
+            stack.append((task, True))
+            stack.extend((inner, False) for inner in task.deps())

@@ -1,0 +1,295 @@
+"""The seam to Luigi: a worker whose waiting tasks are objects, not processes, and that says how far it is.
+
+Importing the package puts `Factory` where Luigi's command line looks for its worker, so that the stock `luigi` command
+hands every JobTask to a backend. Relies on private names of luigi 3.8's worker; `tests/test_worker.py` watches them.
+"""
+
+from __future__ import annotations
+
+import queue
+import socket
+import sys
+import threading
+import time
+from html import escape
+from typing import Any
+from urllib.parse import urlsplit
+
+import luigi
+import luigi.interface
+import luigi.rpc
+import luigi.scheduler
+import luigi.worker
+from luigi.event import Event
+from luigi.scheduler import DISABLED, DONE, FAILED, PENDING, RUNNING
+
+from luigi_prune import settings
+from luigi_prune.backends import choose
+from luigi_prune.backends.job import Backend, Outcome
+from luigi_prune.board import Board
+from luigi_prune.errors import DamagedResult, LuigiPruneError
+from luigi_prune.targets import set_aside, verify
+from luigi_prune.tasks import JobTask, RunExperiment
+
+_REPAIRS = 20  # times that one task may wait for an input to be computed again
+_REPAIR_DELAY = 2.0  # seconds before it asks again, where the scheduler did not take the news yet
+
+
+class JobProcess:
+    """Stands where Luigi expects a process; hands a task's job to a backend and reports how it ended."""
+
+    use_multiprocessing = False
+    exitcode = 0
+    timeout_time = None
+    worker_timeout = None
+
+    def __init__(self, task: JobTask, worker: PruneWorker):
+        self.task = task
+        self.worker = worker
+        self.status_reporter = None
+        self._began = time.perf_counter()
+        self._over = False
+
+    def run(self) -> None:
+        """Start the job, unless its result has come into being or an input is missing."""
+        self.task.trigger_event(Event.START, self.task)
+        if self.task.complete():
+            self._finish(DONE, "")
+        elif missing := [task for task in self.task.requires().values() if not task.complete()]:
+            self._repair(missing, f"waits for {missing[0].path}")
+        else:
+            self.worker.backend.submit(self.task.job(), self)
+
+    def is_alive(self) -> bool:
+        """Return whether the job is still waiting or running."""
+        return not self._over
+
+    def terminate(self) -> None:
+        """Stop the job."""
+        self.worker.backend.cancel(self.task.job())
+
+    def started(self) -> None:
+        """Hear that the job left the queue of its backend."""
+        self.worker.board.started(self.task)
+
+    def progressed(self, fraction: float, message: str) -> None:
+        """Pass a job's progress on to the terminal and to Luigi's web page."""
+        self.worker.board.progressed(self.task, fraction, message)
+        self.worker.statuses.tell(self.task.task_id, fraction, message)
+
+    def ended(self, outcome: Outcome) -> None:
+        """Turn the end of the job into Luigi's result."""
+        if outcome.status == "damaged":
+            inputs = [task for task in self.task.requires().values() if str(task.path) == outcome.damaged]
+            if inputs:
+                self._set_aside(inputs[0])
+                self._repair(inputs, outcome.message)
+                return
+        if outcome.status == "done" and self.task.complete():
+            self._finish(DONE, "", outcome)
+            return
+        message = outcome.message or f"the job ended without writing {self.task.path}"
+        if outcome.log:
+            message += f"\nlog: {outcome.log}"
+        self.task.retry_count = None if outcome.retry else 1
+        self._finish(FAILED, message, outcome)
+
+    def _set_aside(self, task: JobTask) -> None:
+        try:
+            verify(task.path)
+        except FileNotFoundError:
+            pass
+        except DamagedResult as damage:
+            self.worker.board.note(f"{damage}; set aside as {set_aside(task.path).name}, computed again")
+
+    def _repair(self, inputs: list[JobTask], message: str) -> None:
+        """Ask Luigi to make the inputs (again) and then to come back to this task."""
+        count = self.worker.repairs[self.task.task_id] = self.worker.repairs.get(self.task.task_id, 0) + 1
+        if count > _REPAIRS:
+            self._finish(FAILED, f"an input was lost {count} times: {message}")
+            return
+        needs = [(task.task_module, task.task_family, task.to_str_params()) for task in inputs]
+        result = (self.task.task_id, PENDING, "", [], needs)
+        self._over = True
+        if count == 1:
+            self.worker.deliver(result)
+        else:
+            threading.Timer(_REPAIR_DELAY, self.worker.deliver, [result]).start()
+
+    def _finish(self, status: str, message: str, outcome: Outcome | None = None) -> None:
+        self._over = True
+        seconds = time.perf_counter() - self._began
+        self.task.trigger_event(Event.PROCESSING_TIME, self.task, seconds)
+        if status == DONE:
+            self.task.on_success()
+            self.task.trigger_event(Event.SUCCESS, self.task)
+        else:
+            self.task.trigger_event(Event.FAILURE, self.task, LuigiPruneError(message))
+        self.worker.board.ended(self.task, status == DONE, message, outcome.seconds if outcome else 0.0)
+        self.worker.deliver((self.task.task_id, status, message, [], []))
+
+
+class Statuses:
+    """Tells Luigi's scheduler how far tasks are: seldom, from a thread of its own, and never in anyone's way."""
+
+    def __init__(self, scheduler: Any, interval: float):
+        self.scheduler = scheduler
+        self.interval = interval
+        self._latest: dict[str, tuple[float, str]] = {}
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._stop = False
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def tell(self, task_id: str, fraction: float, message: str) -> None:
+        """Remember the newest status of a task; returns at once."""
+        with self._lock:
+            self._latest[task_id] = (fraction, message)
+        self._wake.set()
+
+    def close(self) -> None:
+        """Stop telling."""
+        self._stop = True
+        self._wake.set()
+        self._thread.join(timeout=1)
+
+    def _run(self) -> None:
+        while not self._stop:
+            self._wake.wait()
+            self._wake.clear()
+            with self._lock:
+                latest, self._latest = self._latest, {}
+            for task_id, (fraction, message) in latest.items():
+                try:
+                    # the web page shows the text as HTML
+                    self.scheduler.set_task_status_message(task_id=task_id, status_message=escape(message))
+                    self.scheduler.set_task_progress_percentage(
+                        task_id=task_id, progress_percentage=round(100 * fraction)
+                    )
+                except Exception:  # a status that nobody hears must not end a run
+                    self._stop_for(60.0)
+                    break
+            self._stop_for(self.interval)
+
+    def _stop_for(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not self._stop and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, 0.2))
+
+
+class PruneWorker(luigi.worker.Worker):
+    """Luigi's worker with jobs instead of processes."""
+
+    def __init__(self, *, scheduler: Any, worker_processes: int, assistant: bool, backend: Backend):
+        super().__init__(scheduler=scheduler, worker_processes=worker_processes, assistant=assistant)
+        self.backend = backend
+        self.board = Board(backend)
+        self.repairs: dict[str, int] = {}
+        remote = isinstance(scheduler, luigi.rpc.RemoteScheduler)
+        self.statuses = Statuses(scheduler, interval=2.0 if remote else 0.2)
+        # one process: an ordinary queue wakes the worker the moment a result is put into it
+        self._task_result_queue: queue.Queue[Any] = queue.Queue()
+        self._reports: list[RunExperiment] = []
+
+    def add(self, task: luigi.Task, *args: Any, **kwargs: Any) -> bool:
+        """Schedule a task and everything below it."""
+        if isinstance(task, RunExperiment):
+            self._reports.append(task)
+        return super().add(task, *args, **kwargs)
+
+    def run(self) -> bool:
+        """Run everything scheduled, then say where the reports are."""
+        self._enable_again()
+        self.board.open()
+        try:
+            return super().run()
+        finally:
+            self.board.close()
+            self.board.summary([report for root in self._reports for report in root.reports])
+
+    def deliver(self, result: tuple[Any, ...]) -> None:
+        """Hand a result to the worker's loop; callable from any thread."""
+        self._task_result_queue.put(result)
+
+    def __exit__(self, *exception: Any) -> bool:
+        """Stop what still runs, then leave."""
+        try:
+            return super().__exit__(*exception)
+        finally:
+            self.statuses.close()
+            self.backend.close()
+
+    def _create_task_process(self, task: luigi.Task) -> Any:
+        if isinstance(task, JobTask):
+            return JobProcess(task, self)
+        process = super()._create_task_process(task)
+        process.use_multiprocessing = False  # a wrapper has no work worth a fork of a process with threads
+        return process
+
+    def _add_task(self, *args: Any, **kwargs: Any) -> None:
+        task = self._scheduled_tasks.get(kwargs["task_id"])
+        if isinstance(task, JobTask):
+            self.board.scheduled(task, kwargs["status"])
+            if kwargs["status"] == FAILED and task.retry_count == 1:
+                # the scheduler counts a failure by the policy that it had before: tell it first
+                super()._add_task(*args, **kwargs | {"status": RUNNING, "expl": None})
+        super()._add_task(*args, **kwargs)
+
+    def _enable_again(self) -> None:
+        """Lift the ban on tasks that failed in an earlier run: whoever starts again wants another try."""
+        if not isinstance(self._scheduler, luigi.rpc.RemoteScheduler):
+            return
+        for task_id in self._scheduler.task_list(DISABLED, ""):
+            if task := self._scheduled_tasks.get(task_id):
+                self._scheduler.re_enable_task(task_id)
+                self.add(task)
+
+
+class Factory(luigi.interface._WorkerSchedulerFactory):
+    """Makes the scheduler and the worker of a run."""
+
+    def create_remote_scheduler(self, url: str) -> Any:
+        """Return the scheduler at `url`; where nobody configured one and none answers, a local one."""
+        if _answers(url):
+            return super().create_remote_scheduler(url)
+        if _scheduler_is_configured():
+            settings.refuse(f"no Luigi scheduler answers at {url} (luigi.cfg [core], or --local-scheduler for none)")
+        print(f"No luigid at {url}: going on with a scheduler of our own (start luigid to watch tasks in a browser).")
+        return self.create_local_scheduler()
+
+    def create_worker(self, scheduler: Any, worker_processes: int, assistant: bool = False) -> PruneWorker:
+        """Return a worker with the backend that luigi.cfg asks for."""
+        try:
+            backend = choose(settings.compute_settings())
+        except LuigiPruneError as error:
+            settings.refuse(error)
+        # --workers left at 1: as many tasks at once as the backend has room for
+        at_once = worker_processes if worker_processes > 1 else backend.slots
+        return PruneWorker(scheduler=scheduler, worker_processes=at_once, assistant=assistant, backend=backend)
+
+
+def _answers(url: str) -> bool:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return True  # a socket or something else that only Luigi understands
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        with socket.create_connection((parts.hostname, port), timeout=3):
+            return True
+    except OSError:
+        return False
+
+
+def _scheduler_is_configured() -> bool:
+    config = luigi.configuration.get_config()
+    names = ("default_scheduler_url", "default_scheduler_host", "default_scheduler_port", "scheduler_url")
+    names += ("scheduler_host", "scheduler_port")
+    named = any(config.has_option("core", option) for name in names for option in (name, name.replace("_", "-")))
+    return named or any(argument.startswith(("--scheduler-", "--core-scheduler-")) for argument in sys.argv)
+
+
+def install() -> None:
+    """Make Luigi's command line use this worker, on top of the packaged luigi.cfg."""
+    settings.load_packaged_config()
+    luigi.interface._WorkerSchedulerFactory = Factory
