@@ -1,0 +1,100 @@
+"""Allocations: how much every layer keeps at each level. A new one is a function and a row at the end."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from luigi_prune.compute.pruning.granularity import GRANULARITIES
+from luigi_prune.compute.pruning.protocol import Allocation, Choice, Levels, Problem, Scores
+
+
+def global_top(problem: Problem, scores: Scores, granularity: str) -> Levels:
+    """Return levels that keep the best units over all layers, one more at each, but always the best of every layer."""
+    alive = [problem.kept(layer) for layer in problem.layers]
+    vectors = [score[kept].float().cpu().numpy() for score, kept in zip(scores, alive, strict=True)]
+    ranked = np.sort(np.concatenate(vectors)) if vectors else np.empty(0, dtype=np.float32)
+
+    def choose(level: int) -> list[Choice]:
+        if level <= 0:
+            return [torch.tensor(min(1, vector.size)) for vector in vectors]
+        threshold = ranked[ranked.size - level]
+        above = [int(np.count_nonzero(vector > threshold)) for vector in vectors]
+        ties = level - sum(above)
+        counts: list[Choice] = []
+        for vector, count in zip(vectors, above, strict=True):
+            taken = min(ties, int(np.count_nonzero(vector == threshold))) if ties else 0
+            ties -= taken
+            counts.append(torch.tensor(max(count + taken, min(1, vector.size))))
+        return counts
+
+    return Levels(ranked.size + 1, choose, cost=float)
+
+
+def uniform_filter(problem: Problem, scores: Scores, granularity: str) -> Levels:
+    """Return levels at which every filter keeps the same fraction of its living entries, rounded down, at least one."""
+    entries = [problem.kept(layer).flatten(1).sum(1).cpu() for layer in problem.layers]
+    total = int(sum(int(count.sum()) for count in entries))
+    sizes = sorted({int(size) for count in entries for size in count.unique()} - {0})
+    # Budgets at which a filter of some size keeps one entry more: between two of them nothing changes.
+    steps = sorted({-(-kept * total // size) for size in sizes for kept in range(1, size + 1)}) or [0]
+
+    def choose(level: int) -> list[Choice]:
+        return [torch.maximum(steps[level] * count // total, count.clamp(max=1)) for count in entries]
+
+    def cost(level: int) -> float:
+        return float(sum(int(count.sum()) for count in choose(level) if isinstance(count, Tensor)))
+
+    return Levels(len(steps), choose, cost)
+
+
+def uniform(problem: Problem, scores: Scores, granularity: str) -> Levels:
+    """Return levels v at which every layer keeps round(v x living units), at least one, of filters or channels.
+
+    What a method may not cut (`Granularity.fixed`) stays whole.
+    """
+    unit = GRANULARITIES[granularity]
+    units = [int(unit.alive(problem.kept(layer)).sum()) for layer in problem.layers]
+    fixed = [unit.fixed(layer) for layer in problem.layers]
+    free = sorted({count for count, is_fixed in zip(units, fixed, strict=True) if not is_fixed})
+    # Fractions at which round() gives some layer one unit more, in whole numbers: (2 kept - 1) / (2 units).
+    steps = sorted({(2 * kept - 1) / (2 * count) for count in free for kept in range(1, count + 1)}) or [1.0]
+
+    def counts(level: int) -> list[int]:
+        fraction = steps[level] + 1e-9
+        rounded = [max(min(1, count), int(fraction * count + 0.5)) for count in units]
+        return [whole if is_fixed else part for whole, part, is_fixed in zip(units, rounded, fixed, strict=True)]
+
+    def choose(level: int) -> list[Choice]:
+        return [torch.tensor(count) for count in counts(level)]
+
+    def cost(level: int) -> float:
+        return feature_chain_size(problem, granularity, counts(level))
+
+    return Levels(len(steps), choose, cost)
+
+
+def feature_chain_size(problem: Problem, granularity: str, counts: list[int]) -> float:
+    """Return how many weights stay if the layers, in order, were a plain chain and kept `counts` filters or channels.
+
+    Filters that go take as many input features of the next layer with them, channels as many filters of the layer before.
+    """
+    masks = [problem.kept(layer) for layer in problem.layers]
+    filters = [int(GRANULARITIES["filter"].alive(mask).sum()) for mask in masks]
+    channels = [int(GRANULARITIES["channel"].alive(mask).sum()) for mask in masks]
+    kernels = [mask[0, 0].numel() if mask.numel() else 0 for mask in masks]
+    if granularity == "filter":
+        lost = [0] + [old - new for old, new in zip(filters, counts, strict=True)][:-1]
+        filters, channels = counts, [max(0, old - gone) for old, gone in zip(channels, lost, strict=True)]
+    else:
+        lost = [old - new for old, new in zip(channels, counts, strict=True)][1:] + [0]
+        filters, channels = [max(0, old - gone) for old, gone in zip(filters, lost, strict=True)], counts
+    return float(sum(f * c * k for f, c, k in zip(filters, channels, kernels, strict=True)))
+
+
+ALLOCATIONS: dict[str, Allocation] = {
+    "global_top": global_top,
+    "uniform_filter": uniform_filter,
+    "uniform": uniform,
+}

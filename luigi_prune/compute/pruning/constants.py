@@ -1,0 +1,156 @@
+"""Moving channels that have become constant into the biases and running means of what reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from luigi_prune.compute.pruning.layers import evaluating
+from luigi_prune.compute.pruning.masks import Masks
+from luigi_prune.compute.pruning.probe import SAME, Structure, channels_last, is_reader, spread_columns
+
+Constants = dict[str, tuple[Tensor, Tensor]]  # module -> (which input channels are constant, their values)
+
+
+def measure_constants(network: nn.Module, names: list[str], example_input: Tensor) -> Constants:
+    """Return for each named module which input channels have one value in all calls, and that value."""
+    smallest: dict[str, Tensor] = {}
+    largest: dict[str, Tensor] = {}
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            rows = channels_last(module, inputs[0])
+            low, high = rows.amin(0), rows.amax(0)
+            smallest[name] = torch.minimum(smallest.get(name, low), low)
+            largest[name] = torch.maximum(largest.get(name, high), high)
+
+        return hook
+
+    modules = dict(network.named_modules())
+    with ExitStack() as stack, torch.no_grad(), evaluating(network):
+        for name in names:
+            stack.callback(modules[name].register_forward_pre_hook(note(name)).remove)
+        network(example_input)
+    return {
+        name: (largest[name] - low <= SAME * torch.maximum(low.abs(), largest[name].abs()), low)
+        for name, low in smallest.items()
+    }
+
+
+@torch.no_grad()
+def fold_constants(
+    network: nn.Module, masks: Masks, found: Structure, normalised_by: dict[str, str], example_input: Tensor
+) -> bool:
+    """Remove the columns that read constant channels, where that is exact, and say whether any went.
+
+    `found` says which channels are constant whatever the input; their values come from `example_input`. A constant that
+    is zero needs nothing else. Others go into the reader's bias, or into the running mean of the BatchNorm that alone
+    reads the reader, unless zero padding makes the contribution depend on the position. A BatchNorm channel with a
+    constant input keeps its output as its shift; its scale goes.
+    """
+    modules = dict(network.named_modules())
+    owners = _owner_counts(network)
+    candidates: dict[str, Tensor] = {}
+    for name, constant in found.constant_inputs.items():
+        module = modules[name]
+        if owners[id(module.weight)] != 1:
+            continue
+        mask = masks[f"{name}.weight" if name else "weight"]
+        if is_reader(module):  # what is always zero needs no folding
+            useful = constant & ~found.zero_inputs[name]
+            useful = useful if bool((_matrix(mask) & spread_columns(module, useful)).any()) else useful & False
+        else:
+            useful = constant & mask if isinstance(module, _BatchNorm) else constant & False
+        if bool(useful.any()):
+            candidates[name] = useful
+    if not candidates:
+        return False
+    changed = False
+    for name, (measured, value) in measure_constants(network, list(candidates), example_input).items():
+        module, constant = modules[name], candidates[name] & measured
+        if is_reader(module):
+            norm = modules.get(normalised_by.get(name, ""))
+            changed |= _fold_reader(name, module, norm, masks, constant, value)
+        elif isinstance(module, _BatchNorm):
+            changed |= _fold_norm(name, module, masks, constant, value)
+    return changed
+
+
+def _owner_counts(network: nn.Module) -> dict[int, int]:
+    """Return in how many places each parameter is used; None, a missing parameter, is used nowhere."""
+    counts: dict[int, int] = {id(None): 0}
+    for module in network.modules():
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                counts[id(parameter)] = counts.get(id(parameter), 0) + 1
+    return counts
+
+
+def _matrix(mask: Tensor) -> Tensor:
+    """Return which (filter, channel) pairs of a weight's mask keep anything."""
+    return mask.flatten(2).any(2) if mask.dim() > 2 else mask
+
+
+def _pads_with_zeros(module: nn.Module) -> bool:
+    if isinstance(module, nn.Linear) or getattr(module, "padding_mode", "zeros") != "zeros":
+        return False
+    padding = getattr(module, "padding", 0)
+    if isinstance(padding, str):
+        return padding == "same" and any(size > 1 for size in module.kernel_size)  # type: ignore[union-attr, operator]
+    return any(padding)
+
+
+def _fold_reader(
+    name: str, module: nn.Module, norm: nn.Module | None, masks: Masks, constant: Tensor, value: Tensor
+) -> bool:
+    weight, key = module.weight, f"{name}.weight" if name else "weight"
+    assert isinstance(weight, Tensor)
+    going = spread_columns(module, constant) & _matrix(masks[key])
+    moved = going & spread_columns(module, value != 0)
+    bias = module.bias
+    if bool(moved.any()):
+        allowed = _rows_that_take(name, module, norm, masks, moved)
+        stays = moved & ~allowed[:, None]
+        if getattr(module, "groups", 1) == 1:
+            stays = stays.any(0)[None]  # a channel goes from all filters or from none, so that what feeds it can go
+        going, moved = going & ~stays, moved & ~stays
+        sums = weight.flatten(2).sum(2) if weight.dim() > 2 else weight
+        shift = (sums.double() * moved * spread_columns(module, value.double())).sum(1).to(weight.dtype)
+        if isinstance(bias, Tensor):
+            bias.add_(shift)
+        elif isinstance(norm, _BatchNorm) and isinstance(norm.running_mean, Tensor):
+            norm.running_mean.sub_(shift)
+    masks[key] = masks[key] & ~going.view(*going.shape, *[1] * (weight.dim() - 2))
+    weight.masked_fill_(~masks[key], 0)
+    return bool(going.any())
+
+
+def _rows_that_take(name: str, module: nn.Module, norm: nn.Module | None, masks: Masks, moved: Tensor) -> Tensor:
+    """Return which filters can absorb a constant, bool of shape (filters,)."""
+    rows = torch.zeros(moved.shape[0], dtype=torch.bool, device=moved.device)
+    if _pads_with_zeros(module):
+        return rows
+    if isinstance(module.bias, Tensor):
+        return masks[f"{name}.bias" if name else "bias"]
+    if isinstance(norm, _BatchNorm) and isinstance(norm.running_mean, Tensor):
+        return ~rows
+    return rows
+
+
+def _fold_norm(name: str, module: _BatchNorm, masks: Masks, constant: Tensor, value: Tensor) -> bool:
+    mean, variance = module.running_mean, module.running_var
+    if not isinstance(mean, Tensor) or not isinstance(variance, Tensor) or module.bias is None:
+        return False
+    scale_mask, shift_mask = masks[f"{name}.weight"], masks[f"{name}.bias"]
+    going = constant & scale_mask & shift_mask
+    slope = module.weight.double() / torch.sqrt(variance.double() + module.eps)
+    output = (value.double() - mean.double()) * slope + module.bias.double()
+    module.bias.copy_(torch.where(going, output.to(module.bias.dtype), module.bias))
+    masks[f"{name}.weight"] = scale_mask & ~going
+    module.weight.masked_fill_(going, 0)
+    return bool(going.any())

@@ -1,0 +1,90 @@
+"""Sizes, multiply-adds and layer budgets of a network, and the size of the calibration set."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from luigi_prune.compute.pruning.layers import COUNTED, compressible_modules, evaluating
+
+CALIBRATION_CONSTANT = 3  # C of the SiPP and PFP papers' sample sizes
+
+
+@dataclass(frozen=True)
+class LayerBudget:
+    """How many of a compressible layer's weights are kept."""
+
+    name: str
+    shape: tuple[int, ...]
+    kept: int
+    total: int
+
+
+def count_size(network: nn.Module) -> int:
+    """Return the number of non-zero entries over all parameters of `network`; shared ones count once."""
+    return sum(int(torch.count_nonzero(parameter.detach())) for parameter in network.parameters())
+
+
+def layer_budgets(network: nn.Module) -> list[LayerBudget]:
+    """Return, per compressible layer in order, how many weights it keeps of how many."""
+    return [
+        LayerBudget(name, tuple(module.weight.shape), int(torch.count_nonzero(module.weight)), module.weight.numel())
+        for name, module in compressible_modules(network)
+    ]
+
+
+def count_outputs(network: nn.Module, example_input: Tensor) -> dict[str, int]:
+    """Return, per name of a `Conv2d` or `Linear`, how many numbers it computes for one sample, over all calls."""
+    outputs: dict[str, int] = {}
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+            outputs[name] += output.numel() // example_input.shape[0]
+
+        return hook
+
+    with ExitStack() as stack, torch.no_grad(), evaluating(network):
+        for name, module in network.named_modules():
+            if isinstance(module, COUNTED):
+                outputs[name] = 0
+                stack.callback(module.register_forward_hook(note(name)).remove)
+        network(example_input)
+    return outputs
+
+
+def count_flops(network: nn.Module, example_input: Tensor) -> int:
+    """Return the multiply-adds of one sample: non-zero weights times output positions of every `Conv2d` and `Linear`.
+
+    Grouped convolutions count like all others. `example_input` is a batch of any size.
+    """
+    return flops_of(network, count_outputs(network, example_input))
+
+
+def flops_of(network: nn.Module, outputs: dict[str, int]) -> int:
+    """Return the multiply-adds of `network` for the output counts of `count_outputs`."""
+    total = 0
+    for name, module in network.named_modules():
+        if isinstance(module, COUNTED) and isinstance(weight := module.weight, Tensor):
+            total += int(torch.count_nonzero(weight)) * (outputs.get(name, 0) // weight.shape[0])
+    return total
+
+
+def calibration_size(network: nn.Module, example_input: Tensor, delta_s: float, validation_count: int) -> int:
+    """Return how many validation samples the data-dependent methods read: at most half of `validation_count`.
+
+    C log(8 eta_max eta_total / delta) samples bound the sensitivities of all layers with probability 1 - delta
+    (SiPP, arXiv 1910.05422), where eta is the number of outputs of a layer for one sample.
+    """
+    outputs = count_outputs(network, example_input)
+    etas = [outputs[name] for name, _ in compressible_modules(network)]
+    half = max(1, validation_count // 2)
+    if not etas or not max(etas):
+        return min(1, half)
+    wanted = math.ceil(CALIBRATION_CONSTANT * math.log(8 * max(etas) * sum(etas) / delta_s))
+    return max(1, min(wanted, half))

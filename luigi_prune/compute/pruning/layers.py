@@ -1,0 +1,147 @@
+"""Which layers of a network are compressible, where they stand in it, and what they compute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# Modules whose output channel i is a weighted sum of input channels: what FLOPs count and propagation understands.
+COUNTED = (nn.Conv2d, nn.Linear)
+READERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A compressible layer: its name, module, parameter name of its weight and its place in the network.
+
+    `reads_input`: the network's input reaches it past no other compressible layer, so its channels are never cut.
+    `writes_output`: its output reaches the network's output past no other one, so its filters are never cut.
+    """
+
+    name: str
+    module: nn.Module
+    weight_name: str
+    reads_input: bool
+    writes_output: bool
+
+    @property
+    def weight(self) -> Tensor:
+        weight = self.module.weight
+        assert isinstance(weight, Tensor)
+        return weight
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Hold `network` in evaluation mode, and give every module its own mode back afterwards."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def is_compressible(network: nn.Module, module: nn.Module) -> bool:
+    """Return whether methods may prune `module`: a `Linear` or ungrouped `Conv2d` that the network does not veto."""
+    plain = isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
+    if not plain or not isinstance(module._parameters.get("weight"), nn.Parameter):
+        return False  # a parametrised or lazy weight cannot hold zeros
+    allowed = getattr(network, "is_compressible", None)
+    return bool(allowed(module)) if callable(allowed) else True
+
+
+def compressible_modules(network: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return (name, module) of the compressible layers in the order of `modules()`; a tied weight comes once."""
+    seen: set[int] = set()
+    found = []
+    for name, module in network.named_modules():
+        if is_compressible(network, module) and id(module.weight) not in seen:
+            seen.add(id(module.weight))
+            found.append((name, module))
+    return found
+
+
+def find_layers(network: nn.Module, example_input: Tensor, rules: str) -> list[Layer]:
+    """Return the compressible layers of `network`, whose parameters' `requires_grad` this call switches off.
+
+    With the reference's rules "first" and "last" mean the order of `modules()`, else the network's real graph.
+    """
+    modules = compressible_modules(network)
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    if rules == "reference":
+        first, last = {modules[0][0]} if modules else set(), {modules[-1][0]} if modules else set()
+    else:
+        first, last = _at_input(network, modules, example_input), _at_output(network, modules, example_input)
+    return [
+        Layer(name, module, names[id(module.weight)], reads_input=name in first, writes_output=name in last)
+        for name, module in modules
+    ]
+
+
+def _at_input(network: nn.Module, modules: list[tuple[str, nn.Module]], example_input: Tensor) -> set[str]:
+    """Return the names of layers that the network's input reaches through no other compressible layer."""
+    found: set[str] = set()
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+            if inputs[0].requires_grad:
+                found.add(name)
+
+        return hook
+
+    network.requires_grad_(False)
+    source = example_input.clone()
+    if source.is_floating_point():
+        source.requires_grad_(True)
+    embeddings = [module for module in network.modules() if isinstance(module, nn.Embedding)]
+    with ExitStack() as stack, torch.enable_grad(), evaluating(network):
+        for embedding in embeddings:  # token numbers carry no gradient: their vectors are the input
+            embedding.weight.requires_grad_(True)
+        for name, module in modules:
+            stack.callback(module.register_forward_pre_hook(note(name)).remove)
+            stack.callback(module.register_forward_hook(lambda *call: call[2].detach().clone()).remove)
+        # A copy, because a network may change its input in place, which a leaf does not allow.
+        network(source.clone() if source.requires_grad else source)
+    network.requires_grad_(False)
+    return found
+
+
+def _at_output(network: nn.Module, modules: list[tuple[str, nn.Module]], example_input: Tensor) -> set[str]:
+    """Return the names of layers whose output reaches the network's output through no other compressible layer."""
+    markers = {name: torch.ones((), device=example_input.device, requires_grad=True) for name, _ in modules}
+
+    def mark(name: str) -> Callable[..., Tensor]:
+        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+            return output * markers[name].to(output)
+
+        return hook
+
+    network.requires_grad_(False)
+    with ExitStack() as stack, torch.enable_grad(), evaluating(network):
+        for name, module in modules:
+            cut = module.register_forward_pre_hook(lambda _, inputs: (inputs[0].detach().clone(), *inputs[1:]))
+            stack.callback(cut.remove)
+            stack.callback(module.register_forward_hook(mark(name)).remove)
+        total = sum(tensor.float().sum() for tensor in tensors_in(network(example_input)) if tensor.requires_grad)
+    if not isinstance(total, Tensor):
+        return {modules[-1][0]} if modules else set()  # an output without gradients: the order is all there is
+    gradients = torch.autograd.grad(total, list(markers.values()), allow_unused=True)
+    return {name for name, gradient in zip(markers, gradients, strict=True) if gradient is not None}
+
+
+def tensors_in(output: object) -> list[Tensor]:
+    """Return the floating-point tensors of a network's output, however tuples, lists and dictionaries nest."""
+    if isinstance(output, Tensor):
+        return [output] if output.is_floating_point() else []
+    if isinstance(output, dict):
+        output = list(output.values())
+    if isinstance(output, (tuple, list)):
+        return [tensor for item in output for tensor in tensors_in(item)]
+    return []

@@ -1,0 +1,104 @@
+"""The records that scores, allocations, selections and the budget search hand to each other (see prune.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from luigi_prune.compute.pruning.layers import Layer
+from luigi_prune.compute.pruning.masks import Masks
+from luigi_prune.seeds import derive_seed
+
+Batches = list[tuple[Tensor, Tensor]]
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What a method is given: the network at this step (never changed), what is pruned of it already, and the data."""
+
+    network: nn.Module
+    layers: list[Layer]
+    masks: Masks
+    outputs: dict[str, int]  # per Conv2d and Linear: numbers computed for one sample
+    example_input: Tensor
+    batches: Batches
+    loss: Loss | None
+    seed: int
+    rules: str
+
+    def generator(self, *parts: int | str) -> torch.Generator:
+        """Return a CPU generator for one purpose: the same parts give the same draws."""
+        return torch.Generator().manual_seed(derive_seed(self.seed, *parts))
+
+    def kept(self, layer: Layer) -> Tensor:
+        """Return the mask of the layer's weight at this step."""
+        return self.masks[layer.weight_name]
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """A layer as two: an encoding with `groups` groups of `rank` features each, then a decoding (a folding, 0 to 3)."""
+
+    rank: int
+    groups: int = 1
+    folding: int = 0
+
+
+# What one layer keeps. A tensor of counts: shape () for so many units of the whole layer, (filters,) for so many
+# entries of every filter, (filters, 2) for those of either sign. A Decomposition for low-rank methods. None: as it is.
+Choice = Tensor | Decomposition | None
+
+
+@dataclass(frozen=True)
+class Levels:
+    """An allocation, prepared once per network: the choices at each of `count` levels, which keep ever more.
+
+    `cost(level)` is the expected number of kept weights in compressible layers before propagation, cheap enough to be
+    asked for often; it never falls from one level to the next. The search needs nothing else.
+    """
+
+    count: int
+    choose: Callable[[int], list[Choice]]
+    cost: Callable[[int], float]
+
+
+Score = Callable[[Problem], "Scores"]
+# One tensor per layer, with a number for each unit. Low-rank methods: per layer the spectra of each (folding, groups).
+Scores = list[Any]
+Allocation = Callable[[Problem, Scores, str], Levels]  # the string is the granularity
+Selection = Callable[[Tensor, Tensor, Tensor, "Draws"], "Selected"]  # score, alive units, counts, draws
+
+
+@dataclass(frozen=True)
+class Selected:
+    """The units of one layer that stay (bool, the scores' shape) and what their weights are multiplied by, if anything."""
+
+    kept: Tensor
+    factor: Tensor | None = None
+
+
+class Draws:
+    """Uniform random numbers for one layer, row after row: the first rows are the same however many are asked for.
+
+    So the sample at a level holds the sample at every lower level, and the budget search stays monotone.
+    """
+
+    ROWS = 16
+
+    def __init__(self, generator: torch.Generator, columns: int) -> None:
+        self._generator = generator
+        self._blocks: list[Tensor] = []
+        self._columns = columns
+
+    def rows(self, count: int) -> Tensor:
+        """Return `count` rows of numbers in [0, 1), float32 of shape (count, columns), on the CPU."""
+        while len(self._blocks) * self.ROWS < count:
+            self._blocks.append(torch.rand(self.ROWS, self._columns, generator=self._generator))
+        if not count:
+            return torch.empty(0, self._columns)
+        return torch.cat(self._blocks[: -(-count // self.ROWS)])[:count]

@@ -1,0 +1,208 @@
+"""One pruning step: scores, an allocation at the level that meets the budget, a selection, propagation.
+
+A method is a row of the catalogue (score x allocation x granularity x selection), and `prune` is these lines:
+
+    scores  = score(problem)                                  # once; larger = keep
+    levels  = allocation(problem, scores, granularity)        # Levels: choices at each of `count` levels, ever more
+    level   = find_level(levels, size_at, wanted)             # size_at cuts and propagates: what is checked is returned
+    kept    = selection(score, alive, choice, draws)          # per layer; draws of one level hold those of lower ones
+    network = propagate(cut(network, kept))
+
+`Problem` carries what scores and allocations may need: the network of this step, its layers and masks, the calibration
+batches and the loss, a generator per purpose. So SNIP, SiPP, PFP and ThiNet are scores that read `problem.batches`;
+SiPPNetRand's allocation returns counts per (filter, sign); PFP's has the levels of its error and returns counts.
+
+Low-rank methods use the same search. Their score is the spectra of each layer, one vector per (folding, groups),
+computed once; a choice is a `Decomposition(rank, groups, folding)` or None (left alone); the size at a level is the cost
+of the choices, without cutting anything. SVDNet's levels are the fractions at which some round(v x full rank) grows.
+ALDS's exact optimum is an allocation, too: its levels are the sorted relative errors of all (layer, folding, groups,
+rank), largest first; at error v every layer takes its cheapest decomposition with an error of at most v, or stays as it
+is; the cost grows with the level, and the search finds the smallest v that meets the budget.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from luigi_prune.compute.pruning.allocations import ALLOCATIONS
+from luigi_prune.compute.pruning.counting import LayerBudget, count_outputs, count_size, flops_of, layer_budgets
+from luigi_prune.compute.pruning.layers import find_layers
+from luigi_prune.compute.pruning.masks import Masks, apply_masks, initial_masks, removals
+from luigi_prune.compute.pruning.probe import StructureProbe
+from luigi_prune.compute.pruning.propagation import propagate
+from luigi_prune.compute.pruning.protocol import Batches, Loss, Problem
+from luigi_prune.compute.pruning.registry import resolve
+from luigi_prune.compute.pruning.scores import SCORES
+from luigi_prune.compute.pruning.search import find_level
+from luigi_prune.compute.pruning.selection import SELECTIONS
+from luigi_prune.compute.pruning.trial import Trial, check_inputs, same_outputs
+from luigi_prune.errors import ConfigError
+
+if TYPE_CHECKING:
+    from luigi_prune.catalogue import MethodRow
+
+TOLERANCE = 0.005  # relative; what misses the wanted ratio by more is worth a warning
+log = logging.getLogger("luigi_prune")
+
+
+@dataclass
+class Pruned:
+    """A pruned network with what was removed. `masks`: True = kept, only parameters with removed entries.
+
+    `structure`: what `restore` needs to rebuild replaced layers on a fresh network; empty where masks say it all.
+    """
+
+    network: nn.Module
+    masks: Masks
+    structure: list[dict[str, Any]]
+    layers: list[LayerBudget]
+    size: int
+    flops: int
+    original_size: int
+    original_flops: int
+
+
+def prune(
+    network: nn.Module,
+    method: MethodRow,
+    keep_ratio: float,
+    *,
+    example_input: Tensor,
+    calibration: Batches | None,
+    loss: Loss | None,
+    seed: int,
+    rules: str = "paper",
+    original_size: int,
+    original_flops: int | None = None,
+    masks: Masks | None = None,
+) -> Pruned:
+    """Return `network` pruned by `method` to `keep_ratio` x `original_size` parameters; `network` is not touched.
+
+    `example_input`: a batch of the network's inputs, of any size. `masks`: what is removed already and never comes back.
+    The achieved size is the one nearest to the wanted size that the method's levels offer; a warning says both where
+    they differ by more than 0.5 %. Raises ConfigError for settings or data that cannot work.
+    """
+    _check(method, keep_ratio, calibration, loss, rules, example_input)
+    with torch.inference_mode(False), torch.no_grad():
+        device = next((parameter.device for parameter in network.parameters()), example_input.device)
+        example = example_input.detach().clone().to(device)
+        batches = [(x.detach().clone().to(device), y.detach().clone().to(device)) for x, y in calibration or []]
+        start = copy.deepcopy(network)
+        outputs = count_outputs(start, example)
+        flops = flops_of(start, outputs) if original_flops is None else original_flops
+        if method.granularity == "none":
+            return _untouched(start, keep_ratio, original_size, flops, masks)
+        needs = [parameter.requires_grad for parameter in start.parameters()]
+        layers = find_layers(start, example, rules)
+        if not layers:
+            raise ConfigError(f"{method.name}: the network has no compressible layer (a Linear or an ungrouped Conv2d)")
+        held = initial_masks(start, masks)
+        apply_masks(start, held)
+        problem = Problem(start, layers, held, outputs, example, batches, loss, seed, rules)
+        trial, level = _search(problem, method, round(keep_ratio * original_size))
+        for parameter, needed in zip(trial.network.parameters(), needs, strict=True):
+            parameter.requires_grad_(needed)
+        pruned = trial.network
+        size = count_size(pruned)
+        _warn_if_missed(method, keep_ratio, size / original_size)
+        return Pruned(
+            pruned,
+            removals(trial.masks),
+            [],
+            layer_budgets(pruned),
+            size,
+            flops_of(pruned, outputs),
+            original_size,
+            flops,
+        )
+
+
+def _check(
+    method: MethodRow,
+    keep_ratio: float,
+    calibration: Batches | None,
+    loss: Loss | None,
+    rules: str,
+    example_input: Tensor,
+) -> None:
+    """Raise ConfigError for what cannot work."""
+    if not 0 < keep_ratio <= 1:  # NaN, too
+        raise ConfigError(f"{method.name}: keep ratio {keep_ratio} is outside (0, 1]")
+    if rules not in ("paper", "reference"):
+        raise ConfigError(f"rules {rules!r} is neither 'paper' nor 'reference'")
+    by_data = method.granularity != "none" and (method.needs_data or rules == "reference")
+    if by_data and (not calibration or loss is None):
+        why = f"{method.name}" if method.needs_data else f"{method.name} with rules='reference'"
+        raise ConfigError(f"{why} needs {'a loss' if calibration else 'calibration data'}: none is given")
+    for index, (inputs, targets) in enumerate(calibration or []):
+        for what, value in (("inputs", inputs), ("targets", targets)):
+            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+                raise ConfigError(f"{method.name}: calibration batch {index} has NaN or infinite {what}")
+    if not example_input.dim() or not example_input.shape[0]:
+        raise ConfigError(f"{method.name}: the example input is empty, shape {tuple(example_input.shape)}")
+
+
+def _untouched(network: nn.Module, keep_ratio: float, size: int, flops: int, masks: Masks | None) -> Pruned:
+    """Return the network as it is, reported as if it had been pruned: the control methods."""
+    held = removals(masks or {})
+    return Pruned(
+        network, held, [], layer_budgets(network), round(keep_ratio * size), round(keep_ratio * flops), size, flops
+    )
+
+
+def _search(problem: Problem, method: MethodRow, wanted: int) -> tuple[Trial, int]:
+    """Return the trial that stands at the best level, and that level."""
+    probe = _propagated_start(problem) if problem.rules == "paper" else None
+    score = resolve("score", method.score, SCORES)
+    scores = score(problem)
+    for layer, numbers in zip(problem.layers, scores, strict=True):
+        if isinstance(numbers, Tensor) and bool(torch.isnan(numbers).any()):
+            raise ConfigError(f"{method.name}: the scores of layer {layer.name!r} hold NaN")
+    levels = resolve("allocation", method.allocation, ALLOCATIONS)(problem, scores, method.granularity)
+    selection = resolve("selection", method.selection, SELECTIONS)
+    outside = count_size(problem.network) - sum(int(problem.kept(layer).sum()) for layer in problem.layers)
+
+    def search(structure: StructureProbe | None) -> tuple[Trial, int]:
+        trial = Trial(problem, scores, levels, selection, method.granularity, structure)
+        level = find_level(levels.count, lambda at: levels.cost(at) + outside, trial.size_at, wanted)
+        trial.size_at(level)
+        return trial, level
+
+    trial, level = search(probe)
+    if probe is not None and not trial.is_sound(level):
+        log.warning(
+            "%s: propagation would change this network's outputs, so nothing but the cut is removed", method.name
+        )
+        return search(None)
+    return trial, level
+
+
+def _propagated_start(problem: Problem) -> StructureProbe | None:
+    """Remove from the problem's network what never had an effect; return the probe, or None if it misjudges it."""
+    before, masks = copy.deepcopy(problem.network), dict(problem.masks)
+    try:
+        probe = StructureProbe(problem.network, problem.example_input)
+        propagate(problem.network, problem.masks, probe, problem.example_input, structured=False)
+    except (RuntimeError, TypeError, ValueError) as error:
+        log.warning("this network cannot be probed, so nothing but the cut is removed: %s", str(error).splitlines()[0])
+        sound = False
+    else:
+        sound = same_outputs(before, problem.network, check_inputs(problem))
+    if sound:
+        return probe
+    problem.network.load_state_dict(before.state_dict())
+    problem.masks.update(masks)
+    return None
+
+
+def _warn_if_missed(method: MethodRow, wanted: float, achieved: float) -> None:
+    if abs(achieved - wanted) > TOLERANCE * wanted:
+        log.warning(
+            "%s: keep ratio %.4g cannot be met on this network; the closest is %.4g", method.name, wanted, achieved
+        )

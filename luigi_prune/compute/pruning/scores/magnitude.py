@@ -1,0 +1,31 @@
+"""Scores that need no data: weights, norms of filters, constants and chance."""
+
+from __future__ import annotations
+
+import torch
+
+from luigi_prune.compute.pruning.protocol import Problem, Scores
+
+
+def absolute(problem: Problem) -> Scores:
+    """Return |w| of every weight (global magnitude pruning, arXiv 1506.02626)."""
+    return [layer.weight.detach().abs() for layer in problem.layers]
+
+
+def uniform(problem: Problem) -> Scores:
+    """Return 1 for every weight: chance alone decides."""
+    return [torch.ones_like(layer.weight.detach()) for layer in problem.layers]
+
+
+def filter_l1(problem: Problem) -> Scores:
+    """Return the l1 norm of every filter (arXiv 1608.08710)."""
+    return [layer.weight.detach().flatten(1).abs().sum(1) for layer in problem.layers]
+
+
+def random_channel(problem: Problem) -> Scores:
+    """Return a random number in [0, 1) for every input channel."""
+    scores = []
+    for layer in problem.layers:
+        generator = problem.generator("random_channel", layer.name)
+        scores.append(torch.rand(layer.weight.shape[1], generator=generator).to(layer.weight.device))
+    return scores
