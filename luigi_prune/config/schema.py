@@ -6,7 +6,7 @@ import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Mode = Literal["train", "retrain", "cascade", "cascade-rewind"]
 Rules = Literal["paper", "reference"]
@@ -21,10 +21,10 @@ def camel_case(name: str) -> str:
     return first + "".join("AMP" if word == "amp" else word.capitalize() for word in rest)
 
 
-def _not_a_bool(value: object) -> object:
+def _number(value: object) -> object:
     if isinstance(value, bool):
         raise ValueError("a number is wanted, not true or false")
-    return value
+    return numbers_from_text(value) if isinstance(value, str) else value
 
 
 def _finite(value: float) -> float:
@@ -34,7 +34,7 @@ def _finite(value: float) -> float:
 
 
 def numbers_from_text(value: Any) -> Any:
-    """Return `value` with every text that is wholly a number turned into one, recursively (YAML 1.1 reads `1e-4` as text)."""
+    """Return `value` with every text that is wholly a number turned into that number, recursively."""
     if isinstance(value, dict):
         return {key: numbers_from_text(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -54,9 +54,14 @@ def _keywords(value: Any) -> Any:
     return numbers_from_text(value)
 
 
-Integer = Annotated[int, BeforeValidator(_not_a_bool)]
-Number = Annotated[float, BeforeValidator(_not_a_bool), Field(allow_inf_nan=False)]
+def _one_or_many(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+Integer = Annotated[int, BeforeValidator(_number)]
+Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Keywords = Annotated[dict[str, Any], BeforeValidator(_keywords)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
 
 
 class Settings(BaseModel):
@@ -108,7 +113,7 @@ class TrainingConfig(Settings):
         description="Metrics; early stopping and the report look at the first. Retraining has training's.",
     )
     optimizer: str = Field("SGD", description="Class name of the optimizer, from torch.optim.")
-    optimizer_kwargs: Keywords = Field({"lr": 0.1}, description="Keywords of the optimizer.")
+    optimizer_kwargs: Keywords = Field({}, description="Keywords of the optimizer.")
     enable_amp: bool = Field(True, description="Mixed precision; has no effect on a CPU.")
     num_epochs: Integer = Field(90, ge=0, description="Epochs of the whole schedule.")
     early_stop_epoch: Integer = Field(
@@ -119,6 +124,19 @@ class TrainingConfig(Settings):
     start_epoch: Integer = Field(
         0, ge=0, description="First epoch of the schedule that retraining runs; no effect below `training`."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, values: Any) -> Any:
+        """Give `test_batch_size` and `early_stop_epoch` the values they follow."""
+        if not isinstance(values, dict):
+            return values
+        filled = dict(values)
+        for name, source in (("test_batch_size", "batch_size"), ("early_stop_epoch", "num_epochs")):
+            if not {name, camel_case(name)} & set(filled):
+                default = cls.model_fields[source].default
+                filled[name] = filled.get(source, filled.get(camel_case(source), default))
+        return filled
 
 
 class SpacingConfig(Settings):

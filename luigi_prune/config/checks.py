@@ -1,0 +1,149 @@
+"""Checks across the settings of one experiment, and the names it is completed with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from luigi_prune import catalogue
+from luigi_prune.catalogue.colors import CSS_COLORS, TABLEAU_COLORS
+from luigi_prune.config.components import checked_training, found
+from luigi_prune.config.keys import KeyPath, SettingError
+from luigi_prune.config.ratios import SpacingError, check_order, keep_ratios, spacing_notes, split_ratios
+from luigi_prune.config.schema import Experiment, ExperimentsConfig
+from luigi_prune.errors import ConfigError, nearest
+
+Notes = list[tuple[KeyPath, str]]
+
+REFERENCE = "ReferenceNet"
+_REFERENCE_ALIAS = "NetHandle"
+
+
+def checked(experiment: Experiment) -> tuple[Experiment, Notes]:
+    """Return the experiment with all names settled, and what its author should know.
+
+    Methods stand under their class names with ReferenceNet first, the test sets are filled in, names and colours of all
+    methods are there. Raises SettingError for whatever cannot work.
+    """
+    _check_network(experiment)
+    settings = experiment.experiments
+    methods = _methods(settings.methods)
+    tests = _test_sets(experiment)
+    notes = _check_ratios(settings)
+    training, training_notes = checked_training(experiment.training, "training")
+    retraining, retraining_notes = checked_training(experiment.retraining, "retraining")
+    _check_epochs(experiment)
+    updates = {
+        "training": training,
+        "retraining": retraining,
+        "experiments": settings.model_copy(update={"methods": methods, "dataset_test": tests}),
+        "network_names": _per_method("network_names", experiment.network_names, "label"),
+        "network_colors": _per_method("network_colors", experiment.network_colors, "color"),
+    }
+    return experiment.model_copy(update=updates), [*notes, *training_notes, *retraining_notes]
+
+
+def _check_network(experiment: Experiment) -> None:
+    network = experiment.network
+    found("network", network.name, ("network", "name"))
+    dataset = found("dataset", network.dataset, ("network", "dataset"))
+    if network.output_size != dataset.num_classes:
+        raise SettingError(
+            ("network", "output_size"),
+            f"{network.dataset} has {dataset.num_classes} classes, so {network.output_size} outputs do not fit",
+        )
+
+
+def _methods(given: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the class names of the methods without double ones, ReferenceNet first."""
+    names: list[str] = []
+    for index, method in enumerate(given):
+        path = ("experiments", "methods", index)
+        name = found("method", method, path).name
+        if name in names:
+            raise SettingError(path, f"the method {name} stands there twice")
+        names.append(name)
+    return (REFERENCE, *(name for name in names if name != REFERENCE))
+
+
+def _test_sets(experiment: Experiment) -> tuple[str, ...]:
+    """Return the test sets; each must have the classes of the data set that the network is trained on."""
+    tests = experiment.experiments.dataset_test or (experiment.network.dataset,)
+    for index, name in enumerate(tests):
+        path = ("experiments", "dataset_test", index)
+        row = found("dataset", name, path)
+        if row.num_classes != experiment.network.output_size:
+            raise SettingError(
+                path,
+                f"{name} has {row.num_classes} classes, but the network has {experiment.network.output_size} outputs",
+            )
+        if name in tests[:index]:
+            raise SettingError(path, f"the test set {name} stands there twice")
+    return tests
+
+
+def _check_ratios(settings: ExperimentsConfig) -> Notes:
+    """Return notes on the spacings; raises SettingError for ratios that cannot be."""
+    plotting = settings.plotting
+    if plotting.min_val > plotting.max_val:
+        raise SettingError(
+            ("experiments", "plotting", "min_val"), f"minVal {plotting.min_val:g} is above maxVal {plotting.max_val:g}"
+        )
+    path: KeyPath = ("experiments", "spacing")
+    if not settings.spacing and settings.mode != "train":
+        raise SettingError(path, f"mode {settings.mode!r} needs at least one spacing")
+    try:
+        ratios = keep_ratios(settings.spacing)
+    except SpacingError as error:
+        inner: KeyPath = (error.index, error.key) if error.key else (error.index,)
+        raise SettingError((*path, *inner), error.reason) from None
+    try:
+        check_order(ratios, settings.mode)
+    except ConfigError as error:
+        raise SettingError(path, str(error)) from None
+    try:
+        split_ratios(ratios, settings.retrain_iterations, settings.mode)
+    except ConfigError as error:
+        raise SettingError(("experiments", "retrain_iterations"), str(error)) from None
+    return [((*path, index), text) for index, text in spacing_notes(settings.spacing)]
+
+
+def _check_epochs(experiment: Experiment) -> None:
+    """Raise SettingError where retraining starts after its end, or rewinds to an epoch that training never reaches."""
+    start, end = experiment.retraining.start_epoch, experiment.retraining.num_epochs
+    path = ("retraining", "start_epoch")
+    if start > end:
+        raise SettingError(path, f"retraining cannot start at epoch {start}: it has {end} epochs")
+    if experiment.experiments.mode == "cascade-rewind" and start > experiment.training.num_epochs:
+        raise SettingError(
+            path, f"weights cannot be rewound to epoch {start}: training has {experiment.training.num_epochs} epochs"
+        )
+
+
+def _per_method(section: str, given: Mapping[str, str], attribute: str) -> dict[str, str]:
+    """Return the given names or colours over those of the catalogue, under the methods' class names."""
+    values = {row.name: str(getattr(row, attribute)) for row in catalogue.METHODS.values()}
+    for name, value in given.items():
+        path = (section, name)
+        if name == _REFERENCE_ALIAS:
+            continue
+        method = catalogue.SHORT_NAMES.get(name, name)
+        if method not in catalogue.METHODS and not catalogue.comes_later("method", method):
+            choices = [*catalogue.METHODS, *catalogue.SHORT_NAMES]
+            raise SettingError(path, f"{name!r} is not a pruning method{nearest(name, choices)}")
+        if section == "network_colors" and not is_color(value):
+            raise SettingError(path, f"{value!r} is not a colour{nearest(value, CSS_COLORS)}")
+        values[method] = value
+    return values
+
+
+def is_color(text: str) -> bool:
+    """Return whether matplotlib has such a colour: `red`, `#1f77b4`, `tab:blue`, `C3`, `xkcd:sky blue`, `0.5`."""
+    lowered = text.lower()
+    if lowered in CSS_COLORS or lowered in TABLEAU_COLORS or lowered.startswith("xkcd:"):
+        return True
+    if text in "bgrcmykw" and len(text) == 1:
+        return True
+    if re.fullmatch(r"#([0-9a-f]{3,4}|[0-9a-f]{6}|[0-9a-f]{8})|c\d+", lowered):
+        return True
+    return re.fullmatch(r"0?\.\d+|0|1|[01]\.0*", text) is not None

@@ -1,0 +1,108 @@
+"""Checks of what a training names: optimizer, loss, schedulers, metrics, transforms, and their keywords."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from luigi_prune import catalogue
+from luigi_prune.catalogue import ClassRow, KindName
+from luigi_prune.config.keys import KeyPath, SettingError
+from luigi_prune.config.schema import Component, SchedulerComponent, TrainingConfig
+from luigi_prune.errors import ConfigError, nearest
+
+
+def checked_training(training: TrainingConfig, section: str) -> tuple[TrainingConfig, list[tuple[KeyPath, str]]]:
+    """Return the training with keywords dropped that its optimizer lacks and that say nothing, and notes on them.
+
+    Raises SettingError for an unknown class, an unknown or missing keyword, and metrics that cannot be told apart.
+    """
+    notes: list[tuple[KeyPath, str]] = []
+    row = found("optimizer", training.optimizer, (section, "optimizer"))
+    kept: dict[str, Any] = {}
+    for name, value in training.optimizer_kwargs.items():
+        path = (section, "optimizer_kwargs", name)
+        if name in row.keywords:
+            kept[name] = value
+        elif value:
+            raise SettingError(path, f"{row.name} has no keyword {name!r}{nearest(name, row.keywords)}")
+        else:
+            notes.append((path, f"{row.name} has no keyword {name!r}; {value!r} is dropped"))
+    loss = found("loss", training.loss, (section, "loss"))
+    _check_keywords(loss, training.loss_kwargs, (section, "loss_kwargs"))
+    for index, scheduler in enumerate(training.lr_schedulers):
+        _check_scheduler(scheduler, (section, "lr_schedulers", index))
+    for name in ("transforms_train", "transforms_test", "transforms_final"):
+        for index, transform in enumerate(getattr(training, name)):
+            _check_transform(transform, (section, name, index))
+    _check_metrics(training.metrics_test, (section, "metrics_test"))
+    return training.model_copy(update={"optimizer_kwargs": kept}), notes
+
+
+def found(kind: KindName, name: str, path: KeyPath) -> Any:
+    """Return the catalogue's row; its ConfigError becomes a SettingError at `path`."""
+    try:
+        return catalogue.find(kind, name)
+    except ConfigError as error:
+        raise SettingError(path, str(error)) from None
+
+
+def _check_keywords(row: ClassRow, given: dict[str, Any], path: KeyPath) -> None:
+    for name in given:
+        if name not in row.keywords:
+            hint = nearest(name, row.keywords) if row.keywords else "; it has none"
+            raise SettingError((*path, name), f"{row.name} has no keyword {name!r}{hint}")
+    for name in row.required:
+        if name not in given:
+            raise SettingError(path, f"{row.name} needs the keyword {name!r}")
+
+
+def _check_scheduler(scheduler: SchedulerComponent, path: KeyPath) -> None:
+    row = found("scheduler", scheduler.type, (*path, "type"))
+    for name, value in scheduler.step_kwargs.items():
+        here = (*path, "step_kwargs", name)
+        if name not in row.keywords:
+            raise SettingError(here, f"{row.name} has no keyword {name!r}{nearest(name, row.epochs or row.keywords)}")
+        if name not in row.epochs:
+            raise SettingError(here, f"{name!r} is not counted in epochs; it belongs into kwargs")
+        if name in scheduler.kwargs:
+            raise SettingError(here, f"{name!r} stands in kwargs, too")
+        _check_epochs(value, here)
+    _check_keywords(row, {**scheduler.kwargs, **scheduler.step_kwargs}, (*path, "kwargs"))
+    if row.name == "OneCycleLR":
+        given = {*scheduler.kwargs, *scheduler.step_kwargs}
+        if "total_steps" not in given and not {"epochs", "steps_per_epoch"} <= given:
+            raise SettingError(path, "OneCycleLR needs 'total_steps'")
+
+
+def _check_epochs(value: object, path: KeyPath) -> None:
+    """Raise SettingError unless `value` is a number of epochs, or a list of them where the keyword is a plural."""
+    plural = path[-1] == "milestones"
+    if plural != isinstance(value, list):
+        raise SettingError(path, f"{'a list of epochs' if plural else 'a number of epochs'} is wanted, not {value!r}")
+    for number in value if isinstance(value, list) else [value]:
+        if isinstance(number, bool) or not isinstance(number, int | float) or number < 0:
+            raise SettingError(path, f"a number of epochs is wanted, not {number!r}")
+
+
+def _check_transform(transform: Component, path: KeyPath) -> None:
+    row = found("transform", transform.type, (*path, "type"))
+    _check_keywords(row, transform.kwargs, (*path, "kwargs"))
+    for name, choices in row.choices.items():
+        value = transform.kwargs.get(name)
+        if isinstance(value, str) and value not in choices:
+            raise SettingError((*path, "kwargs", name), f"{value!r} is not a choice{nearest(value, choices)}")
+
+
+def _check_metrics(metrics: Sequence[Component], path: KeyPath) -> None:
+    labels: dict[str, int] = {}
+    for index, metric in enumerate(metrics):
+        row = found("metric", metric.type, (*path, index, "type"))
+        _check_keywords(row, metric.kwargs, (*path, index, "kwargs"))
+        topk = metric.kwargs.get("topk", 1)
+        if isinstance(topk, bool) or not isinstance(topk, int) or topk < 1:
+            raise SettingError((*path, index, "kwargs", "topk"), f"a whole number above 0 is wanted, not {topk!r}")
+        label = catalogue.metric_label(metric)
+        if label in labels:
+            raise SettingError((*path, index), f"the metric {label} stands there twice")
+        labels[label] = index

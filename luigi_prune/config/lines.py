@@ -1,0 +1,171 @@
+"""YAML with places: every value of a file together with the file and line where it stands."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import yaml
+
+from luigi_prune.errors import ConfigError
+
+Scalar: TypeAlias = str | int | float | bool | None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where something stands; `line` counts from 1, and is 0 where only the file is known."""
+
+    file: str
+    line: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}" if self.line else self.file
+
+
+@dataclass(frozen=True)
+class Node:
+    """A value and its place; for the value of a key, the line of the key."""
+
+    value: Scalar | list[Node] | dict[str, Node]
+    place: Place
+
+    def plain(self) -> Any:
+        """Return the value as ordinary dictionaries, lists and scalars."""
+        if isinstance(self.value, dict):
+            return {key: inner.plain() for key, inner in self.value.items()}
+        if isinstance(self.value, list):
+            return [inner.plain() for inner in self.value]
+        return self.value
+
+    def find(self, path: Iterable[str | int]) -> Node:
+        """Return the node at `path`, or the last one on the way to it."""
+        node = self
+        for step in path:
+            inner = node.value
+            below: dict[Any, Node] = {}
+            if isinstance(inner, dict | list):
+                below.update(inner if isinstance(inner, dict) else enumerate(inner))
+            if step not in below:
+                break
+            node = below[step]
+        return node
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with the numbers of YAML 1.2: `1e-4` is one, `1:30` and `2020-01-01` are texts, `010` is ten."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.rsplit(":", 1)[1] not in {"int", "float", "timestamp"}]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?[0-9]+$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"([-+]?(\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$"
+    ),
+    list("-+0123456789."),
+)
+
+
+def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:
+    return int(loader.construct_scalar(node))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
+
+
+def read_yaml(path: Path, shown: str) -> Node:
+    """Return the tree of a YAML file, whose top is a dictionary; `shown` is how messages call the file.
+
+    Raises ConfigError for what cannot be read, is no YAML, is empty, or has a key twice in one dictionary.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"{shown}: cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{shown}: is not a text file") from None
+    try:
+        loader = _Loader(text)
+        top = loader.get_single_node()
+        if top is None:
+            raise ConfigError(f"{shown}: is empty")
+        node = _Builder(loader, shown).build(top, Place(shown, top.start_mark.line + 1))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = Place(shown, mark.line + 1) if mark else Place(shown)
+        raise ConfigError(f"{place}: not valid YAML: {_one_line(error.problem or error.context)}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{shown}: is not a text file: {_one_line(error)}") from None
+    except RecursionError:
+        raise ConfigError(f"{shown}: is nested too deeply") from None
+    if not isinstance(node.value, dict):
+        raise ConfigError(f"{node.place}: a dictionary of keys is wanted, not {_kind(node.value)}")
+    return node
+
+
+class _Builder:
+    """Turns PyYAML's nodes into ours; an anchored value that several places name is built once."""
+
+    def __init__(self, loader: _Loader, shown: str):
+        self.loader = loader
+        self.shown = shown
+        self.open: set[int] = set()
+
+    def build(self, node: yaml.Node, place: Place) -> Node:
+        if id(node) in self.open:
+            raise ConfigError(f"{self._place(node)}: an alias contains itself")
+        self.open.add(id(node))
+        try:
+            return Node(self._value(node), place)
+        finally:
+            self.open.remove(id(node))
+
+    def _value(self, node: yaml.Node) -> Scalar | list[Node] | dict[str, Node]:
+        if isinstance(node, yaml.MappingNode) and node.tag.endswith(":map"):
+            return self._mapping(node)
+        if isinstance(node, yaml.SequenceNode) and node.tag.endswith(":seq"):
+            return [self.build(inner, self._place(inner)) for inner in node.value]
+        if isinstance(node, yaml.ScalarNode):
+            try:
+                value = self.loader.construct_object(node)
+            except ValueError:
+                value = node
+            if value is None or isinstance(value, str | int | float):
+                return value
+        raise ConfigError(
+            f"{self._place(node)}: a value of the kind {node.tag.rsplit(':', 1)[-1]!r} cannot be used here"
+        )
+
+    def _mapping(self, node: yaml.MappingNode) -> dict[str, Node]:
+        seen: dict[str, int] = {}
+        for key, _ in node.value:
+            if key.tag.endswith(":merge"):
+                continue
+            if not isinstance(key, yaml.ScalarNode) or not key.tag.endswith(":str"):
+                shown = key.value if isinstance(key, yaml.ScalarNode) else "a list or dictionary"
+                raise ConfigError(f"{self._place(key)}: a key must be a name, not {shown}")
+            if key.value in seen:
+                raise ConfigError(
+                    f"{self._place(key)}: the key {key.value!r} stands there twice (first in line {seen[key.value]})"
+                )
+            seen[key.value] = key.start_mark.line + 1
+        self.loader.flatten_mapping(node)
+        return {key.value: self.build(value, self._place(key)) for key, value in node.value}
+
+    def _place(self, node: yaml.Node) -> Place:
+        return Place(self.shown, node.start_mark.line + 1)
+
+
+def _one_line(text: object) -> str:
+    return " ".join(str(text).split())
+
+
+def _kind(value: object) -> str:
+    return "a list" if isinstance(value, list) else f"{value!r}"
