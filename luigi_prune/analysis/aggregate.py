@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from luigi_prune.analysis.reference_format import reference_npz
+from luigi_prune.catalogue import METHODS
 
 if TYPE_CHECKING:
     from luigi_prune.targets import Result
@@ -19,8 +20,6 @@ Cell = tuple[int, int, int, int]
 Arrays = dict[str, np.ndarray]
 
 REFERENCE = "ReferenceNet"
-# These prune nothing; by the reference's convention their size and FLOPs are reported as keep ratio x original.
-NOMINAL = (REFERENCE, "FakeNet")
 
 
 class Aggregated(NamedTuple):
@@ -50,22 +49,26 @@ def aggregate(grid: dict[str, Any], read: Callable[[str], Result]) -> Aggregated
 
     Arrays, with N nets, R ratios, P repetitions, M methods, E epochs, L layers:
 
-    - `axes/net` (N), `axes/keep_ratio` (R, nominal), `axes/repetition` (P), `axes/method` (M, text), `axes/epoch` (E, absolute
-      and 0-based), `axes/layer` (L, text), `axes/metric`, `axes/test_set` (text);
+    - `axes/net` (N), `axes/keep_ratio` (R, nominal), `axes/repetition` (P), `axes/method` (M, text), `axes/epoch` (E,
+      absolute and 0-based), `axes/layer` (L, text), `axes/metric`, `axes/test_set` (text);
     - `method/nominal` (M, bool): methods that prune nothing, whose `cost/` is nominal;
     - `test/<test set>/<metric>`, `test/<test set>/loss` (N, R, P, M): on the test set;
-    - `validation/<metric>`, `validation/loss` (N, R, P, M): on the validation split, at the epoch whose weights were kept;
+    - `validation/<metric>`, `validation/loss` (N, R, P, M): on the validation split, at the epoch whose weights were
+      kept;
     - `cost/size`, `cost/flops` (N, R, P, M): relative to the unpruned network, in [0, 1];
     - `cost/size_total`, `cost/flops_total` (N): parameters and multiply-adds of the unpruned networks;
-    - `ratio/nominal` (R) and `ratio/achieved` (N, R, P, M): keep ratio wanted and reached (1 for methods that prune nothing);
+    - `ratio/nominal` (R) and `ratio/achieved` (N, R, P, M): keep ratio wanted and reached (1 for methods that prune
+      nothing);
     - `curves/train_loss`, `curves/validation_loss`, `curves/learning_rate`, `curves/train/<metric>`,
       `curves/validation/<metric>` (N, R, P, M, E);
     - `layers/kept` (N, R, P, M, L) and `layers/total` (L): weights per compressible layer.
 
-    `measured` has the same axes (N, R, P, M), named as in the results (`..._seconds`, `..._bytes`). `meta` is JSON-able.
+    `measured` has the same axes (N, R, P, M), named as in the results (`..._seconds`, `..._bytes`). `meta` is JSON-
+    able.
     """
     grid = _without_ratios(grid) if grid["mode"] == "train" or not grid["keep_ratios"] else grid
-    arrays, measured = _empty(grid), {}
+    arrays = _empty(grid)
+    measured: Arrays = {}
     gathered = _Gathered()
     found = dict.fromkeys(grid["test_sets"], 0)
     for path, places in _places(grid).items():
@@ -83,7 +86,8 @@ def aggregate(grid: dict[str, Any], read: Callable[[str], Result]) -> Aggregated
 def _without_ratios(grid: dict[str, Any]) -> dict[str, Any]:
     """Return the grid of mode `train`: one ratio, 1.0, and the reference alone."""
     cells = {
-        test_set: [[[[repetition[0]] for repetition in net[0]]] for net in nets] for test_set, nets in grid["cells"].items()
+        test_set: [[[[repetition[0]] for repetition in net[0]]] for net in nets]
+        for test_set, nets in grid["cells"].items()
     }
     return {**grid, "keep_ratios": [1.0], "methods": [REFERENCE], "cells": cells}
 
@@ -118,7 +122,7 @@ def _empty(grid: dict[str, Any]) -> Arrays:
         "axes/method": np.asarray(grid["methods"], dtype=np.str_),
         "axes/metric": np.asarray(grid["metrics"], dtype=np.str_),
         "axes/test_set": np.asarray(grid["test_sets"], dtype=np.str_),
-        "method/nominal": np.isin(grid["methods"], NOMINAL),
+        "method/nominal": np.asarray([_prunes_nothing(method) for method in grid["methods"]], dtype=np.bool_),
         **{name: np.full(shape, np.nan) for name in per_cell},
         "cost/size_total": np.full(shape[0], np.nan),
         "cost/flops_total": np.full(shape[0], np.nan),
@@ -126,9 +130,12 @@ def _empty(grid: dict[str, Any]) -> Arrays:
     }
 
 
-def _fill(
-    arrays: Arrays, gathered: _Gathered, grid: dict[str, Any], result: Result, test_set: str, cell: Cell
-) -> None:
+def _prunes_nothing(method: str) -> bool:
+    """Return whether a method is a control, whose size and FLOPs are by convention keep ratio x original."""
+    return method == REFERENCE or (method in METHODS and METHODS[method].granularity == "none")
+
+
+def _fill(arrays: Arrays, gathered: _Gathered, grid: dict[str, Any], result: Result, test_set: str, cell: Cell) -> None:
     """Put one result into one cell."""
     source = result.arrays
     for metric in grid["metrics"]:
@@ -157,8 +164,8 @@ def _scalar(source: Arrays, name: str) -> float:
 def _kept_epoch(history: Arrays, grid: dict[str, Any], cell: Cell) -> Iterator[tuple[str, float]]:
     """Yield the validation loss and metrics at the epoch whose weights are the result.
 
-    That is the last epoch, or, where `grid["early_stop_epochs"]` (of training and of retraining) says that early stopping
-    was on, the latest best epoch by the first metric from there on.
+    That is the last epoch, or, where `grid["early_stop_epochs"]` (of training and of retraining) says that early
+    stopping was on, the latest best epoch by the first metric from there on.
     """
     epochs = history.get("epoch", np.zeros(0))
     if not len(epochs):
@@ -208,7 +215,9 @@ def _add_layers(arrays: Arrays, gathered: _Gathered, grid: dict[str, Any], path_
     kept = np.full((*_shape(grid), len(names)), np.nan)
     for cell, counts in gathered.kept.items():
         if len(counts) != len(names):
-            raise ValueError(f"{path_hint}: cell {cell} has {len(counts)} compressible layers, others have {len(names)}")
+            raise ValueError(
+                f"{path_hint}: cell {cell} has {len(counts)} compressible layers, others have {len(names)}"
+            )
         kept[cell] = counts
     arrays["axes/layer"], arrays["layers/kept"], arrays["layers/total"] = names, kept, totals
 

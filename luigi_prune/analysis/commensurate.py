@@ -1,4 +1,4 @@
-"""Commensurate levels: the smallest network of a method whose error exceeds the unpruned network's by at most a level."""
+"""Commensurate levels: a method's smallest network whose error exceeds the unpruned one's by at most a level."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def commensurate_points(
 ) -> np.ndarray:
     """Return which ratio each run may be pruned to, int64 (level, net, repetition, method), -1 where none will do.
 
-    `error` and relative `sizes` are (net, ratio, repetition, method). A ratio will do where error <= error of the reference + level and
-    its size is at most that of the unpruned network; among those the smallest size wins, the later ratio of equals. Missing results (NaN)
-    never win: `torchprune`, which has zeros there, lets them.
+    `error` and relative `sizes` are (net, ratio, repetition, method). A ratio will do where error <= error of the
+    reference + level and its size is at most that of the unpruned network; among those the smallest size wins, the
+    later ratio of equals. Missing results (NaN) never win: `torchprune`, which has zeros there, lets them.
     """
     nets, ratios, repetitions, methods = error.shape
     points = np.full((len(levels), nets, repetitions, methods), -1, dtype=np.int64)
@@ -42,7 +42,7 @@ def take(values: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Commensurate:
-    """The networks chosen at each level, and what they are on the test set. Arrays are (level, net, repetition, method)."""
+    """The networks chosen at each level and what they are on the test set, arrays (level, net, repetition, method)."""
 
     test_set: str
     chosen_on: str  # "validation" or "test"
@@ -71,14 +71,14 @@ class Commensurate:
 
     @property
     def pruned(self) -> np.ndarray:
-        """Share of parameters pruned, where a run that reaches a level nowhere stays unpruned (0); NaN where no result exists."""
+        """Share of parameters pruned; 0 for a run that reaches the level nowhere, NaN where there is no result."""
         return np.where(self.points >= 0, 1.0 - self.size, np.where(self.available, 0.0, np.nan))
 
 
 def choose(
     arrays: dict[str, np.ndarray], test_set: str, chosen_on: str = "validation", levels: tuple[float, ...] = LEVELS
 ) -> Commensurate:
-    """Return the commensurate networks by the first metric, chosen on the validation split or, as `torchprune` does, on the test set.
+    """Return the commensurate networks by the first metric, chosen on "validation" or, as `torchprune` does, on "test".
 
     What is reported of the chosen networks is always measured on `test_set`. Takes the arrays of `aggregate`.
     """

@@ -1,4 +1,4 @@
-"""What a comparison of pruning methods says: which prunes most, the quality at fixed sizes, and how sound the comparison is."""
+"""What a comparison says: which method prunes most, the quality at fixed sizes, and how sound the comparison is."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import numpy as np
 
 from luigi_prune.analysis.commensurate import Commensurate, has_validation
 from luigi_prune.analysis.statistics import SOUND_NUMBER_OF_NETS, Spread, paired_difference, spread
+from luigi_prune.catalogue import METHODS
 
 Arrays = dict[str, np.ndarray]
 
 # Compression ratios that Blalock et al. (2020) ask every pruning paper to report.
 COMPRESSIONS = (2.0, 4.0, 8.0, 16.0, 32.0)
-RANDOM_METHODS = frozenset({"UniNet", "FilterUniNet"})
+# Scores that look at no weight: a method that uses one is a random-pruning baseline.
+RANDOM_SCORES = frozenset({"uniform", "random_channel"})
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,8 @@ def at_compression(
 ) -> np.ndarray:
     """Return a metric or `loss` at fixed compressions (original / pruned size), (compression, net, repetition, method).
 
-    Each run is interpolated linearly in the logarithm of the *achieved* size between its two nearest networks, the unpruned one included;
-    NaN where no smaller network exists: nothing is extrapolated.
+    Each run is interpolated linearly in the logarithm of the *achieved* size between its two nearest networks, the
+    unpruned one included; NaN where no smaller network exists: nothing is extrapolated.
     """
     values, size = arrays[f"test/{test_set}/{label}"], arrays["cost/size"]
     nets, _, repetitions, methods = values.shape
@@ -66,18 +68,18 @@ def at_compression(
 
 
 def paired_change(arrays: Arrays, test_set: str, label: str) -> np.ndarray:
-    """Return a metric or `loss` minus that of the unpruned network of the same net and repetition (net, ratio, repetition, method)."""
+    """Return a metric or `loss` minus that of the same run's unpruned network (net, ratio, repetition, method)."""
     values = arrays[f"test/{test_set}/{label}"]
     return values - values[..., :1]
 
 
 def prune_potential(arrays: Arrays, tables: dict[str, Commensurate], level: float) -> dict[str, Spread]:
-    """Return per test set the share of parameters that can go at `level` (the prune potential of Liebenwein et al. 2021)."""
+    """Return per test set the share of parameters that can go at `level` (Liebenwein et al. 2021, arXiv 2103.03014)."""
     return {test_set: spread(table.pruned[table.at(level)]) for test_set, table in tables.items()}
 
 
 def largest_miss(arrays: Arrays) -> np.ndarray:
-    """Return per method the largest relative distance between the achieved and the wanted keep ratio (0.01 is one percent)."""
+    """Return per method the largest relative distance of an achieved keep ratio from the wanted one (0.01: 1 %)."""
     miss = np.abs(arrays["cost/size"] / arrays["ratio/nominal"][:, None, None] - 1.0)
     worst = np.where(np.isnan(miss), -1.0, miss).max(axis=(0, 1, 2), initial=-1.0)
     return np.where(worst < 0, np.nan, worst)
@@ -99,13 +101,18 @@ def checklist(arrays: Arrays, measured: Arrays, meta: dict[str, Any], provenance
     nets, ratios = len(arrays["axes/net"]), len(arrays["axes/keep_ratio"])
     miss = largest_miss(arrays)[pruning]
     worst = float(np.nanmax(miss)) if np.isfinite(miss).any() else float("nan")
-    random = sorted(RANDOM_METHODS.intersection(methods))
+    random = [method for method in methods if method in METHODS and METHODS[method].score in RANDOM_SCORES]
     epochs = meta.get("retraining_epochs")
+    unretrained = epochs is not None and epochs[0] >= epochs[1]
     seconds = sorted(name for name in measured if "seconds" in name)
     judged = has_validation(arrays)
-    on_validation = "chosen on validation, reported on test" if judged else "no validation curves: chosen on the test set"
+    on_validation = (
+        "chosen on validation, reported on test" if judged else "no validation curves: chosen on the test set"
+    )
     return [
-        Check("Compression and theoretical speed-up, both defined", True, "parameters and multiply-adds, see Definitions"),
+        Check(
+            "Compression and theoretical speed-up, both defined", True, "parameters and multiply-adds, see Definitions"
+        ),
         Check("Unpruned control", True, "the reference line, the same trained networks"),
         Check("Random-pruning baseline", bool(random), ", ".join(random) or "none among the methods"),
         Check("At least 5 operating points", ratios >= 5, f"{ratios} keep ratios"),
@@ -115,18 +122,32 @@ def checklist(arrays: Arrays, measured: Arrays, meta: dict[str, Any], provenance
             f"{nets}" + ("" if nets >= SOUND_NUMBER_OF_NETS else ": differences are indicative"),
         ),
         Check("Sample standard deviation beside every mean", nets * len(arrays["axes/repetition"]) > 1, "ddof 1"),
-        Check("Retraining budget stated", epochs is not None, f"epochs {epochs[0]} to {epochs[1]}" if epochs else "unknown"),
-        Check("Quality before retraining", False, "not measured by this experiment"),
+        Check(
+            "Retraining budget stated",
+            epochs is not None,
+            "none" if unretrained else f"epochs {epochs[0]} to {epochs[1]}" if epochs else "unknown",
+        ),
+        Check(
+            "Quality before retraining",
+            unretrained,
+            "nothing is retrained" if unretrained else "not measured by this experiment",
+        ),
         Check(
             "Achieved sizes, within 1 % of the wanted ones",
             bool(np.isfinite(worst) and worst <= 0.01),
             f"largest relative distance {100 * worst:.2g} %" if np.isfinite(worst) else "no results",
         ),
-        Check("Budget per layer", bool(np.isfinite(arrays["layers/kept"]).any()), f"{len(arrays['axes/layer'])} layers"),
+        Check(
+            "Budget per layer", bool(np.isfinite(arrays["layers/kept"]).any()), f"{len(arrays['axes/layer'])} layers"
+        ),
         Check("Ratio chosen on validation, reported on test", judged, on_validation),
         Check("Measured cost", bool(seconds), ", ".join(seconds) or "no seconds recorded"),
         Check("Complete results", not meta.get("partial", False), _missing_text(meta)),
-        Check("Environment, version and settings recorded", bool(provenance), "see Provenance" if provenance else "none given"),
+        Check(
+            "Environment, version and settings recorded",
+            bool(provenance),
+            "see Provenance" if provenance else "none given",
+        ),
     ]
 
 

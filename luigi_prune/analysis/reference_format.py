@@ -24,13 +24,15 @@ def reference_npz(
     """Return the arrays of one test set by `torchprune`'s names, for `numpy.savez`; none needs pickle.
 
     `error` and `error5` are one minus the first and the second metric (NaN without a second), `_train` and `_test` are
-    per-epoch curves on training and *validation* data, `sizes` and `flops` are relative, `samples_per_layer` holds kept weights
-    (layer, net, ratio, 1, method), -1 where unknown. Missing results are NaN, where `torchprune` has zeros. `time_tag` is a label: the
-    caller's key of the experiment, no clock. Measured numbers follow as `measured_<name>`.
+    per-epoch curves on training and *validation* data, `sizes` and `flops` are relative, `samples_per_layer` holds kept
+    weights (layer, net, ratio, 1, method), -1 where unknown. Missing results are NaN, where `torchprune` has zeros.
+    `time_tag` is a label: the caller's key of the experiment, no clock. Measured numbers follow as `measured_<name>`.
     """
     methods = arrays["axes/method"]
     metrics = [str(metric) for metric in arrays["axes/metric"]]
-    names = [str(method) if method == "ReferenceNet" else (labels or {}).get(str(method), str(method)) for method in methods]
+    names = [
+        str(method) if method == "ReferenceNet" else (labels or {}).get(str(method), str(method)) for method in methods
+    ]
     out = {
         "methods": methods,
         "names": np.asarray(names, dtype=np.str_),
@@ -75,11 +77,13 @@ def _samples_per_layer(arrays: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def _stats_comm(out: dict[str, np.ndarray]) -> str:
-    """Return the commensurate levels, chosen on the test set as `torchprune` does, as strict JSON: null where not reached."""
+    """Return the commensurate levels, chosen on the test set, as strict JSON: null where a level is not reached."""
     points = commensurate_points(out["error"], out["sizes"])
     stats: dict[str, Any] = {"commensurate": list(LEVELS)}
     for name, source in zip(
-        ("e_best", "e5_best", "lo_best", "siz_best", "flo_best"), ("error", "error5", "loss", "sizes", "flops"), strict=True
+        ("e_best", "e5_best", "lo_best", "siz_best", "flo_best"),
+        ("error", "error5", "loss", "sizes", "flops"),
+        strict=True,
     ):
         values = take(out[source], points).astype(object)
         values[np.isnan(values.astype(np.float64))] = None

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Below this many independent networks a difference is called indicative only (a bootstrap or permutation test over 3 cannot be significant).
+# Below this many independent networks a difference is called indicative only (a bootstrap or permutation test over 3
+# cannot be significant).
 SOUND_NUMBER_OF_NETS = 5
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean, sample standard deviation (ddof 1; NaN for one run), range, number of runs and confidence interval of the mean."""
+    """Mean, sample standard deviation (ddof 1; NaN for one run), range, number of runs, confidence interval."""
 
     mean: np.ndarray
     std: np.ndarray
@@ -39,8 +40,8 @@ def by_run(values: np.ndarray) -> np.ndarray:
 def spread(values: np.ndarray, confidence: float = 0.95) -> Spread:
     """Return the spread over the first two axes (net, repetition) of `values`; NaN is a missing run.
 
-    The confidence interval is Student's t over the *means of nets*, because repetitions share their trained network and are not independent;
-    with a single net it is over its repetitions, and holds for that net only.
+    The confidence interval is Student's t over the *means of nets*, because repetitions share their trained network and
+    are not independent; with a single net it is over its repetitions, and holds for that net only.
     """
     runs = values.reshape(-1, *values.shape[2:])
     mean, std, n = _moments(runs)
@@ -48,7 +49,9 @@ def spread(values: np.ndarray, confidence: float = 0.95) -> Spread:
     nets = np.isfinite(per_net).sum(axis=0)
     over_nets, over_runs = _moments(per_net), (mean, std, n)
     center, deviation, units = (np.where(nets > 1, a, b) for a, b in zip(over_nets, over_runs, strict=True))
-    half = np.vectorize(lambda k: student_t_quantile(0.5 + confidence / 2, int(k) - 1) if k > 1 else np.nan, otypes=[float])
+    half = np.vectorize(
+        lambda k: student_t_quantile(0.5 + confidence / 2, int(k) - 1) if k > 1 else np.nan, otypes=[float]
+    )
     width = half(units) * deviation / np.sqrt(np.maximum(units, 1))
     known = n > 0
     return Spread(
@@ -61,6 +64,14 @@ def spread(values: np.ndarray, confidence: float = 0.95) -> Spread:
         high=center + width,
         n_independent=np.where(known, nets, 0),
     )
+
+
+def first_known(values: np.ndarray) -> np.ndarray:
+    """Return the first finite entry of each row of `values` (net, ...), shape (net), NaN where there is none."""
+    rows = values.reshape(len(values), -1)
+    known = np.isfinite(rows)
+    first = rows[np.arange(len(rows)), known.argmax(axis=1)]
+    return np.where(known.any(axis=1), first, np.nan)
 
 
 def paired_difference(values: np.ndarray, others: np.ndarray, confidence: float = 0.95) -> Spread:
@@ -78,7 +89,7 @@ def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def student_t_probability(t: float, freedom: int) -> float:
-    """Return P(T <= t) for Student's T with a whole number of degrees of freedom (Abramowitz & Stegun 26.7.3 and 26.7.4)."""
+    """Return P(T <= t) for Student's T with whole degrees of freedom (Abramowitz & Stegun 26.7.3 and 26.7.4)."""
     angle = math.atan2(t, math.sqrt(freedom))
     cosine = math.cos(angle) ** 2
     term = total = 1.0 if freedom % 2 == 0 else math.cos(angle)

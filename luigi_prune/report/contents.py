@@ -82,13 +82,15 @@ def make_contents(
         main = main or (first, ranking)
         summaries += [tables.summary_table(table, ranking, styles, metric) for table in chosen[test_set].values()]
         figure = prunability_figure(first, styles, SUMMARY_LEVELS, metric, f"{meta['network']}, tested on {test_set}")
-        caption = f"{summaries[-1].caption.split(';')[0]}. Whiskers: sample standard deviation; dots: runs. {_how(first)}"
+        caption = (
+            f"{summaries[-1].caption.split(';')[0]}. Whiskers: sample standard deviation; dots: runs. {_how(first)}"
+        )
         prunability.append(Plot(f"{test_set}/prunability", f"Prunability on {test_set}", caption, figure))
     by_test = {name: choices["test"] for name, choices in chosen.items()}
     return Contents(
         title=f"{meta['network']} on {meta['dataset_train']}: {meta['experiment']}",
         notice=wording.partial_notice(meta),
-        findings=wording.findings(arrays, meta, styles, *(main or (None, None)), test_sets[0]),
+        findings=wording.findings(arrays, meta, styles, main, test_sets[0]),
         facts=wording.facts(arrays, meta, styles),
         summaries=summaries,
         prunability=prunability,
@@ -108,12 +110,22 @@ def _choices(arrays: Arrays, test_set: str) -> dict[str, Commensurate]:
     return {way: choose(arrays, test_set, way) for way in ways}
 
 
+def sentence(text: str) -> str:
+    """Return `text` with a capital first letter."""
+    return text[:1].upper() + text[1:]
+
+
 def _how(chosen: Commensurate) -> str:
     return f"Ratio chosen on the {'validation split' if chosen.chosen_on == 'validation' else 'test set'}."
 
 
 def _results(
-    arrays: Arrays, test_set: str, styles: Sequence[MethodStyle], plotting: dict[str, float], meta: dict[str, Any], chosen: dict[str, Commensurate]
+    arrays: Arrays,
+    test_set: str,
+    styles: Sequence[MethodStyle],
+    plotting: dict[str, float],
+    meta: dict[str, Any],
+    chosen: dict[str, Commensurate],
 ) -> Results:
     labels = [*(str(metric) for metric in arrays["axes/metric"]), "loss"]
     title = f"{meta['network']}, tested on {test_set}"
@@ -122,12 +134,21 @@ def _results(
         plots = []
         for cost, (_, cost_label) in COSTS.items():
             figure = quality_figure(arrays, styles, test_set, label, cost, plotting, title)
-            plots.append(Plot(f"{test_set}/{label}_{cost}", f"{label} against {cost_label}", _quality_caption(arrays, label, cost, meta), figure))
+            plots.append(
+                Plot(
+                    f"{test_set}/{label}_{cost}",
+                    f"{sentence(label)} against {cost_label}",
+                    _quality_caption(arrays, label, cost, meta),
+                    figure,
+                )
+            )
         quality.append((label, plots))
     return Results(
         test_set=test_set,
         quality=quality,
-        compression=[table for label in labels if (table := tables.compression_table(arrays, test_set, label, styles)).rows],
+        compression=[
+            table for label in labels if (table := tables.compression_table(arrays, test_set, label, styles)).rows
+        ],
         levels={way: tables.level_tables(arrays, choice, styles) for way, choice in chosen.items()},
         everything=tables.result_table(arrays, test_set, styles),
     )
@@ -142,36 +163,52 @@ def _quality_caption(arrays: Arrays, label: str, cost: str, meta: dict[str, Any]
     )
     nets, repetitions = len(arrays["axes/net"]), len(arrays["axes/repetition"])
     epochs = meta.get("retraining_epochs")
-    retrained = f", retrained in epochs {epochs[0]} to {epochs[1]}" if epochs and epochs[0] < epochs[1] else ", not retrained"
+    retrained = (
+        f", retrained in epochs {epochs[0]} to {epochs[1]}" if epochs and epochs[0] < epochs[1] else ", not retrained"
+    )
     return (
-        f"Up: test {label} ({meaning}). Right: {share}. Mean over {nets} nets × {repetitions} repetitions; band: sample standard deviation; thin: single "
-        f"runs, or their range. Dashed: the unpruned network. Triangles at the lower edge: below the axis. Mode {meta['mode']}{retrained}."
+        f"Up: test {label} ({meaning}). Right: {share}. Mean over {nets} nets × {repetitions} repetitions; band: "
+        "sample standard deviation; thin: single "
+        "runs, or their range. Dashed: the unpruned network. Triangles at the lower edge: below the axis. Mode "
+        f"{meta['mode']}{retrained}."
     )
 
 
-def _layer_plots(arrays: Arrays, meta: dict[str, Any], styles: Sequence[MethodStyle], plotting: dict[str, float]) -> list[Plot]:
+def _layer_plots(
+    arrays: Arrays, meta: dict[str, Any], styles: Sequence[MethodStyle], plotting: dict[str, float]
+) -> list[Plot]:
     pruned = ~arrays["method/nominal"]
     if not len(arrays["axes/layer"]) or not np.isfinite(arrays["layers/kept"][..., pruned, :]).any():
         return []
     ratios = chosen_ratios(arrays["axes/keep_ratio"], within(arrays["axes/keep_ratio"], plotting))
     title = f"{meta['network']} trained on {meta['dataset_train']}"
-    budget = "Where the kept weights are: the share of all kept weights that each compressible layer holds. Grey: the unpruned network."
+    budget = "The share of all kept weights that each compressible layer holds. Grey: the unpruned network."
     share = "How much of each compressible layer is pruned. A method that prunes all layers alike is a level line."
     tail = " Mean over nets and repetitions; band: sample standard deviation; colours: wanted keep ratio."
     return [
-        Plot("budget_per_layer", "Budget per layer", budget + tail, layer_figure(arrays, styles, ratios, "budget", title)),
-        Plot("prune_ratio_per_layer", "Prune ratio per layer", share + tail, layer_figure(arrays, styles, ratios, "pruned", title)),
+        Plot(
+            "budget_per_layer", "Budget per layer", budget + tail, layer_figure(arrays, styles, ratios, "budget", title)
+        ),
+        Plot(
+            "prune_ratio_per_layer",
+            "Prune ratio per layer",
+            share + tail,
+            layer_figure(arrays, styles, ratios, "pruned", title),
+        ),
     ]
 
 
-def _curve_plots(arrays: Arrays, meta: dict[str, Any], styles: Sequence[MethodStyle], plotting: dict[str, float]) -> list[Plot]:
+def _curve_plots(
+    arrays: Arrays, meta: dict[str, Any], styles: Sequence[MethodStyle], plotting: dict[str, float]
+) -> list[Plot]:
     ratios = chosen_ratios(arrays["axes/keep_ratio"], within(arrays["axes/keep_ratio"], plotting))
     plots = []
     for label in ["loss", *(str(metric) for metric in arrays["axes/metric"])]:
         figure = curve_figure(arrays, styles, ratios, label, f"{meta['network']} trained on {meta['dataset_train']}")
         if figure is not None:
             caption = (
-                f"{label} per epoch while training and retraining. Solid: validation split; dotted: training data. "
+                f"{sentence(label)} per epoch while training and retraining. Solid: validation split; dotted: "
+                "training data. "
                 "Mean over nets and repetitions; band: sample standard deviation."
             )
             plots.append(Plot(f"training_curves_{label}", f"Training curves: {label}", caption, figure))

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from luigi_prune.analysis.commensurate import Commensurate
-from luigi_prune.analysis.statistics import by_run, spread
-from luigi_prune.report.style import INK, MethodStyle, drawing
+from luigi_prune.analysis.statistics import by_run, first_known, spread
+from luigi_prune.report.style import INK, MethodStyle, drawing, settle
 
 Arrays = dict[str, np.ndarray]
 
@@ -45,12 +45,18 @@ def within(keep_ratios: np.ndarray, plotting: dict[str, float]) -> np.ndarray:
 
 
 def quality_figure(
-    arrays: Arrays, styles: Sequence[MethodStyle], test_set: str, label: str, cost: str, plotting: dict[str, float], title: str
+    arrays: Arrays,
+    styles: Sequence[MethodStyle],
+    test_set: str,
+    label: str,
+    cost: str,
+    plotting: dict[str, float],
+    title: str,
 ) -> Figure:
-    """Return a metric or `loss` (y) against the share of parameters or FLOPs pruned (x, in percent), one line per method.
+    """Return a metric or `loss` against the share of parameters or FLOPs pruned, one line per method.
 
-    Line and marker: mean over nets and repetitions; band: one sample standard deviation; thin lines: single runs, or their range where there
-    are more than a few. The unpruned network is a horizontal line with its own band.
+    Line and marker: mean over nets and repetitions; band: one sample standard deviation; thin lines: single runs, or
+    their range where there are more than a few. The unpruned network is a horizontal line with its own band.
     """
     name, cost_label = COSTS[cost]
     values = arrays[f"test/{test_set}/{label}"]
@@ -76,7 +82,7 @@ def quality_figure(
         axes.set_ylabel("test loss" if label == "loss" else f"test {label}")
         axes.set_title(title, fontsize=10)
         add_legend(figure, axes)
-    return figure
+    return settle(figure)
 
 
 def _draw_method(axes: Axes, style: MethodStyle, x: np.ndarray, y: np.ndarray, bottom: float | None) -> None:
@@ -103,7 +109,12 @@ def _draw_method(axes: Axes, style: MethodStyle, x: np.ndarray, y: np.ndarray, b
         low, high = line(table.mean - table.std), line(table.mean + table.std)
         axes.fill_between(line(mean_x), low, high, color=style.color, alpha=0.13, linewidth=0)
     axes.plot(
-        line(mean_x), line(table.mean), color=style.color, marker=style.marker, linestyle=style.linestyle, label=style.label
+        line(mean_x),
+        line(table.mean),
+        color=style.color,
+        marker=style.marker,
+        linestyle=style.linestyle,
+        label=style.label,
     )
     if bottom is not None:
         below = line(mean_x)[line(table.mean) < bottom]
@@ -112,17 +123,20 @@ def _draw_method(axes: Axes, style: MethodStyle, x: np.ndarray, y: np.ndarray, b
 
 
 def _draw_reference(axes: Axes, style: MethodStyle, values: np.ndarray) -> None:
-    """Draw the unpruned network as a horizontal line; `values` (net, ratio, repetition) are equal along ratio and repetition."""
-    table = spread(np.array([_first_known(net) for net in values])[:, None])
+    """Draw the unpruned network as a horizontal line; `values` are (net, ratio, repetition), alike within a net."""
+    table = spread(first_known(values)[:, None])
     if np.isfinite(table.mean):
-        axes.axhline(float(table.mean), color=style.color, linestyle=(0, (5, 3)), linewidth=1.3, label=f"{style.label} (unpruned)")
+        axes.axhline(
+            float(table.mean),
+            color=style.color,
+            linestyle=(0, (5, 3)),
+            linewidth=1.3,
+            label=f"{style.label} (unpruned)",
+        )
         if np.isfinite(table.std):
-            axes.axhspan(float(table.mean - table.std), float(table.mean + table.std), color=style.color, alpha=0.07, linewidth=0)
-
-
-def _first_known(values: np.ndarray) -> float:
-    known = values[np.isfinite(values)]
-    return float(known[0]) if len(known) else float("nan")
+            axes.axhspan(
+                float(table.mean - table.std), float(table.mean + table.std), color=style.color, alpha=0.07, linewidth=0
+            )
 
 
 def _bottom(values: np.ndarray, percent: bool) -> float | None:
@@ -152,7 +166,7 @@ def add_legend(figure: Figure, axes: Axes) -> None:
 def prunability_figure(
     table: Commensurate, styles: Sequence[MethodStyle], levels: Sequence[float], metric: str, title: str
 ) -> Figure:
-    """Return, per method and level, the largest share of parameters pruned (mean and sample standard deviation; dots: runs)."""
+    """Return, per method and level, the largest share of parameters pruned: mean, sample deviation and runs."""
     pruned = table.pruned
     drawn = [at for at, style in enumerate(styles) if not style.nominal and np.isfinite(pruned[..., at]).any()]
     with drawing():
@@ -176,7 +190,7 @@ def prunability_figure(
         drops = ", ".join(f"{100 * level:g}" for level in levels)
         axes.set_xlabel(f"pruned parameters at a drop of {metric} of at most {drops} points (light to dark)")
         axes.set_title(title, fontsize=10)
-    return figure
+    return settle(figure)
 
 
 def integer_axis(axes: Axes) -> None:

@@ -15,8 +15,10 @@ from luigi_prune.report.style import inline_svg
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def to_html(contents: Contents, settings: dict[str, Any], provenance: dict[str, Any], files: dict[str, list[str]]) -> str:
-    """Return the page, figures inline as SVG; `files` maps names of plots to relative paths (PDF, PNG) that the captions link to."""
+def to_html(
+    contents: Contents, settings: dict[str, Any], provenance: dict[str, Any], files: dict[str, list[str]]
+) -> str:
+    """Return the page, figures inline as SVG; `files` maps names of plots to the relative paths of PDF and PNG."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -24,7 +26,10 @@ def to_html(contents: Contents, settings: dict[str, Any], provenance: dict[str, 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    pictures = {plot.name: Markup(inline_svg(plot.figure, plot.name, f"{plot.title}. {plot.caption}")) for plot in contents.plots}
+    pictures = {
+        plot.name: Markup(inline_svg(plot.figure, plot.name, f"{plot.title}. {plot.caption}"))
+        for plot in contents.plots
+    }
     return environment.get_template("report.html").render(
         contents=contents,
         style=Markup((TEMPLATES / "style.css").read_text()),

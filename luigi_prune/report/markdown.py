@@ -56,7 +56,9 @@ def _results(result: Results, files: dict[str, str]) -> list[str]:
     parts += [_plot(plot, files) for _, plots in result.quality for plot in plots]
     parts += [_table(table) for table in result.compression]
     for way, levels in result.levels.items():
-        honest = "validation split, reported on the test set" if way == "validation" else "test set (as torchprune does)"
+        honest = (
+            "validation split, reported on the test set" if way == "validation" else "test set (as torchprune does)"
+        )
         parts.append(f"### Commensurate levels on {result.test_set}, chosen on the {honest}")
         parts += [_table(table, depth=4) for table in levels]
     return [*parts, _table(result.everything)]

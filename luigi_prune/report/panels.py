@@ -13,7 +13,7 @@ from matplotlib.ticker import PercentFormatter
 
 from luigi_prune.analysis.statistics import spread
 from luigi_prune.report.figures import integer_axis, is_share
-from luigi_prune.report.style import INK, MethodStyle, drawing
+from luigi_prune.report.style import INK, MethodStyle, drawing, settle
 
 Arrays = dict[str, np.ndarray]
 MOST_NAMED_LAYERS = 12
@@ -34,7 +34,9 @@ def shades(color: str, number: int) -> list[str]:
     return [mcolors.to_hex(rgb + (np.full(3, 0.75) - rgb) * mix) for mix in mixes]
 
 
-def _panels(styles: Sequence[MethodStyle], draw: Callable[[Axes, MethodStyle], None], width: float, height: float) -> Figure:
+def _panels(
+    styles: Sequence[MethodStyle], draw: Callable[[Axes, MethodStyle], None], width: float, height: float
+) -> Figure:
     """Return a figure with one panel per method, two in a row, on shared axes."""
     columns = min(2, max(1, len(styles)))
     rows = max(1, math.ceil(len(styles) / columns))
@@ -50,12 +52,18 @@ def _panels(styles: Sequence[MethodStyle], draw: Callable[[Axes, MethodStyle], N
 
 
 def layer_figure(arrays: Arrays, styles: Sequence[MethodStyle], ratios: Sequence[int], what: str, title: str) -> Figure:
-    """Return a panel per method over the layers: `what` is "budget" (share of all kept weights that a layer holds) or "pruned" (share of a
-    layer's weights that are gone). Mean over nets and repetitions, band: sample standard deviation."""
+    """Return a panel per method over the layers, mean over nets and repetitions; band: sample standard deviation.
+
+    `what` is "budget" (share of all kept weights that a layer holds) or "pruned" (share of a layer's weights gone).
+    """
     kept, totals = arrays["layers/kept"], arrays["layers/total"]
     values = kept / kept.sum(axis=-1, keepdims=True) if what == "budget" else 1.0 - kept / totals
     places = {style.method: at for at, style in enumerate(styles)}
-    drawn = [style for style in styles if not style.nominal and np.isfinite(values[..., places[style.method], :][:, list(ratios)]).any()]
+    drawn = [
+        style
+        for style in styles
+        if not style.nominal and np.isfinite(values[..., places[style.method], :][:, list(ratios)]).any()
+    ]
     x = np.arange(1, len(totals) + 1)
 
     def draw(axes: Axes, style: MethodStyle) -> None:
@@ -64,7 +72,9 @@ def layer_figure(arrays: Arrays, styles: Sequence[MethodStyle], ratios: Sequence
             axes.bar(x, dense, width=0.9, color="#8a919e", alpha=0.25, label="unpruned")
         for ratio, color in zip(ratios, shades(style.color, len(ratios)), strict=True):
             table = spread(values[:, ratio, :, places[style.method]])
-            axes.plot(x, table.mean, color=color, marker="o", markersize=3, label=f"{arrays['axes/keep_ratio'][ratio]:.3g}")
+            axes.plot(
+                x, table.mean, color=color, marker="o", markersize=3, label=f"{arrays['axes/keep_ratio'][ratio]:.3g}"
+            )
             axes.fill_between(x, table.mean - table.std, table.mean + table.std, color=color, alpha=0.15, linewidth=0)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.legend(title="keep ratio", fontsize=8, title_fontsize=8, labelspacing=0.25)
@@ -77,14 +87,16 @@ def layer_figure(arrays: Arrays, styles: Sequence[MethodStyle], ratios: Sequence
             _name_layers(axes, [str(name) for name in arrays["axes/layer"]])
         figure.supylabel("share of all kept weights" if what == "budget" else "share of the layer pruned", fontsize=10)
         figure.suptitle(title, fontsize=10)
-    return figure
+    return settle(figure)
 
 
 def _name_layers(axes: Axes, names: list[str]) -> None:
     """Name the layers on the x-axis, or number them where there are many."""
     if len(names) <= MOST_NAMED_LAYERS:
         steep = max((len(name) for name in names), default=0) * len(names) > 36
-        axes.set_xticks(range(1, len(names) + 1), names, rotation=45 if steep else 0, ha="right" if steep else "center", fontsize=8)
+        axes.set_xticks(
+            range(1, len(names) + 1), names, rotation=45 if steep else 0, ha="right" if steep else "center", fontsize=8
+        )
     else:
         integer_axis(axes)
         axes.set_xlabel("compressible layer (1 is next to the input)")
@@ -93,11 +105,15 @@ def _name_layers(axes: Axes, names: list[str]) -> None:
 def curve_figure(
     arrays: Arrays, styles: Sequence[MethodStyle], ratios: Sequence[int], label: str, title: str
 ) -> Figure | None:
-    """Return training curves of a metric or `loss`, or None where there are none: a panel for the unpruned networks and one per method.
+    """Return training curves of a metric or `loss`, or None where there are none.
 
-    Solid: validation split; dotted: training data. Mean over nets and repetitions; band: sample standard deviation.
+    A panel for the unpruned networks and one per method. Solid: validation split; dotted: training data. Mean over nets and repetitions; band: sample standard deviation.
     """
-    names = ("curves/train_loss", "curves/validation_loss") if label == "loss" else (f"curves/train/{label}", f"curves/validation/{label}")
+    names = (
+        ("curves/train_loss", "curves/validation_loss")
+        if label == "loss"
+        else (f"curves/train/{label}", f"curves/validation/{label}")
+    )
     train, validation = (arrays[name] for name in names)
     places = {style.method: at for at, style in enumerate(styles)}
     known = np.isfinite(validation) | np.isfinite(train)
@@ -112,8 +128,12 @@ def curve_figure(
         for ratio, color in zip(chosen, shades(style.color, len(chosen)), strict=True):
             table = spread(validation[:, ratio, :, at])
             name = f"keep ratio {arrays['axes/keep_ratio'][ratio]:.3g}" if at else "unpruned"
-            axes.plot(epochs, table.mean, color=color, label=name, linewidth=1.5, marker="." if len(epochs) < 4 else None)
-            axes.fill_between(epochs, table.mean - table.std, table.mean + table.std, color=color, alpha=0.13, linewidth=0)
+            axes.plot(
+                epochs, table.mean, color=color, label=name, linewidth=1.5, marker="." if len(epochs) < 4 else None
+            )
+            axes.fill_between(
+                epochs, table.mean - table.std, table.mean + table.std, color=color, alpha=0.13, linewidth=0
+            )
             axes.plot(epochs, spread(train[:, ratio, :, at]).mean, color=color, linestyle=":", linewidth=1.1)
         if label != "loss" and is_share(validation):
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -127,7 +147,7 @@ def curve_figure(
         figure.supxlabel("epoch", fontsize=10, color=INK)
         figure.supylabel(label, fontsize=10)
         figure.suptitle(title, fontsize=10)
-    return figure
+    return settle(figure)
 
 
 def _log_serves(values: np.ndarray) -> bool:

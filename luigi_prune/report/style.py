@@ -20,10 +20,21 @@ from matplotlib.mathtext import MathTextParser
 
 # Text and lines. Inside the HTML page it becomes `currentColor`, so that figures follow a dark theme.
 INK = "#1d2129"
-# Okabe & Ito's colours, told apart by the colour-blind as well, then darker kin; for methods without a colour of their own.
+# Okabe & Ito's colours, told apart by the colour-blind as well, then darker kin; for methods without a colour of their
+# own.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f4fc9", "#8c564b", "#5f8a00", "#b8860b")
 MARKERS = "osD^vP*Xp<>hHd"
-_SYMBOLS = {"ell": "ℓ", "infty": "∞", "alpha": "α", "beta": "β", "delta": "δ", "epsilon": "ε", "sigma": "σ", "times": "×", "cdot": "·"}
+_SYMBOLS = {
+    "ell": "ℓ",
+    "infty": "∞",
+    "alpha": "α",
+    "beta": "β",
+    "delta": "δ",
+    "epsilon": "ε",
+    "sigma": "σ",
+    "times": "×",
+    "cdot": "·",
+}
 
 
 @dataclass(frozen=True)
@@ -85,7 +96,9 @@ def plain_text(label: str) -> str:
 @contextlib.contextmanager
 def drawing() -> Iterator[None]:
     """Draw with matplotlib's defaults plus ours, whatever a user's matplotlibrc says."""
-    keep = {name: value for name, value in matplotlib.rcParamsDefault.items() if not name.startswith(("backend", "toolbar"))}
+    keep = {
+        name: value for name, value in matplotlib.rcParamsDefault.items() if not name.startswith(("backend", "toolbar"))
+    }
     ours = {
         "font.size": 10.0,
         "axes.edgecolor": INK,
@@ -110,6 +123,14 @@ def drawing() -> Iterator[None]:
         yield
 
 
+def settle(figure: Figure) -> Figure:
+    """Return the figure with its layout computed and fixed, so that it is not computed again for every file format."""
+    with drawing():
+        FigureCanvasAgg(figure).figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    return figure
+
+
 def save(figure: Figure, stem: Path, resolution: float = 150.0) -> list[Path]:
     """Write `stem`.pdf and `stem`.png, on white, without dates; return their paths."""
     stem.parent.mkdir(parents=True, exist_ok=True)
@@ -121,7 +142,7 @@ def save(figure: Figure, stem: Path, resolution: float = 150.0) -> list[Path]:
 
 
 def inline_svg(figure: Figure, name: str, description: str) -> str:
-    """Return the figure as SVG to stand inside an HTML page: transparent, in the page's text colour, with ids of its own."""
+    """Return the figure as SVG to stand inside a page: transparent, in its text colour, with ids of its own."""
     buffer = io.BytesIO()
     with drawing(), matplotlib.rc_context({"svg.hashsalt": name}):
         for axes in figure.axes:

@@ -50,7 +50,7 @@ def points(level: float) -> str:
 
 
 def summary_table(chosen: Commensurate, ranking: Ranking, styles: Sequence[MethodStyle], metric: str) -> Table:
-    """Return, per method, the largest share of parameters pruned within each drop of the first metric, best method first."""
+    """Return the largest share of parameters pruned within each drop of the first metric, best method first."""
     pruned = spread(by_run_levels(chosen.pruned))
     flops = np.where(chosen.points >= 0, 1.0 - chosen.flops, np.where(chosen.available, 0.0, np.nan))
     level, judged = chosen.at(ranking.level), f"{metric} change at {points(ranking.level)} (points)"
@@ -65,11 +65,13 @@ def summary_table(chosen: Commensurate, ranking: Ranking, styles: Sequence[Metho
         cells += [of_spread(flops_spread, method, 100.0, 1), of_spread(change, method, 100.0, 2, sign=True)]
         rows.append(tuple(cells))
     caption = (
-        f"Largest share of parameters pruned (%) while {metric} stays within so many percentage points of the unpruned network's; ratio chosen on "
-        f"the {chosen.chosen_on} {'split' if chosen.chosen_on == 'validation' else 'set'}. In brackets: runs that reach the drop at all; a run "
+        f"Largest share of parameters pruned (%) while {metric} stays within so many percentage points of the "
+        "unpruned network's; ratio chosen on "
+        f"the {chosen.chosen_on} {'split' if chosen.chosen_on == 'validation' else 'set'}. In brackets: runs that "
+        "reach the drop at all; a run "
         "that does not stays unpruned and counts as 0."
     )
-    columns = ("method", *(f"drop ≤ {points(wanted)}" for wanted in SUMMARY_LEVELS))
+    columns = ("method", *(f"drop ≤ {points(wanted)} points" for wanted in SUMMARY_LEVELS))
     note = f"tested on {chosen.test_set}, chosen on {chosen.chosen_on}"
     return Table("Prunability", caption, (*columns, f"FLOPs pruned at {points(ranking.level)} (%)", judged), rows, note)
 
@@ -99,15 +101,27 @@ def level_tables(arrays: Arrays, chosen: Commensurate, styles: Sequence[MethodSt
             place = (at, method)
             size, flops = float(spreads["size"].mean[place]), float(spreads["flops"].mean[place])
             cells = [style.plain, f"{chosen.reached[place]} of {chosen.total[method]}"]
-            cells += [number(1 - value, float(spreads[name].std[place]), 100, 1) for name, value in (("size", size), ("flops", flops))]
-            cells += [f"{value:,.0f}" if np.isfinite(value) else NOTHING for value in (size * size_total, flops * flops_total)]
+            cells += [
+                number(1 - value, float(spreads[name].std[place]), 100, 1)
+                for name, value in (("size", size), ("flops", flops))
+            ]
+            cells += [
+                f"{value:,.0f}" if np.isfinite(value) else NOTHING for value in (size * size_total, flops * flops_total)
+            ]
             for name in metrics:
                 scale = 100.0 if shares[name] else 1.0
                 cells += [of_spread(metrics[name], place, scale), of_spread(changes[name], place, scale, sign=True)]
             rows.append((*cells, of_spread(spreads["loss"], place, digits=4)))
         better = f"at least {points(-level)} points better" if level < 0 else f"at most {points(level)} points worse"
         title = f"Level {100 * level:+g} %" if level else "Level 0 %"
-        tables.append(Table(title, f"Error {better} than the unpruned network's. Means over the runs that reach it.", (*columns, "loss"), rows))
+        tables.append(
+            Table(
+                title,
+                f"Error {better} than the unpruned network's. Means over the runs that reach it.",
+                (*columns, "loss"),
+                rows,
+            )
+        )
     return tables
 
 
@@ -123,19 +137,27 @@ def compression_table(arrays: Arrays, test_set: str, label: str, styles: Sequenc
     ]
     unit = " (%)" if scale == 100.0 else ""
     caption = (
-        f"Test {label}{unit} when the network has that many times fewer parameters. Interpolated for each run between its two nearest achieved sizes "
+        f"Test {label}{unit} when the network has that many times fewer parameters. Interpolated for each run "
+        "between its two nearest achieved sizes "
         "(linearly in the logarithm); a dash where no network is as small: nothing is extrapolated."
     )
-    return Table(f"{label} at fixed compression", caption, ("method", *(f"{value:g}×" for value in COMPRESSIONS)), rows)
+    return Table(
+        f"{label[:1].upper() + label[1:]} at fixed compression",
+        caption,
+        ("method", *(f"{value:g}×" for value in COMPRESSIONS)),
+        rows,
+    )
 
 
 def result_table(arrays: Arrays, test_set: str, styles: Sequence[MethodStyle]) -> Table:
-    """Return every method at every keep ratio: achieved sizes, metrics, and their paired change against the unpruned network."""
+    """Return every method at every keep ratio: achieved sizes, metrics, paired change against the unpruned network."""
     labels = [*(str(metric) for metric in arrays["axes/metric"]), "loss"]
     size, flops = (spread(by_run(1.0 - arrays[name])) for name in ("cost/size", "cost/flops"))
     values = {label: spread(by_run(arrays[f"test/{test_set}/{label}"])) for label in labels}
     change = spread(by_run(paired_change(arrays, test_set, labels[0])))
-    scales = {label: 100.0 if label != "loss" and is_share(arrays[f"test/{test_set}/{label}"]) else 1.0 for label in labels}
+    scales = {
+        label: 100.0 if label != "loss" and is_share(arrays[f"test/{test_set}/{label}"]) else 1.0 for label in labels
+    }
     rows = []
     for method, style in enumerate(styles):
         for ratio, wanted in enumerate(arrays["axes/keep_ratio"]):
@@ -147,18 +169,32 @@ def result_table(arrays: Arrays, test_set: str, styles: Sequence[MethodStyle]) -
             cells += [of_spread(values[label], place, scales[label], 4 if label == "loss" else 2) for label in labels]
             low, high = scales[first] * float(change.low[place]), scales[first] * float(change.high[place])
             interval = f" [{low:+.2f}, {high:+.2f}]" if np.isfinite(low) and method else ""
-            cells += [of_spread(change, place, scales[first], sign=True) + interval if method else NOTHING, str(int(values[first].n[place]))]
+            cells += [
+                of_spread(change, place, scales[first], sign=True) + interval if method else NOTHING,
+                str(int(values[first].n[place])),
+            ]
             rows.append(tuple(cells))
     units = [label + (" (%)" if scales[label] == 100.0 else "") for label in labels]
-    columns = ("method", "keep ratio", "parameters pruned (%)", "FLOPs pruned (%)", *units, f"change of {labels[0]} [95 % CI]", "n")
+    columns = (
+        "method",
+        "keep ratio",
+        "parameters pruned (%)",
+        "FLOPs pruned (%)",
+        *units,
+        f"change of {labels[0]} [95 % CI]",
+        "n",
+    )
     caption = (
-        "Mean ± sample standard deviation over nets and repetitions (n runs). The change is paired: each run against the unpruned network that it "
+        "Mean ± sample standard deviation over nets and repetitions (n runs). The change is paired: each run against "
+        "the unpruned network that it "
         "came from; its confidence interval is Student's t over the nets."
     )
     return Table("All results", caption, columns, rows)
 
 
-def potential_table(arrays: Arrays, tables: dict[str, Commensurate], styles: Sequence[MethodStyle], level: float) -> Table:
+def potential_table(
+    arrays: Arrays, tables: dict[str, Commensurate], styles: Sequence[MethodStyle], level: float
+) -> Table:
     """Return the prune potential of every method on every test set, with its smallest value and mean over them."""
     potential = prune_potential(arrays, tables, level)
     means = np.array([table.mean for table in potential.values()])
@@ -168,8 +204,10 @@ def potential_table(arrays: Arrays, tables: dict[str, Commensurate], styles: Seq
             continue
         cells = [of_spread(table, method, 100, 1) for table in potential.values()]
         known = means[:, method][np.isfinite(means[:, method])]
-        rows.append((style.plain, *cells, number(known.min(), scale=100, digits=1), number(known.mean(), scale=100, digits=1)))
-    caption = f"Share of parameters (%) that can go within a drop of {points(level)} points, judged on each test set by itself."
+        rows.append(
+            (style.plain, *cells, number(known.min(), scale=100, digits=1), number(known.mean(), scale=100, digits=1))
+        )
+    caption = f"Share of parameters (%) that can go at a drop of at most {points(level)} points, judged on each test set itself."
     return Table("Prune potential per test set", caption, ("method", *potential, "smallest", "mean"), rows)
 
 
@@ -178,16 +216,26 @@ def measured_table(measured: Arrays, styles: Sequence[MethodStyle]) -> Table:
     names = sorted(measured)
     tables = {name: spread(np.moveaxis(measured[name], (0, 2), (0, 1)).reshape(-1, 1, len(styles))) for name in names}
     rows = [
-        (style.plain, *(number(float(tables[name].mean[at]), float(tables[name].std[at]), digits=3) for name in names))
+        (style.plain, *(measured_number(float(tables[name].mean[at]), float(tables[name].std[at])) for name in names))
         for at, style in enumerate(styles)
         if any(tables[name].n[at] for name in names)
     ]
-    caption = "Mean ± sample standard deviation over all nets, ratios and repetitions. These depend on the machine and differ from run to run."
+    caption = (
+        "Mean ± sample standard deviation over all runs and ratios. Depends on the machine; differs from run to run."
+    )
     return Table("Measured cost", caption, ("method", *names), rows)
+
+
+def measured_number(mean: float, std: float) -> str:
+    """Return a measured `mean ± std` with as many decimals as its size deserves."""
+    digits = 0 if abs(mean) >= 1000 else 1 if abs(mean) >= 100 else 3
+    if not np.isfinite(mean):
+        return NOTHING
+    return f"{mean:,.{digits}f}" + (f" ± {std:,.{digits}f}" if np.isfinite(std) else "")
 
 
 def check_table(checks: Sequence[Check]) -> Table:
     """Return the checklist of a sound comparison."""
-    rows = [(check.question, "yes" if check.met else "no", check.remark) for check in checks]
+    rows: list[tuple[str, ...]] = [(check.question, "yes" if check.met else "no", check.remark) for check in checks]
     caption = "What a comparison of pruning methods should report (after Blalock et al. 2020), and what this one does."
     return Table("How sound is this comparison?", caption, ("item", "here", "remark"), rows)

@@ -30,15 +30,20 @@ STEPS_PER_UNIT = 10_000
 def epoch_log(folder: Path | str) -> Callable[[int, dict[str, float]], None]:
     """Return a function that appends `(epoch, {tag: value})` to TensorBoard's event files in `folder`.
 
-    Each call of `epoch_log` starts a file of its own, so that a resumed training may log to the folder of the one that was interrupted; TensorBoard then forgets what
-    the first one logged from the resumed epoch on. Every epoch is on the disk when its call returns. Values that are not finite are logged as they are.
+    Each call of `epoch_log` starts a file of its own, so that a resumed training may log to the folder of the one that
+    was interrupted; TensorBoard then forgets what the first one logged from the resumed epoch on. Every epoch is on the
+    disk when its call returns. Values that are not finite are logged as they are.
     """
     folder = Path(folder)
     path: list[Path] = []
 
     def log(epoch: int, values: dict[str, float]) -> None:
         now = time.time()
-        events = [Event(wall_time=now, step=epoch, summary=Summary(value=[_scalar(tag, value) for tag, value in values.items()]))]
+        events = [
+            Event(
+                wall_time=now, step=epoch, summary=Summary(value=[_scalar(tag, value) for tag, value in values.items()])
+            )
+        ]
         if not path:
             folder.mkdir(parents=True, exist_ok=True)
             name = f"events.out.tfevents.{now:.6f}.{socket.gethostname()}.{os.getpid()}.{next(_file_numbers)}"
@@ -61,17 +66,23 @@ def write_tensorboard(
 ) -> list[Path]:
     """Write one TensorBoard run per method and one named `report` below `folder`; return the event files.
 
-    A method's scalars are means over nets and repetitions, at step 10,000 x relative size (`.../parameters`) or FLOPs (`.../flops`). `report` holds `figures` (PNG
-    files) as images and `markdown` as texts. Written twice, the same tables give the same bytes: `wall_time` is the caller's.
+    A method's scalars are means over nets and repetitions, at step 10,000 x relative size (`.../parameters`) or FLOPs
+    (`.../flops`). `report` holds `figures` (PNG files) as images and `markdown` as texts. Written twice, the same
+    tables give the same bytes: `wall_time` is the caller's.
     """
     folder = Path(folder)
     paths = []
     for at, method in enumerate(str(name) for name in arrays["axes/method"]):
         values = sorted(_method_scalars(arrays, at), key=lambda entry: entry[0])
-        events = [Event(wall_time=wall_time, step=step, summary=Summary(value=[_scalar(tag, value)])) for step, tag, value in values]
+        events = [
+            Event(wall_time=wall_time, step=step, summary=Summary(value=[_scalar(tag, value)]))
+            for step, tag, value in values
+        ]
         if events:
             paths.append(_write(folder / method, events, wall_time))
-    summaries = [_text(tag, text) for tag, text in markdown.items()] + [_image(tag, path) for tag, path in figures.items()]
+    summaries = [_text(tag, text) for tag, text in markdown.items()] + [
+        _image(tag, path) for tag, path in figures.items()
+    ]
     experiment = _text("experiment", "\n".join(f"- {name}: {value}" for name, value in meta.items()))
     events = [Event(wall_time=wall_time, step=0, summary=Summary(value=[value])) for value in [experiment, *summaries]]
     return [*paths, _write(folder / "report", events, wall_time)]
@@ -103,7 +114,9 @@ def _text(tag: str, text: str) -> Summary.Value:
 def _image(tag: str, path: Path) -> Summary.Value:
     png = path.read_bytes()
     width, height = struct.unpack(">II", png[16:24])  # from the PNG's first chunk, IHDR
-    return Summary.Value(tag=tag, image=Summary.Image(height=height, width=width, colorspace=4, encoded_image_string=png))
+    return Summary.Value(
+        tag=tag, image=Summary.Image(height=height, width=width, colorspace=4, encoded_image_string=png)
+    )
 
 
 def _write(folder: Path, events: Iterable[Event], wall_time: float) -> Path:

@@ -10,7 +10,8 @@ import numpy as np
 
 from luigi_prune.analysis.commensurate import Commensurate
 from luigi_prune.analysis.comparison import Ranking
-from luigi_prune.analysis.statistics import SOUND_NUMBER_OF_NETS, spread
+from luigi_prune.analysis.statistics import SOUND_NUMBER_OF_NETS, first_known, spread
+from luigi_prune.report.figures import is_share
 from luigi_prune.report.style import MethodStyle
 from luigi_prune.report.tables import number, points
 
@@ -19,50 +20,67 @@ Arrays = dict[str, np.ndarray]
 MODES = {
     "retrain": "one-shot: each ratio is pruned from the unpruned network, then retrained",
     "cascade": "iterative: each ratio is pruned from the retrained network of the ratio before it",
-    "cascade-rewind": "iterative with weight rewinding: after each pruning the kept weights return to an early epoch of training",
+    "cascade-rewind": "iterative with weight rewinding: after each pruning the kept weights return to an early epoch "
+    "of training",
     "train": "training of the unpruned networks only; nothing is pruned",
 }
 METRICS = {
     "IoU": "mean intersection over union of predicted and true regions",
     "F1": "harmonic mean of precision and recall",
-    "MCC": "Matthews correlation coefficient, in [-1, 1]",
+    "MCorr": "Matthews correlation coefficient, in [-1, 1]",
     "Pearson": "Pearson correlation of prediction and target, in [-1, 1]",
-    "Spearman": "Spearman rank correlation of prediction and target, in [-1, 1]",
+    "SpearmanRank": "Spearman rank correlation of prediction and target, in [-1, 1]",
 }
 
 
 def findings(
-    arrays: Arrays, meta: dict[str, Any], styles: Sequence[MethodStyle], chosen: Commensurate | None, ranking: Ranking | None, test_set: str
+    arrays: Arrays,
+    meta: dict[str, Any],
+    styles: Sequence[MethodStyle],
+    main: tuple[Commensurate, Ranking] | None,
+    test_set: str,
 ) -> list[str]:
     """Return what the experiment found in a few sentences, the most important first."""
     metric = str(arrays["axes/metric"][0])
-    reference = spread(np.nanmax(arrays[f"test/{test_set}/{metric}"][..., 0], axis=(1, 2), initial=-np.inf)[:, None])
-    mean = number(float(reference.mean), float(reference.std), 100.0)
+    values = arrays[f"test/{test_set}/{metric}"]
+    reference = spread(first_known(values[..., 0])[:, None])
+    mean = number(float(reference.mean), float(reference.std), 100.0) + " %"
+    if not is_share(values):
+        mean = number(float(reference.mean), float(reference.std), digits=4)
     known = np.isfinite(reference.mean)
-    unpruned = f"The unpruned {meta['network']} has a {metric} of {mean} % on the test set {test_set}." if known else ""
-    if chosen is None or ranking is None or not ranking.order:
+    unpruned = f"The unpruned {meta['network']} has a {metric} of {mean} on the test set {test_set}." if known else ""
+    if main is None:
         return [unpruned] if unpruned else ["No results yet."]
-    return [*_winner(ranking, chosen, styles, metric), unpruned]
+    return [*_winner(*main, styles, metric), *([unpruned] if unpruned else [])]
 
 
-def _winner(ranking: Ranking, chosen: Commensurate, styles: Sequence[MethodStyle], metric: str) -> list[str]:
+def _winner(chosen: Commensurate, ranking: Ranking, styles: Sequence[MethodStyle], metric: str) -> list[str]:
     best = ranking.order[0]
     at = chosen.at(ranking.level)
     if not chosen.reached[at, list(ranking.order)].any():
-        return [f"No method stays within {points(ranking.level)} percentage points of the unpruned network's {metric} at any ratio tried."]
+        return [
+            f"No method stays within {points(ranking.level)} percentage points of the unpruned network's {metric} at "
+            "any ratio tried."
+        ]
     share = number(float(ranking.pruned.mean[best]), float(ranking.pruned.std[best]), 100.0, 1)
     runs = f"{chosen.reached[at, best]} of {chosen.total[best]} runs"
     text = (
-        f"{styles[best].plain} prunes most: {share} % of the parameters at a {metric} within {points(ranking.level)} percentage points of the "
+        f"{styles[best].plain} prunes most: {share} % of the parameters at a {metric} within {points(ranking.level)} "
+        "percentage points of the "
         f"unpruned network ({runs})."
     )
     if ranking.lead is None:
         return [text]
     second, lead = ranking.order[1], ranking.lead
-    caution = "" if not lead.indicative else f"; indicative only, with {int(lead.n_independent)} of {SOUND_NUMBER_OF_NETS} independent networks"
+    caution = (
+        ""
+        if not lead.indicative
+        else f"; indicative only, with {int(lead.n_independent)} of {SOUND_NUMBER_OF_NETS} independent networks"
+    )
     return [
         text,
-        f"Next is {styles[second].plain}, {number(float(lead.mean), float(lead.std), 100.0, 1)} percentage points behind (paired by run{caution}).",
+        f"Next is {styles[second].plain}, {number(float(lead.mean), float(lead.std), 100.0, 1)} percentage points "
+        f"behind (paired by run{caution}).",
     ]
 
 
@@ -86,7 +104,11 @@ def facts(arrays: Arrays, meta: dict[str, Any], styles: Sequence[MethodStyle]) -
             ("keep ratios", f"{len(ratios)}, from {ratios.max():.4g} to {ratios.min():.4g}"),
         ]
         if epochs:
-            trained = "none" if epochs[0] >= epochs[1] else f"epochs {epochs[0]} to {epochs[1]} of its schedule after each pruning"
+            trained = (
+                "none"
+                if epochs[0] >= epochs[1]
+                else f"epochs {epochs[0]} to {epochs[1]} of its schedule after each pruning"
+            )
             pairs.append(("retraining", trained))
     pairs.append(("runs", f"{nets} independently trained nets × {repetitions} repetitions of pruning"))
     return pairs
@@ -97,15 +119,21 @@ def definitions(arrays: Arrays, meta: dict[str, Any]) -> list[tuple[str, str]]:
     terms = [
         (
             "Pruned parameters",
-            "one minus the non-zero entries of the pruned network over those of the unpruned one, counted over all parameters: weights, biases "
+            "one minus the non-zero entries of the pruned network over those of the unpruned one, counted over all "
+            "parameters: weights, biases "
             "and BatchNorm. They are removed by masks or factorised; no file or memory need be smaller by as much.",
         ),
         (
             "Pruned FLOPs",
-            "the same for multiply-adds of one sample through every convolution and linear layer, removed weights counting nothing. "
+            "the same for multiply-adds of one sample through every convolution and linear layer, removed weights "
+            "counting nothing. "
             "A theoretical number: it says nothing of measured time.",
         ),
-        ("Keep ratio", "one minus the share of parameters that a method was asked to prune; the plots and tables show what it achieved."),
+        (
+            "Keep ratio",
+            "one minus the share of parameters that a method was asked to prune; the plots and tables show what it "
+            "achieved.",
+        ),
     ]
     for metric in arrays["axes/metric"]:
         terms.append((str(metric), metric_meaning(str(metric)) + ". Higher is better."))
@@ -114,21 +142,30 @@ def definitions(arrays: Arrays, meta: dict[str, Any]) -> list[tuple[str, str]]:
         ("Unpruned network", "the trained network before pruning; the horizontal dashed line in the plots."),
         (
             "Commensurate level",
-            f"how much {arrays['axes/metric'][0]} may drop, in percentage points, against the unpruned network of the same run; at each level the "
-            "smallest network of each run is taken. Chosen on validation: by the metric on data that no test saw, so the reported test values are "
+            f"how much {arrays['axes/metric'][0]} may drop, in percentage points, against the unpruned network of "
+            "the same run; at each level the "
+            "smallest network of each run is taken. Chosen on validation: by the metric on data that no test saw, so "
+            "the reported test values are "
             "honest. Chosen on test: as torchprune does; a little optimistic.",
         ),
         (
             "±, n and bands",
-            "sample standard deviation (divisor n − 1) over n runs: nets trained from different seeds, times repetitions of pruning on the "
-            "same net. Thin lines in plots are single runs, or their range where there are many. A difference on fewer than "
+            "sample standard deviation (divisor n − 1) over n runs: nets trained from different seeds, times "
+            "repetitions of pruning on the "
+            "same net. Thin lines in plots are single runs, or their range where there are many. A difference on "
+            "fewer than "
             f"{SOUND_NUMBER_OF_NETS} nets is called indicative.",
         ),
         ("Mode", f"{meta['mode']}: {MODES.get(meta['mode'], 'see settings')}."),
     ]
     stops = meta.get("early_stop_epochs")
     if stops:
-        terms.append(("Early stopping", f"from epoch {stops[0]} (training) and {stops[1]} (retraining) on, the best validation epoch is kept."))
+        terms.append(
+            (
+                "Early stopping",
+                f"from epoch {stops[0]} (training) and {stops[1]} (retraining) on, the best validation epoch is kept.",
+            )
+        )
     return terms
 
 
@@ -137,7 +174,11 @@ def metric_meaning(label: str) -> str:
     top = re.match(r"TopK(\d+)$", label)
     if top:
         k = int(top.group(1))
-        return "share of samples whose true class is the network's first guess" if k == 1 else f"share of samples whose true class is among the {k} likeliest"
+        return (
+            "share of samples whose true class is the network's first guess"
+            if k == 1
+            else f"share of samples whose true class is among the {k} likeliest"
+        )
     for name, meaning in METRICS.items():
         if label.startswith(name):
             return meaning

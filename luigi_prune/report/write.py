@@ -33,22 +33,25 @@ def write_report(
     labels: dict[str, str],
     colors: dict[str, str],
     measured: Arrays | None = None,
-    time_tag: str = "",
+    key: str = "",
 ) -> list[Path]:
     """Write the report of the tables of `aggregate` into `folder`, replacing one that stands there; return the files.
 
-    `report.html` (one self-contained page), `report.md`, `plots/` (PDF and PNG), `data/` (`results.csv`, and per test set an `.npz` with torchprune's
-    names and `time_tag`), `tensorboard/`. `plotting` has `min_val` and `max_val` of the keep ratio. It is written beside its place and moved there when whole; the same
-    input gives the same bytes.
+    `report.html` (one self-contained page), `report.md`, `plots/` (PDF and PNG), `data/` (`results.csv`, and per test
+    set an `.npz` with torchprune's names and `key` as its `time_tag`), `tensorboard/`. `plotting` has `min_val` and
+    `max_val` of the keep ratio. It is written beside its place and moved there when whole; the same input gives the
+    same bytes.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     fresh.mkdir()
     try:
-        styles = method_styles([str(name) for name in arrays["axes/method"]], arrays["method/nominal"].tolist(), labels, colors)
+        styles = method_styles(
+            [str(name) for name in arrays["axes/method"]], arrays["method/nominal"].tolist(), labels, colors
+        )
         contents = make_contents(arrays, measured or {}, meta, styles, plotting, provenance)
-        _write_files(fresh, contents, arrays, measured or {}, meta, settings, provenance, labels, time_tag)
+        _write_files(fresh, contents, arrays, measured or {}, meta, settings, provenance, labels, key)
         _move_into_place(fresh, folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -64,7 +67,7 @@ def _write_files(
     settings: dict[str, Any],
     provenance: dict[str, Any],
     labels: dict[str, str],
-    time_tag: str,
+    key: str,
 ) -> None:
     files = {}
     for plot in contents.plots:
@@ -74,30 +77,57 @@ def _write_files(
     markdown = to_markdown(contents, settings, provenance, pngs)
     (folder / "report.md").write_text(markdown, encoding="utf-8")
     (folder / "report.html").write_text(to_html(contents, settings, provenance, files), encoding="utf-8")
-    _write_data(folder / "data", arrays, measured, meta, labels, time_tag)
+    _write_data(folder / "data", arrays, measured, meta, labels, key)
     texts = {"report": markdown, "settings": f"```yaml\n{settings_text(settings)}```"}
     write_tensorboard(arrays, meta, {name: folder / path for name, path in pngs.items()}, texts, folder / "tensorboard")
 
 
-def _write_data(folder: Path, arrays: Arrays, measured: Arrays, meta: dict[str, Any], labels: dict[str, str], time_tag: str) -> None:
+def _write_data(
+    folder: Path, arrays: Arrays, measured: Arrays, meta: dict[str, Any], labels: dict[str, str], key: str
+) -> None:
     """Write the tables for other programs: `results.csv` with one row per run, and an `.npz` per test set."""
     folder.mkdir(parents=True)
     for test_set in (str(name) for name in arrays["axes/test_set"]):
-        table = reference_npz(arrays, meta, test_set=test_set, time_tag=time_tag, labels=labels, measured=measured)
+        table = reference_npz(arrays, meta, test_set=test_set, time_tag=key, labels=labels, measured=measured)
         # The stubs of numpy think that a dictionary might hold `allow_pickle`.
         np.savez_compressed(folder / f"{file_name(meta['experiment'])}_{file_name(test_set)}.npz", **table)  # type: ignore[arg-type]
     metrics = [str(metric) for metric in arrays["axes/metric"]]
-    head = ["test_set", "method", "net", "repetition", "keep_ratio", "achieved_keep_ratio", "size", "flops", *metrics, "loss"]
+    head = [
+        "test_set",
+        "method",
+        "net",
+        "repetition",
+        "keep_ratio",
+        "achieved_keep_ratio",
+        "size",
+        "flops",
+        *metrics,
+        "loss",
+    ]
     with (folder / "results.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow([*head, *(f"validation_{label}" for label in [*metrics, "loss"])])
         for test_set in (str(name) for name in arrays["axes/test_set"]):
             for cell in np.ndindex(arrays["cost/size"].shape):
                 net, ratio, repetition, method = cell
-                columns = ["ratio/achieved", "cost/size", "cost/flops", *(f"test/{test_set}/{label}" for label in [*metrics, "loss"])]
+                columns = [
+                    "ratio/achieved",
+                    "cost/size",
+                    "cost/flops",
+                    *(f"test/{test_set}/{label}" for label in [*metrics, "loss"]),
+                ]
                 columns += [f"validation/{label}" for label in [*metrics, "loss"]]
                 values = [repr(float(arrays[name][cell])) for name in columns]
-                writer.writerow([test_set, arrays["axes/method"][method], net, repetition, repr(float(arrays["axes/keep_ratio"][ratio])), *values])
+                writer.writerow(
+                    [
+                        test_set,
+                        arrays["axes/method"][method],
+                        net,
+                        repetition,
+                        repr(float(arrays["axes/keep_ratio"][ratio])),
+                        *values,
+                    ]
+                )
 
 
 def file_name(text: str) -> str:
@@ -106,7 +136,7 @@ def file_name(text: str) -> str:
 
 
 def _move_into_place(fresh: Path, folder: Path) -> None:
-    """Put `fresh` where `folder` is. A reader sees the old report or the new one, but for the moment between two renames."""
+    """Put `fresh` where `folder` is: readers see the old or the new, but for the moment between two renames."""
     old = fresh.with_name(fresh.name + ".old")
     if folder.exists():
         folder.rename(old)
