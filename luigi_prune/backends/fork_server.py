@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import connection, forkserver, process
+from multiprocessing import connection, forkserver, process, resource_tracker
 from typing import Any
 
 _open_servers: weakref.WeakSet[WarmServer] = weakref.WeakSet()
@@ -84,7 +84,13 @@ class WarmServer:
         _open_servers.add(self)
 
     def start(self) -> None:
-        """Start the server unless it runs; returns before its imports are done."""
+        """Start the server unless it runs; returns before its imports are done.
+
+        SIGINT is blocked in the calling thread, which must not be the main one. The server inherits that: a Ctrl-C is
+        the driver's to answer, even while a Python starts.
+        """
+        resource_tracker.ensure_running()  # the server's start would start it, and that unblocks SIGINT
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self._server.ensure_running()
         except ChildProcessError:  # somebody else of this process waited for the dead server

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import threading
 import time
 from collections import deque
@@ -71,6 +70,7 @@ class LocalBackend:
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
+        self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="local backend", daemon=True)
         self._thread.start()
 
@@ -91,19 +91,20 @@ class LocalBackend:
 
     def close(self) -> None:
         """Cancel everything and wait until no process is left; Ctrl-C while it waits kills them at once."""
+        try:
+            self._close()
+        except KeyboardInterrupt:
+            self._impatient = True
+            self._close()
+            raise
+
+    def _close(self) -> None:
         with self._lock:
             self._closing = True
             self._drop(lambda waiting: True)
         self._wake()
-        if threading.current_thread() is self._thread:
-            return  # a listener closes the backend: the thread ends after it has told the others
-        try:
-            self._thread.join()
-        except KeyboardInterrupt:
-            self._impatient = True
-            self._wake()
-            self._thread.join()
-            raise
+        if threading.current_thread() is not self._thread:  # where a listener closes it, the thread ends later
+            self._stopped.wait()  # not `join`: interrupted once, it believes that the thread has ended
 
     def _drop(self, chosen: Callable[[Job], bool]) -> None:
         self._dropped += [listener for job, listener in self._waiting if chosen(job)]
@@ -116,8 +117,6 @@ class LocalBackend:
                     os.write(self._wake_write, b"\0")
 
     def _serve(self) -> None:
-        # Processes inherit the mask: a Ctrl-C is the driver's to answer, even while the server still imports.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self._server.start()
         except OSError:
@@ -134,6 +133,7 @@ class LocalBackend:
             write, self._wake_write = self._wake_write, -1
         os.close(write)
         os.close(self._wake_read)
+        self._stopped.set()
 
     def _give_up(self, error: Exception) -> None:
         with self._lock:
