@@ -88,6 +88,11 @@ class LossRow(ClassRow):
 
     targets: Literal["class", "real"] = "class"
 
+    @property
+    def reductions(self) -> tuple[str, ...]:
+        """The values of `reduction` that give one number per batch."""
+        return ("mean", "sum", "batchmean") if self.name == "KLDivLoss" else ("mean", "sum")
+
 
 @dataclass(frozen=True)
 class MetricRow(ClassRow):

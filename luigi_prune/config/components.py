@@ -11,6 +11,8 @@ from luigi_prune.config.keys import KeyPath, SettingError
 from luigi_prune.config.schema import Component, SchedulerComponent, TrainingConfig
 from luigi_prune.errors import ConfigError, nearest
 
+_NOT_NEGATIVE = ("lr", "weight_decay", "momentum")
+
 
 def checked_training(training: TrainingConfig, section: str) -> tuple[TrainingConfig, list[tuple[KeyPath, str]]]:
     """Return the training with keywords dropped that its optimizer lacks and that say nothing, and notes on them.
@@ -28,8 +30,15 @@ def checked_training(training: TrainingConfig, section: str) -> tuple[TrainingCo
             raise SettingError(path, f"{row.name} has no keyword {name!r}{nearest(name, row.keywords)}")
         else:
             notes.append((path, f"{row.name} has no keyword {name!r}; {value!r} is dropped"))
+    _check_rates(training, section)
     loss = found("loss", training.loss, (section, "loss"))
     _check_keywords(loss, training.loss_kwargs, (section, "loss_kwargs"))
+    reduction = training.loss_kwargs.get("reduction", "mean")
+    if reduction not in loss.reductions:
+        raise SettingError(
+            (section, "loss_kwargs", "reduction"),
+            f"{reduction!r} gives no single value{nearest(reduction, loss.reductions)}",
+        )
     for index, scheduler in enumerate(training.lr_schedulers):
         _check_scheduler(scheduler, (section, "lr_schedulers", index))
     for name in ("transforms_train", "transforms_test", "transforms_final"):
@@ -37,6 +46,21 @@ def checked_training(training: TrainingConfig, section: str) -> tuple[TrainingCo
             _check_transform(transform, (section, name, index))
     _check_metrics(training.metrics_test, (section, "metrics_test"))
     return training.model_copy(update={"optimizer_kwargs": kept}), notes
+
+
+def _check_rates(training: TrainingConfig, section: str) -> None:
+    """Raise SettingError for an optimizer's values that are no numbers, or negative where they must not be."""
+    given = training.optimizer_kwargs
+    for name, value in given.items():
+        path = (section, "optimizer_kwargs", name)
+        if isinstance(value, str) and name != "line_search_fn":
+            raise SettingError(path, f"a number is wanted, not {value!r}")
+        if name in _NOT_NEGATIVE and (not isinstance(value, int | float) or isinstance(value, bool) or value < 0):
+            raise SettingError(path, f"a number of at least 0 is wanted, not {value!r}")
+    if training.optimizer == "SGD" and given.get("nesterov") and (not given.get("momentum") or given.get("dampening")):
+        raise SettingError(
+            (section, "optimizer_kwargs", "nesterov"), "Nesterov's method needs a momentum above 0 and no dampening"
+        )
 
 
 def found(kind: KindName, name: str, path: KeyPath) -> Any:
@@ -90,7 +114,7 @@ def _check_transform(transform: Component, path: KeyPath) -> None:
     _check_keywords(row, transform.kwargs, (*path, "kwargs"))
     for name, choices in row.choices.items():
         value = transform.kwargs.get(name)
-        if isinstance(value, str) and value not in choices:
+        if name in transform.kwargs and value not in choices:
             raise SettingError((*path, "kwargs", name), f"{value!r} is not a choice{nearest(value, choices)}")
 
 

@@ -144,7 +144,9 @@ class SpacingConfig(Settings):
 
     type: SpacingType = Field(description="How the ratios are spaced.")
     num_intervals: Number | None = Field(
-        None, gt=0, description="Number of ratios; for `harmonic` the growth of its steps, which may be a fraction."
+        None,
+        gt=0,
+        description="Number of ratios; for `harmonic` the number after which 1/2 is reached, which may be a fraction.",
     )
     max_val: Number | None = Field(None, description="First and largest keep ratio; `harmonic` has no use for it.")
     min_val: Number | None = Field(None, description="Last and smallest keep ratio.")
@@ -179,7 +181,10 @@ class ExperimentsConfig(Settings):
         (), description="Test set or list of test sets; by default `network.dataset`."
     )
     seed: Integer = Field(0, ge=0, description="Seed from which every random draw derives.")
-    rules: Rules = Field("paper", description="`paper`, or `reference` to imitate the reference's departures from it.")
+    rules: Rules = Field(
+        "paper",
+        description="`paper`, or `reference`: methods as torchprune computes them where it departs from the papers.",
+    )
 
 
 class Directories(Settings):
@@ -209,3 +214,10 @@ class Experiment(Settings):
     coresets: CoresetConfig = CoresetConfig()
     network_names: dict[str, str] = {}
     network_colors: dict[str, str] = {}
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON schema of experiment files, by which an editor completes and checks them."""
+    from luigi_prune.config.editor import file_schema  # it reads these models
+
+    return file_schema()
