@@ -1,0 +1,73 @@
+"""The loss and the metrics of a network on samples that it does not train on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from luigi_prune.compute.datasets.draws import global_batches, rank_share
+from luigi_prune.compute.datasets.loading import load_batches
+from luigi_prune.compute.datasets.samples import Samples
+from luigi_prune.compute.losses import Loss
+from luigi_prune.compute.training.distributed import Ranks
+from luigi_prune.compute.training.tally import Tally
+from luigi_prune.config.schema import Component
+
+
+def evaluate(
+    network: nn.Module,
+    samples: Samples,
+    *,
+    loss: str,
+    loss_kwargs: Mapping[str, Any] | None = None,
+    metrics: Sequence[Component],
+    batch_size: int,
+    device: torch.device,
+    loader_workers: int = 0,
+) -> dict[str, float]:
+    """Return "loss", the mean per sample, and each metric under its label, in evaluation mode and without gradients.
+
+    The network is moved to `device` and left in the mode it was in.
+    """
+    network.to(device)
+    criterion = Loss(loss, loss_kwargs or {}).to(device)
+    tally = measure(
+        network, samples, criterion, metrics, batch_size=batch_size, device=device, loader_workers=loader_workers
+    )
+    return tally.values()
+
+
+def measure(
+    network: nn.Module,
+    samples: Samples,
+    loss: Loss,
+    metrics: Sequence[Component],
+    *,
+    batch_size: int,
+    device: torch.device,
+    ranks: Ranks | None = None,
+    loader_workers: int = 0,
+) -> Tally:
+    """Return the sums over `samples` of all processes, each of which evaluates its share of every batch."""
+    ranks = ranks or Ranks()
+    tally = Tally(loss, metrics, device)
+    shares = [
+        rank_share(batch, ranks.rank, ranks.size) for batch in global_batches(np.arange(len(samples)), batch_size)
+    ]
+    shares = [share for share in shares if len(share)]
+    was_training = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            loading = load_batches(samples, shares, epoch=0, seed=0, device=device, workers=loader_workers)
+            for x, y in loading:
+                outputs = network(x)
+                tally.add(outputs, y, loss(outputs, y), loss.share(y))
+    finally:
+        network.train(was_training)
+    tally.pool(ranks)
+    return tally

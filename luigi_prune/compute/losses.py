@@ -1,0 +1,103 @@
+"""The losses of torch.nn, and what is needed to average them over unequal batches and processes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from luigi_prune import catalogue
+from luigi_prune.compute.named import resolve
+from luigi_prune.errors import ConfigError
+
+_TENSORS = ("weight", "pos_weight")
+_SIGNED_TARGETS = ("HingeEmbeddingLoss", "SoftMarginLoss")  # their classes are called -1 and 1
+
+
+class Loss:
+    """A loss of torch.nn: called with (outputs, targets) it gives the batch's value, a scalar tensor."""
+
+    def __init__(self, name: str, kwargs: Mapping[str, Any]):
+        row = catalogue.find("loss", name)
+        keywords = {key: torch.tensor(value) if key in _TENSORS else value for key, value in kwargs.items()}
+        self._on_classes = row.targets == "class"
+        self._signed = name in _SIGNED_TARGETS
+        try:
+            self._module: nn.Module = resolve(row.path)(**keywords)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"training.lossKwargs: {name} cannot be built with {dict(kwargs)}: {error}") from error
+        self.reduction: str = getattr(self._module, "reduction", "mean")
+        if self.reduction not in ("mean", "sum", "batchmean"):
+            raise ConfigError(
+                f"training.lossKwargs.reduction: {self.reduction!r} gives no single value; choose mean or sum"
+            )
+        # Only these two divide by something else than the number of samples when they take the mean.
+        self._unequal = name in ("CrossEntropyLoss", "NLLLoss") and bool({"weight", "ignore_index"} & set(kwargs))
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the scalar loss of a batch; class numbers become one-hot rows for losses that compare real numbers."""
+        if not self._on_classes and not targets.is_floating_point():
+            if targets.ndim == outputs.ndim - 1:
+                targets = functional.one_hot(targets, outputs.shape[1])
+            targets = targets.to(outputs.dtype)
+            if self._signed:
+                targets = 2 * targets - 1
+        value: Tensor = self._module(outputs, targets)
+        return value
+
+    def to(self, device: torch.device) -> Loss:
+        """Move the loss's own tensors, such as class weights, to `device` and return self."""
+        self._module.to(device)
+        return self
+
+    def share(self, targets: Tensor) -> int | Tensor:
+        """Return how much a batch's value counts in a mean over several batches: its samples, or their class
+        weights.
+        """
+        if not self._unequal or self.reduction == "sum":
+            return len(targets)
+        counted: Tensor = targets != getattr(self._module, "ignore_index", -100)
+        weight: Tensor | None = getattr(self._module, "weight", None)
+        return counted.sum() if weight is None else weight[targets[counted]].sum()
+
+
+class MeanLoss:
+    """A mean of a loss over batches, summed without waiting for the device."""
+
+    def __init__(self, loss: Loss, device: torch.device):
+        self._sums_samples = loss.reduction == "sum"
+        self._total = torch.zeros((), dtype=_double(device), device=device)
+        self._weight: int | Tensor = 0
+
+    def add(self, value: Tensor, share: int | Tensor) -> None:
+        """Add a batch's scalar loss, which counts `share`; a sum over samples is added as it is."""
+        if self._sums_samples:
+            self._total.add_(value)
+        elif isinstance(share, int):
+            self._total.add_(value, alpha=share)
+        else:
+            self._total.add_(value * share)
+        self._weight = self._weight + share
+
+    def tensors(self) -> list[Tensor]:
+        """Return [total, weight], to be summed over processes; give the sums back with `set`."""
+        return [self._total, torch.as_tensor(self._weight, dtype=self._total.dtype, device=self._total.device)]
+
+    def set(self, tensors: list[Tensor]) -> None:
+        """Take over [total, weight]."""
+        self._total, self._weight = (tensor.to(self._total) for tensor in tensors)
+
+    def value(self) -> float:
+        """Return the mean per sample; not a number where nothing was added."""
+        total, weight = (float(tensor) for tensor in self.tensors())
+        with contextlib.suppress(ZeroDivisionError):
+            return total / weight
+        return float("nan")
+
+
+def _double(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no doubles

@@ -1,0 +1,7 @@
+"""Training: a loop that resumes at any step, its schedules, checkpoints, metrics and processes."""
+
+from luigi_prune.compute.training.checkpoint import discard
+from luigi_prune.compute.training.loop import train
+from luigi_prune.compute.training.progress import EpochRecord, Interrupted, TrainResult
+
+__all__ = ["EpochRecord", "Interrupted", "TrainResult", "discard", "train"]

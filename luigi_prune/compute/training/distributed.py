@@ -1,0 +1,151 @@
+"""Several processes that train one network: what they send each other.
+
+A global batch is split over the processes; their gradients are summed, each already divided by the *global* number
+of samples, so that the sum is the mean over the global batch however unequal the shares are.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+log = logging.getLogger(__name__)
+
+ProcessGroup = dist.ProcessGroup
+
+
+def open_group(rank: int, world_size: int, init_method: str, device: torch.device) -> ProcessGroup:
+    """Join the `world_size` processes of a job and return their group: gloo on CPUs, NCCL on GPUs.
+
+    `init_method` is the meeting point, "tcp://host:port" or "file:///path". Call `close_group` at the end.
+    """
+    on_gpu = device.type == "cuda"
+    if on_gpu:
+        torch.cuda.set_device(device)
+    dist.init_process_group(
+        "nccl" if on_gpu else "gloo",
+        init_method=init_method,
+        rank=rank,
+        world_size=world_size,
+        device_id=device if on_gpu else None,
+    )
+    group: ProcessGroup | None = dist.group.WORLD
+    assert group is not None
+    return group
+
+
+def close_group() -> None:
+    """Leave the group of `open_group`; does nothing where there is none."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those of the job; with one process, everything here does nothing."""
+
+    group: ProcessGroup | None = None
+    rank: int = 0
+    size: int = 1
+
+    @classmethod
+    def of(cls, group: ProcessGroup | None) -> Ranks:
+        """Return the ranks of `group`, or of this process alone."""
+        return cls(group, dist.get_rank(group), dist.get_world_size(group)) if group is not None else cls()
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is the one that writes files and speaks."""
+        return self.rank == 0
+
+    def sum_(self, tensors: Sequence[Tensor]) -> None:
+        """Replace `tensors` by their sums over all processes: one message per dtype."""
+        if self.size == 1:
+            return
+        for alike in _by_dtype(tensors):
+            flat = torch.cat([tensor.reshape(-1) for tensor in alike])
+            dist.all_reduce(flat, group=self.group)
+            for tensor, part in zip(alike, flat.split([tensor.numel() for tensor in alike]), strict=True):
+                tensor.copy_(part.view_as(tensor))
+
+    def spread_(self, tensors: Sequence[Tensor]) -> None:
+        """Replace `tensors` by those of rank 0."""
+        if self.size == 1:
+            return
+        for tensor in tensors:
+            dist.broadcast(tensor, group=self.group, group_src=0)
+
+    def spread_bytes(self, content: bytes | None) -> bytes | None:
+        """Return rank 0's `content` on every process."""
+        if self.size == 1:
+            return content
+        box = [content]
+        dist.broadcast_object_list(box, group=self.group, group_src=0)
+        return box[0]
+
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Return whether `flag` is set on at least one process."""
+        if self.size == 1:
+            return flag
+        votes = torch.tensor(float(flag), device=device)
+        dist.all_reduce(votes, group=self.group)
+        return bool(votes > 0)
+
+    def concatenate(self, rows: Tensor) -> Tensor:
+        """Return the (rows, columns) of all processes below each other, in the order of their ranks."""
+        if self.size == 1:
+            return rows
+        counts = torch.zeros(self.size, dtype=torch.int64, device=rows.device)
+        counts[self.rank] = len(rows)
+        self.sum_([counts])
+        ends = counts.cumsum(0).tolist()
+        joined = rows.new_zeros(ends[-1], *rows.shape[1:])
+        joined[ends[self.rank] - len(rows) : ends[self.rank]] = rows
+        self.sum_([joined])
+        return joined
+
+
+def _by_dtype(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
+    groups: dict[torch.dtype, list[Tensor]] = {}
+    for tensor in tensors:
+        groups.setdefault(tensor.dtype, []).append(tensor)
+    return list(groups.values())
+
+
+def sum_gradients(network: nn.Module, ranks: Ranks) -> None:
+    """Sum the gradients of all processes; a process without a gradient, having had no sample, adds zeros."""
+    if ranks.size == 1:
+        return
+    gradients = []
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            gradients.append(parameter.grad)
+    ranks.sum_(gradients)
+
+
+def synchronise_batchnorm(network: nn.Module, ranks: Ranks, device: torch.device) -> tuple[nn.Module, list[Tensor]]:
+    """Return the network with its BatchNorm layers joined over the processes, and the statistics that have to be
+    averaged.
+
+    Torch joins them on GPUs only. On CPUs each process normalises by its own share, which is not what one process
+    does: a warning says so, and the running statistics are averaged after each step, so that all processes hold
+    the same network.
+    """
+    layers = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    if ranks.size == 1 or not layers:
+        return network, []
+    if device.type == "cuda":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(network, ranks.group), []
+    if ranks.leads:
+        log.warning(
+            "BatchNorm is not synchronised on CPUs: %d processes do not train the same weights as one", ranks.size
+        )
+    statistics = [layer.running_mean for layer in layers] + [layer.running_var for layer in layers]
+    return network, [tensor for tensor in statistics if tensor is not None]

@@ -1,0 +1,162 @@
+"""The training loop: one process or several, resumable at any step, the same bits every time on a CPU."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from luigi_prune import catalogue
+from luigi_prune.compute.datasets import Splits
+from luigi_prune.compute.datasets.draws import epoch_order, global_batches, rank_share
+from luigi_prune.compute.datasets.loading import load_batches
+from luigi_prune.compute.evaluation import measure
+from luigi_prune.compute.training.distributed import ProcessGroup, Ranks
+from luigi_prune.compute.training.progress import (
+    EpochRecord,
+    Interrupted,
+    TrainResult,
+    history_arrays,
+    kept_random_state,
+    snapshot,
+)
+from luigi_prune.compute.training.run import Request, Run, prepare, resume, save
+from luigi_prune.compute.training.step import optimize
+from luigi_prune.config.schema import TrainingConfig
+
+# With several processes, asking each other whether to stop makes a GPU wait: not at every step.
+STEPS_BETWEEN_VOTES = 8
+
+
+def train(
+    network: nn.Module,
+    training: TrainingConfig,
+    splits: Splits,
+    *,
+    seed: int,
+    start_epoch: int = 0,
+    masks: dict[str, Tensor] | None = None,
+    rewind_epoch: int | None = None,
+    checkpoint: Path | None = None,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    device: torch.device,
+    process_group: ProcessGroup | None = None,
+    loader_workers: int = 0,
+    checkpoint_seconds: float = 5.0,
+) -> TrainResult:
+    """Return the network trained over the epochs [start_epoch, training.num_epochs) of its schedule, and its history.
+
+    The result's weights are the last ones; with early stopping (`early_stop_epoch` < `num_epochs`) those with the best
+    first validation metric among the epochs from `early_stop_epoch` on, the latest of equals. Entries whose `masks`
+    (parameter name -> True where kept) are False stay zero. `rewind_epoch` asks for the weights at the start of that
+    epoch as well. `network` itself is trained in place.
+
+    `checkpoint` is resumed where it belongs to this same training, and written at the end of an epoch when
+    `checkpoint_seconds` have passed; it is left for the caller to `discard`. When `should_stop()` turns true on any
+    process, all save one and raise Interrupted. `on_epoch` is called on rank 0 only.
+    """
+    request = Request(
+        training=training,
+        splits=splits,
+        seed=seed,
+        start_epoch=start_epoch,
+        rewind_epoch=rewind_epoch,
+        checkpoint=Path(checkpoint) if checkpoint is not None else None,
+        checkpoint_seconds=checkpoint_seconds,
+        should_stop=should_stop or (lambda: False),
+        device=device,
+        ranks=Ranks.of(process_group),
+        loader_workers=loader_workers,
+    )
+    request.check()
+    with kept_random_state(device):
+        run = prepare(network, request, masks)
+        resume(run)
+        _keep_rewind_weights(run)
+        while run.progress.epoch < training.num_epochs:
+            record = _train_epoch(run)
+            _keep_rewind_weights(run)
+            if request.ranks.leads:
+                if time.monotonic() - run.last_save >= checkpoint_seconds:
+                    save(run, within_epoch=False)
+                if on_epoch is not None:
+                    on_epoch(record)
+    progress = run.progress
+    state = snapshot(run.network) if progress.best_state is None else progress.best_state
+    return TrainResult(state, progress.rewind_state, history_arrays(progress.history, training.metrics_test))
+
+
+def _train_epoch(run: Run) -> EpochRecord:
+    """Train what is left of the current epoch, validate, and move on to the next one."""
+    request, progress, started = run.request, run.progress, time.monotonic()
+    order = epoch_order(len(request.splits.train), request.seed, progress.epoch)
+    batches = global_batches(order, request.training.batch_size)[progress.step :]
+    loading = load_batches(
+        request.splits.train,
+        [rank_share(batch, request.ranks.rank, request.ranks.size) for batch in batches],
+        epoch=progress.epoch,
+        seed=request.seed,
+        device=request.device,
+        workers=request.loader_workers,
+    )
+    run.network.train()
+    for batch, (x, y) in zip(batches, loading, strict=True):
+        optimize(run, x, y, len(batch))
+        progress.step += 1
+        if _asked_to_stop(run):
+            save(run, within_epoch=True)
+            raise Interrupted(f"stopped in epoch {progress.epoch}, behind step {progress.step}")
+    return _finish_epoch(run, started)
+
+
+def _finish_epoch(run: Run, started: float) -> EpochRecord:
+    """Validate the epoch, record it, and keep its weights where they are the best so far."""
+    request, progress, training = run.request, run.progress, run.request.training
+    run.tally.pool(request.ranks)
+    trained = run.tally.values()
+    validated = measure(
+        run.network,
+        request.splits.validation,
+        run.loss,
+        training.metrics_test,
+        batch_size=training.test_batch_size,
+        device=request.device,
+        ranks=request.ranks,
+        loader_workers=request.loader_workers,
+    ).values()
+    record = EpochRecord(
+        epoch=progress.epoch,
+        num_epochs=training.num_epochs,
+        learning_rate=float(run.optimizer.param_groups[0]["lr"]),
+        train_loss=trained.pop("loss"),
+        validation_loss=validated.pop("loss"),
+        train=trained,
+        validation=validated,
+        seconds=time.monotonic() - started,
+    )
+    progress.record(record)
+    if training.early_stop_epoch < training.num_epochs and progress.epoch >= training.early_stop_epoch:
+        value = validated[catalogue.metric_label(training.metrics_test[0])]
+        if value >= progress.best_value:
+            progress.best_value, progress.best_state = value, snapshot(run.network)
+    progress.epoch, progress.step = progress.epoch + 1, 0
+    run.tally = run.new_tally()
+    return record
+
+
+def _keep_rewind_weights(run: Run) -> None:
+    """Keep the weights where an epoch begins that the caller wants to rewind to."""
+    if run.progress.epoch == run.request.rewind_epoch and run.progress.step == 0:
+        run.progress.rewind_state = snapshot(run.network)
+
+
+def _asked_to_stop(run: Run) -> bool:
+    """Return whether all processes are to stop behind this step."""
+    request, step = run.request, run.progress.step
+    if request.ranks.size > 1 and step % STEPS_BETWEEN_VOTES and step < request.steps_per_epoch:
+        return False
+    return request.ranks.any(request.should_stop(), request.device)

@@ -1,0 +1,45 @@
+"""Sparsity that holds: entries that pruning removed stay exactly zero whatever the optimizer does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Masks:
+    """The removed entries (True) of some parameters of a network."""
+
+    removed: tuple[tuple[nn.Parameter, Tensor], ...] = ()
+
+    @torch.no_grad()
+    def clear_gradients(self) -> None:
+        """Set the gradients of removed entries to zero, so that no momentum builds up there."""
+        for parameter, removed in self.removed:
+            if parameter.grad is not None:
+                parameter.grad.masked_fill_(removed, 0)
+
+    @torch.no_grad()
+    def clear_weights(self) -> None:
+        """Set removed entries to zero: some optimizers move even what has no gradient."""
+        for parameter, removed in self.removed:
+            parameter.masked_fill_(removed, 0)
+
+
+def bind_masks(network: nn.Module, masks: Mapping[str, Tensor] | None, device: torch.device) -> Masks:
+    """Return `masks` (parameter name -> True where kept) tied to the parameters of `network`.
+
+    Raises ValueError for a name or a shape that the network does not have.
+    """
+    parameters = dict(network.named_parameters())
+    bound = []
+    for name, kept in (masks or {}).items():
+        if name not in parameters:
+            raise ValueError(f"a mask for {name}, which is no parameter of the network")
+        if kept.shape != parameters[name].shape:
+            raise ValueError(f"the mask of {name} has shape {tuple(kept.shape)}, not {tuple(parameters[name].shape)}")
+        bound.append((parameters[name], ~kept.to(device=device, dtype=torch.bool)))
+    return Masks(tuple(bound))

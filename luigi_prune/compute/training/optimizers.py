@@ -1,0 +1,38 @@
+"""The optimizers of torch.optim."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from luigi_prune import catalogue
+from luigi_prune.compute.named import resolve
+from luigi_prune.errors import ConfigError
+
+
+def build_optimizer(name: str, kwargs: Mapping[str, Any], parameters: Iterable[nn.Parameter]) -> Optimizer:
+    """Return torch's optimizer `name` for `parameters`; keywords that it lacks are left out where they are falsy.
+
+    Lists, which is what YAML has, become tuples. Raises ConfigError for a keyword or value that the optimizer refuses.
+    """
+    optimizer_class = resolve(catalogue.find("optimizer", name).path)
+    known = inspect.signature(optimizer_class).parameters
+    keywords = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in kwargs.items()
+        if key in known or value
+    }
+    try:
+        optimizer: Optimizer = optimizer_class(parameters, **keywords)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"training.optimizerKwargs: {name} cannot be built with {keywords}: {error}") from error
+    return optimizer
+
+
+def needs_closure(name: str) -> bool:
+    """Return whether the optimizer's step evaluates the loss again, as L-BFGS does."""
+    return catalogue.find("optimizer", name).closure

@@ -1,0 +1,113 @@
+"""How far a training is: what its caller gets to see, and what a checkpoint has to hold beside the network and the
+optimizer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from luigi_prune import catalogue
+from luigi_prune.config.schema import Component
+
+State = dict[str, Tensor]
+
+
+class Interrupted(Exception):
+    """The training was asked to stop and has saved a checkpoint; every process of it raises this at the same step."""
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What an epoch came to: `epoch` counts from 0, `learning_rate` is that of its last step, metrics are under
+    their labels.
+    """
+
+    epoch: int
+    num_epochs: int
+    learning_rate: float
+    train_loss: float
+    validation_loss: float
+    train: dict[str, float]
+    validation: dict[str, float]
+    seconds: float
+
+
+@dataclass
+class TrainResult:
+    """The trained network's state and the rewind state, both on the CPU, and one array per series of the history."""
+
+    state: State
+    rewind_state: State | None
+    history: dict[str, np.ndarray]
+
+
+@dataclass
+class Progress:
+    """Where a training stands: `step` steps into `epoch`, with the best validated and the rewind weights so far."""
+
+    epoch: int
+    step: int = 0
+    history: dict[str, list[float]] = field(default_factory=dict)
+    best_value: float = -float("inf")
+    best_state: State | None = None
+    rewind_state: State | None = None
+
+    def record(self, record: EpochRecord) -> None:
+        """Append an epoch to the history."""
+        row = {
+            "epoch": float(record.epoch),
+            "learning_rate": record.learning_rate,
+            "train_loss": record.train_loss,
+            "validation_loss": record.validation_loss,
+            **{f"train/{label}": value for label, value in record.train.items()},
+            **{f"validation/{label}": value for label, value in record.validation.items()},
+        }
+        for name, value in row.items():
+            self.history.setdefault(name, []).append(value)
+
+
+def history_arrays(history: dict[str, list[float]], metrics: Sequence[Component]) -> dict[str, np.ndarray]:
+    """Return the history as arrays over epochs (float64, `epoch` int64), of length 0 where no epoch was trained."""
+    labels = [catalogue.metric_label(component) for component in metrics]
+    names = ["epoch", "learning_rate", "train_loss", "validation_loss"]
+    names += [f"{split}/{label}" for split in ("train", "validation") for label in labels]
+    return {
+        name: np.asarray(history.get(name, []), dtype=np.int64 if name == "epoch" else np.float64) for name in names
+    }
+
+
+def snapshot(network: nn.Module) -> State:
+    """Return a copy of the network's state on the CPU, in the order of its `state_dict`."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+
+
+def fingerprint(settings: Sequence[object], tensors: Sequence[dict[str, Tensor]]) -> str:
+    """Return a hash of what a training starts from: a checkpoint of another one must not be resumed."""
+    digest = hashlib.sha256(repr(tuple(settings)).encode())
+    for group in tensors:
+        for name, tensor in group.items():
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def kept_random_state(device: torch.device) -> Iterator[None]:
+    """Give torch's and Python's global generators back their states at the end: training reseeds them at every step."""
+    on_gpu = device.type == "cuda"
+    states = torch.get_rng_state(), random.getstate(), torch.cuda.get_rng_state(device) if on_gpu else None
+    try:
+        yield
+    finally:
+        torch.set_rng_state(states[0])
+        random.setstate(states[1])
+        if states[2] is not None:
+            torch.cuda.set_rng_state(states[2], device)

@@ -1,0 +1,158 @@
+"""A training under way: what it was asked, what it works with, and how it is saved and taken up again."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from luigi_prune.compute.datasets import Splits
+from luigi_prune.compute.losses import Loss
+from luigi_prune.compute.training import checkpoint as checkpoints
+from luigi_prune.compute.training.distributed import Ranks, synchronise_batchnorm
+from luigi_prune.compute.training.masks import Masks, bind_masks
+from luigi_prune.compute.training.optimizers import build_optimizer
+from luigi_prune.compute.training.progress import Progress, fingerprint, snapshot
+from luigi_prune.compute.training.schedules import Schedule, build_schedule
+from luigi_prune.compute.training.tally import Tally
+from luigi_prune.config.schema import TrainingConfig
+from luigi_prune.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `train` was asked for: everything but the network and its masks."""
+
+    training: TrainingConfig
+    splits: Splits
+    seed: int
+    start_epoch: int
+    rewind_epoch: int | None
+    checkpoint: Path | None
+    checkpoint_seconds: float
+    should_stop: Callable[[], bool]
+    device: torch.device
+    ranks: Ranks
+    loader_workers: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimization steps of an epoch: the last one may have fewer samples."""
+        return -(-len(self.splits.train) // self.training.batch_size)
+
+    def check(self) -> None:
+        """Raise ConfigError for epochs outside the schedule, or more processes than a batch has samples."""
+        epochs = self.training.num_epochs
+        if not 0 <= self.start_epoch <= epochs:
+            raise ConfigError(
+                f"retraining.startEpoch: {self.start_epoch} is not within the {epochs} epochs of numEpochs"
+            )
+        if self.rewind_epoch is not None and not self.start_epoch <= self.rewind_epoch <= epochs:
+            raise ConfigError(
+                f"retraining.startEpoch: {self.rewind_epoch} is not within the {epochs} epochs of training"
+            )
+        smallest = min(self.training.batch_size, self.training.test_batch_size)
+        smallest = min(smallest, len(self.splits.train), len(self.splits.validation))
+        if self.ranks.size > smallest:
+            raise ConfigError(f"training.batchSize: {self.ranks.size} processes cannot share batches of {smallest}")
+
+
+@dataclass
+class Run:
+    """One training under way."""
+
+    request: Request
+    network: nn.Module
+    loss: Loss
+    optimizer: Optimizer
+    scaler: torch.amp.GradScaler
+    schedule: Schedule
+    masks: Masks
+    statistics: list[Tensor]  # of BatchNorm, to be averaged over the processes after each step
+    progress: Progress
+    tally: Tally
+    fingerprint: str
+    last_save: float = field(default_factory=time.monotonic)
+
+    def new_tally(self) -> Tally:
+        """Return empty sums for an epoch."""
+        return Tally(self.loss, self.request.training.metrics_test, self.request.device)
+
+
+def prepare(network: nn.Module, request: Request, masks: dict[str, Tensor] | None) -> Run:
+    """Return the run at its beginning, with the network and the data on the device."""
+    training, device, ranks = request.training, request.device, request.ranks
+    network = network.to(device)
+    ranks.spread_([*network.parameters(), *network.buffers()])
+    described = (training, request.seed, request.start_epoch, request.rewind_epoch, len(request.splits.train))
+    identity = fingerprint(described, [network.state_dict(), masks or {}])
+    network, statistics = synchronise_batchnorm(network, ranks, device)
+    bound = bind_masks(network, masks, device)
+    bound.clear_weights()
+    request.splits.train.to(device)
+    request.splits.validation.to(device)
+    loss = Loss(training.loss, training.loss_kwargs).to(device)
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    return Run(
+        request=request,
+        network=network,
+        loss=loss,
+        optimizer=build_optimizer(training.optimizer, training.optimizer_kwargs, trained),
+        scaler=torch.amp.GradScaler(device.type, enabled=training.enable_amp and device.type == "cuda"),
+        schedule=build_schedule(training, request.steps_per_epoch),
+        masks=bound,
+        statistics=statistics,
+        progress=Progress(request.start_epoch),
+        tally=Tally(loss, training.metrics_test, device),
+        fingerprint=identity,
+    )
+
+
+def save(run: Run, within_epoch: bool) -> None:
+    """Write the checkpoint. Within an epoch every process has to call this, for the sums of all of them go into it."""
+    if within_epoch:
+        run.tally.pool(run.request.ranks)
+    path = run.request.checkpoint
+    if path is None or not run.request.ranks.leads:
+        return
+    content = {
+        "fingerprint": run.fingerprint,
+        "progress": dict(vars(run.progress)),
+        "network": snapshot(run.network),
+        "optimizer": run.optimizer.state_dict(),
+        "scaler": run.scaler.state_dict(),
+        "tally": run.tally.state() if within_epoch else None,
+    }
+    try:
+        checkpoints.save(path, content)
+    except OSError as error:  # a full disk costs the checkpoint, not the training
+        log.warning("checkpoint %s cannot be written: %s", path, error)
+    run.last_save = time.monotonic()
+
+
+def resume(run: Run) -> None:
+    """Go on from the checkpoint where there is one of this same training: rank 0 reads it for all."""
+    path, ranks = run.request.checkpoint, run.request.ranks
+    payload = ranks.spread_bytes(checkpoints.read(path) if path is not None and ranks.leads else None)
+    if payload is None:
+        return
+    content = checkpoints.decode(payload)
+    if content["fingerprint"] != run.fingerprint:
+        if ranks.leads:
+            log.warning("checkpoint %s belongs to another training; training starts anew", path)
+        return
+    run.network.load_state_dict(content["network"])
+    run.optimizer.load_state_dict(content["optimizer"])
+    run.scaler.load_state_dict(content["scaler"])
+    run.progress = Progress(**content["progress"])
+    if content["tally"] is not None and ranks.leads:
+        run.tally.load(content["tally"], run.request.device)
+    log.info("resuming in epoch %d, behind step %d", run.progress.epoch, run.progress.step)
