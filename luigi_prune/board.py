@@ -72,7 +72,7 @@ class Board:
 
     def note(self, text: str) -> None:
         """Print a line that stays."""
-        self.console.print(Text(text))
+        self.console.print(Text(text), soft_wrap=True)
 
     def open(self) -> None:
         """Begin to draw."""

@@ -366,7 +366,13 @@ def _train(
     def on_epoch(record: EpochRecord) -> None:
         if context.rank or tell is None:
             return
-        scalars = record.scalars()
+        scalars = {
+            "learning_rate": record.learning_rate,
+            "train/loss": record.train_loss,
+            "validation/loss": record.validation_loss,
+            **{f"train/{name}": value for name, value in record.train.items()},
+            **{f"validation/{name}": value for name, value in record.validation.items()},
+        }
         tell(record.epoch, scalars)
         text = ", ".join(f"{name} {value:.4g}" for name, value in scalars.items())
         log.info("epoch %d/%d: %s", record.epoch + 1, training.num_epochs, text)

@@ -178,6 +178,13 @@ class Statuses:
             time.sleep(min(left, 0.2))
 
 
+class Results(queue.Queue[Any]):
+    """The worker's results: all from one process, so an ordinary queue, which wakes the worker at once."""
+
+    def close(self) -> None:
+        """Do nothing; Luigi closes the queue between processes that stands here otherwise."""
+
+
 class PruneWorker(luigi.worker.Worker):
     """Luigi's worker with jobs instead of processes."""
 
@@ -188,8 +195,7 @@ class PruneWorker(luigi.worker.Worker):
         self.repairs: dict[str, int] = {}
         remote = isinstance(scheduler, luigi.rpc.RemoteScheduler)
         self.statuses = Statuses(scheduler, interval=2.0 if remote else 0.2)
-        # one process: an ordinary queue wakes the worker the moment a result is put into it
-        self._task_result_queue: queue.Queue[Any] = queue.Queue()
+        self._task_result_queue = Results()
         self._reports: list[RunExperiment] = []
 
     def add(self, task: luigi.Task, *args: Any, **kwargs: Any) -> bool:

@@ -1,0 +1,112 @@
+"""What tests need to run whole experiments: a small file, a run in this process or another, what ran, what came out."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import luigi
+import yaml
+from luigi.event import Event
+
+from luigi_prune.config.load import load_experiments
+from luigi_prune.settings import directories_for
+from luigi_prune.targets import read_about, read_result
+from luigi_prune.tasks import JobTask, Report, RunExperiment
+
+TINY: dict[str, Any] = {
+    "network": {"name": "lenet300_100", "dataset": "Digits", "outputSize": 10},
+    "training": {
+        "batchSize": 128,
+        "transformsFinal": [{"type": "ToTensor"}],
+        "loss": "CrossEntropyLoss",
+        "metricsTest": [{"type": "TopK", "kwargs": {"topk": 1}}, {"type": "TopK", "kwargs": {"topk": 5}}],
+        "optimizer": "SGD",
+        "optimizerKwargs": {"lr": 0.1, "momentum": 0.9},
+        "numEpochs": 2,
+        "lrSchedulers": [{"type": "MultiStepLR", "stepKwargs": {"milestones": [1]}, "kwargs": {"gamma": 0.1}}],
+    },
+    "retraining": {"startEpoch": 1},
+    "experiments": {
+        "methods": ["ThresNet"],
+        "mode": "cascade",
+        "numRepetitions": 1,
+        "numNets": 1,
+        "plotting": {"minVal": 0.02, "maxVal": 0.9},
+        "spacing": [{"type": "manual", "values": [0.5, 0.2]}],
+        "retrainIterations": -1,
+    },
+}
+
+
+def write_experiment(folder: Path, name: str = "tiny", **changes: Any) -> Path:
+    """Write an experiment file whose results lie in `folder/results`; `changes` are "section__key": value."""
+    settings = {section: dict(values) for section, values in TINY.items()}
+    settings["directories"] = {"results": str(folder / "results")}
+    for path, value in changes.items():
+        section, _, key = path.partition("__")
+        if key:
+            settings.setdefault(section, {})[key] = value
+        else:
+            settings[section] = value
+    file = folder / f"{name}.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    return file
+
+
+@contextmanager
+def recorded() -> Iterator[list[JobTask]]:
+    """Collect the JobTasks that start inside the block."""
+    started: list[JobTask] = []
+
+    def hear(task: luigi.Task) -> None:
+        if isinstance(task, JobTask):
+            started.append(task)
+
+    luigi.Task.event_handler(Event.START)(hear)
+    try:
+        yield started
+    finally:
+        luigi.Task._event_callbacks[luigi.Task][Event.START].discard(hear)
+
+
+def run(file: Path) -> list[str]:
+    """Run an experiment in this process and return the titles of the tasks that started; fails where the run fails."""
+    luigi.configuration.get_config().set("compute", "backend", "inline")
+    with recorded() as started:
+        assert luigi.build([RunExperiment(config=str(file))], local_scheduler=True, log_level="WARNING")
+    return [task.title for task in started]
+
+
+def command(file: Path, *more: str, backend: str = "inline") -> subprocess.Popen[str]:
+    """Start the `luigi` command on an experiment file, in its folder and in a process group of its own."""
+    (file.parent / "luigi.cfg").write_text(f"[compute]\nbackend={backend}\n")
+    arguments = ["luigi", "--module", "luigi_prune", "RunExperiment", "--config", file.name, "--local-scheduler", *more]
+    return subprocess.Popen(
+        [sys.executable, "-m", *arguments],
+        cwd=file.parent,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def reports(file: Path) -> list[Report]:
+    """Return the Report tasks of an experiment file."""
+    return [Report.of(experiment, directories_for(experiment)) for experiment in load_experiments(str(file))]
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Return the content hash of every result below `folder`, recomputed from what is read."""
+    hashes = {}
+    for path in sorted(folder.rglob("*.h5")):
+        read_result(path)
+        hashes[path.relative_to(folder).as_posix()] = read_about(path)["content_sha256"]
+    return hashes
