@@ -7,6 +7,7 @@ from luigi_prune.compute.pruning.counting import (
     count_size,
     layer_budgets,
 )
+from luigi_prune.compute.pruning.lowrank import restore
 from luigi_prune.compute.pruning.prune import Pruned, prune
 
 __all__ = [
@@ -17,4 +18,5 @@ __all__ = [
     "count_size",
     "layer_budgets",
     "prune",
+    "restore",
 ]

@@ -58,8 +58,8 @@ def fold_constants(
     candidates: dict[str, Tensor] = {}
     for name, constant in found.constant_inputs.items():
         module = modules[name]
-        if owners[id(module.weight)] != 1:
-            continue
+        if owners[id(module.weight)] != 1 or owners[id(module.bias)] > 1:
+            continue  # what other modules use as well cannot be changed for this one
         mask = masks[f"{name}.weight" if name else "weight"]
         if is_reader(module):  # what is always zero needs no folding
             useful = constant & ~found.zero_inputs[name]
@@ -101,8 +101,8 @@ def _pads_with_zeros(module: nn.Module) -> bool:
         return False
     padding = getattr(module, "padding", 0)
     if isinstance(padding, str):
-        return padding == "same" and any(size > 1 for size in module.kernel_size)  # type: ignore[union-attr, operator]
-    return any(padding)
+        return padding == "same" and any(size > 1 for size in getattr(module, "kernel_size", ()))
+    return any(padding) if isinstance(padding, tuple) else bool(padding)
 
 
 def _fold_reader(
@@ -147,9 +147,10 @@ def _fold_norm(name: str, module: _BatchNorm, masks: Masks, constant: Tensor, va
     if not isinstance(mean, Tensor) or not isinstance(variance, Tensor) or module.bias is None:
         return False
     scale_mask, shift_mask = masks[f"{name}.weight"], masks[f"{name}.bias"]
-    going = constant & scale_mask & shift_mask
     slope = module.weight.double() / torch.sqrt(variance.double() + module.eps)
     output = (value.double() - mean.double()) * slope + module.bias.double()
+    # A shift that is zero would come to life: nothing would be won.
+    going = constant & scale_mask & shift_mask & ((module.bias != 0) | (output == 0))
     module.bias.copy_(torch.where(going, output.to(module.bias.dtype), module.bias))
     masks[f"{name}.weight"] = scale_mask & ~going
     module.weight.masked_fill_(going, 0)

@@ -33,9 +33,10 @@ def count_size(network: nn.Module) -> int:
 
 def layer_budgets(network: nn.Module) -> list[LayerBudget]:
     """Return, per compressible layer in order, how many weights it keeps of how many."""
+    weights = [(name, module.get_parameter("weight")) for name, module in compressible_modules(network)]
     return [
-        LayerBudget(name, tuple(module.weight.shape), int(torch.count_nonzero(module.weight)), module.weight.numel())
-        for name, module in compressible_modules(network)
+        LayerBudget(name, tuple(weight.shape), int(torch.count_nonzero(weight)), weight.numel())
+        for name, weight in weights
     ]
 
 

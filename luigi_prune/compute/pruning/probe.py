@@ -1,11 +1,11 @@
 """What zeros mean for a network, found without tracing it: run it with other numbers at the same places.
 
-A copy of the network gets random *positive* numbers wherever a parameter is not removed, and random positive inputs. Sums
-of positive numbers cannot cancel, so a channel is exactly zero in the copy if and only if nothing that was not removed
-feeds it, and the gradient of a positive sum of the outputs is exactly zero if and only if the channel feeds nothing. The
-answer holds for every weight and every input, not for some calibration data. Rows are scaled to sum 1, so that depth
-neither overflows nor underflows; activations that go flat (ReLU, its clipped relatives, rounding) get 0.3 x added,
-which leaves zeros zero and constants constant but lets every gradient through. Samples differ in brightness, so
+A copy of the network gets random *positive* numbers wherever a parameter is not removed, and random positive inputs.
+Sums of positive numbers cannot cancel, so a channel is exactly zero in the copy if and only if nothing that was not
+removed feeds it, and the gradient of a positive sum of the outputs is exactly zero if and only if the channel feeds
+nothing. The answer holds for every weight and every input, not for some calibration data. Rows are scaled to sum 1, so
+that depth neither overflows nor underflows; activations that go flat (ReLU, its clipped relatives, rounding) get 0.3 x
+added, which leaves zeros zero and constants constant but lets every gradient through. Samples differ in brightness, so
 a channel that is equal over all samples and positions is structurally constant.
 """
 
@@ -125,8 +125,17 @@ class StructureProbe:
         everything = {name: torch.ones_like(p, dtype=torch.bool) for name, p in self.network.named_parameters()}
         baseline = self.observe(everything, silence=False)
         self._first_zero = baseline.zero_inputs
-        self._shared = {name for name, calls in baseline.calls.items() if calls > 1}
+        self._shared = {name for name, calls in baseline.calls.items() if calls > 1} | self._tied()
         self.normalised_by = baseline.normalised_by
+
+    def _tied(self) -> set[str]:
+        """Return the names of modules whose parameters other modules use as well."""
+        owners: dict[int, set[str]] = {}
+        for name, module in self.network.named_modules():
+            for parameter in module._parameters.values():
+                owners.setdefault(id(parameter), set()).add(name)
+        none = id(None)
+        return {name for key, names in owners.items() if key != none and len(names) > 1 for name in names}
 
     def _uniform(self, like: Tensor, low: float, high: float) -> Tensor:
         numbers = torch.rand(like.shape, generator=self._generator, dtype=torch.float32)
@@ -288,7 +297,7 @@ class _Taps:
             self.found.linked[name] = torch.ones(rows, columns, dtype=torch.bool)
 
     def find_sole_readers(self) -> None:
-        """Note each BatchNorm through which the whole gradient of a layer's output comes back: nothing else reads it."""
+        """Note each BatchNorm through which the whole gradient of a layer's output comes: nothing else reads it."""
         for layer, norm in self._pairs.items():
             whole, through = self._gradients.get(f"out {layer}"), self._gradients.get(f"in {norm}")
             once = self.found.calls[layer] == 1 and self.found.calls[norm] == 1

@@ -1,4 +1,4 @@
-"""Propagation: what a cut has made useless goes, too, and nothing that could still change an output (methods' own rules)."""
+"""Propagation: what a cut has made useless goes, too, but nothing that could still change an output."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def propagate(
 
     That is: weights that read a channel which is always zero; weights, biases and affine parameters of a channel that
     the output does not depend on; and channels that have become constant, where what reads them can take the constant
-    exactly. `structured` (filters and channels): a BatchNorm channel that reads nothing but what was cut is cut with it.
+    exactly. `structured` (filters, channels): a BatchNorm channel that reads nothing but what was cut is cut with it.
     """
     while True:
         found = probe.observe(masks, silence=structured)

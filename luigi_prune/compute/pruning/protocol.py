@@ -76,7 +76,7 @@ Selection = Callable[[Tensor, Tensor, Tensor, "Draws"], "Selected"]  # score, al
 
 @dataclass(frozen=True)
 class Selected:
-    """The units of one layer that stay (bool, the scores' shape) and what their weights are multiplied by, if anything."""
+    """The units of one layer that stay (bool, the scores' shape) and, if re-weighed, the factor of their weights."""
 
     kept: Tensor
     factor: Tensor | None = None

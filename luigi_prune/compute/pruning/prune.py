@@ -13,8 +13,8 @@ batches and the loss, a generator per purpose. So SNIP, SiPP, PFP and ThiNet are
 SiPPNetRand's allocation returns counts per (filter, sign); PFP's has the levels of its error and returns counts.
 
 Low-rank methods use the same search. Their score is the spectra of each layer, one vector per (folding, groups),
-computed once; a choice is a `Decomposition(rank, groups, folding)` or None (left alone); the size at a level is the cost
-of the choices, without cutting anything. SVDNet's levels are the fractions at which some round(v x full rank) grows.
+computed once; a choice is a `Decomposition(rank, groups, folding)` or None (left alone); the size at a level is the
+cost of the choices, without cutting anything. SVDNet's levels are the fractions where some round(v x full rank) grows.
 ALDS's exact optimum is an allocation, too: its levels are the sorted relative errors of all (layer, folding, groups,
 rank), largest first; at error v every layer takes its cheapest decomposition with an error of at most v, or stays as it
 is; the cost grows with the level, and the search finds the smallest v that meets the budget.
@@ -47,6 +47,7 @@ from luigi_prune.errors import ConfigError
 if TYPE_CHECKING:
     from luigi_prune.catalogue import MethodRow
 
+EXAMPLES = 16  # samples of the example input that are used: enough to measure constants and to check outputs
 TOLERANCE = 0.005  # relative; what misses the wanted ratio by more is worth a warning
 log = logging.getLogger("luigi_prune")
 
@@ -84,14 +85,15 @@ def prune(
 ) -> Pruned:
     """Return `network` pruned by `method` to `keep_ratio` x `original_size` parameters; `network` is not touched.
 
-    `example_input`: a batch of the network's inputs, of any size. `masks`: what is removed already and never comes back.
+    `example_input`: a batch of the network's inputs, of any size. `masks`: what is removed already; it never
+    comes back.
     The achieved size is the one nearest to the wanted size that the method's levels offer; a warning says both where
     they differ by more than 0.5 %. Raises ConfigError for settings or data that cannot work.
     """
-    _check(method, keep_ratio, calibration, loss, rules, example_input)
+    _check(method, keep_ratio, calibration, loss, rules, example_input, original_size)
     with torch.inference_mode(False), torch.no_grad():
         device = next((parameter.device for parameter in network.parameters()), example_input.device)
-        example = example_input.detach().clone().to(device)
+        example = example_input[:EXAMPLES].detach().clone().to(device)
         batches = [(x.detach().clone().to(device), y.detach().clone().to(device)) for x, y in calibration or []]
         start = copy.deepcopy(network)
         outputs = count_outputs(start, example)
@@ -105,7 +107,7 @@ def prune(
         held = initial_masks(start, masks)
         apply_masks(start, held)
         problem = Problem(start, layers, held, outputs, example, batches, loss, seed, rules)
-        trial, level = _search(problem, method, round(keep_ratio * original_size))
+        trial = _search(problem, method, round(keep_ratio * original_size))
         for parameter, needed in zip(trial.network.parameters(), needs, strict=True):
             parameter.requires_grad_(needed)
         pruned = trial.network
@@ -130,6 +132,7 @@ def _check(
     loss: Loss | None,
     rules: str,
     example_input: Tensor,
+    original_size: int,
 ) -> None:
     """Raise ConfigError for what cannot work."""
     if not 0 < keep_ratio <= 1:  # NaN, too
@@ -146,6 +149,10 @@ def _check(
                 raise ConfigError(f"{method.name}: calibration batch {index} has NaN or infinite {what}")
     if not example_input.dim() or not example_input.shape[0]:
         raise ConfigError(f"{method.name}: the example input is empty, shape {tuple(example_input.shape)}")
+    if example_input.is_floating_point() and not bool(torch.isfinite(example_input).all()):
+        raise ConfigError(f"{method.name}: the example input has NaN or infinite entries")
+    if original_size <= 0:
+        raise ConfigError(f"{method.name}: an original size of {original_size} leaves nothing to prune")
 
 
 def _untouched(network: nn.Module, keep_ratio: float, size: int, flops: int, masks: Masks | None) -> Pruned:
@@ -156,8 +163,8 @@ def _untouched(network: nn.Module, keep_ratio: float, size: int, flops: int, mas
     )
 
 
-def _search(problem: Problem, method: MethodRow, wanted: int) -> tuple[Trial, int]:
-    """Return the trial that stands at the best level, and that level."""
+def _search(problem: Problem, method: MethodRow, wanted: int) -> Trial:
+    """Return the trial, standing at the best level."""
     probe = _propagated_start(problem) if problem.rules == "paper" else None
     score = resolve("score", method.score, SCORES)
     scores = score(problem)
@@ -179,8 +186,8 @@ def _search(problem: Problem, method: MethodRow, wanted: int) -> tuple[Trial, in
         log.warning(
             "%s: propagation would change this network's outputs, so nothing but the cut is removed", method.name
         )
-        return search(None)
-    return trial, level
+        trial, level = search(None)
+    return trial
 
 
 def _propagated_start(problem: Problem) -> StructureProbe | None:

@@ -10,8 +10,8 @@ CLOSE_ENOUGH = 5e-4  # relative: a tenth of what is promised, reached by nearly 
 def find_level(levels: int, cost: Callable[[int], float], size_at: Callable[[int], int], wanted: int) -> int:
     """Return the level in [0, levels) whose size is nearest to `wanted`.
 
-    `size_at` is dear (it prunes) and grows with the level; `cost` is cheap and roughly proportional to it. Each try goes
-    where `cost`, scaled by what the tries so far achieved, meets `wanted`, and halves the bracket where that is slow.
+    `size_at` is dear (it prunes) and grows with the level; `cost` is cheap and roughly proportional to it. Each try
+    goes where `cost`, scaled by what the last try achieved, meets `wanted`, or halves the bracket where that is slow.
     Ends when a size is within 0.05 %, or when two neighbouring levels enclose `wanted`.
     """
     sizes: dict[int, int] = {}

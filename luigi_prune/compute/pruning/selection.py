@@ -81,7 +81,7 @@ def _count_draws(probability: Tensor, drawn: Tensor, draws: Draws) -> Tensor:
 
 
 def expected_distinct(probability: Tensor, drawn: Tensor) -> Tensor:
-    """Return the expected number of distinct units in `drawn` draws with replacement, per row: float64, shape (rows,)."""
+    """Return per row the expected number of distinct units in `drawn` draws with replacement: float64, (rows,)."""
     return -torch.expm1(drawn.double()[:, None] * torch.log1p(-probability.clamp(max=1 - 1e-16))).sum(1)
 
 

@@ -60,8 +60,10 @@ class Trial:
         for mine, first in zip(self.network.parameters(), self.problem.network.parameters(), strict=True):
             mine.copy_(first)
         for module, first_module in zip(self.network.modules(), self.problem.network.modules(), strict=True):
+            first_mean = getattr(first_module, "running_mean", None)
             if isinstance(module, _NormBase) and isinstance(module.running_mean, Tensor):
-                module.running_mean.copy_(first_module.running_mean)
+                assert isinstance(first_mean, Tensor)
+                module.running_mean.copy_(first_mean)
         self.masks = dict(self.problem.masks)
 
     def _cut(self, level: int) -> None:
@@ -117,9 +119,13 @@ class Trial:
 
 
 def check_inputs(problem: Problem) -> list[Tensor]:
-    """Return the inputs on which propagation is checked: the example and the first calibration batch, a few of each."""
-    inputs = [problem.example_input[:CHECKED_SAMPLES]]
-    return inputs + [batch[:CHECKED_SAMPLES] for batch, _ in problem.batches[:1]]
+    """Return the inputs on which propagation is checked: the example, noise like it, and a first calibration batch."""
+    example = problem.example_input[:CHECKED_SAMPLES]
+    inputs = [example, *(batch[:CHECKED_SAMPLES] for batch, _ in problem.batches[:1])]
+    if example.is_floating_point():
+        noise = torch.randn(4, *example.shape[1:], generator=problem.generator("check")).to(example)
+        inputs.append(example.mean() + example.float().std(correction=0).to(example) * noise)
+    return inputs
 
 
 @torch.no_grad()

@@ -1,0 +1,5 @@
+"""Low-rank layers: a layer as an encoding and a decoding, and how networks that hold such layers are rebuilt."""
+
+from luigi_prune.compute.pruning.lowrank.decomposed import Decomposed, decompose, restore, structure_of
+
+__all__ = ["Decomposed", "decompose", "restore", "structure_of"]

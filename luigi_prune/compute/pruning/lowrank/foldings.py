@@ -1,0 +1,72 @@
+"""Foldings: the four ways to read a weight (f, c, k1, k2) as a matrix, whose factors are the weights of two layers.
+
+Folding 0 is f x (c k1 k2), 1 is (f k1) x (k2 c), 2 is (f k2) x (k1 c), 3 is (f k1 k2) x c (ALDS, arXiv 2107.11442): the
+decoder gets the kernel axes that stand beside f, the encoder those beside c. Linear layers have k1 = k2 = 1.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+# Per folding, whether the decoder (the rows) gets the first and the second kernel axis.
+_DECODER_AXES = {0: (False, False), 1: (True, False), 2: (False, True), 3: (True, True)}
+
+
+def kernels(size: tuple[int, int], folding: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the kernel sizes of the encoder and of the decoder."""
+    first, second = _DECODER_AXES[folding]
+    encoder = (1 if first else size[0], 1 if second else size[1])
+    decoder = (size[0] if first else 1, size[1] if second else 1)
+    return encoder, decoder
+
+
+def fold(weight: Tensor, folding: int) -> Tensor:
+    """Return `weight` (f, c, k1, k2) as a matrix, (f x decoder kernel, c x encoder kernel)."""
+    axes = [0, *(axis + 2 for axis in (0, 1) if _DECODER_AXES[folding][axis])]
+    columns = [1, *(axis + 2 for axis in (0, 1) if not _DECODER_AXES[folding][axis])]
+    rows = math.prod(weight.shape[axis] for axis in axes)
+    return weight.permute(*axes, *columns).reshape(rows, -1)
+
+
+def full_rank(shape: tuple[int, int, int, int], groups: int, folding: int) -> int:
+    """Return the largest useful rank per group."""
+    f, c, *size = shape
+    encoder, decoder = kernels((size[0], size[1]), folding)
+    return min(f * math.prod(decoder), c // groups * math.prod(encoder))
+
+
+def cost_per_rank(shape: tuple[int, int, int, int], groups: int, folding: int) -> int:
+    """Return how many weights one more rank in every group costs."""
+    f, c, *size = shape
+    encoder, decoder = kernels((size[0], size[1]), folding)
+    return groups * f * math.prod(decoder) + c * math.prod(encoder)
+
+
+def factorise(weight: Tensor, rank: int, groups: int, folding: int) -> tuple[Tensor, Tensor]:
+    """Return the weights of encoder (groups x rank, c / groups, ...) and decoder (f, groups x rank, ...).
+
+    Each chunk of c / groups input channels gets the best approximation of that rank: U sqrt(D) and sqrt(D) V^T.
+    """
+    f, c, *size = weight.shape
+    encoder_size, decoder_size = kernels((size[0], size[1]), folding)
+    encoders, decoders = [], []
+    for chunk in weight.double().chunk(groups, dim=1):
+        u, d, vt = torch.linalg.svd(fold(chunk, folding), full_matrices=False)
+        root = d[:rank].sqrt()
+        encoders.append((root[:, None] * vt[:rank]).reshape(rank, c // groups, *encoder_size))
+        decoders.append((u[:, :rank] * root).reshape(f, *decoder_size, rank).movedim(-1, 1))
+    return torch.cat(encoders).to(weight.dtype), torch.cat(decoders, dim=1).to(weight.dtype)
+
+
+def recompose(encoder: Tensor, decoder: Tensor, groups: int) -> Tensor:
+    """Return the weight (f, c, k1, k2) that encoder and decoder, as `factorise` returns them, amount to."""
+    parts = [
+        torch.einsum("rcab,frde->fcadbe", e, d)
+        for e, d in zip(encoder.chunk(groups), decoder.chunk(groups, dim=1), strict=True)
+    ]
+    whole = torch.cat(parts, dim=1)
+    f, c, a, d, b, e = whole.shape
+    return whole.reshape(f, c, a * d, b * e)
