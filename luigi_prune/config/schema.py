@@ -146,7 +146,7 @@ class SpacingConfig(Settings):
     num_intervals: Number | None = Field(
         None,
         gt=0,
-        description="Number of ratios; for `harmonic` the number after which 1/2 is reached, which may be a fraction.",
+        description="Number of ratios; for `harmonic` how many lead to 1/2, maybe a fraction.",
     )
     max_val: Number | None = Field(None, description="First and largest keep ratio; `harmonic` has no use for it.")
     min_val: Number | None = Field(None, description="Last and smallest keep ratio.")
@@ -177,13 +177,10 @@ class ExperimentsConfig(Settings):
     retrain_iterations: Integer = Field(
         -1, ge=-1, description="How many of the ratios are retrained; the others only prune. -1: all of them."
     )
-    dataset_test: tuple[str, ...] = Field(
-        (), description="Test set or list of test sets; by default `network.dataset`."
-    )
+    dataset_test: Names = Field((), description="Test set or list of test sets; by default `network.dataset`.")
     seed: Integer = Field(0, ge=0, description="Seed from which every random draw derives.")
     rules: Rules = Field(
-        "paper",
-        description="`paper`, or `reference`: methods as torchprune computes them where it departs from the papers.",
+        "paper", description="`paper`, or `reference`: as torchprune computes where it departs from the papers."
     )
 
 
