@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from luigi_prune.compute.pruning.granularity import GRANULARITIES
 from luigi_prune.compute.pruning.protocol import Allocation, Choice, Levels, Problem, Scores
@@ -43,10 +42,7 @@ def uniform_filter(problem: Problem, scores: Scores, granularity: str) -> Levels
     def choose(level: int) -> list[Choice]:
         return [torch.maximum(steps[level] * count // total, count.clamp(max=1)) for count in entries]
 
-    def cost(level: int) -> float:
-        return float(sum(int(count.sum()) for count in choose(level) if isinstance(count, Tensor)))
-
-    return Levels(len(steps), choose, cost)
+    return Levels(len(steps), choose, cost=lambda level: float(steps[level]))
 
 
 def uniform(problem: Problem, scores: Scores, granularity: str) -> Levels:

@@ -33,6 +33,18 @@ def find_level(levels: int, cost: Callable[[int], float], size_at: Callable[[int
     return min(sizes, key=lambda level: (abs(sizes[level] - wanted), level))
 
 
+def level_at_budget(levels: int, cost: Callable[[int], float], budget: float) -> int:
+    """Return the highest level in [0, levels) that costs at most `budget` before propagation; the lowest if none does."""
+    first, last = 0, levels - 1
+    while first < last:
+        middle = (first + last + 1) // 2
+        if cost(middle) <= budget:
+            first = middle
+        else:
+            last = middle - 1
+    return first
+
+
 def _guess(low: int, high: int, cost: Callable[[int], float], wanted: float) -> int:
     """Return the level strictly between `low` and `high` whose cost is nearest to `wanted`."""
     first, last = low + 1, high - 1

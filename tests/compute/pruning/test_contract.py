@@ -1,0 +1,257 @@
+"""What holds for every method of the catalogue on every kind of network."""
+
+from __future__ import annotations
+
+import copy
+import logging
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from luigi_prune import catalogue
+from luigi_prune.compute.pruning import Pruned, count_flops, count_size, layer_budgets, prune
+from luigi_prune.compute.pruning.allocations import ALLOCATIONS
+from luigi_prune.compute.pruning.granularity import GRANULARITIES
+from luigi_prune.compute.pruning.layers import find_layers
+from luigi_prune.compute.pruning.masks import initial_masks
+from luigi_prune.compute.pruning.protocol import Problem
+from luigi_prune.compute.pruning.registry import resolve
+from luigi_prune.compute.pruning.scores import SCORES
+from luigi_prune.compute.pruning.selection import SELECTIONS
+from luigi_prune.compute.pruning.trial import Trial
+from luigi_prune.errors import ConfigError
+from tests.compute.pruning.zoo import ZOO, images, trained_like
+
+METHODS = [name for name, row in catalogue.METHODS.items() if row.granularity != "none"]
+MASKING = [name for name in METHODS if catalogue.METHODS[name].granularity != "rank"]
+
+
+def prune_like(network: nn.Module, method: str, ratio: float, example: Tensor, **settings: object) -> Pruned:
+    """Prune with the usual arguments; the calibration set is two batches like the example."""
+    targets = torch.arange(len(example)) % 10
+    given: dict[str, object] = {
+        "example_input": example,
+        "calibration": [(example, targets), (example.flip(0), targets)],
+        "loss": F.cross_entropy,
+        "seed": 0,
+        "original_size": count_size(network),
+    }
+    return prune(network, catalogue.METHODS[method], ratio, **{**given, **settings})  # type: ignore[arg-type]
+
+
+def nonzero(network: nn.Module) -> dict[str, Tensor]:
+    return {name: parameter.detach() != 0 for name, parameter in network.named_parameters()}
+
+
+@pytest.fixture(params=list(ZOO))
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_input_is_untouched_and_the_seed_decides(method: str, kind: str) -> None:
+    network, example = trained_like(kind)
+    network.train()
+    next(network.parameters()).requires_grad_(False)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    with torch.enable_grad():
+        first = prune_like(network, method, 0.4, example)
+    with torch.inference_mode():
+        second = prune_like(network, method, 0.4, example)
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+    assert all(module.training for module in network.modules())
+    assert all(not module._forward_hooks and not module._forward_pre_hooks for module in network.modules())
+    assert first.network.training
+    assert [p.requires_grad for p in first.network.parameters()] == [p.requires_grad for p in network.parameters()]
+    one, other = first.network.state_dict(), second.network.state_dict()
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    if catalogue.METHODS[method].randomised:
+        third = prune_like(network, method, 0.4, example, seed=1).network.state_dict()
+        assert any(not torch.equal(one[key], third[key]) for key in one)
+
+
+@pytest.mark.parametrize("ratio", [1.0, 0.6, 0.2])
+@pytest.mark.parametrize("method", MASKING)
+def test_reports_and_masks_agree_with_the_network(method: str, ratio: float, kind: str) -> None:
+    network, example = trained_like(kind)
+    pruned = prune_like(network, method, ratio, example)
+    assert pruned.size == count_size(pruned.network)
+    assert pruned.flops == count_flops(pruned.network, example)
+    assert pruned.original_flops == count_flops(network, example)
+    assert pruned.layers == layer_budgets(pruned.network)
+    assert [layer.name for layer in pruned.layers] == [layer.name for layer in layer_budgets(network)]
+    kept, names = nonzero(pruned.network), set(pruned.masks)
+    for name in kept:
+        assert torch.equal(kept[name], pruned.masks.get(name, torch.ones_like(kept[name]))), name
+        assert (name in names) == (not bool(kept[name].all()))
+    if ratio == 1.0:
+        assert pruned.size == count_size(network)
+        state = pruned.network.state_dict()
+        assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("method", MASKING)
+def test_the_achieved_size_is_the_nearest_of_all_levels(method: str) -> None:
+    network, example = trained_like("residual")
+    for ratio in (0.7, 0.3):
+        pruned = prune_like(network, method, ratio, example)
+        wanted = round(ratio * pruned.original_size)
+        if abs(pruned.size - wanted) <= 0.005 * wanted:
+            continue
+        trial = trial_of(method, "residual")
+        nearest = min(abs(trial.size_at(level) - wanted) for level in range(trial.levels.count))
+        assert abs(pruned.size - wanted) == nearest
+
+
+def trial_of(method: str, kind: str) -> Trial:
+    """Return the trial of a method without the search, propagating as `prune` does."""
+    from luigi_prune.compute.pruning.prune import _propagated_start
+
+    network, example = trained_like(kind)
+    row = catalogue.METHODS[method]
+    targets = torch.arange(len(example)) % 10
+    batches = [(example, targets), (example.flip(0), targets)]
+    with torch.no_grad():
+        layers = find_layers(network, example, "paper")
+        masks = initial_masks(network, None)
+        problem = Problem(network, layers, masks, {}, example, batches, F.cross_entropy, 0, "paper")
+        probe = _propagated_start(problem)
+        assert probe is not None
+        scores = resolve("score", row.score, SCORES)(problem)
+        levels = resolve("allocation", row.allocation, ALLOCATIONS)(problem, scores, row.granularity)
+        selection = resolve("selection", row.selection, SELECTIONS)
+        return Trial(problem, scores, levels, selection, row.granularity, probe)
+
+
+@pytest.mark.parametrize("method", MASKING)
+def test_every_layer_keeps_a_unit_and_levels_only_grow(method: str, kind: str) -> None:
+    trial = trial_of(method, kind)
+    trial.probe = None  # the allocation, before propagation
+    unit = GRANULARITIES[catalogue.METHODS[method].granularity]
+    previous: dict[str, Tensor] = {}
+    last = trial.levels.count - 1
+    with torch.no_grad():
+        for level in sorted({0, 1, last // 4, last // 2, last - 1, last} & set(range(last + 1))):
+            trial.size_at(level)
+            for layer in trial.problem.layers:
+                assert bool(unit.alive(trial.masks[layer.weight_name]).any()), (level, layer.name)
+            for name, mask in previous.items():
+                assert bool((trial.masks[name] | ~mask).all()), (level, name)
+            previous = dict(trial.masks)
+        assert all(bool(mask.all()) for mask in previous.values())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_result_survives_a_copy_and_a_state_dict(method: str, kind: str) -> None:
+    network, example = trained_like(kind)
+    pruned = prune_like(network, method, 0.3, example).network
+    fresh, _ = trained_like(kind, seed=1)
+    fresh.load_state_dict(pruned.state_dict())
+    with torch.no_grad():
+        wanted = pruned(example)
+        assert torch.equal(copy.deepcopy(pruned)(example), wanted)
+        assert torch.equal(fresh(example), wanted)
+
+
+@pytest.mark.parametrize("method", MASKING)
+def test_a_cascade_brings_nothing_back(method: str, kind: str) -> None:
+    network, example = trained_like(kind)
+    original, masks, current = count_size(network), None, network
+    for ratio in (0.7, 0.4, 0.15):
+        pruned = prune_like(current, method, ratio, example, original_size=original, original_flops=123, masks=masks)
+        assert pruned.original_flops == 123
+        if masks is not None:
+            before, after = nonzero(current), nonzero(pruned.network)
+            for name in before:
+                if name in masks:
+                    assert bool((pruned.masks[name] <= masks[name]).all())
+                assert bool((after[name] <= before[name]).all()), name
+        masks, current = pruned.masks, pruned.network
+        with torch.no_grad():  # as if retrained under the masks
+            for index, (name, parameter) in enumerate(current.named_parameters()):
+                generator = torch.Generator().manual_seed(index)
+                parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+                if name in masks:
+                    parameter.masked_fill_(~masks[name], 0)
+
+
+def test_what_cannot_be_reached_is_the_closest_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    network, example = trained_like("convnet")
+    with caplog.at_level(logging.WARNING, logger="luigi_prune"):
+        pruned = prune_like(network, "FilterThresNet", 0.001, example)
+    trial = trial_of("FilterThresNet", "convnet")
+    assert pruned.size == trial.size_at(0)
+    assert "0.001" in caplog.text
+    assert f"{pruned.size / pruned.original_size:.4g}" in caplog.text
+
+
+def test_a_cascade_cannot_grow(caplog: pytest.LogCaptureFixture) -> None:
+    network, example = trained_like("mlp")
+    small = prune_like(network, "ThresNet", 0.2, example)
+    with caplog.at_level(logging.WARNING, logger="luigi_prune"):
+        again = prune_like(
+            small.network, "ThresNet", 0.5, example, original_size=small.original_size, masks=small.masks
+        )
+    assert again.size == small.size
+    assert "0.5" in caplog.text
+
+
+@pytest.mark.parametrize("ratio", [0.0, -0.1, 1.01, float("nan"), float("inf")])
+def test_ratios_outside_zero_to_one_are_refused(ratio: float) -> None:
+    network, example = trained_like("mlp")
+    with pytest.raises(ConfigError, match=r"outside \(0, 1\]"):
+        prune_like(network, "ThresNet", ratio, example)
+
+
+def test_bad_data_is_refused_in_one_line() -> None:
+    network, example = trained_like("mlp")
+    broken = example.clone()
+    broken[1, 3] = torch.nan
+    targets = torch.zeros(4, dtype=torch.long)
+    with pytest.raises(ConfigError, match="calibration batch 1 has NaN") as caught:
+        prune_like(network, "ThresNet", 0.5, example, calibration=[(example, targets), (broken, targets)])
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match="example input has NaN"):
+        prune_like(network, "ThresNet", 0.5, broken)
+    with pytest.raises(ConfigError, match="needs calibration data"):
+        prune_like(network, "ThresNet", 0.5, example, rules="reference", calibration=None)
+    with pytest.raises(ConfigError, match="needs a loss"):
+        prune_like(network, "ThresNet", 0.5, example, rules="reference", loss=None)
+    with pytest.raises(ConfigError, match="no compressible layer"):
+        prune_like(nn.Sequential(nn.BatchNorm2d(3), nn.ReLU()), "ThresNet", 0.5, images())
+    with pytest.raises(ConfigError, match=r"mask 'fc1.weight' of shape \(2, 2\) does not fit"):
+        prune_like(network, "ThresNet", 0.5, example, masks={"fc1.weight": torch.ones(2, 2, dtype=torch.bool)})
+
+
+def test_any_batch_size_of_calibration_data_gives_the_same() -> None:
+    network, example = trained_like("convnet")
+    targets = torch.arange(4)
+    whole = prune_like(network, "ThresNet", 0.3, example, rules="reference", calibration=[(example, targets)])
+    single = [(example[i : i + 1], targets[i : i + 1]) for i in range(4)]
+    split = prune_like(network, "ThresNet", 0.3, example, rules="reference", calibration=single)
+    assert split.size == whole.size
+    assert all(torch.equal(whole.masks[name], split.masks[name]) for name in whole.masks)
+
+
+def random_rows(problem: Problem) -> list[Tensor]:
+    """A score from outside the package: each filter's first weight."""
+    return [layer.weight.detach().flatten(1)[:, 0].abs() for layer in problem.layers]
+
+
+def test_a_score_may_be_an_import_path() -> None:
+    import dataclasses
+
+    network, example = trained_like("plain")
+    row = dataclasses.replace(catalogue.METHODS["FilterThresNet"], score=f"{__name__}:random_rows")
+    settings = {"example_input": example, "calibration": None, "loss": None, "seed": 0}
+    pruned = prune(network, row, 0.5, original_size=count_size(network), **settings)  # type: ignore[arg-type]
+    standard = prune_like(network, "FilterThresNet", 0.5, example)
+    assert any(not torch.equal(pruned.masks[name], standard.masks[name]) for name in standard.masks)
+    for wrong, message in (("filter_l3", "did you mean 'filter_l1'"), (f"{__name__}:nothing", "cannot be imported")):
+        with pytest.raises(ConfigError, match=message):
+            prune(
+                network, dataclasses.replace(row, score=wrong), 0.5,
+                original_size=count_size(network), **settings,  # type: ignore[arg-type]
+            )  # fmt: skip
