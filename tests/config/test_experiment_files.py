@@ -130,7 +130,7 @@ def test_prefix_of_the_reference_is_dropped(write, name):
 def test_paper_includes_of_the_reference_are_found(write):
     write("b.yaml", "file: paper/alds/param/imagenet/retrainlittle/common.yaml\n" + EXPERIMENT)
     with pytest.raises(
-        ConfigError, match="paper/alds/imagenet/retrainlittle/common.yaml:7: retraining.startEpoch: .* 81"
+        ConfigError, match=r"paper/alds/imagenet/retrainlittle/common.yaml:7: retraining.startEpoch: .* 81"
     ):
         load("b.yaml")
     write("c.yaml", "file: b.yaml\nretraining: {startEpoch: 1}\n")

@@ -1,0 +1,384 @@
+"""Bad experiment files: each gives one line that names file, line, key, value and what would be right."""
+
+import pytest
+
+from luigi_prune.config.load import load_experiments
+from luigi_prune.errors import ConfigError
+
+GOOD = """\
+network:
+  name: lenet5
+  dataset: MNIST
+  outputSize: 10
+training:
+  batchSize: 32
+  optimizer: SGD
+  optimizerKwargs: {lr: 0.1, momentum: 0.9}
+  numEpochs: 10
+  loss: CrossEntropyLoss
+  lossKwargs: {reduction: mean}
+  transformsFinal:
+    - {type: ToTensor}
+    - {type: Normalize, kwargs: {mean: [0.1], std: [0.3]}}
+  lrSchedulers:
+    - {type: MultiStepLR, stepKwargs: {milestones: [5]}}
+  metricsTest:
+    - {type: TopK, kwargs: {topk: 1}}
+retraining:
+  startEpoch: 5
+experiments:
+  methods: [ThresNet, UniNet]
+  mode: cascade
+  numNets: 1
+  spacing:
+    - {type: geometric, numIntervals: 3, maxVal: 0.8, minVal: 0.2}
+  retrainIterations: -1
+  plotting: {minVal: 0.1, maxVal: 0.9}
+directories: {results: ./r}
+network_names: {ThresNet: WT}
+network_colors: {ThresNet: red}
+"""
+
+# What is replaced, what stands there instead, where the error is, what it says.
+CHANGES = [
+    ("name: lenet5", "name: lenet6", "2: network.name: 'lenet6' is not a network; did you mean 'lenet5'?"),
+    ("name: lenet5", "name: vgg16", "2: network.name: 'vgg16' is a network that this version does not have yet"),
+    ("name: lenet5", "name: 5", "2: network.name: a text is wanted, not 5"),
+    ("  name: lenet5\n", "", "1: network.name: is missing"),
+    ("dataset: MNIST", "dataset: MINST", "3: network.dataset: 'MINST' is not a data set; did you mean 'MNIST'?"),
+    ("outputSize: 10", "outputSize: 100", "4: network.outputSize: MNIST has 10 classes, so 100 outputs do not fit"),
+    (
+        "outputSize: 10",
+        "outputsSize: 10",
+        "4: network.outputsSize: 'outputsSize' is not a key of 'network'; did you mean",
+    ),
+    ("network:", "networks:", "1: networks: 'networks' is not a key; did you mean 'network'?"),
+    ("batchSize: 32", "batchSize: 0", "6: training.batchSize: must be at least 1, not 0"),
+    ("batchSize: 32", "batchSize: many", "6: training.batchSize: a whole number is wanted, not 'many'"),
+    ("batchSize: 32", "batchSize: 1.5", "6: training.batchSize: a whole number is wanted, not 1.5"),
+    ("batchSize: 32", "batchSize: true", "6: training.batchSize: a number is wanted, not true or false"),
+    ("batchSize: 32", "batchSize: [32]", "6: training.batchSize: a whole number is wanted, not [32]"),
+    ("batchSize: 32", "batch_size: 32\n  batchSize: 3", "7: training.batchSize: stands there twice, in two spellings"),
+    ("batchSize: 32", "batchSize: 32\n  batchSize: 3", "7: the key 'batchSize' stands there twice (first in line 6)"),
+    ("optimizer: SGD", "optimizer: SDG", "7: training.optimizer: 'SDG' is not an optimizer; did you mean 'SGD'?"),
+    ("optimizer: SGD", "optimizer: Adam", "8: training.optimizerKwargs.momentum: Adam has no keyword 'momentum'"),
+    ("momentum: 0.9", "nomentum: 0.9", "8: training.optimizerKwargs.nomentum: SGD has no keyword 'nomentum'; did you"),
+    ("lr: 0.1", "lr: fast", "8: training.optimizerKwargs.lr: a number is wanted, not 'fast'"),
+    ("lr: 0.1", "lr: -0.1", "8: training.optimizerKwargs.lr: a number of at least 0 is wanted, not -0.1"),
+    ("lr: 0.1", "lr: .nan", "8: training.optimizerKwargs: a finite number is wanted"),
+    ("momentum: 0.9", "nesterov: true", "8: training.optimizerKwargs.nesterov: Nesterov's method needs a momentum"),
+    ("{lr: 0.1, momentum: 0.9}", "[0.1]", "8: training.optimizerKwargs: a dictionary is wanted, not [0.1]"),
+    ("numEpochs: 10", "numEpochs: -1", "9: training.numEpochs: must be at least 0, not -1"),
+    (
+        "numEpochs: 10",
+        "numEpoch: 10",
+        "9: training.numEpoch: 'numEpoch' is not a key of 'training'; did you mean 'numEpochs'?",
+    ),
+    ("numEpochs: 10", "numEpochs: 3", "20: retraining.startEpoch: retraining cannot start at epoch 5: it has 3 epochs"),
+    ("numEpochs: 10", "enableAMP: maybe", "9: training.enableAMP: true or false is wanted, not 'maybe'"),
+    (
+        "CrossEntropyLoss",
+        "CrossEntropie",
+        "10: training.loss: 'CrossEntropie' is not a loss; did you mean 'CrossEntropyLoss'?",
+    ),
+    (
+        "CrossEntropyLoss",
+        "LossFromInput",
+        "10: training.loss: 'LossFromInput' is a loss that this version does not have",
+    ),
+    ("CrossEntropyLoss", "CTCLoss", "10: training.loss: 'CTCLoss' wants other inputs"),
+    ("reduction: mean", "reduction: none", "11: training.lossKwargs.reduction: 'none' gives no single value"),
+    (
+        "reduction: mean",
+        "redaction: mean",
+        "11: training.lossKwargs.redaction: CrossEntropyLoss has no keyword 'redaction'",
+    ),
+    (
+        "type: ToTensor",
+        "type: ToTenser",
+        "13: training.transformsFinal[0].type: 'ToTenser' is not a transform; did you",
+    ),
+    (
+        "type: ToTensor",
+        "type: SegToTensor",
+        "13: training.transformsFinal[0].type: 'SegToTensor' is a transform that this",
+    ),
+    ("type: ToTensor", "type: Compose", "13: training.transformsFinal[0].type: 'Compose' is not needed"),
+    ("type: ToTensor", "kwargs: {}", "13: training.transformsFinal[0].type: is missing"),
+    ("{type: ToTensor}", "ToTensor", "13: training.transformsFinal[0]: a dictionary is wanted, not 'ToTensor'"),
+    (", std: [0.3]", "", "14: training.transformsFinal[1].kwargs: Normalize needs the keyword 'std'"),
+    ("std: [0.3]", "std: [0.3], p: 1", "14: training.transformsFinal[1].kwargs.p: Normalize has no keyword 'p'"),
+    (
+        "MultiStepLR",
+        "MultistepLRs",
+        "16: training.lrSchedulers[0].type: 'MultistepLRs' is not a learning-rate scheduler",
+    ),
+    ("MultiStepLR", "LambdaLR", "16: training.lrSchedulers[0].type: 'LambdaLR' wants a function"),
+    (
+        "milestones: [5]",
+        "milestone: [5]",
+        "16: training.lrSchedulers[0].stepKwargs.milestone: MultiStepLR has no keyword",
+    ),
+    (
+        "milestones: [5]",
+        "milestones: 5",
+        "16: training.lrSchedulers[0].stepKwargs.milestones: a list of epochs is wanted",
+    ),
+    ("milestones: [5]", "milestones: [five]", "16: training.lrSchedulers[0].stepKwargs.milestones: a number of epochs"),
+    (
+        "milestones: [5]",
+        "gamma: 0.1",
+        "16: training.lrSchedulers[0].stepKwargs.gamma: 'gamma' is not counted in epochs",
+    ),
+    (
+        "stepKwargs: {milestones: [5]}",
+        "kwargs: {}",
+        "16: training.lrSchedulers[0].kwargs: MultiStepLR needs the keyword",
+    ),
+    (
+        "stepKwargs",
+        "stepKwarg",
+        "16: training.lrSchedulers[0].stepKwarg: 'stepKwarg' is not a key of 'training.lrSchedulers[0]'",
+    ),
+    ("type: TopK", "type: TopKay", "18: training.metricsTest[0].type: 'TopKay' is not a metric; did you mean 'TopK'?"),
+    ("topk: 1", "topk: 0", "18: training.metricsTest[0].kwargs.topk: a whole number above 0 is wanted, not 0"),
+    (
+        "    - {type: TopK, kwargs: {topk: 1}}\n",
+        "    - {type: IoU}\n    - {type: IoU}\n",
+        "19: training.metricsTest[1]: the metric",
+    ),
+    (
+        "\n    - {type: TopK, kwargs: {topk: 1}}",
+        " []",
+        "17: training.metricsTest: at least one entry is wanted",
+    ),
+    (
+        "startEpoch: 5",
+        "startEpoch: 11",
+        "20: retraining.startEpoch: retraining cannot start at epoch 11: it has 10 epochs",
+    ),
+    ("startEpoch: 5", "optimizer: Adam", "8: retraining.optimizerKwargs.momentum: Adam has no keyword 'momentum'"),
+    ("startEpoch: 5", "file: nowhere.yaml", "20: retraining.file: there is no file 'nowhere.yaml'"),
+    ("startEpoch: 5", "file: training/cifar/resnets.yaml", "did you mean 'training/cifar/resnet.yaml'?"),
+    ("startEpoch: 5", "file: 7", "20: retraining.file: the name of a file is wanted, not 7"),
+    ("startEpoch: 5", "file: e.yaml", "20: retraining.file: the file includes itself: e.yaml -> e.yaml"),
+    ("ThresNet, UniNet", "ThresNett", "22: experiments.methods[0]: 'ThresNett' is not a pruning method; did you mean"),
+    (
+        "ThresNet, UniNet",
+        "UniNet, PFPNet",
+        "22: experiments.methods[1]: 'PFPNet' is a pruning method that this version",
+    ),
+    ("ThresNet, UniNet", "ThresNet, WT", "22: experiments.methods[1]: the method ThresNet stands there twice"),
+    ("[ThresNet, UniNet]", "ThresNet", "22: experiments.methods: a list is wanted, not 'ThresNet'"),
+    ("mode: cascade", "mode: cascades", "23: experiments.mode: 'cascades' is not a choice; did you mean 'cascade'?"),
+    ("  mode: cascade\n", "", "21: experiments.mode: is missing"),
+    ("numNets: 1", "numNets: 0", "24: experiments.numNets: must be at least 1, not 0"),
+    ("numNets: 1", "rules: papers", "24: experiments.rules: 'papers' is not a choice; did you mean 'paper'?"),
+    (
+        "numNets: 1",
+        "datasetTest: CIFAR100",
+        "24: experiments.datasetTest[0]: CIFAR100 has 100 classes, but the network has 10",
+    ),
+    (
+        "numNets: 1",
+        "datasetTest: [MNIST, CIFAR10_C_Fog_3]",
+        "24: experiments.datasetTest[1]: 'CIFAR10_C_Fog_3' is a data set",
+    ),
+    (
+        "numNets: 1",
+        "datasetTest: [MNIST, MNIST]",
+        "24: experiments.datasetTest[1]: the test set MNIST stands there twice",
+    ),
+    ("numNets: 1", "seed: -3", "24: experiments.seed: must be at least 0, not -3"),
+    (
+        "type: geometric",
+        "type: geometrical",
+        "26: experiments.spacing[0].type: 'geometrical' is not a choice; did you mean",
+    ),
+    ("minVal: 0.2", "minVal: 0.9", "26: experiments.spacing[0].minVal: minVal 0.9 is above maxVal 0.8"),
+    (
+        "maxVal: 0.8",
+        "maxVal: 1.8",
+        "26: experiments.spacing[0].maxVal: a keep ratio must be above 0 and at most 1, not 1.8",
+    ),
+    (", minVal: 0.2", "", "26: experiments.spacing[0]: a geometric spacing needs 'minVal'"),
+    ("numIntervals: 3", "numIntervals: 0", "26: experiments.spacing[0].numIntervals: must be above 0, not 0"),
+    ("numIntervals: 3", "intervals: 3", "26: experiments.spacing[0].intervals: 'intervals' is not a key of"),
+    (
+        "geometric, numIntervals: 3, maxVal: 0.8, minVal: 0.2",
+        "manual, values: [0.5, 0.5]",
+        "26: experiments.spacing[0]: the",
+    ),
+    (
+        "geometric, numIntervals: 3, maxVal: 0.8, minVal: 0.2",
+        "manual, values: [0.2, 0.5]",
+        "25: experiments.spacing: in a cascade",
+    ),
+    (
+        "\n    - {type: geometric, numIntervals: 3, maxVal: 0.8, minVal: 0.2}",
+        " []",
+        "25: experiments.spacing: mode 'cascade' needs",
+    ),
+    (
+        "retrainIterations: -1",
+        "retrainIterations: 4",
+        "27: experiments.retrainIterations: 4 retrained ratios are wanted",
+    ),
+    (
+        "{minVal: 0.1, maxVal: 0.9}",
+        "{minVal: 0.9, maxVal: 0.1}",
+        "28: experiments.plotting.minVal: minVal 0.9 is above",
+    ),
+    ("{minVal: 0.1, maxVal: 0.9}", "{minVal: 2}", "28: experiments.plotting.minVal: must be at most 1, not 2"),
+    (
+        "results: ./r",
+        "result: ./r",
+        "29: directories.result: 'result' is not a key of 'directories'; did you mean 'results'?",
+    ),
+    ("results: ./r", "results: 3", "29: directories.results: a text is wanted, not 3"),
+    (
+        "{ThresNet: WT}",
+        "{ThresNett: WT}",
+        "30: network_names.ThresNett: 'ThresNett' is not a pruning method; did you mean",
+    ),
+    ("{ThresNet: red}", "{ThresNet: redd}", "31: network_colors.ThresNet: 'redd' is not a colour; did you mean 'red'?"),
+    ("{ThresNet: red}", "red", "31: network_colors: a dictionary is wanted, not 'red'"),
+    ("directories: {results: ./r}", "training: {}", "29: the key 'training' stands there twice (first in line 5)"),
+    ("  batchSize: 32", "\tbatchSize: 32", "6: not valid YAML: found character '\\t' that cannot start any token"),
+    ("optimizerKwargs: {lr: 0.1", "optimizerKwargs: {lr: 0.1]", "8: not valid YAML:"),
+    ("name: lenet5", "name: *nowhere", "2: not valid YAML: found undefined alias"),
+    ("name: lenet5", "name: !!python/object/apply:os.system [ls]", "2: a value of the kind"),
+    ("name: lenet5", "5: lenet5", "2: a key must be a name, not 5"),
+    ("directories:", "customizations:", "29: customizations: a list of entries with 'key' and 'value' is wanted"),
+]
+
+SWEEPS = [
+    (
+        "{key: [training, batchSice], value: 3}",
+        "33: customizations[0].key: 'batchSice' is not a known key; did you mean",
+    ),
+    (
+        "{key: [trainings, batchSize], value: 3}",
+        "33: customizations[0].key: 'trainings' is not a known key; did you mean",
+    ),
+    (
+        "{key: [training, optimizer, lr], value: 3}",
+        "33: customizations[0].key: 'training.optimizer' has no keys, so 'lr'",
+    ),
+    ("{key: [experiments, spacing, minVal], value: 3}", "33: customizations[0].key: 'experiments.spacing' has no keys"),
+    ("{key: training, value: 3}", "33: customizations[0].key: a list of names is wanted, not 'training'"),
+    ("{key: [training, batchSize]}", "33: customizations[0]: 'value' is missing"),
+    (
+        "{keys: [training, batchSize], value: 3}",
+        "33: customizations[0]: 'keys' is not a key of it; did you mean 'key'?",
+    ),
+    ("training", "33: customizations[0]: a dictionary with 'key' and 'value' is wanted, not 'training'"),
+    (
+        "{key: [training, optimizer], value: SDG}",
+        "33: training.optimizer: 'SDG' is not an optimizer; did you mean 'SGD'?",
+    ),
+    ("{key: [retraining, startEpoch], value: 30}", "33: retraining.startEpoch: retraining cannot start at epoch 30"),
+    ("{key: [training], value: 3}", "33: training: a dictionary is wanted, not 3"),
+    (
+        "{key: [training, batchSize], value: 3}\n  - {key: [training, batch_size], value: 3}",
+        "34: customizations[1]: the same as the customization in line 33",
+    ),
+]
+
+
+def message(name="e.yaml"):
+    with pytest.raises(ConfigError) as error:
+        load_experiments(name)
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_file_itself_is_good(folder):
+    (folder / "e.yaml").write_text(GOOD)
+    (experiment,) = load_experiments("e.yaml")
+    assert experiment.retraining.start_epoch == 5
+
+
+@pytest.mark.parametrize(("old", "new", "words"), CHANGES, ids=[f"{new.strip()[:40]}" for _, new, _ in CHANGES])
+def test_one_line_per_mistake(folder, old, new, words):
+    assert old in GOOD
+    (folder / "e.yaml").write_text(GOOD.replace(old, new, 1))
+    text = message()
+    assert text.startswith("e.yaml:")
+    assert (f"e.yaml:{words}" if words[0].isdigit() else words) in text
+
+
+@pytest.mark.parametrize(("entry", "words"), SWEEPS, ids=[entry[:40] for entry, _ in SWEEPS])
+def test_one_line_per_mistake_in_a_sweep(folder, entry, words):
+    (folder / "e.yaml").write_text(f"{GOOD}customizations:\n  - {entry}\n")
+    assert f"e.yaml:{words}" in message()
+
+
+@pytest.mark.parametrize("section", ["network", "training", "experiments"])
+def test_missing_section(folder, section):
+    lines = GOOD.splitlines(keepends=True)
+    start = lines.index(f"{section}:\n")
+    end = next(i for i in range(start + 1, len(lines)) if not lines[i].startswith(" "))
+    (folder / "e.yaml").write_text("".join(lines[:start] + lines[end:]))
+    assert message() == f"e.yaml: {section}: is missing"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "e.yaml: is empty"),
+        (b"# only a comment\n", "e.yaml: is empty"),
+        (b"- a\n- b\n", "e.yaml:1: a dictionary of keys is wanted, not a list"),
+        (b"just text", "e.yaml:1: a dictionary of keys is wanted, not 'just text'"),
+        (b"\xff\xfe\x00\x01\x80", "e.yaml: is not a text file"),
+        (b"a: \x07", "e.yaml: is not a text file"),
+        (b"a: 1\n---\nb: 2\n", "e.yaml:2: not valid YAML: but found another document"),
+        (b"a: &x [*x]", "e.yaml:1: an alias contains itself"),
+        (b"[" * 3000, "e.yaml: is nested too deeply"),
+    ],
+)
+def test_what_is_no_experiment_at_all(folder, content, words):
+    (folder / "e.yaml").write_bytes(content)
+    assert message().startswith(words)
+
+
+def test_a_folder_and_a_file_that_is_nowhere(folder):
+    (folder / "e.yaml").mkdir()
+    assert message() == "e.yaml: cannot be read: Is a directory"
+    assert message("sample/digit.yaml").endswith("did you mean 'sample/digits.yaml'?")
+    assert "is not the name of a file" in message("x" * 5000)
+    assert "there is no file" in message("a\0b")
+
+
+def test_a_cycle_over_two_files(folder):
+    (folder / "e.yaml").write_text("file: f.yaml\n")
+    (folder / "f.yaml").write_text("training:\n  batchSize: 3\n  file: e.yaml\n")
+    assert message() == "f.yaml:3: training.file: the file includes itself: e.yaml -> f.yaml -> e.yaml"
+
+
+def test_the_error_names_the_file_where_the_key_stands(folder):
+    (folder / "training.yaml").write_text("batchSize: 3\n\noptimizer: SDG\n")
+    text = GOOD.replace("  batchSize: 32\n  optimizer: SGD\n", "  file: training.yaml\n")
+    (folder / "e.yaml").write_text(text)
+    assert message() == "training.yaml:3: training.optimizer: 'SDG' is not an optimizer; did you mean 'SGD'?"
+
+
+def test_a_training_file_is_not_an_experiment():
+    assert "an experiment includes such a file as 'training: {file: ...}'" in message("sample/training_tutorial.yaml")
+
+
+def test_rewinding_beyond_the_training(folder):
+    text = GOOD.replace("mode: cascade", "mode: cascade-rewind").replace(
+        "startEpoch: 5", "startEpoch: 15\n  numEpochs: 20"
+    )
+    (folder / "e.yaml").write_text(text)
+    assert (
+        message() == "e.yaml:20: retraining.startEpoch: weights cannot be rewound to epoch 15: training has 10 epochs"
+    )
