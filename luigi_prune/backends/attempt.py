@@ -42,7 +42,7 @@ class Attempt:
     log_start: int = 0  # bytes of earlier attempts in the log
     started: bool = False
     cancelled: bool = False
-    killed: bool = False
+    signals: set[int] = field(default_factory=set)  # the exit codes of processes that died as we told them to
     kill_at: float | None = None  # time.monotonic() from which patience is over
 
     def launch(self, server: WarmServer, slots: Slots, loader_workers: int) -> None:
@@ -66,6 +66,7 @@ class Attempt:
                 context={**context, "rank": rank},
                 environment=slots.environment(gpu),
                 log=str(self.log),
+                rendezvous=self.rendezvous,
                 driver_pid=os.getpid(),
                 name=self.job.name,
             )
@@ -88,7 +89,7 @@ class Attempt:
             self._hear(rank)
             if rank not in self.outcomes:
                 # a rank that died takes the others along, and their complaints may be heard first
-                crashed = child.exit_code is not None and child.exit_code < 0 and not self.killed
+                crashed = (child.exit_code or 0) < 0 and child.exit_code not in self.signals
                 message = _cause(child) + _tail(self.log, self.log_start)
                 self._fail(rank, Outcome("failed", message), first=crashed)
 
@@ -125,6 +126,7 @@ class Attempt:
     def terminate(self) -> None:
         """Ask every process to save and stop, once; those that are not born yet will not be."""
         if self.kill_at is None:
+            self.signals.add(-signal.SIGTERM)
             for child in self.children:
                 if child.pid is None:
                     child.close()
@@ -140,7 +142,7 @@ class Attempt:
         """Kill what still runs when the grace period is over."""
         if self.kill_at is not None and now >= self.kill_at:
             self.kill_at = float("inf")
-            self.killed = True
+            self.signals.add(-signal.SIGKILL)
             for child in self.children:
                 child.kill()
 

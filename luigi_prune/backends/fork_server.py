@@ -107,7 +107,8 @@ class WarmServer:
             self.start()
             try:
                 status_fd, lifeline_fd = self._server.connect_to_new_process([writer.fileno()])
-            except (EOFError, OSError):  # it died between the two lines
+            except (ConnectionError, FileNotFoundError):  # it is dying, and may not be dead enough for `start` to see
+                self.stop()
                 self.start()
                 status_fd, lifeline_fd = self._server.connect_to_new_process([writer.fileno()])
         except BaseException:

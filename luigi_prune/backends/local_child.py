@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import faulthandler
 import json
+import logging
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -17,6 +19,8 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from luigi_prune.backends.job import Context, Job, Outcome
+
+logger = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 0.2  # at most five messages a second
 MESSAGE_CHARACTERS = 10_000  # of a failure; its end is what matters, and a pipe takes so much without a reader
@@ -31,6 +35,7 @@ class ChildStart:
     context: dict[str, Any]  # the fields of Context that JSON can say
     environment: dict[str, str]
     log: str
+    rendezvous: str  # folder to clear up where the driver can no longer do it
     driver_pid: int
     name: str = field(default="job")
 
@@ -53,13 +58,14 @@ def run_process(start: ChildStart, messages: Connection, driver: int) -> None:
     stop = threading.Event()
     _set_signals(stop)
     _write_output_to(start.log)
-    threading.Thread(target=_end_with, args=(driver, start.driver_pid), daemon=True).start()
+    threading.Thread(target=_end_with, args=(driver, start), daemon=True).start()
     speaker = _Speaker(messages)
     os.register_at_fork(after_in_child=messages.close)  # only this process speaks for the job
     speaker.say({"started": time.monotonic()})
     context = Context(**start.context, job_id=str(os.getpid()), should_stop=stop.is_set)
     if context.rank == 0:
         context.progress = speaker.progress
+    logger.info("%s: process %d of %d, pid %d", start.name, context.rank + 1, context.world_size, os.getpid())
     outcome = _run_job(Job(**start.job), context)
     if outcome.status != "done":
         print(outcome.message, file=sys.stderr)
@@ -101,20 +107,24 @@ def _write_output_to(log: str) -> None:
         setattr(
             sys, name, os.fdopen(number, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
         )
+    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s", force=True)
+    logging.getLogger("luigi_prune").setLevel(logging.INFO)
     faulthandler.enable(sys.stderr)  # a crash in native code leaves its Python stack in the log
 
 
-def _end_with(driver: int, driver_pid: int) -> None:
+def _end_with(driver: int, start: ChildStart) -> None:
     """End this process and its group as soon as the driver or the fork server has ended."""
     server_pid = os.getppid()
     watched = [driver]
-    for pid in (driver_pid, server_pid):
+    for pid in (start.driver_pid, server_pid):
         # a fork of the driver may hold its pipes open, but not its process id
         with suppress(AttributeError, OSError):
             watched.append(os.pidfd_open(pid))
     timeout = None if len(watched) == 3 else 1.0
     while not wait(watched, timeout) and os.getppid() == server_pid:
         pass
+    if start.rendezvous:
+        shutil.rmtree(start.rendezvous, ignore_errors=True)
     if os.getpgrp() == os.getpid():
         os.killpg(os.getpid(), signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)

@@ -1,26 +1,21 @@
-"""Backends that are closed after each test, jobs to submit, and a listener that remembers."""
+"""Backends that are closed after each test, and jobs to submit."""
 
 from __future__ import annotations
 
 import functools
 import json
 import os
-import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from listening import SLOW_SECONDS, wait_until
 
 from luigi_prune.backends import local
 from luigi_prune.backends.fork_server import WarmServer
-from luigi_prune.backends.job import ComputeSettings, Job, Outcome
+from luigi_prune.backends.job import ComputeSettings, Job
 from luigi_prune.backends.local import LocalBackend
-
-SLOW_SECONDS = 3.0
-PATIENCE = 120.0  # seconds after which a test gives up; nothing asserts that anything is fast
 
 
 @pytest.fixture(autouse=True)
@@ -28,42 +23,14 @@ def _job_functions_are_importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
 
 
-class Ear:
-    """A listener that remembers what it heard, and when."""
-
-    def __init__(self) -> None:
-        self.starts = 0
-        self.progress: list[tuple[float, str]] = []
-        self.outcomes: list[Outcome] = []
-        self.ended_at = 0.0
-        self._ended = threading.Event()
-
-    def started(self) -> None:
-        self.starts += 1
-
-    def progressed(self, fraction: float, message: str) -> None:
-        self.progress.append((fraction, message))
-
-    def ended(self, outcome: Outcome) -> None:
-        self.ended_at = time.monotonic()
-        self.outcomes.append(outcome)
-        self._ended.set()
-
-    def outcome(self) -> Outcome:
-        assert self._ended.wait(PATIENCE), "the job did not end"
-        return self.outcomes[0]
-
-
-def submit(backend: LocalBackend, job: Job) -> Ear:
-    ear = Ear()
-    backend.submit(job, ear)
-    return ear
-
-
 @pytest.fixture
 def light_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests about processes: a fork server that need not import torch."""
-    monkeypatch.setattr(local, "WarmServer", functools.partial(WarmServer, preload=()))
+    monkeypatch.setattr(
+        local,
+        "WarmServer",
+        functools.partial(WarmServer, preload=("luigi_prune.jobs", "luigi_prune.backends.local_child")),
+    )
 
 
 @pytest.fixture
@@ -71,7 +38,9 @@ def slow_server(light_server: None, monkeypatch: pytest.MonkeyPatch, tmp_path: P
     """A fork server that imports for `SLOW_SECONDS`."""
     (tmp_path / "slow_preload.py").write_text(f"import time; time.sleep({SLOW_SECONDS})")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
-    monkeypatch.setattr(local, "WarmServer", functools.partial(WarmServer, preload=("slow_preload",)))
+    monkeypatch.setattr(
+        local, "WarmServer", functools.partial(WarmServer, preload=("slow_preload", "luigi_prune.backends.local_child"))
+    )
 
 
 @pytest.fixture
@@ -113,24 +82,3 @@ def facts(tmp_path: Path) -> Callable[..., dict[str, Any]]:
         return json.loads(path.read_text())
 
     return read
-
-
-def wait_until(condition: Callable[[], Any]) -> None:
-    """Return once the condition holds; fail where it never does."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.01)
-
-
-def running(pid: int) -> bool:
-    """Whether a process exists and is no zombie."""
-    if sys.platform != "linux":
-        import subprocess
-
-        state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
-        return bool(state) and not state.startswith("Z")
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -42,6 +43,12 @@ def facts(request: dict[str, Any], context: Context) -> None:
         directory=os.getcwd(),
         last_line=time.monotonic(),
     )
+
+
+def log_a_line(request: dict[str, Any], context: Context) -> None:
+    logging.getLogger("luigi_prune.training").info("epoch 3 of 7")
+    print("printed")
+    subprocess.run(["echo", "said by a child"], check=True)
 
 
 def fail(request: dict[str, Any], context: Context) -> None:

@@ -9,7 +9,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from conftest import Ear, running, submit, wait_until
+from listening import Ear, running, submit, wait_until
 
 from luigi_prune.backends.attempt import TAIL_LINES
 from luigi_prune.backends.local import LocalBackend
@@ -55,6 +55,18 @@ def test_a_failure_arrives_with_its_traceback_and_its_log(make_backend, make_job
     assert "ValueError: the seventh layer is missing" in outcome.message
     assert re.fullmatch(r"fail_a_b_c-[0-9a-f]{8}\.log", Path(outcome.log).name)
     assert "ValueError: the seventh layer is missing" in Path(outcome.log).read_text()
+
+
+def test_everything_a_job_says_is_in_its_log_attempt_after_attempt(make_backend, make_job):
+    backend = make_backend()
+    logs = {submit(backend, make_job("log_a_line")).outcome().log for _ in range(2)}
+    other = submit(backend, make_job("log_a_line", tag="other")).outcome().log
+    assert other not in logs
+    (log,) = logs
+    lines = Path(log).read_text().splitlines()
+    assert sum(line.endswith("INFO epoch 3 of 7") for line in lines) == 2
+    assert lines.count("printed") == lines.count("said by a child") == 2
+    assert sum("log_a_line job: process 1 of 1, pid " in line for line in lines) == 2
 
 
 def test_a_killed_job_ends_with_its_signal_and_its_last_lines(make_backend, make_job):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import PATIENCE, running, wait_until
+from listening import PATIENCE, running, wait_until
 
 LINUX = pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="reads /proc")
 
@@ -25,7 +25,8 @@ sys.path.insert(0, {functions!r})
 from luigi_prune.backends import local
 from luigi_prune.backends.job import ComputeSettings, Job
 if {light}:
-    local.WarmServer = functools.partial(local.WarmServer, preload=())
+    preload = ("luigi_prune.jobs", "luigi_prune.backends.local_child")
+    local.WarmServer = functools.partial(local.WarmServer, preload=preload)
 
 class Listener:
     def __init__(self): self.over = threading.Event()
@@ -72,6 +73,7 @@ def driver(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen]]:
                 stderr=subprocess.PIPE,
                 text=True,
                 start_new_session=True,
+                env={**os.environ, "TMPDIR": str(tmp_path)},
             )
         started.append(process)
         return process
@@ -124,7 +126,7 @@ class Tiny(luigi.Task):
 
 
 @LINUX
-def test_nothing_outlives_a_driver_that_is_killed(driver):
+def test_nothing_outlives_a_driver_that_is_killed(driver, tmp_path):
     # the fork stands for a task process of Luigi: it inherits the driver's pipes, and lives on
     process = driver(HOLDING + "if os.fork() == 0: print(os.getpid(), flush=True); time.sleep(600)\ntime.sleep(600)\n")
     fork = int(process.stdout.readline())
@@ -132,11 +134,13 @@ def test_nothing_outlives_a_driver_that_is_killed(driver):
         others = [pid for pid in descendants(process.pid) if pid != fork]
         # the server and the standard library's resource tracker, three processes of two jobs, two of the first's own
         assert len(others) == 7
+        assert len(list(tmp_path.glob("luigi_prune_*"))) == 1
         process.kill()
         process.wait()
         # the tracker alone waits for the fork too
         wait_until(lambda: sum(running(pid) for pid in others) <= 1)
         assert running(fork)
+        assert not list(tmp_path.glob("luigi_prune_*"))  # where the processes of the second job met
     finally:
         os.kill(fork, signal.SIGKILL)
     wait_until(lambda: not any(running(pid) for pid in others))

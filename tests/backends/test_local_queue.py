@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from conftest import SLOW_SECONDS, Ear, running, submit, wait_until
+from listening import SLOW_SECONDS, Ear, running, submit, wait_until
 
 from luigi_prune.backends import slots
 from luigi_prune.backends.job import ComputeSettings

@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from conftest import submit
+from listening import submit
 
 pytest.importorskip("torch")
 
