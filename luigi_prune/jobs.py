@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import logging
+import os
 import resource
 import time
 import traceback
@@ -92,6 +93,7 @@ def train_base(request: dict[str, Any], context: Context) -> None:
 def prune(request: dict[str, Any], context: Context) -> None:
     """Prune the network of the step before to the last step's keep ratio."""
     from luigi_prune.compute import pruning
+    from luigi_prune.compute.losses import Loss
 
     spec = ChainSpec.model_validate_json(request["spec"])
     began = time.perf_counter()
@@ -105,7 +107,7 @@ def prune(request: dict[str, Any], context: Context) -> None:
         original = int(before.arrays["original_size"]), int(before.arrays["original_flops"])
     else:
         original = pruning.count_size(network), pruning.count_flops(network, example)
-    loss = _loss(spec.base.training)
+    loss = Loss(spec.base.training.loss, spec.base.training.loss_kwargs)
     ratio = spec.keep_ratio
     calibration = None
     if method.needs_data or spec.rules == "reference":
@@ -190,7 +192,8 @@ def evaluate(request: dict[str, Any], context: Context) -> None:
     judged = evaluation.evaluate(
         network,
         samples,
-        loss=_loss(training),
+        loss=training.loss,
+        loss_kwargs=training.loss_kwargs,
         metrics=spec.metrics,
         batch_size=training.test_batch_size,
         device=torch.device(context.device),
@@ -246,7 +249,7 @@ def report(request: dict[str, Any], context: Context) -> None:
         experiment.model_dump(mode="json", by_alias=True),
         folder,
         key=tables.key,
-        measured=tables.measured,
+        measured={name: array for name, array in tables.measured.items() if array.ndim},  # not Aggregate's own
         provenance=tables.provenance,
         plotting={"min_val": plotting.min_val, "max_val": plotting.max_val},
         labels=labels,
@@ -316,12 +319,6 @@ def _example(splits: Splits) -> torch.Tensor:
     """Return one sample of the network's input, as a batch."""
     inputs, _ = splits.validation.get([0], 0, 0)
     return inputs
-
-
-def _loss(training: TrainingConfig) -> Any:
-    from luigi_prune.compute.losses import build_loss
-
-    return build_loss(training)
 
 
 def _calibration(spec: ChainSpec, network: nn.Module, splits: Splits, example: torch.Tensor) -> Any:
@@ -454,7 +451,8 @@ def _write(
     family = str(request["family"]).lower()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     own = {f"{family}_seconds": time.perf_counter() - began, f"{family}_peak_bytes": peak}
-    parents = {} if len(request["inputs"]) > 8 else {name: _about(path) for name, path in request["inputs"].items()}
+    folder = Path(request["output"]).parent
+    parents = {name: _about(path, folder) for name, path in request["inputs"].items()}
     write_result(
         request["output"],
         family=request["family"],
@@ -473,6 +471,7 @@ def _write(
     )
 
 
-def _about(path: str) -> dict[str, str]:
+def _about(path: str, folder: Path) -> dict[str, str]:
+    """Return what identifies an input; its path is relative, so that a store can be moved."""
     about = read_about(path)
-    return {"path": path, "key": about["key"], "content_sha256": about["content_sha256"]}
+    return {"path": os.path.relpath(path, folder), "key": about["key"], "content_sha256": about["content_sha256"]}

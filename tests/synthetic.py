@@ -45,7 +45,10 @@ def make_grid(
         "test_sets": list(test_sets),
         "retraining_epochs": [2, 10],
         "cells": {
-            t: [[[[path(t, n, k, r, m) for m in methods] for r in range(repetitions)] for k in ratios] for n in range(nets)]
+            t: [
+                [[[path(t, n, k, r, m) for m in methods] for r in range(repetitions)] for k in ratios]
+                for n in range(nets)
+            ]
             for t in test_sets
         },
     }

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from luigi_prune.catalogue import METHODS
-from luigi_prune.config.schema import json_schema
+from luigi_prune.config import schema as file_schema
 
 
 def add_to(commands: Any) -> None:
@@ -33,5 +33,5 @@ def methods(given: argparse.Namespace) -> int:
 
 def schema(given: argparse.Namespace) -> int:
     """Print the JSON schema."""
-    print(json.dumps(json_schema(), indent=2))
+    print(json.dumps(file_schema.json_schema(), indent=2))
     return 0

@@ -118,10 +118,10 @@ def _of_folder(where: Path) -> Iterator[Path]:
         except (OSError, KeyError, ValueError):
             continue  # damaged: its own check says so
         for parent in parents.values():
-            resolved = Path(parent["path"]).resolve()
-            if resolved not in known:
-                known.add(resolved)
-                yield Path(parent["path"])
+            place = (path.parent / parent["path"]).resolve()
+            if place not in known:
+                known.add(place)
+                yield place
 
 
 def collect(given: argparse.Namespace) -> int:
