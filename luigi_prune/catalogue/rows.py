@@ -104,7 +104,7 @@ class MetricRow(ClassRow):
 
 @dataclass(frozen=True)
 class TransformRow(ClassRow):
-    """An image transform; `choices` names keywords whose text stands for a member of an enumeration of torchvision."""
+    """An image transform; `choices` are the texts that some of its keywords take."""
 
     choices: dict[str, tuple[str, ...]] = field(default_factory=dict)
 

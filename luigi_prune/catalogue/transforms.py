@@ -6,7 +6,8 @@ from luigi_prune.catalogue.rows import TransformRow, by_name
 
 INTERPOLATIONS = ("nearest", "nearest-exact", "bilinear", "bicubic", "box", "hamming", "lanczos")
 POLICIES = ("imagenet", "cifar10", "svhn")
-_CHOICES = {"interpolation": INTERPOLATIONS, "policy": POLICIES}
+PADDINGS = ("constant", "edge", "reflect", "symmetric")
+_CHOICES = {"interpolation": INTERPOLATIONS, "policy": POLICIES, "padding_mode": PADDINGS}
 
 
 def _transform(name: str, required: str = "", optional: str = "") -> TransformRow:

@@ -30,6 +30,7 @@ def checked(experiment: Experiment) -> tuple[Experiment, Notes]:
     methods = _methods(settings.methods)
     tests = _test_sets(experiment)
     notes = _check_ratios(settings)
+    notes += _channel_notes(experiment)
     training, training_notes = checked_training(experiment.training, "training")
     retraining, retraining_notes = checked_training(experiment.retraining, "retraining")
     _check_epochs(experiment)
@@ -40,7 +41,10 @@ def checked(experiment: Experiment) -> tuple[Experiment, Notes]:
         "network_names": _per_method("network_names", experiment.network_names, "label"),
         "network_colors": _per_method("network_colors", experiment.network_colors, "color"),
     }
-    return experiment.model_copy(update=updates), [*notes, *training_notes, *retraining_notes]
+    notes += [*training_notes, *retraining_notes]
+    said = {(path[1:], text) for path, text in notes if path[0] == "training"}
+    inherited = [note for note in notes if note[0][0] == "retraining" and (note[0][1:], note[1]) in said]
+    return experiment.model_copy(update=updates), [note for note in notes if note not in inherited]
 
 
 def _check_network(experiment: Experiment) -> None:
@@ -106,6 +110,20 @@ def _check_ratios(settings: ExperimentsConfig) -> Notes:
     except ConfigError as error:
         raise SettingError(("experiments", "retrain_iterations"), str(error)) from None
     return [((*path, index), text) for index, text in spacing_notes(settings.spacing)]
+
+
+def _channel_notes(experiment: Experiment) -> Notes:
+    """Return notes on normalisations that do not fit the data set's channels; other transforms may still mend them."""
+    channels = catalogue.find("dataset", experiment.network.dataset).input_shape[0]
+    return [
+        ((section, name, index), f"normalises {len(mean)} channels, but {experiment.network.dataset} has {channels}")
+        for section in ("training", "retraining")
+        for name in ("transforms_train", "transforms_test", "transforms_final")
+        for index, transform in enumerate(getattr(getattr(experiment, section), name))
+        if transform.type == "Normalize"
+        and isinstance(mean := transform.kwargs.get("mean"), list)
+        and len(mean) not in (1, channels)
+    ]
 
 
 def _check_epochs(experiment: Experiment) -> None:

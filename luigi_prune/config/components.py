@@ -12,6 +12,10 @@ from luigi_prune.config.schema import Component, SchedulerComponent, TrainingCon
 from luigi_prune.errors import ConfigError, nearest
 
 _NOT_NEGATIVE = ("lr", "weight_decay", "momentum")
+_TEXTS = (
+    *("interpolation", "policy", "padding_mode", "value", "mode"),
+    *("anneal_strategy", "scale_mode", "reduction", "line_search_fn"),
+)
 
 
 def checked_training(training: TrainingConfig, section: str) -> tuple[TrainingConfig, list[tuple[KeyPath, str]]]:
@@ -53,8 +57,7 @@ def _check_rates(training: TrainingConfig, section: str) -> None:
     given = training.optimizer_kwargs
     for name, value in given.items():
         path = (section, "optimizer_kwargs", name)
-        if isinstance(value, str) and name != "line_search_fn":
-            raise SettingError(path, f"a number is wanted, not {value!r}")
+        _check_value(name, value, path)
         if name in _NOT_NEGATIVE and (not isinstance(value, int | float) or isinstance(value, bool) or value < 0):
             raise SettingError(path, f"a number of at least 0 is wanted, not {value!r}")
     if training.optimizer == "SGD" and given.get("nesterov") and (not given.get("momentum") or given.get("dampening")):
@@ -76,9 +79,19 @@ def _check_keywords(row: ClassRow, given: dict[str, Any], path: KeyPath) -> None
         if name not in row.keywords:
             hint = nearest(name, row.keywords) if row.keywords else "; it has none"
             raise SettingError((*path, name), f"{row.name} has no keyword {name!r}{hint}")
+        _check_value(name, given[name], (*path, name))
     for name in row.required:
         if name not in given:
             raise SettingError(path, f"{row.name} needs the keyword {name!r}")
+
+
+def _check_value(name: str, value: object, path: KeyPath) -> None:
+    """Raise SettingError for a keyword's value that no class here takes: a dictionary, a text in place of a number."""
+    if isinstance(value, dict) or (isinstance(value, str) and name not in _TEXTS):
+        raise SettingError(path, f"a number is wanted, not {value!r}")
+    for entry in value if isinstance(value, list) else ():
+        if isinstance(entry, bool) or not isinstance(entry, int | float):
+            raise SettingError(path, f"a list of numbers is wanted, not {value!r}")
 
 
 def _check_scheduler(scheduler: SchedulerComponent, path: KeyPath) -> None:

@@ -93,7 +93,8 @@ def shown_path(path: Sequence[str | int]) -> str:
         if isinstance(step, int):
             text += f"[{step}]"
         else:
-            text += ("." if text else "") + (step if free else shown_key(step))
+            shown = step if free else shown_key(step)
+            text += ("." if text else "") + (shown if shown.isprintable() else repr(shown))
             free = free or step in FREE
     return text
 

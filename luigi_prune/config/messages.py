@@ -53,6 +53,8 @@ def _reason(path: KeyPath, kind: str, context: dict[str, Any], value: object) ->
     if kind == "literal_error":
         choices = re.findall(r"'([^']*)'", str(context["expected"]))
         return f"{shown} is not a choice{nearest(value, choices)}"
+    if kind == "string_too_short":
+        return "a text is wanted, not ''"
     if kind == "too_short":
         return "at least one entry is wanted"
     for name, words in (

@@ -187,7 +187,7 @@ class ExperimentsConfig(Settings):
 class Directories(Settings):
     """Where files lie, relative to the working directory; `luigi.cfg [directories]` overrides it."""
 
-    results: str = Field("./data/results", description="Results and reports.")
+    results: str = Field("./data/results", min_length=1, description="Results and reports.")
     trained_networks: str | None = Field(None, description="Trained networks; by default below the results.")
     training_data: str = Field("./data/training", description="Data sets, for instance on a shared drive.")
     local_data: str = Field("./local", description="Fast local copy of the data sets.")

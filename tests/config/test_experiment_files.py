@@ -230,6 +230,13 @@ def test_numbers_in_every_notation(write, number):
     assert experiment.coresets.delta_s == pytest.approx(1e-4)
 
 
+def test_a_normalisation_of_other_channels_is_said(write, caplog):
+    write("a.yaml", EXPERIMENT.replace("training.yaml", "training/cifar/lenet5.yaml"))
+    load()
+    (record,) = caplog.records
+    assert "training.transformsFinal[1]: normalises 3 channels, but MNIST has 1" in record.getMessage()
+
+
 def test_missing_basics_of_a_training_are_said(write, caplog):
     write("training.yaml", "loss: CrossEntropyLoss\n")
     training = load().training
