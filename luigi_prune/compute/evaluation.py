@@ -35,9 +35,8 @@ def evaluate(
     """
     network.to(device)
     criterion = Loss(loss, loss_kwargs or {}).to(device)
-    tally = measure(
-        network, samples, criterion, metrics, batch_size=batch_size, device=device, loader_workers=loader_workers
-    )
+    tally = Tally(criterion, metrics, device)
+    measure(network, samples, criterion, tally, batch_size=batch_size, device=device, loader_workers=loader_workers)
     return tally.values()
 
 
@@ -45,16 +44,16 @@ def measure(
     network: nn.Module,
     samples: Samples,
     loss: Loss,
-    metrics: Sequence[Component],
+    tally: Tally,
     *,
     batch_size: int,
     device: torch.device,
     ranks: Ranks | None = None,
     loader_workers: int = 0,
-) -> Tally:
-    """Return the sums over `samples` of all processes, each of which evaluates its share of every batch."""
+) -> None:
+    """Put the sums over `samples` into `tally`: those of all processes, each of which evaluates its share of every batch."""
     ranks = ranks or Ranks()
-    tally = Tally(loss, metrics, device)
+    tally.reset()
     shares = [
         rank_share(batch, ranks.rank, ranks.size) for batch in global_batches(np.arange(len(samples)), batch_size)
     ]
@@ -70,4 +69,3 @@ def measure(
     finally:
         network.train(was_training)
     tally.pool(ranks)
-    return tally

@@ -73,6 +73,10 @@ class MeanLoss:
         self._total = torch.zeros((), dtype=_double(device), device=device)
         self._weight: int | Tensor = 0
 
+    def reset(self) -> None:
+        """Forget everything."""
+        self._total, self._weight = torch.zeros_like(self._total), 0
+
     def add(self, value: Tensor, share: int | Tensor) -> None:
         """Add a batch's scalar loss, which counts `share`; a sum over samples is added as it is."""
         if self._sums_samples:

@@ -118,16 +118,17 @@ def _finish_epoch(run: Run, started: float) -> EpochRecord:
     request, progress, training = run.request, run.progress, run.request.training
     run.tally.pool(request.ranks)
     trained = run.tally.values()
-    validated = measure(
+    measure(
         run.network,
         request.splits.validation,
         run.loss,
-        training.metrics_test,
+        run.validation,
         batch_size=training.test_batch_size,
         device=request.device,
         ranks=request.ranks,
         loader_workers=request.loader_workers,
-    ).values()
+    )
+    validated = run.validation.values()
     record = EpochRecord(
         epoch=progress.epoch,
         num_epochs=training.num_epochs,
@@ -144,7 +145,7 @@ def _finish_epoch(run: Run, started: float) -> EpochRecord:
         if value >= progress.best_value:
             progress.best_value, progress.best_state = value, snapshot(run.network)
     progress.epoch, progress.step = progress.epoch + 1, 0
-    run.tally = run.new_tally()
+    run.tally.reset()
     return record
 
 

@@ -78,13 +78,10 @@ class Run:
     masks: Masks
     statistics: list[Tensor]  # of BatchNorm, to be averaged over the processes after each step
     progress: Progress
-    tally: Tally
+    tally: Tally  # of the epoch so far
+    validation: Tally
     fingerprint: str
     last_save: float = field(default_factory=time.monotonic)
-
-    def new_tally(self) -> Tally:
-        """Return empty sums for an epoch."""
-        return Tally(self.loss, self.request.training.metrics_test, self.request.device)
 
 
 def prepare(network: nn.Module, request: Request, masks: dict[str, Tensor] | None) -> Run:
@@ -112,6 +109,7 @@ def prepare(network: nn.Module, request: Request, masks: dict[str, Tensor] | Non
         statistics=statistics,
         progress=Progress(request.start_epoch),
         tally=Tally(loss, training.metrics_test, device),
+        validation=Tally(loss, training.metrics_test, device),
         fingerprint=identity,
     )
 

@@ -26,6 +26,11 @@ class Tally:
         self._loss.add(value, share)
         self._metrics.update(outputs, targets)
 
+    def reset(self) -> None:
+        """Forget everything."""
+        self._loss.reset()
+        self._metrics.reset()
+
     def pool(self, ranks: Ranks) -> None:
         """Replace the sums by those of all processes together."""
         if ranks.size > 1:

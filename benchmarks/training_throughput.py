@@ -1,0 +1,107 @@
+"""Training throughput against a bare PyTorch loop: `python benchmarks/training_throughput.py` prints one ratio per network.
+
+Both train the same network on the same tensors with the same batches, optimizer and learning rates, and validate after each epoch; the
+bare loop does nothing else. They take turns, and each pair gives a ratio (bare seconds / our seconds); the median is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+from torch import nn
+
+from luigi_prune.compute.datasets import Splits, load_splits
+from luigi_prune.compute.networks import build
+from luigi_prune.compute.training import train
+from luigi_prune.config.schema import Component, NetworkConfig, SchedulerComponent, TrainingConfig
+
+CPU = torch.device("cpu")
+
+
+def settings(epochs: int, batch_size: int) -> TrainingConfig:
+    """Return a usual training: SGD with momentum, warm-up, one decay, two metrics; digits padded to 16x16 for LeNet-5."""
+    return TrainingConfig(
+        batch_size=batch_size,
+        num_epochs=epochs,
+        transforms_final=(
+            Component(type="Pad", kwargs={"padding": 4}),
+            Component(type="ToTensor"),
+            Component(type="Normalize", kwargs={"mean": [0.3], "std": [0.38]}),
+        ),
+        optimizer_kwargs={"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-4},
+        lr_schedulers=(
+            SchedulerComponent(type="MultiStepLR", step_kwargs={"milestones": [epochs - 1]}),
+            SchedulerComponent(type="WarmupLR", step_kwargs={"warmup_epoch": 1}),
+        ),
+    )
+
+
+def bare_seconds(network: nn.Module, training: TrainingConfig, splits: Splits) -> float:
+    """Return how long the plainest loop takes for all epochs."""
+    everything = torch.arange(len(splits.train)).numpy(), torch.arange(len(splits.validation)).numpy()
+    (x, y), (x_val, y_val) = splits.train.get(everything[0]), splits.validation.get(everything[1])
+    optimizer = torch.optim.SGD(network.parameters(), **training.optimizer_kwargs)
+    criterion = nn.CrossEntropyLoss()
+    started = time.perf_counter()
+    for _ in range(training.num_epochs):
+        network.train()
+        for chosen in torch.randperm(len(y)).split(training.batch_size):
+            optimizer.zero_grad()
+            criterion(network(x[chosen]), y[chosen]).backward()
+            optimizer.step()
+        network.eval()
+        with torch.no_grad():
+            correct, loss = torch.zeros(()), torch.zeros(())
+            for batch, labels in zip(x_val.split(training.batch_size), y_val.split(training.batch_size), strict=True):
+                outputs = network(batch)
+                loss += criterion(outputs, labels) * len(labels)
+                correct += (outputs.argmax(1) == labels).sum()
+            loss.item(), correct.item()
+    return time.perf_counter() - started
+
+
+def our_seconds(network: nn.Module, training: TrainingConfig, splits: Splits) -> float:
+    """Return how long `train` takes for all epochs."""
+    started = time.perf_counter()
+    train(network, training, splits, seed=0, device=CPU)
+    return time.perf_counter() - started
+
+
+def ratio(name: str, epochs: int, batch_size: int, pairs: int) -> float:
+    """Return the median over `pairs` of bare seconds / our seconds."""
+    training = settings(epochs, batch_size)
+    config = NetworkConfig(name=name, dataset="Digits", output_size=10)
+    splits = load_splits(config, training, seed=0, training_data="", local_data="")
+    ratios = []
+    for pair in range(pairs + 1):
+        networks = [build(name, splits.input_shape, 10, seed=0) for _ in range(2)]
+        if pair % 2:
+            ours, bare = our_seconds(networks[0], training, splits), bare_seconds(networks[1], training, splits)
+        else:
+            bare, ours = bare_seconds(networks[1], training, splits), our_seconds(networks[0], training, splits)
+        if pair:  # the first pair warms up
+            ratios.append(bare / ours)
+    return statistics.median(ratios)
+
+
+def main() -> None:
+    """Print the ratio of each network."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--networks", nargs="+", default=["lenet5", "resnet8"])
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--pairs", type=int, default=7)
+    arguments = parser.parse_args()
+    for name in arguments.networks:
+        value = ratio(name, arguments.epochs, arguments.batch_size, arguments.pairs)
+        print(f"{name} on Digits, batch {arguments.batch_size}: throughput / bare loop = {value:.3f} (wanted: >= 0.95)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+import numpy as np
+import pytest
+import torch
+import torchvision.transforms as tv
+from PIL import Image
+
+from luigi_prune.compute.datasets import RawData, Samples, load, load_splits, load_test
+from luigi_prune.compute.datasets.loading import load_batches
+from luigi_prune.config.schema import Component, NetworkConfig, TrainingConfig
+from luigi_prune.errors import ConfigError
+
+TO_TENSOR = Component(type="ToTensor")
+NORMALIZE = Component(type="Normalize", kwargs={"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]})
+CROP = Component(type="RandomCrop", kwargs={"size": 10, "padding": 2})
+FLIP = Component(type="RandomHorizontalFlip")
+JITTER = Component(type="ColorJitter", kwargs={"brightness": 0.4})
+
+
+@pytest.fixture(scope="module")
+def raw():
+    rng = np.random.default_rng(0)
+    return RawData(rng.integers(0, 256, (40, 12, 12, 3), dtype=np.uint8), np.arange(40) % 5)
+
+
+def everything(samples, epoch=0, seed=0):
+    return samples.get(np.arange(len(samples)), epoch, seed)[0]
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        [TO_TENSOR],
+        [Component(type="Pad", kwargs={"padding": 3}), TO_TENSOR, NORMALIZE],
+        [Component(type="Pad", kwargs={"padding": [1, 2], "padding_mode": "reflect"}), TO_TENSOR],
+        [Component(type="Pad", kwargs={"padding": 1, "fill": [1, 2, 3]}), TO_TENSOR],
+        [Component(type="CenterCrop", kwargs={"size": 7}), TO_TENSOR, NORMALIZE],
+        [Component(type="Resize", kwargs={"size": 8, "interpolation": "nearest"}), TO_TENSOR, NORMALIZE],
+        [Component(type="Grayscale"), TO_TENSOR],
+    ],
+    ids=lambda named: "-".join(component.type for component in named),
+)
+def test_deterministic_transforms_give_what_torchvision_gives(raw, named):
+    def built(component):
+        kwargs = dict(component.kwargs)
+        if "interpolation" in kwargs:
+            kwargs["interpolation"] = tv.InterpolationMode(kwargs["interpolation"])
+        return getattr(tv, component.type)(**kwargs)
+
+    compose = tv.Compose([built(component) for component in named])
+    expected = torch.stack([compose(Image.fromarray(image)) for image in raw.images])
+    samples = Samples(raw, named)
+    assert torch.equal(everything(samples), expected)
+    assert samples.in_memory
+    assert not samples.random
+    assert samples.input_shape == tuple(expected.shape[1:])
+    assert torch.equal(everything(Samples(raw, named, cache_bytes=0)), expected)
+
+
+@pytest.mark.parametrize("named", [[CROP, FLIP, TO_TENSOR, NORMALIZE], [JITTER, CROP, FLIP, TO_TENSOR]])
+def test_draws_belong_to_seed_epoch_and_sample_not_to_the_batch(raw, named):
+    samples = Samples(raw, named, chosen=np.arange(5, 40))
+    assert samples.random
+    whole = everything(samples, epoch=3, seed=7)
+    assert torch.equal(samples.get([4, 30, 2], 3, 7)[0], whole[[4, 30, 2]])
+    assert not torch.equal(whole, everything(samples, epoch=4, seed=7))
+    assert not torch.equal(whole, everything(samples, epoch=3, seed=8))
+    assert samples.get([], 3, 7)[0].shape == (0, *samples.input_shape)
+
+
+def test_random_crops_and_flips_are_cut_from_the_padded_image(raw):
+    crops = everything(Samples(raw, [CROP, FLIP, TO_TENSOR]), epoch=1)
+    padded = torch.nn.functional.pad(everything(Samples(raw, [TO_TENSOR])), (2, 2, 2, 2))
+    places, mirrored = set(), 0
+    for crop, image in zip(crops, padded, strict=True):
+        found = [
+            (top, left, flipped)
+            for top in range(7)
+            for left in range(7)
+            for flipped in (False, True)
+            if torch.equal(crop.flip(2) if flipped else crop, image[:, top : top + 10, left : left + 10])
+        ]
+        assert len(found) == 1
+        places.add(found[0][:2])
+        mirrored += found[0][2]
+    assert len(places) > 15  # of 49, by 40 draws
+    assert 10 < mirrored < 30
+
+
+def test_the_image_wise_path_leaves_the_global_generators_alone(raw):
+    samples = Samples(raw, [JITTER, TO_TENSOR])
+    torch.manual_seed(0)
+    expected = torch.rand(2)
+    torch.manual_seed(0)
+    everything(samples)
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_workers_do_not_change_the_batches(raw):
+    samples = Samples(raw, [JITTER, CROP, TO_TENSOR])
+    batches = [np.arange(0, 16), np.arange(16, 25), np.array([3, 1])]
+    settings = {"epoch": 2, "seed": 5, "device": torch.device("cpu")}
+    assert not samples.in_memory
+    for (x, y), (x2, y2) in zip(
+        load_batches(samples, batches, **settings), load_batches(samples, batches, workers=2, **settings), strict=True
+    ):
+        assert torch.equal(x, x2)
+        assert torch.equal(y, y2)
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ([FLIP], "add ToTensor"),
+        ([Component(type="ToTensr")], "ToTensor"),
+        ([Component(type="Pad", kwargs={"paddin": 1})], "Pad cannot be built"),
+        ([Component(type="RandomCrop", kwargs={"size": 99}), TO_TENSOR], "cannot be applied to images"),
+        ([TO_TENSOR, Component(type="Normalize", kwargs={"mean": [0, 0], "std": [1, 1]})], "cannot be applied"),
+    ],
+)
+def test_a_pipeline_that_cannot_work_is_a_one_line_error(raw, named, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        Samples(raw, named)
+    assert "\n" not in str(caught.value)
+
+
+def test_digits_are_split_once_and_for_all():
+    train, test = load("Digits", "train", "", ""), load("Digits", "test", "", "")
+    assert train.images.shape == (1437, 8, 8)
+    assert test.images.shape == (360, 8, 8)
+    assert (train.images.min(), train.images.max()) == (0, 255)
+    per_class = np.bincount(np.concatenate([train.targets, test.targets]))
+    assert np.abs(np.bincount(test.targets) - per_class * 360 / 1797).max() < 1
+    # The test set belongs to the data set: if this sum changes, results are no longer comparable.
+    assert int(test.images.astype(np.int64).sum()) == 1803815
+    together = np.concatenate([train.images, test.images]).reshape(1797, -1)
+    assert len(np.unique(together, axis=0)) == 1797
+
+
+def test_a_tenth_is_held_out_by_seed_with_the_test_transforms():
+    training = TrainingConfig(transforms_train=(Component(type="RandomCrop", kwargs={"size": 8, "padding": 1}),))
+    network = NetworkConfig(name="lenet5", dataset="Digits", output_size=10)
+
+    def split(seed):
+        return load_splits(network, training, seed=seed, training_data="", local_data="")
+
+    splits = split(3)
+    assert (len(splits.train), len(splits.validation), splits.input_shape) == (1294, 143, (1, 8, 8))
+    assert splits.train.random
+    assert not splits.validation.random
+    assert torch.equal(everything(splits.validation), everything(split(3).validation))
+    assert not torch.equal(splits.validation.targets, split(4).validation.targets)
+    assert len(load_test("Digits", training, training_data="", local_data="")) == 360
+    counted = np.bincount(splits.train.targets, minlength=10) + np.bincount(splits.validation.targets, minlength=10)
+    assert np.array_equal(counted, np.bincount(load("Digits", "train", "", "").targets))
