@@ -81,7 +81,9 @@ def make_contents(
             continue
         main = main or (first, ranking)
         summaries += [tables.summary_table(table, ranking, styles, metric) for table in chosen[test_set].values()]
-        figure = prunability_figure(first, styles, SUMMARY_LEVELS, metric, f"{meta['network']}, tested on {test_set}")
+        figure = prunability_figure(
+            first, styles, ranking.order, SUMMARY_LEVELS, f"{meta['network']}, tested on {test_set}"
+        )
         caption = (
             f"{summaries[-1].caption.split(';')[0]}. Whiskers: sample standard deviation; dots: runs. {_how(first)}"
         )

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from luigi_prune.analysis.commensurate import Commensurate
 from luigi_prune.analysis.statistics import by_run, first_known, spread
-from luigi_prune.report.style import INK, MethodStyle, drawing, settle
+from luigi_prune.report.style import INK, MethodStyle, drawing, plain_text, settle
 
 Arrays = dict[str, np.ndarray]
 
@@ -63,7 +63,7 @@ def quality_figure(
     percent = label != "loss" and is_share(values)
     shown = within(arrays["axes/keep_ratio"], plotting)
     with drawing():
-        figure = Figure(figsize=(6.4, 4.8), layout="constrained")
+        figure = Figure(figsize=(6.4, 4.2), layout="constrained")
         axes = figure.add_subplot()
         bottom = _bottom(values[:, shown], percent)
         for at, style in enumerate(styles[1:], start=1):
@@ -117,7 +117,7 @@ def _draw_method(axes: Axes, style: MethodStyle, x: np.ndarray, y: np.ndarray, b
         label=style.label,
     )
     if bottom is not None:
-        below = line(mean_x)[line(table.mean) < bottom]
+        below = line(mean_x)[line(table.mean) < bottom][:1]
         (hint,) = axes.plot(below, np.full(len(below), bottom), "v", color=style.color, markersize=8, clip_on=False)
         hint.set_in_layout(False)
 
@@ -157,23 +157,24 @@ def add_legend(figure: Figure, axes: Axes) -> None:
     """Put the legend below the axes, where it hides nothing, in as many columns as fit."""
     handles, texts = axes.get_legend_handles_labels()
     if handles:
-        longest = max(len(text) for text in texts)
-        width = figure.get_size_inches()[0]
-        columns = max(1, min(len(handles), int(width * 11 / (longest + 7)), 5))
+        longest = max(len(plain_text(text)) for text in texts)
+        width, height = figure.get_size_inches()
+        columns = max(1, min(len(handles), int(width * 13 / (longest + 7)), 5))
+        rows = -(-len(handles) // columns)
+        figure.set_size_inches(width, height + 0.22 * rows)
         figure.legend(handles, texts, loc="outside lower center", ncol=columns, fontsize=9)
 
 
 def prunability_figure(
-    table: Commensurate, styles: Sequence[MethodStyle], levels: Sequence[float], metric: str, title: str
+    table: Commensurate, styles: Sequence[MethodStyle], order: Sequence[int], levels: Sequence[float], title: str
 ) -> Figure:
     """Return, per method and level, the largest share of parameters pruned: mean, sample deviation and runs."""
     pruned = table.pruned
-    drawn = [at for at, style in enumerate(styles) if not style.nominal and np.isfinite(pruned[..., at]).any()]
     with drawing():
-        figure = Figure(figsize=(6.4, 1.5 + 0.5 * max(1, len(drawn))), layout="constrained")
+        figure = Figure(figsize=(6.4, 1.5 + 0.5 * len(order)), layout="constrained")
         axes = figure.add_subplot()
         offsets = np.linspace(-0.27, 0.27, len(levels)) if len(levels) > 1 else np.zeros(1)
-        for place, at in enumerate(drawn):
+        for place, at in enumerate(order):
             for level, offset, depth in zip(levels, offsets, np.linspace(0.35, 1.0, len(levels)), strict=True):
                 runs = pruned[table.at(level), :, :, at]
                 summary = spread(runs)
@@ -182,13 +183,13 @@ def prunability_figure(
                 axes.plot(runs.ravel(), np.full(runs.size, y), ".", color=INK, markersize=3, alpha=0.6)
                 if np.isfinite(summary.std):
                     axes.errorbar(float(summary.mean), y, xerr=float(summary.std), color=INK, linewidth=0.9, capsize=2)
-        axes.set_yticks(range(len(drawn)), [styles[at].label for at in drawn])
-        axes.set_ylim(max(1, len(drawn)) - 0.5, -0.5)
+        axes.set_yticks(range(len(order)), [styles[at].label for at in order])
+        axes.set_ylim(len(order) - 0.5, -0.5)
         axes.set_xlim(0.0, 1.0)
         axes.grid(False, axis="y")
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
         drops = ", ".join(f"{100 * level:g}" for level in levels)
-        axes.set_xlabel(f"pruned parameters at a drop of {metric} of at most {drops} points (light to dark)")
+        axes.set_xlabel(f"pruned parameters, faint to full: at a drop of {drops} points")
         axes.set_title(title, fontsize=10)
     return settle(figure)
 

@@ -85,6 +85,8 @@ def layer_figure(arrays: Arrays, styles: Sequence[MethodStyle], ratios: Sequence
         figure = _panels(drawn, draw, 4.6 if len(totals) <= 30 else 5.6, 2.9)
         for axes in figure.axes:
             _name_layers(axes, [str(name) for name in arrays["axes/layer"]])
+        if len(totals) > MOST_NAMED_LAYERS:
+            figure.supxlabel("compressible layer, 1 is next to the input", fontsize=10)
         figure.supylabel("share of all kept weights" if what == "budget" else "share of the layer pruned", fontsize=10)
         figure.suptitle(title, fontsize=10)
     return settle(figure)
@@ -99,7 +101,6 @@ def _name_layers(axes: Axes, names: list[str]) -> None:
         )
     else:
         integer_axis(axes)
-        axes.set_xlabel("compressible layer (1 is next to the input)")
 
 
 def curve_figure(
@@ -107,7 +108,8 @@ def curve_figure(
 ) -> Figure | None:
     """Return training curves of a metric or `loss`, or None where there are none.
 
-    A panel for the unpruned networks and one per method. Solid: validation split; dotted: training data. Mean over nets and repetitions; band: sample standard deviation.
+    A panel for the unpruned networks and one per method. Solid: validation split; dotted: training data. Mean over nets
+    and repetitions; band: sample standard deviation.
     """
     names = (
         ("curves/train_loss", "curves/validation_loss")

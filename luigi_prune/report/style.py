@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib import colors as mcolors
@@ -24,6 +25,8 @@ INK = "#1d2129"
 # own.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f4fc9", "#8c564b", "#5f8a00", "#b8860b")
 MARKERS = "osD^vP*Xp<>hHd"
+# The next one is taken when the palette is used up; dashes are for methods that prune nothing.
+LINES: tuple[Any, ...] = ("-", "-.", (0, (1, 1)), (0, (6, 1.5, 1, 1.5, 1, 1.5)))
 _SYMBOLS = {
     "ell": "ℓ",
     "infty": "∞",
@@ -46,12 +49,8 @@ class MethodStyle:
     plain: str
     color: str
     marker: str
+    linestyle: Any
     nominal: bool
-
-    @property
-    def linestyle(self) -> str:
-        """Dashed for methods that prune nothing."""
-        return "--" if self.nominal else "-"
 
 
 def method_styles(
@@ -66,8 +65,18 @@ def method_styles(
             color = INK if at == 0 else PALETTE[(at - 1) % len(PALETTE)]
         elif sum(mcolors.to_rgb(color)) < 0.25:  # near black vanishes on a dark page; ink does not
             color = INK
-        marker = MARKERS[at % len(MARKERS)]
-        styles.append(MethodStyle(method, label, plain_text(label), mcolors.to_hex(color), marker, bool(nominal[at])))
+        marker, line = MARKERS[at % len(MARKERS)], LINES[max(0, at - 1) // len(PALETTE) % len(LINES)]
+        styles.append(
+            MethodStyle(
+                method,
+                label,
+                plain_text(label),
+                mcolors.to_hex(color),
+                marker,
+                "--" if nominal[at] else line,
+                bool(nominal[at]),
+            )
+        )
     return styles
 
 
@@ -154,6 +163,11 @@ def inline_svg(figure: Figure, name: str, description: str) -> str:
     prefix = "f" + hashlib.sha256(name.encode()).hexdigest()[:8] + "-"
     svg = re.sub(r'\bid="', f'id="{prefix}', svg)
     svg = re.sub(r'(xlink:href="#|url\(#)', rf"\1{prefix}", svg)
+    svg = re.sub(
+        r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path.group()), svg
+    )  # a hundredth of a point will do
     svg = svg.replace(INK, "currentColor")
     label = description.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+    width = figure.get_size_inches()[0] * 72 * 1.5  # pixels, at which a text of 10 points reads like the page's
+    style = f"--natural:{width:.0f}px;max-width:{width:.0f}px"
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" style="{style}" ', 1)

@@ -153,7 +153,7 @@ def result_table(arrays: Arrays, test_set: str, styles: Sequence[MethodStyle]) -
     """Return every method at every keep ratio: achieved sizes, metrics, paired change against the unpruned network."""
     labels = [*(str(metric) for metric in arrays["axes/metric"]), "loss"]
     size, flops = (spread(by_run(1.0 - arrays[name])) for name in ("cost/size", "cost/flops"))
-    values = {label: spread(by_run(arrays[f"test/{test_set}/{label}"])) for label in labels}
+    values = {label: spread(by_run(without_copies(arrays[f"test/{test_set}/{label}"]))) for label in labels}
     change = spread(by_run(paired_change(arrays, test_set, labels[0])))
     scales = {
         label: 100.0 if label != "loss" and is_share(arrays[f"test/{test_set}/{label}"]) else 1.0 for label in labels
@@ -192,6 +192,14 @@ def result_table(arrays: Arrays, test_set: str, styles: Sequence[MethodStyle]) -
     return Table("All results", caption, columns, rows)
 
 
+def without_copies(values: np.ndarray) -> np.ndarray:
+    """Return `values` (net, ratio, repetition, method) with NaN for copies of unpruned results: they are no runs."""
+    out = values.copy()
+    out[:, 1:, :, 0] = np.nan
+    out[:, :, 1:, 0] = np.nan
+    return out
+
+
 def potential_table(
     arrays: Arrays, tables: dict[str, Commensurate], styles: Sequence[MethodStyle], level: float
 ) -> Table:
@@ -207,14 +215,16 @@ def potential_table(
         rows.append(
             (style.plain, *cells, number(known.min(), scale=100, digits=1), number(known.mean(), scale=100, digits=1))
         )
-    caption = f"Share of parameters (%) that can go at a drop of at most {points(level)} points, judged on each test set itself."
+    caption = (
+        f"Share of parameters (%) that can go at a drop of at most {points(level)} points, each test set judged alone."
+    )
     return Table("Prune potential per test set", caption, ("method", *potential, "smallest", "mean"), rows)
 
 
 def measured_table(measured: Arrays, styles: Sequence[MethodStyle]) -> Table:
     """Return what was measured while computing (seconds, bytes), per method."""
     names = sorted(measured)
-    tables = {name: spread(np.moveaxis(measured[name], (0, 2), (0, 1)).reshape(-1, 1, len(styles))) for name in names}
+    tables = {name: spread(without_copies(measured[name]).reshape(-1, 1, len(styles))) for name in names}
     rows = [
         (style.plain, *(measured_number(float(tables[name].mean[at]), float(tables[name].std[at])) for name in names))
         for at, style in enumerate(styles)

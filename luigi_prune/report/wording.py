@@ -110,7 +110,8 @@ def facts(arrays: Arrays, meta: dict[str, Any], styles: Sequence[MethodStyle]) -
                 else f"epochs {epochs[0]} to {epochs[1]} of its schedule after each pruning"
             )
             pairs.append(("retraining", trained))
-    pairs.append(("runs", f"{nets} independently trained nets × {repetitions} repetitions of pruning"))
+    again = f" × {repetitions} repetitions of pruning" if len(styles) > 1 else ""
+    pairs.append(("runs", f"{nets} independently trained nets{again}"))
     return pairs
 
 

@@ -1,0 +1,220 @@
+"""A whole report: its files, what it says, that it is self-contained, and that it is replaced as a whole."""
+
+from __future__ import annotations
+
+import csv
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from luigi_prune.analysis.aggregate import Aggregated, aggregate
+from luigi_prune.report import write, write_report
+from tests.synthetic import FakeResult, make_grid, read
+
+SETTINGS = {"network": {"name": "cnn5"}, "experiments": {"methods": ["ThresNet"], "note": "<b>ü & é</b>"}}
+
+
+def report(tables: Aggregated, folder: Path, **changes: Any) -> list[Path]:
+    arguments: dict[str, Any] = {
+        "provenance": {"commit": "abc123", "versions": {"torch": "2.9"}},
+        "plotting": {"min_val": 0.02, "max_val": 0.9},
+        "labels": {"ThresNet": "WT", "FilterThresNet": "FT"},
+        "colors": {"ThresNet": "red"},
+        "measured": tables.measured,
+        "key": "k1",
+    }
+    return write_report(tables.arrays, tables.meta, SETTINGS, folder, **{**arguments, **changes})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("reports") / "report"
+    report(aggregate(make_grid(), read), place)
+    return place
+
+
+class _Page(HTMLParser):
+    """Collects what a page would fetch, its ids, the targets of its links, and unbalanced tags."""
+
+    void = frozenset({"meta", "link", "br", "img", "hr", "input"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        if tag not in self.void:
+            self.open.append(tag)
+        for name, value in attributes:
+            if name in ("src", "srcset", "data") or (
+                tag in ("link", "use", "image") and name in ("href", "xlink:href")
+            ):
+                self.fetched.append(str(value))
+            if name == "id":
+                self.ids.append(str(value))
+            if tag == "a" and name == "href":
+                self.links.append(str(value))
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attributes)
+        if tag not in self.void:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def parsed(path: Path) -> _Page:
+    page = _Page()
+    page.feed(path.read_text(encoding="utf-8"))
+    assert not page.open
+    return page
+
+
+def test_the_page_is_self_contained_and_its_links_lead_somewhere(folder: Path) -> None:
+    page = parsed(folder / "report.html")
+    assert page.fetched
+    assert all(target.startswith(("#", "data:")) for target in page.fetched)
+    assert len(page.ids) == len(set(page.ids))
+    for link in page.links:
+        assert link[1:] in page.ids if link.startswith("#") else (folder / link).is_file(), link
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    assert "@import" not in text
+    assert not re.search(r"url\((?!#)", text)
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_the_page_says_what_matters(folder: Path) -> None:
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    assert re.search(r"WT prunes most: [\d.]+ ± [\d.]+ % of the parameters", text)
+    assert "indicative only, with 3 of 5 independent networks" in text
+    for phrase in ("Pruned parameters", "chosen on the validation split", "abc123", "PDF", "Retraining budget stated"):
+        assert phrase in text
+    assert "&lt;b&gt;ü &amp; é&lt;/b&gt;" in text
+    assert "PARTIAL" not in text
+
+
+def test_every_plot_is_there_twice_and_in_the_markdown(folder: Path) -> None:
+    names = [f"Digits/{label}_{cost}" for label in ("TopK1", "TopK5", "loss") for cost in ("parameters", "flops")]
+    names += ["Digits/prunability", "budget_per_layer", "prune_ratio_per_layer"]
+    names += [f"training_curves_{label}" for label in ("loss", "TopK1", "TopK5")]
+    markdown = (folder / "report.md").read_text(encoding="utf-8")
+    for name in names:
+        assert (folder / "plots" / f"{name}.pdf").stat().st_size > 1000
+        assert f"(plots/{name}.png)" in markdown
+    assert len(list((folder / "plots").rglob("*.png"))) == len(names)
+    assert markdown.count("#### Level") == 2 * 13
+
+
+def test_markdown_tables_are_rectangular(folder: Path) -> None:
+    widths = []
+    for line in (folder / "report.md").read_text(encoding="utf-8").splitlines():
+        if line.startswith("|"):
+            widths.append(len(re.findall(r"(?<!\\)\|", line)))
+        elif widths:
+            assert len(set(widths)) == 1
+            assert len(widths) >= 3
+            widths = []
+
+
+def test_the_data_of_other_programs(folder: Path) -> None:
+    with np.load(folder / "data" / "synthetic_Digits.npz", allow_pickle=False) as archive:
+        assert str(archive["time_tag"]) == "k1"
+        error = archive["error"]
+    with (folder / "data" / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == error.size
+    row = next(
+        r
+        for r in rows
+        if (r["method"], r["net"], r["keep_ratio"], r["repetition"]) == ("FilterThresNet", "2", "0.12", "1")
+    )
+    assert 1 - float(row["TopK1"]) == error[2, 3, 1, 2]
+
+
+def test_the_same_input_gives_the_same_files(folder: Path, tmp_path: Path) -> None:
+    again = report(aggregate(make_grid(), read), tmp_path / "again")
+    assert len(again) > 30
+    for path in again:
+        assert path.read_bytes() == (folder / path.relative_to(tmp_path / "again")).read_bytes(), path.name
+
+
+def test_missing_results_are_announced_and_say_how_many(tmp_path: Path) -> None:
+    grid = make_grid(nets=2, repetitions=1, test_sets=("Digits", "Digits_noisy"))
+    grid["cells"]["Digits"][1][3][0][1] = None
+    report(aggregate(grid, read), tmp_path / "report")
+    for name in ("report.html", "report.md"):
+        text = (tmp_path / "report" / name).read_text(encoding="utf-8")
+        assert "PARTIAL: results are missing (1 of 40 on Digits)" in text
+        assert "Prune potential per test set" in text
+
+
+def test_an_empty_experiment_still_has_a_report(tmp_path: Path) -> None:
+    grid = make_grid(nets=1, repetitions=1)
+    grid["cells"] = {"Digits": [[[[None] * 4] for _ in range(5)]]}
+    report(aggregate(grid, read), tmp_path / "report")
+    assert "No results yet." in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+
+
+def test_mode_train_has_curves_and_no_pruning(tmp_path: Path) -> None:
+    report(aggregate(make_grid(mode="train"), read), tmp_path / "report")
+    text = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert "The unpruned cnn5 has a TopK1 of" in text
+    assert "Training curves: TopK1" in text
+    assert "prunes most" not in text
+    parsed(tmp_path / "report" / "report.html")
+
+
+def test_without_validation_the_choice_is_said_to_be_on_the_test_set(tmp_path: Path) -> None:
+    def without_history(path: str) -> FakeResult:
+        result = read(path)
+        return FakeResult({name: values for name, values in result.arrays.items() if "history" not in name}, {})
+
+    report(aggregate(make_grid(nets=1, repetitions=1), without_history), tmp_path / "report")
+    text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    assert "no validation curves: chosen on the test set" in text
+    assert "chosen on the validation split" not in text
+    assert "Training curves" not in text
+
+
+def test_a_report_is_replaced_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "report"
+    train = aggregate(make_grid(mode="train"), read)
+    report(train, place)
+    (place / "stale.txt").write_text("old")
+    report(train, place)
+    assert not (place / "stale.txt").exists()
+    before = (place / "report.html").read_bytes()
+
+    def failing(*arguments: Any, **keywords: Any) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(write, "write_tensorboard", failing)
+    with pytest.raises(OSError, match="disk full"):
+        report(train, place)
+    assert (place / "report.html").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["report"]
+
+
+def test_training_jobs_do_not_load_matplotlib_for_their_logs() -> None:
+    code = "import sys, luigi_prune.report.tensorboard\n"
+    code += "print([m for m in ('matplotlib', 'torch', 'tensorflow') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_analysis_is_light() -> None:
+    modules = ("aggregate", "commensurate", "comparison", "reference_format", "statistics")
+    code = "import sys\n" + "".join(f"import luigi_prune.analysis.{name}\n" for name in modules)
+    code += "print([m for m in ('matplotlib', 'torch', 'scipy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
