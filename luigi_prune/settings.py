@@ -57,7 +57,7 @@ def compute_settings() -> ComputeSettings:
     if (backend := given.get("backend", "auto")) not in BACKENDS:
         raise ConfigError(f"luigi.cfg: [compute] backend: {backend!r} is not a backend{nearest(backend, BACKENDS)}")
     if (device := given.get("device", "auto")) not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"luigi.cfg: [compute] device: {device!r}{nearest(device, ('auto', 'cpu', 'cuda'))}")
+        raise ConfigError(f"luigi.cfg: [compute] device: {device!r} is none of auto, cpu, cuda")
     processes = {family: _whole("compute", "processes", given, 1, 1) for family in ("TrainBase", "Retrain")}
     for family in FAMILIES:
         section = f"compute.{family}"

@@ -368,6 +368,10 @@ class RunExperiment(luigi.WrapperTask):
         """Return the reports."""
         return self.reports
 
+    def forget(self) -> None:
+        """Read the file again when it is next asked for."""
+        self.__dict__.pop("reports", None)
+
 
 def walk(*roots: luigi.Task) -> Iterator[luigi.Task]:
     """Yield `roots` and everything below them once, inputs before what reads them."""

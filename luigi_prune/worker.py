@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 import time
+import warnings
 from html import escape
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ import luigi.rpc
 import luigi.scheduler
 import luigi.worker
 from luigi.event import Event
+from luigi.parameter import UnconsumedParameterWarning
 from luigi.scheduler import DISABLED, DONE, FAILED, PENDING, RUNNING
 
 from luigi_prune import settings
@@ -106,6 +108,7 @@ class JobProcess:
         """Ask Luigi to make the inputs (again) and then to come back to this task."""
         count = self.worker.repairs[self.task.task_id] = self.worker.repairs.get(self.task.task_id, 0) + 1
         if count > _REPAIRS:
+            self.task.retry_count = 1
             self._finish(FAILED, f"an input was lost {count} times: {message}")
             return
         needs = [(task.task_module, task.task_family, task.to_str_params()) for task in inputs]
@@ -196,12 +199,13 @@ class PruneWorker(luigi.worker.Worker):
         remote = isinstance(scheduler, luigi.rpc.RemoteScheduler)
         self.statuses = Statuses(scheduler, interval=2.0 if remote else 0.2)
         self._task_result_queue = Results()
-        self._reports: list[RunExperiment] = []
+        self._experiments: list[RunExperiment] = []
 
     def add(self, task: luigi.Task, *args: Any, **kwargs: Any) -> bool:
         """Schedule a task and everything below it."""
         if isinstance(task, RunExperiment):
-            self._reports.append(task)
+            task.forget()  # Luigi keeps instances of tasks; the file may have changed since an earlier run
+            self._experiments.append(task)
         return super().add(task, *args, **kwargs)
 
     def run(self) -> bool:
@@ -212,7 +216,7 @@ class PruneWorker(luigi.worker.Worker):
             return super().run()
         finally:
             self.board.close()
-            self.board.summary([report for root in self._reports for report in root.reports])
+            self.board.summary([report for root in self._experiments for report in root.reports])
 
     def deliver(self, result: tuple[Any, ...]) -> None:
         """Hand a result to the worker's loop; callable from any thread."""
@@ -298,4 +302,6 @@ def _scheduler_is_configured() -> bool:
 def install() -> None:
     """Make Luigi's command line use this worker, on top of the packaged luigi.cfg."""
     settings.load_packaged_config()
+    # "[core] default_scheduler_url" and its like are read, but not by the class that warns
+    warnings.filterwarnings("ignore", "The configuration contains the parameter", UnconsumedParameterWarning)
     luigi.interface._WorkerSchedulerFactory = Factory
