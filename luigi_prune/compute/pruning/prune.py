@@ -197,12 +197,12 @@ def _propagated_start(problem: Problem) -> StructureProbe | None:
         probe = StructureProbe(problem.network, problem.example_input)
         propagate(problem.network, problem.masks, probe, problem.example_input, structured=False)
     except (RuntimeError, TypeError, ValueError) as error:
-        log.warning("this network cannot be probed, so nothing but the cut is removed: %s", str(error).splitlines()[0])
-        sound = False
+        reason = str(error).splitlines()[0]
     else:
-        sound = same_outputs(before, problem.network, check_inputs(problem))
-    if sound:
-        return probe
+        if same_outputs(before, problem.network, check_inputs(problem)):
+            return probe
+        reason = "its outputs depend on layers in a way that gradients do not show"
+    log.warning("this network cannot be probed, so nothing but the cut is removed: %s", reason)
     problem.network.load_state_dict(before.state_dict())
     problem.masks.update(masks)
     return None

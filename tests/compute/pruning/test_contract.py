@@ -214,7 +214,7 @@ def test_bad_data_is_refused_in_one_line() -> None:
         prune_like(network, "ThresNet", 0.5, example, calibration=[(example, targets), (broken, targets)])
     assert "\n" not in str(caught.value)
     with pytest.raises(ConfigError, match="example input has NaN"):
-        prune_like(network, "ThresNet", 0.5, broken)
+        prune_like(network, "ThresNet", 0.5, broken, calibration=None)
     with pytest.raises(ConfigError, match="needs calibration data"):
         prune_like(network, "ThresNet", 0.5, example, rules="reference", calibration=None)
     with pytest.raises(ConfigError, match="needs a loss"):

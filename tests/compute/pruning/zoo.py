@@ -194,6 +194,8 @@ def trained_like(name: str, seed: int = 0) -> tuple[nn.Module, Tensor]:
         torch.manual_seed(seed)
         network = build()
         for module in network.modules():
+            if isinstance(module, nn.LayerNorm):
+                nn.init.normal_(module.bias, std=0.3)
             if isinstance(module, nn.BatchNorm2d):
                 nn.init.uniform_(module.weight, 0.5, 1.5)
                 nn.init.normal_(module.bias, std=0.3)
