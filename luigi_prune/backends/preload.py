@@ -10,7 +10,17 @@ import signal
 import sys
 import warnings
 
-HEAVY = ("numpy", "h5py", "torch", "torch.utils.data", "torch.distributed", "torchvision", "torchvision.transforms")
+HEAVY = (
+    "numpy",
+    "h5py",
+    "torch",
+    "torch.utils.data",
+    "torch.utils.tensorboard",
+    "torch.distributed",
+    "torchvision",
+    "torchvision.transforms",
+    "sklearn.datasets",  # the embedded digits; most of a second that each of their jobs would spend again
+)
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
