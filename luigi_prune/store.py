@@ -14,6 +14,7 @@ Keys are shortened to twelve digits here; the file itself holds the whole key.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from luigi_prune.config.schema import Directories, NetworkConfig
@@ -73,9 +74,10 @@ def checkpoint_path(result: str | Path) -> Path:
     return path.with_name(f".{path.name}.checkpoint")
 
 
-def log_folder(results: str | Path) -> Path:
-    """Return the folder of what jobs printed."""
-    return Path(results) / "logs"
+def log_path(results: str | Path, title: str, key: str) -> Path:
+    """Return the log of a task; every attempt appends to the same file."""
+    readable = re.sub(r"[^A-Za-z0-9._=-]+", "-", title).strip("-.")
+    return Path(results) / "logs" / f"{readable}-{key[:_DIGITS]}.log"
 
 
 def _chain_folder(directories: Directories, spec: ChainSpec) -> Path:

@@ -67,7 +67,8 @@ class JobTask(luigi.Task):
 
     def job(self) -> Job:
         """Return the job that makes the result."""
-        return Job(self.function, self.title, self.task_family, self.request(), str(self.path))
+        log = store.log_path(self.places.results, self.title, self.key)
+        return Job(self.function, self.title, self.task_family, self.request(), str(self.path), str(log))
 
     @property
     def title(self) -> str:

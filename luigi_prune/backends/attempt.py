@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import re
 import shutil
 import signal
 import tempfile
@@ -32,7 +30,6 @@ class Attempt:
 
     job: Job
     listener: Listener
-    log: Path
     grace_seconds: float
     gpus: list[str] = field(default_factory=list)
     children: list[Child] = field(default_factory=list)  # by rank
@@ -44,6 +41,11 @@ class Attempt:
     cancelled: bool = False
     signals: set[int] = field(default_factory=set)  # the exit codes of processes that died as we told them to
     kill_at: float | None = None  # time.monotonic() from which patience is over
+
+    @property
+    def log(self) -> Path:
+        """What the job prints goes here."""
+        return Path(self.job.log)
 
     def launch(self, server: WarmServer, slots: Slots, loader_workers: int) -> None:
         """Ask for the processes of the job."""
@@ -169,13 +171,6 @@ class Attempt:
         if len(self.gpus) == 1:
             return outcome
         return replace(outcome, message=f"process {rank} of {len(self.gpus)}: {outcome.message}")
-
-
-def log_path(folder: Path, job: Job) -> Path:
-    """Return the log of a job: a readable name and a suffix that is the same for every attempt at it."""
-    readable = re.sub(r"[^A-Za-z0-9._=-]+", "_", job.name).strip("_.")[:80] or job.function
-    suffix = hashlib.sha256(f"{job.function} {job.output}".encode()).hexdigest()[:8]
-    return folder / f"{readable}-{suffix}.log"
 
 
 def _cause(child: Child) -> str:

@@ -17,6 +17,7 @@ class Job:
     family: str  # the Luigi task's family; backends size a job by it
     request: dict[str, Any]  # spec, input paths, output path, directories
     output: str  # the result's path; the job has succeeded when it exists
+    log: str  # path of the file that takes what the job prints, where it has a process of its own
 
     def as_json(self) -> dict[str, Any]:
         """Return the job as a JSON-able dictionary; `Job(**d)` is its inverse."""

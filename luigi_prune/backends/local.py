@@ -11,9 +11,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 
-from luigi_prune.backends.attempt import Attempt, log_path
+from luigi_prune.backends.attempt import Attempt
 from luigi_prune.backends.fork_server import WarmServer
 from luigi_prune.backends.job import ComputeSettings, Job, Listener, Outcome
 from luigi_prune.backends.slots import Slots
@@ -52,12 +51,11 @@ class LocalBackend:
 
     name = "local"
 
-    def __init__(self, settings: ComputeSettings, log_folder: str | Path, grace_seconds: float = 10.0):
+    def __init__(self, settings: ComputeSettings, grace_seconds: float = 10.0):
         """`grace_seconds`: how long a job may take to save and stop before it is killed. Raises ConfigError."""
         self._slots = Slots(settings)
         self.slots = self._slots.total
         self._settings = settings
-        self._log_folder = Path(log_folder)
         self._grace_seconds = grace_seconds
         self._server = WarmServer()
         self._lock = threading.Lock()  # guards the next five
@@ -172,7 +170,7 @@ class LocalBackend:
                 if not self._waiting or self._slots.needed(self._waiting[0][0].family) > self._slots.free:
                     return
                 job, listener = self._waiting.popleft()
-            attempt = Attempt(job, listener, log_path(self._log_folder, job), self._grace_seconds)
+            attempt = Attempt(job, listener, self._grace_seconds)
             attempt.gpus = self._slots.take(job.family)
             self._running.append(attempt)
             try:

@@ -49,7 +49,7 @@ def make_backend(tmp_path: Path) -> Iterator[Callable[..., LocalBackend]]:
 
     def make(grace_seconds: float = 10.0, **settings: Any) -> LocalBackend:
         settings = {"device": "cpu", **settings}
-        made.append(LocalBackend(ComputeSettings(**settings), tmp_path / "logs", grace_seconds=grace_seconds))
+        made.append(LocalBackend(ComputeSettings(**settings), grace_seconds=grace_seconds))
         return made[-1]
 
     yield make
@@ -67,6 +67,7 @@ def make_job(tmp_path: Path) -> Callable[..., Job]:
             family=family,
             request={"folder": str(tmp_path), "tag": tag, **request},
             output=str(tmp_path / f"{tag}.h5"),
+            log=str(tmp_path / "logs" / f"{tag}.log"),
         )
 
     return make

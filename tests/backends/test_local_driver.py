@@ -37,10 +37,11 @@ class Listener:
 def submit(function, tag, family="Retrain"):
     listener = Listener()
     request = dict(folder=folder, tag=tag)
-    backend.submit(Job("job_functions:" + function, tag, family, request, folder + "/" + tag), listener)
+    job = Job("job_functions:" + function, tag, family, request, folder + "/" + tag, folder + "/logs/" + tag)
+    backend.submit(job, listener)
     return listener
 
-backend = local.LocalBackend(ComputeSettings(device="cpu", jobs=3, processes=dict(TrainBase=2)), folder + "/logs")
+backend = local.LocalBackend(ComputeSettings(device="cpu", jobs=3, processes=dict(TrainBase=2)))
 """
 ONE_JOB = """
 listener = submit("facts", "facts")
