@@ -1,7 +1,9 @@
-"""Training throughput against a bare PyTorch loop: `python benchmarks/training_throughput.py` prints one ratio per network.
+"""Training throughput against a bare PyTorch loop: `python benchmarks/training_throughput.py` prints one ratio per
+network.
 
-Both train the same network on the same tensors with the same batches, optimizer and learning rates, and validate after each epoch; the
-bare loop does nothing else. They take turns, and each pair gives a ratio (bare seconds / our seconds); the median is printed.
+Both train the same network on the same tensors with the same batches, optimizer and learning rates, and validate
+after each epoch; the bare loop does nothing else. They take turns, and each pair gives a ratio (bare seconds / our
+seconds); the median is printed.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ CPU = torch.device("cpu")
 
 
 def settings(epochs: int, batch_size: int) -> TrainingConfig:
-    """Return a usual training: SGD with momentum, warm-up, one decay, two metrics; digits padded to 16x16 for LeNet-5."""
+    """Return a usual training: SGD with momentum, warm-up, one decay, two metrics; digits padded to 16x16 for
+    LeNet-5.
+    """
     return TrainingConfig(
         batch_size=batch_size,
         num_epochs=epochs,

@@ -51,7 +51,9 @@ def measure(
     ranks: Ranks | None = None,
     loader_workers: int = 0,
 ) -> None:
-    """Put the sums over `samples` into `tally`: those of all processes, each of which evaluates its share of every batch."""
+    """Put the sums over `samples` into `tally`: those of all processes, each of which evaluates its share of every
+    batch.
+    """
     ranks = ranks or Ranks()
     tally.reset()
     shares = [

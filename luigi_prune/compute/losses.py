@@ -23,7 +23,10 @@ class Loss:
 
     def __init__(self, name: str, kwargs: Mapping[str, Any]):
         row = catalogue.find("loss", name)
-        keywords = {key: torch.tensor(value) if key in _TENSORS else value for key, value in kwargs.items()}
+        keywords = {
+            key: torch.tensor(value, dtype=torch.get_default_dtype()) if key in _TENSORS else value
+            for key, value in kwargs.items()
+        }
         self._on_classes = row.targets == "class"
         self._signed = name in _SIGNED_TARGETS
         try:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 log = logging.getLogger(__name__)
 
 ProcessGroup = dist.ProcessGroup
+BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
 def open_group(rank: int, world_size: int, init_method: str, device: torch.device) -> ProcessGroup:
@@ -78,7 +79,7 @@ class Ranks:
         if self.size == 1:
             return
         for tensor in tensors:
-            dist.broadcast(tensor, group=self.group, group_src=0)
+            dist.broadcast(tensor.detach(), group=self.group, group_src=0)
 
     def spread_bytes(self, content: bytes | None) -> bytes | None:
         """Return rank 0's `content` on every process."""
@@ -130,15 +131,14 @@ def sum_gradients(network: nn.Module, ranks: Ranks) -> None:
     ranks.sum_(gradients)
 
 
-def synchronise_batchnorm(network: nn.Module, ranks: Ranks, device: torch.device) -> tuple[nn.Module, list[Tensor]]:
-    """Return the network with its BatchNorm layers joined over the processes, and the statistics that have to be
-    averaged.
+def synchronise_batchnorm(network: nn.Module, ranks: Ranks, device: torch.device) -> tuple[nn.Module, list[BatchNorm]]:
+    """Return the network with its BatchNorm layers joined over the processes, and those whose statistics have to
+    be averaged.
 
     Torch joins them on GPUs only. On CPUs each process normalises by its own share, which is not what one process
-    does: a warning says so, and the running statistics are averaged after each step, so that all processes hold
-    the same network.
+    does: a warning says so, and `average_statistics` keeps all processes on the same network.
     """
-    layers = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    layers = [module for module in network.modules() if isinstance(module, BatchNorm)]
     if ranks.size == 1 or not layers:
         return network, []
     if device.type == "cuda":
@@ -147,5 +147,18 @@ def synchronise_batchnorm(network: nn.Module, ranks: Ranks, device: torch.device
         log.warning(
             "BatchNorm is not synchronised on CPUs: %d processes do not train the same weights as one", ranks.size
         )
-    statistics = [layer.running_mean for layer in layers] + [layer.running_var for layer in layers]
-    return network, [tensor for tensor in statistics if tensor is not None]
+    return network, layers
+
+
+def average_statistics(layers: Iterable[BatchNorm], weight: float, ranks: Ranks) -> None:
+    """Replace BatchNorm's running statistics by their mean over the processes, of which this one counts `weight`.
+
+    A process that had no sample (weight 0) counts the step all the same.
+    """
+    statistics = []
+    for layer in layers:
+        statistics += [tensor.mul_(weight) for tensor in (layer.running_mean, layer.running_var) if tensor is not None]
+        if weight == 0 and layer.num_batches_tracked is not None:
+            layer.num_batches_tracked.add_(1)
+    if statistics:
+        ranks.sum_(statistics)

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from luigi_prune.compute.datasets import Splits
 from luigi_prune.compute.losses import Loss
 from luigi_prune.compute.training import checkpoint as checkpoints
-from luigi_prune.compute.training.distributed import Ranks, synchronise_batchnorm
+from luigi_prune.compute.training.distributed import BatchNorm, Ranks, synchronise_batchnorm
 from luigi_prune.compute.training.masks import Masks, bind_masks
 from luigi_prune.compute.training.optimizers import build_optimizer
 from luigi_prune.compute.training.progress import Progress, fingerprint, snapshot
@@ -76,7 +76,7 @@ class Run:
     scaler: torch.amp.GradScaler
     schedule: Schedule
     masks: Masks
-    statistics: list[Tensor]  # of BatchNorm, to be averaged over the processes after each step
+    unsynchronised: list[BatchNorm]  # whose statistics are averaged over the processes after each step
     progress: Progress
     tally: Tally  # of the epoch so far
     validation: Tally
@@ -91,7 +91,7 @@ def prepare(network: nn.Module, request: Request, masks: dict[str, Tensor] | Non
     ranks.spread_([*network.parameters(), *network.buffers()])
     described = (training, request.seed, request.start_epoch, request.rewind_epoch, len(request.splits.train))
     identity = fingerprint(described, [network.state_dict(), masks or {}])
-    network, statistics = synchronise_batchnorm(network, ranks, device)
+    network, unsynchronised = synchronise_batchnorm(network, ranks, device)
     bound = bind_masks(network, masks, device)
     bound.clear_weights()
     request.splits.train.to(device)
@@ -106,7 +106,7 @@ def prepare(network: nn.Module, request: Request, masks: dict[str, Tensor] | Non
         scaler=torch.amp.GradScaler(device.type, enabled=training.enable_amp and device.type == "cuda"),
         schedule=build_schedule(training, request.steps_per_epoch),
         masks=bound,
-        statistics=statistics,
+        unsynchronised=unsynchronised,
         progress=Progress(request.start_epoch),
         tally=Tally(loss, training.metrics_test, device),
         validation=Tally(loss, training.metrics_test, device),
@@ -118,9 +118,13 @@ def save(run: Run, within_epoch: bool) -> None:
     """Write the checkpoint. Within an epoch every process has to call this, for the sums of all of them go into it."""
     if within_epoch:
         run.tally.pool(run.request.ranks)
-    path = run.request.checkpoint
-    if path is None or not run.request.ranks.leads:
-        return
+    if run.request.checkpoint is not None and run.request.ranks.leads:
+        _write(run, run.request.checkpoint, within_epoch)
+    if within_epoch:
+        run.request.ranks.any(False, run.request.device)  # nobody leaves before the file is there
+
+
+def _write(run: Run, path: Path, within_epoch: bool) -> None:
     content = {
         "fingerprint": run.fingerprint,
         "progress": dict(vars(run.progress)),

@@ -7,7 +7,7 @@ import contextlib
 import torch
 from torch import Tensor
 
-from luigi_prune.compute.training.distributed import sum_gradients
+from luigi_prune.compute.training.distributed import average_statistics, sum_gradients
 from luigi_prune.compute.training.optimizers import needs_closure
 from luigi_prune.compute.training.run import Run
 from luigi_prune.seeds import derive_seed
@@ -43,7 +43,7 @@ def optimize(run: Run, x: Tensor, y: Tensor, batch_size: int) -> None:
         run.scaler.step(run.optimizer)
         run.scaler.update()
     run.masks.clear_weights()
-    _average_statistics(run, len(y) / batch_size)
+    average_statistics(run.unsynchronised, len(y) / batch_size, request.ranks)
     if len(y):
         outputs, value = first[0]
         run.tally.add(outputs, y, value, share)
@@ -89,13 +89,3 @@ def _everyones(run: Run, value: Tensor) -> float:
     total = value.clone().reshape(1)
     run.request.ranks.sum_([total])
     return float(total)
-
-
-def _average_statistics(run: Run, weight: float) -> None:
-    """Replace BatchNorm's running statistics by their mean over the processes, each counting by its share of the
-    batch.
-    """
-    if run.statistics:
-        for statistic in run.statistics:
-            statistic.mul_(weight)
-        run.request.ranks.sum_(run.statistics)
