@@ -79,14 +79,14 @@ class Ranks:
         if self.size == 1:
             return
         for tensor in tensors:
-            dist.broadcast(tensor.detach(), group=self.group, group_src=0)
+            dist.broadcast(tensor.detach(), src=0, group=self.group)
 
     def spread_bytes(self, content: bytes | None) -> bytes | None:
         """Return rank 0's `content` on every process."""
         if self.size == 1:
             return content
         box = [content]
-        dist.broadcast_object_list(box, group=self.group, group_src=0)
+        dist.broadcast_object_list(box, src=0, group=self.group)
         return box[0]
 
     def any(self, flag: bool, device: torch.device) -> bool:

@@ -17,7 +17,7 @@ from luigi_prune.compute.losses import Loss
 from luigi_prune.compute.training import checkpoint as checkpoints
 from luigi_prune.compute.training.distributed import BatchNorm, Ranks, synchronise_batchnorm
 from luigi_prune.compute.training.masks import Masks, bind_masks
-from luigi_prune.compute.training.optimizers import build_optimizer
+from luigi_prune.compute.training.optimizers import build_optimizer, needs_closure
 from luigi_prune.compute.training.progress import Progress, fingerprint, snapshot
 from luigi_prune.compute.training.schedules import Schedule, build_schedule
 from luigi_prune.compute.training.tally import Tally
@@ -97,13 +97,15 @@ def prepare(network: nn.Module, request: Request, masks: dict[str, Tensor] | Non
     request.splits.train.to(device)
     request.splits.validation.to(device)
     loss = Loss(training.loss, training.loss_kwargs).to(device)
+    # A line search evaluates the loss several times per step, which the scaling of gradients has no notion of.
+    half = training.enable_amp and device.type == "cuda" and not needs_closure(training.optimizer)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     return Run(
         request=request,
         network=network,
         loss=loss,
         optimizer=build_optimizer(training.optimizer, training.optimizer_kwargs, trained),
-        scaler=torch.amp.GradScaler(device.type, enabled=training.enable_amp and device.type == "cuda"),
+        scaler=torch.amp.GradScaler(device.type, enabled=half),
         schedule=build_schedule(training, request.steps_per_epoch),
         masks=bound,
         unsynchronised=unsynchronised,
