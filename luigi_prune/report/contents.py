@@ -85,7 +85,8 @@ def make_contents(
             first, styles, ranking.order, SUMMARY_LEVELS, f"{meta['network']}, tested on {test_set}"
         )
         caption = (
-            f"{summaries[-1].caption.split(';')[0]}. Whiskers: sample standard deviation; dots: runs. {_how(first)}"
+            f"Largest share of parameters pruned while {first.chosen_on} {metric} stays within the drop; a run that "
+            "does so nowhere counts as 0. Whiskers: sample standard deviation; dots: runs."
         )
         prunability.append(Plot(f"{test_set}/prunability", f"Prunability on {test_set}", caption, figure))
     by_test = {name: choices["test"] for name, choices in chosen.items()}
@@ -115,10 +116,6 @@ def _choices(arrays: Arrays, test_set: str) -> dict[str, Commensurate]:
 def sentence(text: str) -> str:
     """Return `text` with a capital first letter."""
     return text[:1].upper() + text[1:]
-
-
-def _how(chosen: Commensurate) -> str:
-    return f"Ratio chosen on the {'validation split' if chosen.chosen_on == 'validation' else 'test set'}."
 
 
 def _results(
@@ -164,14 +161,19 @@ def _quality_caption(arrays: Arrays, label: str, cost: str, meta: dict[str, Any]
         else "share of multiply-adds saved in theory, over every convolution and linear layer"
     )
     nets, repetitions = len(arrays["axes/net"]), len(arrays["axes/repetition"])
+    controls = (
+        " Dashed with markers: a control, which prunes nothing and stands at the wanted ratio."
+        if arrays["method/nominal"][1:].any()
+        else ""
+    )
     epochs = meta.get("retraining_epochs")
     retrained = (
         f", retrained in epochs {epochs[0]} to {epochs[1]}" if epochs and epochs[0] < epochs[1] else ", not retrained"
     )
     return (
-        f"Up: test {label} ({meaning}). Right: {share}. Mean over {nets} nets × {repetitions} repetitions; band: "
-        "sample standard deviation; thin: single "
-        "runs, or their range. Dashed: the unpruned network. Triangles at the lower edge: below the axis. Mode "
+        f"Up: test {label} ({meaning}). Right: {share}. Mean over {wording.counted(nets, 'net')} × "
+        f"{wording.counted(repetitions, 'repetition')}; band: sample standard deviation; thin: single runs, or their "
+        f"range. Dashed: the unpruned network. Triangles at the lower edge: below the axis.{controls} Mode "
         f"{meta['mode']}{retrained}."
     )
 
@@ -209,9 +211,8 @@ def _curve_plots(
         figure = curve_figure(arrays, styles, ratios, label, f"{meta['network']} trained on {meta['dataset_train']}")
         if figure is not None:
             caption = (
-                f"{sentence(label)} per epoch while training and retraining. Solid: validation split; dotted: "
-                "training data. "
-                "Mean over nets and repetitions; band: sample standard deviation."
+                f"{sentence(label)} per epoch while training and retraining. Solid: validation split; dotted: training "
+                "data. Mean over nets and repetitions; band: sample standard deviation."
             )
             plots.append(Plot(f"training_curves_{label}", f"Training curves: {label}", caption, figure))
     return plots

@@ -44,11 +44,25 @@ def _panels(
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     for axes, style in zip(grid.flat, styles, strict=False):
         draw(axes, style)
-        axes.set_title(style.label, fontsize=10, fontweight="bold")
+        axes.set_title(style.label, fontsize=10, fontweight="bold", loc="left", pad=18)
         axes.tick_params(labelbottom=True)
     for axes in list(grid.flat)[len(styles) :]:
         axes.set_visible(False)
     return figure
+
+
+def legend_above(axes: Axes) -> None:
+    """Put the legend in a row between title and axes, where it hides no line."""
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(-0.02, 0.985),
+        ncol=4,
+        fontsize=8,
+        handlelength=1.4,
+        columnspacing=1.1,
+        handletextpad=0.4,
+        borderaxespad=0.0,
+    )
 
 
 def layer_figure(arrays: Arrays, styles: Sequence[MethodStyle], ratios: Sequence[int], what: str, title: str) -> Figure:
@@ -73,11 +87,16 @@ def layer_figure(arrays: Arrays, styles: Sequence[MethodStyle], ratios: Sequence
         for ratio, color in zip(ratios, shades(style.color, len(ratios)), strict=True):
             table = spread(values[:, ratio, :, places[style.method]])
             axes.plot(
-                x, table.mean, color=color, marker="o", markersize=3, label=f"{arrays['axes/keep_ratio'][ratio]:.3g}"
+                x,
+                table.mean,
+                color=color,
+                marker="o",
+                markersize=3,
+                label=f"keep {arrays['axes/keep_ratio'][ratio]:.3g}",
             )
             axes.fill_between(x, table.mean - table.std, table.mean + table.std, color=color, alpha=0.15, linewidth=0)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-        axes.legend(title="keep ratio", fontsize=8, title_fontsize=8, labelspacing=0.25)
+        legend_above(axes)
         if what == "pruned":
             axes.set_ylim(-0.03, 1.03)
 
@@ -129,9 +148,14 @@ def curve_figure(
         chosen = list(ratios) if at else [0]
         for ratio, color in zip(chosen, shades(style.color, len(chosen)), strict=True):
             table = spread(validation[:, ratio, :, at])
-            name = f"keep ratio {arrays['axes/keep_ratio'][ratio]:.3g}" if at else "unpruned"
+            name = f"keep {arrays['axes/keep_ratio'][ratio]:.3g}" if at else "unpruned"
             axes.plot(
-                epochs, table.mean, color=color, label=name, linewidth=1.5, marker="." if len(epochs) < 4 else None
+                epochs,
+                table.mean,
+                color=color,
+                label=name,
+                linewidth=1.5,
+                marker="." if np.isfinite(table.mean).sum() < 4 else None,
             )
             axes.fill_between(
                 epochs, table.mean - table.std, table.mean + table.std, color=color, alpha=0.13, linewidth=0
@@ -140,7 +164,7 @@ def curve_figure(
         if label != "loss" and is_share(validation):
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         integer_axis(axes)
-        axes.legend(fontsize=8, labelspacing=0.25)
+        legend_above(axes)
 
     with drawing():
         figure = _panels(drawn, draw, 4.6, 2.7)

@@ -53,7 +53,7 @@ def summary_table(chosen: Commensurate, ranking: Ranking, styles: Sequence[Metho
     """Return the largest share of parameters pruned within each drop of the first metric, best method first."""
     pruned = spread(by_run_levels(chosen.pruned))
     flops = np.where(chosen.points >= 0, 1.0 - chosen.flops, np.where(chosen.available, 0.0, np.nan))
-    level, judged = chosen.at(ranking.level), f"{metric} change at {points(ranking.level)} (points)"
+    level, judged = chosen.at(ranking.level), f"test {metric} change at {points(ranking.level)} (points)"
     flops_spread = spread(flops[level])
     change = spread(chosen.metric_changes[metric][level])
     rows = []
@@ -65,11 +65,9 @@ def summary_table(chosen: Commensurate, ranking: Ranking, styles: Sequence[Metho
         cells += [of_spread(flops_spread, method, 100.0, 1), of_spread(change, method, 100.0, 2, sign=True)]
         rows.append(tuple(cells))
     caption = (
-        f"Largest share of parameters pruned (%) while {metric} stays within so many percentage points of the "
-        "unpruned network's; ratio chosen on "
-        f"the {chosen.chosen_on} {'split' if chosen.chosen_on == 'validation' else 'set'}. In brackets: runs that "
-        "reach the drop at all; a run "
-        "that does not stays unpruned and counts as 0."
+        f"Largest share of parameters pruned (%) while {chosen.chosen_on} {metric} stays within so many points of the "
+        "unpruned network's. In brackets: runs that reach the drop at all; a run that does not stays unpruned and "
+        f"counts as 0. Last column: the change on the test set {chosen.test_set}, at the ratios so chosen."
     )
     columns = ("method", *(f"drop ≤ {points(wanted)} points" for wanted in SUMMARY_LEVELS))
     note = f"tested on {chosen.test_set}, chosen on {chosen.chosen_on}"
@@ -137,9 +135,9 @@ def compression_table(arrays: Arrays, test_set: str, label: str, styles: Sequenc
     ]
     unit = " (%)" if scale == 100.0 else ""
     caption = (
-        f"Test {label}{unit} when the network has that many times fewer parameters. Interpolated for each run "
-        "between its two nearest achieved sizes "
-        "(linearly in the logarithm); a dash where no network is as small: nothing is extrapolated."
+        f"Test {label}{unit} when the network has that many times fewer parameters. Interpolated for each run between "
+        "its two nearest achieved sizes (linearly in the logarithm); a dash where no network is as small: nothing is "
+        "extrapolated."
     )
     return Table(
         f"{label[:1].upper() + label[1:]} at fixed compression",
@@ -186,8 +184,7 @@ def result_table(arrays: Arrays, test_set: str, styles: Sequence[MethodStyle]) -
     )
     caption = (
         "Mean ± sample standard deviation over nets and repetitions (n runs). The change is paired: each run against "
-        "the unpruned network that it "
-        "came from; its confidence interval is Student's t over the nets."
+        "the unpruned network that it came from; its confidence interval is Student's t over the nets."
     )
     return Table("All results", caption, columns, rows)
 
@@ -225,23 +222,25 @@ def measured_table(measured: Arrays, styles: Sequence[MethodStyle]) -> Table:
     """Return what was measured while computing (seconds, bytes), per method."""
     names = sorted(measured)
     tables = {name: spread(without_copies(measured[name]).reshape(-1, 1, len(styles))) for name in names}
+    scales = {name: 1e-6 if "bytes" in name else 1.0 for name in names}
     rows = [
-        (style.plain, *(measured_number(float(tables[name].mean[at]), float(tables[name].std[at])) for name in names))
+        (style.plain, *(of_spread(tables[name], at, scales[name], 1 if "bytes" in name else 3) for name in names))
         for at, style in enumerate(styles)
         if any(tables[name].n[at] for name in names)
     ]
     caption = (
         "Mean ± sample standard deviation over all runs and ratios. Depends on the machine; differs from run to run."
     )
-    return Table("Measured cost", caption, ("method", *names), rows)
+    return Table("Measured cost", caption, ("method", *(measured_name(name) for name in names)), rows)
 
 
-def measured_number(mean: float, std: float) -> str:
-    """Return a measured `mean ± std` with as many decimals as its size deserves."""
-    digits = 0 if abs(mean) >= 1000 else 1 if abs(mean) >= 100 else 3
-    if not np.isfinite(mean):
-        return NOTHING
-    return f"{mean:,.{digits}f}" + (f" ± {std:,.{digits}f}" if np.isfinite(std) else "")
+def measured_name(name: str) -> str:
+    """Return the head of a measured column with its unit: `prune_peak_bytes` becomes `prune peak (MB)`."""
+    for word, unit in (("bytes", "MB"), ("seconds", "s")):
+        if word in name:
+            rest = " ".join(name.replace(word, " ").replace("_", " ").replace("/", " ").split())
+            return f"{rest} ({unit})" if rest else f"{word} ({unit})"
+    return name.replace("_", " ")
 
 
 def check_table(checks: Sequence[Check]) -> Table:

@@ -51,37 +51,46 @@ def findings(
     unpruned = f"The unpruned {meta['network']} has a {metric} of {mean} on the test set {test_set}." if known else ""
     if main is None:
         return [unpruned] if unpruned else ["No results yet."]
-    return [*_winner(*main, styles, metric), *([unpruned] if unpruned else [])]
+    return [*_winner(*main, styles, metric, is_share(values)), *([unpruned] if unpruned else [])]
 
 
-def _winner(chosen: Commensurate, ranking: Ranking, styles: Sequence[MethodStyle], metric: str) -> list[str]:
-    best = ranking.order[0]
-    at = chosen.at(ranking.level)
+def _winner(
+    chosen: Commensurate, ranking: Ranking, styles: Sequence[MethodStyle], metric: str, percent: bool
+) -> list[str]:
+    """Return which method prunes most, at what price on the test set, and how far the next is behind."""
+    best, at = ranking.order[0], chosen.at(ranking.level)
+    judge = f"{chosen.chosen_on} {metric}"
     if not chosen.reached[at, list(ranking.order)].any():
         return [
-            f"No method stays within {points(ranking.level)} percentage points of the unpruned network's {metric} at "
-            "any ratio tried."
+            f"No method stays within {points(ranking.level)} points of the unpruned network's {judge} at any ratio."
         ]
     share = number(float(ranking.pruned.mean[best]), float(ranking.pruned.std[best]), 100.0, 1)
     runs = f"{chosen.reached[at, best]} of {chosen.total[best]} runs"
-    text = (
-        f"{styles[best].plain} prunes most: {share} % of the parameters at a {metric} within {points(ranking.level)} "
-        "percentage points of the "
-        f"unpruned network ({runs})."
-    )
-    if ranking.lead is None:
-        return [text]
-    second, lead = ranking.order[1], ranking.lead
-    caution = (
-        ""
-        if not lead.indicative
-        else f"; indicative only, with {int(lead.n_independent)} of {SOUND_NUMBER_OF_NETS} independent networks"
-    )
-    return [
-        text,
-        f"Next is {styles[second].plain}, {number(float(lead.mean), float(lead.std), 100.0, 1)} percentage points "
-        f"behind (paired by run{caution}).",
+    change = spread(chosen.metric_changes[metric][at, ..., best])
+    moved = number(float(change.mean), float(change.std), 100.0 if percent else 1.0, sign=True) + " points" * percent
+    text = [
+        f"{styles[best].plain} prunes most: {share} % of the parameters, while {judge} stays within "
+        f"{points(ranking.level)} points of the unpruned network's ({runs}).",
     ]
+    if chosen.chosen_on == "validation":
+        text.append(f"At these ratios {metric} on the test set {chosen.test_set} changes by {moved}.")
+    if ranking.lead is not None:
+        lead = ranking.lead
+        caution = (
+            f"; indicative only, with {int(lead.n_independent)} of {SOUND_NUMBER_OF_NETS} independent networks"
+            if lead.indicative
+            else ""
+        )
+        behind = number(float(lead.mean), float(lead.std), 100.0, 1)
+        text.append(
+            f"Next is {styles[ranking.order[1]].plain}, {behind} points of parameters behind (paired by run{caution})."
+        )
+    return text
+
+
+def counted(n: int, noun: str) -> str:
+    """Return `n` and the noun, in the plural unless there is one."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def facts(arrays: Arrays, meta: dict[str, Any], styles: Sequence[MethodStyle]) -> list[tuple[str, str]]:
@@ -100,7 +109,7 @@ def facts(arrays: Arrays, meta: dict[str, Any], styles: Sequence[MethodStyle]) -
     ]
     if len(styles) > 1:
         pairs += [
-            ("methods", ", ".join(style.plain for style in styles[1:])),
+            ("methods", "; ".join(style.plain for style in styles[1:])),
             ("keep ratios", f"{len(ratios)}, from {ratios.max():.4g} to {ratios.min():.4g}"),
         ]
         if epochs:
@@ -110,8 +119,8 @@ def facts(arrays: Arrays, meta: dict[str, Any], styles: Sequence[MethodStyle]) -
                 else f"epochs {epochs[0]} to {epochs[1]} of its schedule after each pruning"
             )
             pairs.append(("retraining", trained))
-    again = f" × {repetitions} repetitions of pruning" if len(styles) > 1 else ""
-    pairs.append(("runs", f"{nets} independently trained nets{again}"))
+    again = f" × {counted(repetitions, 'repetition')} of pruning" if len(styles) > 1 else ""
+    pairs.append(("runs", f"{counted(nets, 'independently trained net')}{again}"))
     return pairs
 
 
@@ -121,14 +130,13 @@ def definitions(arrays: Arrays, meta: dict[str, Any]) -> list[tuple[str, str]]:
         (
             "Pruned parameters",
             "one minus the non-zero entries of the pruned network over those of the unpruned one, counted over all "
-            "parameters: weights, biases "
-            "and BatchNorm. They are removed by masks or factorised; no file or memory need be smaller by as much.",
+            "parameters: weights, biases and BatchNorm. They are removed by masks or factorised; no file or memory "
+            "need be smaller by as much.",
         ),
         (
             "Pruned FLOPs",
             "the same for multiply-adds of one sample through every convolution and linear layer, removed weights "
-            "counting nothing. "
-            "A theoretical number: it says nothing of measured time.",
+            "counting nothing. A theoretical number: it says nothing of measured time.",
         ),
         (
             "Keep ratio",
@@ -143,19 +151,16 @@ def definitions(arrays: Arrays, meta: dict[str, Any]) -> list[tuple[str, str]]:
         ("Unpruned network", "the trained network before pruning; the horizontal dashed line in the plots."),
         (
             "Commensurate level",
-            f"how much {arrays['axes/metric'][0]} may drop, in percentage points, against the unpruned network of "
-            "the same run; at each level the "
-            "smallest network of each run is taken. Chosen on validation: by the metric on data that no test saw, so "
-            "the reported test values are "
-            "honest. Chosen on test: as torchprune does; a little optimistic.",
+            f"how much {arrays['axes/metric'][0]} may drop, in percentage points, against the unpruned network of the "
+            "same run; at each level the smallest network of each run is taken. Chosen on validation: by the metric "
+            "on data that no test saw, so the reported test values are honest. Chosen on test: as torchprune does; a "
+            "little optimistic.",
         ),
         (
             "±, n and bands",
             "sample standard deviation (divisor n − 1) over n runs: nets trained from different seeds, times "
-            "repetitions of pruning on the "
-            "same net. Thin lines in plots are single runs, or their range where there are many. A difference on "
-            "fewer than "
-            f"{SOUND_NUMBER_OF_NETS} nets is called indicative.",
+            "repetitions of pruning on the same net. Thin lines in plots are single runs, or their range where there "
+            f"are many. A difference on fewer than {SOUND_NUMBER_OF_NETS} nets is called indicative.",
         ),
         ("Mode", f"{meta['mode']}: {MODES.get(meta['mode'], 'see settings')}."),
     ]

@@ -50,8 +50,10 @@ def write_report(
         styles = method_styles(
             [str(name) for name in arrays["axes/method"]], arrays["method/nominal"].tolist(), labels, colors
         )
-        contents = make_contents(arrays, measured or {}, meta, styles, plotting, provenance)
-        _write_files(fresh, contents, arrays, measured or {}, meta, settings, provenance, labels, key)
+        # A result file adds what its own task took; only tables belong to the experiment.
+        per_cell = {name: table for name, table in (measured or {}).items() if table.shape == arrays["cost/size"].shape}
+        contents = make_contents(arrays, per_cell, meta, styles, plotting, provenance)
+        _write_files(fresh, contents, arrays, per_cell, meta, settings, provenance, labels, key)
         _move_into_place(fresh, folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)

@@ -87,13 +87,23 @@ def test_layers_show_shares() -> None:
     budget = layer_figure(ARRAYS, styles(), ratios, "budget", "title")
     pruned = layer_figure(ARRAYS, styles(), ratios, "pruned", "title")
     visible = [axes for axes in budget.axes if axes.get_visible()]
-    assert [axes.get_title() for axes in visible] == list(METHODS[1:])
+    assert [axes.get_title(loc="left") for axes in visible] == list(METHODS[1:])
     for at in range(3):
         assert np.asarray(visible[0].get_lines()[at].get_ydata()).sum() == pytest.approx(1.0)
     drawn = np.asarray(pruned.axes[1].get_lines()[2].get_ydata())
     np.testing.assert_allclose(
         drawn, 1 - (ARRAYS["layers/kept"][:, 4, :, 2] / ARRAYS["layers/total"]).mean(axis=(0, 1))
     )
+
+
+def test_a_single_epoch_of_retraining_is_a_visible_point() -> None:
+    arrays = {name: values.copy() for name, values in ARRAYS.items()}
+    for name in ("curves/validation/TopK1", "curves/train/TopK1"):
+        arrays[name][..., 1:, :-1] = np.nan
+    figure = curve_figure(arrays, styles(), [0], "TopK1", "title")
+    assert figure is not None
+    assert figure.axes[1].get_lines()[0].get_marker() == "."
+    assert figure.axes[0].get_lines()[0].get_marker() == "None"
 
 
 def test_training_curves_and_their_absence() -> None:
