@@ -159,7 +159,9 @@ def test_batchnorm_on_cpus_warns_once_and_all_processes_hold_the_same_network(re
     assert not others
     assert same_weights([first["state"], second["state"]])
     assert first["state"]["bn.num_batches_tracked"] == 8
-    assert torch.isfinite(first["state"]["bn.running_var"]).all()
+    alone = run(settings(num_epochs=2, batch_size=431), dropout_net())
+    for name in ("bn.running_mean", "bn.running_var"):
+        assert first["state"][name] == pytest.approx(alone.state[name], rel=0.3, abs=0.1), name
 
 
 def test_rank_0s_checkpoint_suffices_and_any_rank_may_ask_to_stop(results):

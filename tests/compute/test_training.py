@@ -78,6 +78,23 @@ def test_a_run_is_repeated_bit_for_bit_and_leaves_the_generators_alone():
     assert not torch.equal(first.state["fc.weight"], other.state["fc.weight"])
 
 
+def test_dropout_draws_anew_at_every_step_and_alike_in_every_run():
+    def dropped_units(**given):
+        network, dropped = dropout_net(), []
+        network.dropout.register_forward_hook(
+            lambda module, inputs, output: dropped.append((output == 0) & (inputs[0] != 0)) if module.training else None
+        )
+        run(settings(num_epochs=2), network, **given)
+        return [pattern for pattern in dropped if len(pattern) == 64]
+
+    first, again, other = dropped_units(), dropped_units(), dropped_units(seed=6)
+    assert len(first) == 40
+    shared = [(one & two).sum() / one.sum() for one, two in zip(first, first[1:], strict=False)]
+    assert max(shared) < 0.5  # 0.3 by chance
+    assert torch.equal(first[0], again[0])
+    assert not torch.equal(first[0], other[0])
+
+
 def test_learning_rate_rewinding_starts_with_the_rate_of_that_step():
     training = settings(num_epochs=4, lr_schedulers=(SchedulerComponent(type="PolyLR", step_kwargs={"max_epoch": 4}),))
     whole, rest = run(training), run(training, start_epoch=2)
