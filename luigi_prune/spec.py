@@ -98,6 +98,7 @@ class ExperimentSpec(Spec):
     metrics: tuple[Component, ...]
     test_sets: tuple[str, ...]
     retraining_epochs: tuple[int, int]
+    early_stop_epochs: tuple[int, int]  # of training and retraining
 
 
 # ---------------------------------------------------------------------------------------------------------------- keys
@@ -252,6 +253,7 @@ def experiment_spec(experiment: Experiment) -> ExperimentSpec:
         metrics=experiment.training.metrics_test,
         test_sets=settings.dataset_test,
         retraining_epochs=(experiment.retraining.start_epoch, experiment.retraining.num_epochs),
+        early_stop_epochs=(experiment.training.early_stop_epoch, experiment.retraining.early_stop_epoch),
     )
 
 
@@ -262,7 +264,8 @@ def evaluations(experiment: Experiment) -> dict[tuple[str, int, int, int, int], 
     for net, base in enumerate(base_specs(experiment)):
         for column, method in enumerate(grid.methods):
             for repetition in range(grid.num_repetitions):
-                chains = chain_specs(experiment, base, method, repetition) or [None] * len(grid.keep_ratios)
+                chains: Sequence[ChainSpec | None] = chain_specs(experiment, base, method, repetition)
+                chains = chains or [None] * len(grid.keep_ratios)
                 for test_set in grid.test_sets:
                     for row, chain in enumerate(chains):
                         cells[test_set, net, row, repetition, column] = EvaluateSpec(

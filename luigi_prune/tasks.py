@@ -14,9 +14,9 @@ from typing import Any
 import luigi
 from luigi.parameter import ParameterVisibility
 
+from luigi_prune import jobs, store
 from luigi_prune import spec as specs
-from luigi_prune import store
-from luigi_prune.backends.job import Job
+from luigi_prune.backends.job import Context, Job
 from luigi_prune.config.load import load_experiments
 from luigi_prune.config.schema import Directories, Experiment
 from luigi_prune.errors import LuigiPruneError
@@ -30,9 +30,9 @@ def _hidden() -> Any:
 
 
 class JobTask(luigi.Task):
-    """A task whose work is one function of `luigi_prune.jobs`, carried by a backend, writing one result."""
+    """A task whose work is one function below `luigi_prune.jobs`, carried by a backend, writing one result."""
 
-    function: str  # in luigi_prune.jobs
+    function: str  # of luigi_prune.jobs, as module:function
     retry_count: int | None = None  # luigi.cfg decides, until a failure shows that trying again is useless
 
     key: str = luigi.Parameter(description="Content key: SHA-256 of what this task computes.")
@@ -81,9 +81,6 @@ class JobTask(luigi.Task):
 
     def run(self) -> None:
         """Run the job in this process; a worker of this package hands it to a backend instead."""
-        from luigi_prune import jobs
-        from luigi_prune.backends.job import Context
-
         outcome = jobs.run(self.job(), Context())
         if outcome.status != "done":
             raise LuigiPruneError(outcome.message)
@@ -95,7 +92,7 @@ class TrainBase(JobTask):
     dataset: str = luigi.Parameter()
     network: str = luigi.Parameter()
     net: int = luigi.IntParameter()
-    function = "train_base"
+    function = "luigi_prune.jobs.networks:train_base"
     priority = 10
 
     @cached_property
@@ -174,7 +171,7 @@ class ChainTask(JobTask):
 class Prune(ChainTask):
     """Prunes the network of the step before, or the trained one."""
 
-    function = "prune"
+    function = "luigi_prune.jobs.networks:prune"
     priority = 20
 
     def requires(self) -> dict[str, JobTask]:
@@ -188,7 +185,7 @@ class Prune(ChainTask):
 class Retrain(ChainTask):
     """Retrains a pruned network; what was removed stays removed."""
 
-    function = "retrain"
+    function = "luigi_prune.jobs.networks:retrain"
     priority = 30
 
     def requires(self) -> dict[str, JobTask]:
@@ -209,7 +206,7 @@ class Evaluate(JobTask):
     net: int = luigi.IntParameter()
     repetition: int = luigi.IntParameter()
     test_set: str = luigi.Parameter()
-    function = "evaluate"
+    function = "luigi_prune.jobs.networks:evaluate"
     priority = 40
 
     @cached_property
@@ -298,7 +295,7 @@ class ExperimentTask(JobTask):
 class Aggregate(ExperimentTask):
     """Gathers every evaluation of an experiment into tables."""
 
-    function = "aggregate"
+    function = "luigi_prune.jobs.tables:aggregate"
     priority = 50
 
     @classmethod
@@ -332,7 +329,7 @@ class Aggregate(ExperimentTask):
 class Report(ExperimentTask):
     """Draws the tables: plots, markdown, one HTML page, `.npz`, TensorBoard."""
 
-    function = "report"
+    function = "luigi_prune.jobs.tables:report"
     priority = 60
 
     @classmethod

@@ -112,7 +112,7 @@ class JobProcess:
             self._finish(FAILED, f"an input was lost {count} times: {message}")
             return
         needs = [(task.task_module, task.task_family, task.to_str_params()) for task in inputs]
-        result = (self.task.task_id, PENDING, "", [], needs)
+        result: tuple[Any, ...] = (self.task.task_id, PENDING, "", [], needs)
         self._over = True
         if count == 1:
             self.worker.deliver(result)
@@ -293,8 +293,7 @@ def _answers(url: str) -> bool:
 
 def _scheduler_is_configured() -> bool:
     config = luigi.configuration.get_config()
-    names = ("default_scheduler_url", "default_scheduler_host", "default_scheduler_port", "scheduler_url")
-    names += ("scheduler_host", "scheduler_port")
+    names = [f"{start}scheduler_{what}" for start in ("default_", "") for what in ("url", "host", "port")]
     named = any(config.has_option("core", option) for name in names for option in (name, name.replace("_", "-")))
     return named or any(argument.startswith(("--scheduler-", "--core-scheduler-")) for argument in sys.argv)
 

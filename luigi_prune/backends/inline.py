@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from luigi_prune import jobs
 from luigi_prune.backends.job import ComputeSettings, Context, Job, Listener, cuda_devices
 
 
@@ -16,8 +17,6 @@ class InlineBackend:
 
     def submit(self, job: Job, listener: Listener) -> None:
         """Run the job now, in this process."""
-        from luigi_prune import jobs  # the heavy half is imported by the first job, not by the driver's start
-
         settings = self.settings
         use_cuda = settings.device == "cuda" or (settings.device == "auto" and len(cuda_devices()) > 0)
         context = Context(

@@ -10,9 +10,9 @@ from typing import Any, Literal, Protocol
 
 @dataclass(frozen=True)
 class Job:
-    """One call of a function of `luigi_prune.jobs`, as JSON can say it: this is all that crosses to another process."""
+    """One call of a job function, as JSON can say it: this is all that crosses to another process."""
 
-    function: str  # name of the function in luigi_prune.jobs
+    function: str  # as module:function, mostly below luigi_prune.jobs
     name: str  # how a person calls it: "Retrain ThresNet 0.5 net0 rep0"
     family: str  # the Luigi task's family; backends size a job by it
     request: dict[str, Any]  # spec, input paths, output path, directories

@@ -34,7 +34,7 @@ def import_all() -> list[str]:
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # a library that asks `is_available` must not initialise CUDA
     missing = []
-    for name in (*HEAVY, "luigi_prune.jobs", "luigi_prune.compute"):
+    for name in (*HEAVY, "luigi_prune.compute", "luigi_prune.jobs.networks"):
         missing += _import(name)
     compute = sys.modules.get("luigi_prune.compute")
     if compute is not None:

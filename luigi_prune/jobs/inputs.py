@@ -1,0 +1,73 @@
+"""What job functions read: data, networks from results, calibration batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from luigi_prune.compute import datasets, networks, pruning
+from luigi_prune.compute.datasets import Samples, Splits
+from luigi_prune.compute.state import from_arrays
+from luigi_prune.config.schema import Directories, TrainingConfig
+from luigi_prune.seeds import derive_seed
+from luigi_prune.spec import ChainSpec, TrainSpec
+from luigi_prune.targets import Result
+
+
+def read_splits(base: TrainSpec, training: TrainingConfig, request: dict[str, Any]) -> Splits:
+    """Return training and validation data; all jobs of one net split alike."""
+    places = Directories.model_validate_json(request["directories"])
+    return datasets.load_splits(
+        base.network,
+        training,
+        seed=derive_seed(base.seed, base.net, "split"),
+        training_data=places.training_data,
+        local_data=places.local_data,
+    )
+
+
+def fresh_network(base: TrainSpec, input_shape: tuple[int, ...]) -> nn.Module:
+    """Return the network as it is before training."""
+    seed = derive_seed(base.seed, base.net, "initialise")
+    return networks.build(base.network.name, input_shape, base.network.output_size, seed)
+
+
+def network_of(result: Result, base: TrainSpec, input_shape: tuple[int, ...]) -> tuple[nn.Module, dict[str, Tensor]]:
+    """Return the network that a result holds, and its masks."""
+    network = pruning.restore(fresh_network(base, input_shape), result.meta["structure"])
+    types = {name.removeprefix("weights/"): kind for name, kind in result.meta["types"].items()}
+    network.load_state_dict(from_arrays(result.group("weights"), types))
+    return network, {name: torch.from_numpy(mask) for name, mask in result.group("masks").items()}
+
+
+def rewind(network: nn.Module, masks: dict[str, Tensor], base: Result) -> None:
+    """Set the network's weights back to those of the epoch that the trained network kept, but for what is removed."""
+    types = {name.removeprefix("rewind/"): kind for name, kind in base.meta["types"].items()}
+    network.load_state_dict(from_arrays(base.group("rewind"), types))
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name in masks:
+                parameter.masked_fill_(~masks[name], 0.0)
+
+
+def example_input(samples: Samples) -> Tensor:
+    """Return one sample of the network's input, as a batch."""
+    inputs, _ = samples.get([0], 0, 0)
+    return inputs
+
+
+def original_cost(before: Result, network: nn.Module, example: Tensor) -> tuple[int, int]:
+    """Return size and FLOPs of the network that pruning began with: `network` itself where it is the trained one."""
+    if "original_size" in before.arrays:
+        return int(before.arrays["original_size"]), int(before.arrays["original_flops"])
+    return pruning.count_size(network), pruning.count_flops(network, example)
+
+
+def calibration_batches(spec: ChainSpec, network: nn.Module, splits: Splits, example: Tensor) -> Any:
+    """Return the calibration batches: a seeded draw from the validation split, in batches of 4."""
+    count = pruning.calibration_size(network, example, spec.delta_s, len(splits.validation))
+    seed = derive_seed(spec.base.seed, spec.base.net, spec.repetition, "calibration")
+    order = torch.randperm(len(splits.validation), generator=torch.Generator().manual_seed(seed))[:count]
+    return [splits.validation.get(batch.tolist(), 0, 0) for batch in order.split(4)]

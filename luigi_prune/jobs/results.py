@@ -1,0 +1,56 @@
+"""How job functions write: a result with what it measured and where it came from."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+from luigi_prune.backends.job import Context
+from luigi_prune.provenance import provenance
+from luigi_prune.targets import Result, read_about, write_result
+
+
+def write(
+    request: dict[str, Any],
+    context: Context,
+    began: float,
+    arrays: dict[str, Any],
+    *,
+    meta: dict[str, Any],
+    measured: dict[str, Any] | None = None,
+    earlier: Result | None = None,
+) -> None:
+    """Write a job's result.
+
+    `began` is the `time.perf_counter()` of its start; what `earlier`, the input, had measured is carried along.
+    """
+    family = str(request["family"]).lower()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    own = {f"{family}_seconds": time.perf_counter() - began, f"{family}_peak_bytes": peak}
+    folder = Path(request["output"]).parent
+    write_result(
+        request["output"],
+        family=request["family"],
+        key=request["key"],
+        spec=json.loads(request["spec"]),
+        provenance=provenance(
+            job=context.job_id,
+            threads=context.threads,
+            processes=context.world_size,
+            device=context.device,
+            parents={name: _about(path, folder) for name, path in request["inputs"].items()},
+        ),
+        arrays=arrays,
+        meta=meta,
+        measured={**(earlier.measured if earlier else {}), **(measured or {}), **own},
+    )
+
+
+def _about(path: str, folder: Path) -> dict[str, str]:
+    """Return what identifies an input; its path is relative, so that a store can be moved."""
+    about = read_about(path)
+    return {"path": os.path.relpath(path, folder), "key": about["key"], "content_sha256": about["content_sha256"]}

@@ -1,0 +1,68 @@
+"""The jobs that look at results: Aggregate and Report."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from luigi_prune.analysis.aggregate import aggregate as gather
+from luigi_prune.backends.job import Context
+from luigi_prune.catalogue import metric_label
+from luigi_prune.config.schema import Experiment
+from luigi_prune.jobs.results import write
+from luigi_prune.report.write import write_report
+from luigi_prune.spec import ExperimentSpec, shown_methods
+from luigi_prune.targets import read_result
+
+
+def aggregate(request: dict[str, Any], context: Context) -> None:
+    """Gather the evaluations of an experiment into tables."""
+    spec = ExperimentSpec.model_validate_json(request["spec"])
+    began = time.perf_counter()
+    shape = (spec.num_nets, len(spec.keep_ratios), spec.num_repetitions, len(spec.methods))
+
+    def cells(test_set: str, *index: int) -> Any:
+        if len(index) == len(shape):
+            return request["cells"]["/".join(map(str, (test_set, *index)))]
+        return [cells(test_set, *index, at) for at in range(shape[len(index)])]
+
+    grid = {
+        "experiment": spec.name,
+        "dataset_train": spec.network.dataset,
+        "network": spec.network.name,
+        "mode": spec.mode,
+        "methods": list(spec.methods),
+        "keep_ratios": list(spec.keep_ratios),
+        "num_nets": spec.num_nets,
+        "num_repetitions": spec.num_repetitions,
+        "metrics": [metric_label(metric) for metric in spec.metrics],
+        "test_sets": list(spec.test_sets),
+        "retraining_epochs": list(spec.retraining_epochs),
+        "early_stop_epochs": list(spec.early_stop_epochs),
+        "cells": {test_set: cells(test_set) for test_set in spec.test_sets},
+    }
+    tables = gather(grid, read_result)
+    write(request, context, began, tables.arrays, meta=tables.meta, measured=tables.measured)
+
+
+def report(request: dict[str, Any], context: Context) -> None:
+    """Draw an experiment's tables."""
+    experiment = Experiment.model_validate_json(request["spec"])
+    tables = read_result(request["inputs"]["tables"])
+    labels, colors = shown_methods(experiment)
+    folder = Path(request["output"]).parent
+    plotting = experiment.experiments.plotting
+    written = write_report(
+        tables.arrays,
+        tables.meta,
+        experiment.model_dump(mode="json", by_alias=True),
+        folder,
+        key=tables.key,
+        measured={name: array for name, array in tables.measured.items() if array.ndim},  # not Aggregate's own
+        provenance=tables.provenance,
+        plotting={"min_val": plotting.min_val, "max_val": plotting.max_val},
+        labels=labels,
+        colors=colors,
+    )
+    context.progress(1.0, f"{len(written)} files")
