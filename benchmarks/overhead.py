@@ -46,8 +46,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", default="sample/digits.yaml")
     given = parser.parse_args()
-    import luigi_prune.jobs.networks
-    import luigi_prune.jobs.tables
 
     backend = WatchedBackend(ComputeSettings(device="cpu"))
     worker.choose = lambda settings: backend  # type: ignore[assignment]

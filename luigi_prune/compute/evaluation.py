@@ -12,9 +12,9 @@ from torch import nn
 from luigi_prune.compute.datasets.draws import global_batches, rank_share
 from luigi_prune.compute.datasets.loading import load_batches
 from luigi_prune.compute.datasets.samples import Samples
+from luigi_prune.compute.distributed import Ranks
 from luigi_prune.compute.losses import Loss
-from luigi_prune.compute.training.distributed import Ranks
-from luigi_prune.compute.training.tally import Tally
+from luigi_prune.compute.tally import Tally
 from luigi_prune.config.schema import Component
 
 

@@ -16,11 +16,11 @@ from luigi_prune.backends.job import Context
 from luigi_prune.catalogue import METHODS, metric_label
 from luigi_prune.compute import datasets, evaluation, pruning
 from luigi_prune.compute.datasets import Splits
+from luigi_prune.compute.distributed import close_group, open_group
 from luigi_prune.compute.losses import Loss
 from luigi_prune.compute.pruning import LayerBudget
 from luigi_prune.compute.state import to_arrays
 from luigi_prune.compute.training import EpochRecord, TrainResult, discard, train
-from luigi_prune.compute.training.distributed import close_group, open_group
 from luigi_prune.config.schema import Directories, TrainingConfig
 from luigi_prune.jobs.inputs import (
     calibration_batches,

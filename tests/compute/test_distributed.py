@@ -9,9 +9,9 @@ import pytest
 import torch
 from digits_training import CPU, dropout_net, run, settings, splits_of
 
+from luigi_prune.compute.distributed import Ranks, close_group, open_group
 from luigi_prune.compute.networks import build
 from luigi_prune.compute.training import Interrupted
-from luigi_prune.compute.training.distributed import Ranks, close_group, open_group
 from luigi_prune.config.schema import Component
 from luigi_prune.errors import ConfigError
 

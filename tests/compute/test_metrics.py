@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from luigi_prune import catalogue
 from luigi_prune.compute.losses import Loss, MeanLoss
-from luigi_prune.compute.training.metrics import MetricSet
+from luigi_prune.compute.metrics import MetricSet
 from luigi_prune.config.schema import Component
 from luigi_prune.errors import ConfigError
 

@@ -123,7 +123,7 @@ def test_early_stopping_takes_the_latest_of_the_best_epochs(monkeypatch):
     def compute(self):
         return {"TopK1": next(values), "MCorr": 0.0}
 
-    monkeypatch.setattr("luigi_prune.compute.training.metrics.MetricSet.compute", compute)
+    monkeypatch.setattr("luigi_prune.compute.metrics.MetricSet.compute", compute)
 
     def train_with(early_stop_epoch):
         nonlocal values

@@ -13,8 +13,8 @@ from luigi_prune import catalogue
 from luigi_prune.compute.datasets import Splits
 from luigi_prune.compute.datasets.draws import epoch_order, global_batches, rank_share
 from luigi_prune.compute.datasets.loading import load_batches
+from luigi_prune.compute.distributed import ProcessGroup, Ranks
 from luigi_prune.compute.evaluation import measure
-from luigi_prune.compute.training.distributed import ProcessGroup, Ranks
 from luigi_prune.compute.training.progress import (
     EpochRecord,
     Interrupted,

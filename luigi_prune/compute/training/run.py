@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from luigi_prune.compute.datasets import Splits
+from luigi_prune.compute.distributed import BatchNorm, Ranks, synchronise_batchnorm
 from luigi_prune.compute.losses import Loss
+from luigi_prune.compute.tally import Tally
 from luigi_prune.compute.training import checkpoint as checkpoints
-from luigi_prune.compute.training.distributed import BatchNorm, Ranks, synchronise_batchnorm
 from luigi_prune.compute.training.masks import Masks, bind_masks
 from luigi_prune.compute.training.optimizers import build_optimizer, needs_closure
 from luigi_prune.compute.training.progress import Progress, fingerprint, snapshot
 from luigi_prune.compute.training.schedules import Schedule, build_schedule
-from luigi_prune.compute.training.tally import Tally
 from luigi_prune.config.schema import TrainingConfig
 from luigi_prune.errors import ConfigError
 

@@ -7,7 +7,7 @@ import contextlib
 import torch
 from torch import Tensor
 
-from luigi_prune.compute.training.distributed import average_statistics, sum_gradients
+from luigi_prune.compute.distributed import average_statistics, sum_gradients
 from luigi_prune.compute.training.optimizers import needs_closure
 from luigi_prune.compute.training.run import Run
 from luigi_prune.seeds import derive_seed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import logging
 
 import pytest
@@ -58,7 +59,7 @@ def test_cut_filters_take_all_that_belongs_to_them() -> None:
     kept = [1, *(int(alive[i].sum()) for i in (1, 2, 3))]
     assert kept[1] < 16
     # Weights, bias and two BatchNorm entries per filter; the linear layer reads the last convolution's filters.
-    wanted = sum(9 * a * b + 3 * b for a, b in zip(kept, kept[1:], strict=False)) + 10 * kept[3] + 10
+    wanted = sum(9 * a * b + 3 * b for a, b in itertools.pairwise(kept)) + 10 * kept[3] + 10
     assert pruned.size == wanted
     for i in (1, 2, 3):
         norm = pruned.network.get_submodule(f"bn{i}")

@@ -16,8 +16,8 @@ import torchmetrics.functional as functional
 from torch import Tensor
 
 from luigi_prune import catalogue
+from luigi_prune.compute.distributed import Ranks
 from luigi_prune.compute.named import resolve
-from luigi_prune.compute.training.distributed import Ranks
 from luigi_prune.config.schema import Component
 from luigi_prune.errors import ConfigError
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from luigi_prune.compute.distributed import Ranks
 from luigi_prune.compute.losses import Loss, MeanLoss
-from luigi_prune.compute.training.distributed import Ranks
-from luigi_prune.compute.training.metrics import MetricSet
+from luigi_prune.compute.metrics import MetricSet
 from luigi_prune.config.schema import Component
 
 
