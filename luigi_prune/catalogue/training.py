@@ -129,7 +129,7 @@ UNSUITABLE_LOSSES = {
     "TripletMarginWithDistanceLoss": _OTHER_INPUTS,
 }
 
-_METRICS = "luigi_prune.compute.training.metrics"
+_METRICS = "luigi_prune.compute.metrics"
 
 METRICS = by_name(
     [

@@ -1,0 +1,76 @@
+"""kill -9 at any moment, then run again: the arrays are those of a run that was left alone."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.experiments import command, contents, write_experiment
+
+KILLS = int(os.environ.get("LUIGI_PRUNE_KILLS", "4"))  # the acceptance run has 20
+CHANGES = {
+    "training__numEpochs": 6,
+    "retraining": {"startEpoch": 3},
+    "experiments__methods": ["ThresNet", "UniNet"],
+}
+
+
+def finish(file: Path, backend: str) -> tuple[float, str]:
+    """Run to the end and return the seconds it took and what it printed."""
+    began = time.monotonic()
+    process = command(file, backend=backend)
+    out, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, out
+    return time.monotonic() - began, out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["inline", "local"])
+def test_killed_at_random_moments_and_resumed_gives_the_same_arrays(tmp_path, backend):
+    undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
+    undisturbed.mkdir()
+    disturbed.mkdir()
+    seconds, _ = finish(write_experiment(undisturbed, **CHANGES), backend)
+    expected = contents(undisturbed / "results")
+    file = write_experiment(disturbed, **CHANGES)
+    moments = random.Random(KILLS)
+    alive_at_kill = 0
+    for _ in range(KILLS):
+        process = command(file, backend=backend)
+        # most of the life of a run, from its first imports on; what was computed makes later runs shorter
+        time.sleep(moments.uniform(0.3, max(2.0, 0.6 * seconds)))
+        alive_at_kill += process.poll() is None
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    assert alive_at_kill >= KILLS / 2
+    finish(file, backend)
+    assert contents(disturbed / "results") == expected
+
+
+@pytest.mark.slow
+def test_killed_while_training_it_goes_on_from_its_checkpoint(tmp_path):
+    """A training that had a checkpoint does not begin anew: its log says where it goes on."""
+    file = write_experiment(tmp_path, training__numEpochs=400, experiments__mode="train", training__batchSize=16)
+    process = command(file, backend="local")
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.rglob(".*.checkpoint")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    (checkpoint,) = tmp_path.rglob(".*.checkpoint")
+    finish(file, "local")
+    assert not checkpoint.exists()
+    (log,) = (tmp_path / "results" / "logs").glob("TrainBase*.log")
+    epochs = [
+        int(line.split("epoch ")[1].split("/")[0])
+        for line in log.read_text().splitlines()
+        if "epoch " in line and "/400" in line
+    ]
+    assert epochs[-1] == 400
+    assert epochs.count(1) == 1
+    assert len(epochs) < 2 * 400
