@@ -12,8 +12,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from luigi_prune.compute.pruning.layers import evaluating
 from luigi_prune.compute.pruning.masks import Masks
-from luigi_prune.compute.pruning.probe import SAME, Structure, channels_last, is_reader, spread_columns
+from luigi_prune.compute.pruning.taps import Structure, channels_last, is_reader, spread_columns
 
+SAME = 1e-5  # relative spread below which a network's own numbers are equal but for float rounding
 Constants = dict[str, tuple[Tensor, Tensor]]  # module -> (which input channels are constant, their values)
 
 

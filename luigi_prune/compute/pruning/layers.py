@@ -38,12 +38,18 @@ class Layer:
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Hold `network` in evaluation mode, and give every module its own mode back afterwards."""
+    """Hold `network` in evaluation mode, and give every module its own mode back afterwards.
+
+    Attention's fused path is off meanwhile: it passes by the modules, and with them the hooks.
+    """
     modes = [(module, module.training) for module in network.modules()]
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
     network.eval()
     try:
         yield
     finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
         for module, training in modes:
             module.training = training
 

@@ -8,7 +8,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from luigi_prune.compute.pruning.constants import fold_constants
 from luigi_prune.compute.pruning.masks import Masks, apply_masks
-from luigi_prune.compute.pruning.probe import Structure, StructureProbe, is_norm, is_reader
+from luigi_prune.compute.pruning.probe import StructureProbe
+from luigi_prune.compute.pruning.taps import Structure, is_norm, is_reader
 
 
 def propagate(

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from luigi_prune.compute.pruning.allocations import ALLOCATIONS
 from luigi_prune.compute.pruning.counting import LayerBudget, count_outputs, count_size, flops_of, layer_budgets
+from luigi_prune.compute.pruning.granularity import GRANULARITIES
 from luigi_prune.compute.pruning.layers import find_layers
 from luigi_prune.compute.pruning.masks import Masks, apply_masks, initial_masks, removals
 from luigi_prune.compute.pruning.probe import StructureProbe
@@ -42,7 +43,8 @@ from luigi_prune.compute.pruning.scores import SCORES
 from luigi_prune.compute.pruning.search import find_level
 from luigi_prune.compute.pruning.selection import SELECTIONS
 from luigi_prune.compute.pruning.trial import Trial, check_inputs, same_outputs
-from luigi_prune.errors import ConfigError
+from luigi_prune.errors import ConfigError, UnreachableRatio, nearest
+from luigi_prune.seeds import derive_seed
 
 if TYPE_CHECKING:
     from luigi_prune.catalogue import MethodRow
@@ -88,15 +90,16 @@ def prune(
     `example_input`: a batch of the network's inputs, of any size. `masks`: what is removed already; it never
     comes back.
     The achieved size is the one nearest to the wanted size that the method's levels offer; a warning says both where
-    they differ by more than 0.5 %. Raises ConfigError for settings or data that cannot work.
+    they differ by more than 0.5 %. Raises ConfigError for settings or data that cannot work, UnreachableRatio where
+    nothing would be left of the network.
     """
     _check(method, keep_ratio, calibration, loss, rules, example_input, original_size)
     with torch.inference_mode(False), torch.no_grad():
         device = next((parameter.device for parameter in network.parameters()), example_input.device)
-        example = example_input[:EXAMPLES].detach().clone().to(device)
+        example = _with_noise(example_input[:EXAMPLES].detach().clone().to(device), seed)
         batches = [(x.detach().clone().to(device), y.detach().clone().to(device)) for x, y in calibration or []]
         start = copy.deepcopy(network)
-        outputs = count_outputs(start, example)
+        outputs = count_outputs(start, example[: len(example_input)])
         flops = flops_of(start, outputs) if original_flops is None else original_flops
         if method.granularity == "none":
             return _untouched(start, keep_ratio, original_size, flops, masks)
@@ -112,6 +115,8 @@ def prune(
             parameter.requires_grad_(needed)
         pruned = trial.network
         size = count_size(pruned)
+        if not any(bool(trial.masks[layer.weight_name].any()) for layer in layers):
+            raise UnreachableRatio(f"{method.name}: keep ratio {keep_ratio} leaves no weight on this network")
         _warn_if_missed(method, keep_ratio, size / original_size)
         return Pruned(
             pruned,
@@ -139,6 +144,9 @@ def _check(
         raise ConfigError(f"{method.name}: keep ratio {keep_ratio} is outside (0, 1]")
     if rules not in ("paper", "reference"):
         raise ConfigError(f"rules {rules!r} is neither 'paper' nor 'reference'")
+    kind = method.granularity
+    if kind not in ("none", *GRANULARITIES):
+        raise ConfigError(f"{method.name}: granularity {kind!r} is not known{nearest(kind, GRANULARITIES)}")
     by_data = method.granularity != "none" and (method.needs_data or rules == "reference")
     if by_data and (not calibration or loss is None):
         why = f"{method.name}" if method.needs_data else f"{method.name} with rules='reference'"
@@ -153,6 +161,15 @@ def _check(
         raise ConfigError(f"{method.name}: the example input has NaN or infinite entries")
     if original_size <= 0:
         raise ConfigError(f"{method.name}: an original size of {original_size} leaves nothing to prune")
+
+
+def _with_noise(example: Tensor, seed: int) -> Tensor:
+    """Return the example followed by samples of noise with its mean and spread: what holds must hold for all."""
+    if not example.is_floating_point():
+        return example
+    generator = torch.Generator().manual_seed(derive_seed(seed, "noise"))
+    noise = torch.randn(max(2, min(len(example), 4)), *example.shape[1:], generator=generator).to(example)
+    return torch.cat([example, example.mean() + example.float().std(correction=0).to(example) * noise])
 
 
 def _untouched(network: nn.Module, keep_ratio: float, size: int, flops: int, masks: Masks | None) -> Pruned:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from luigi_prune.compute.pruning.layers import Layer, evaluating
 from luigi_prune.compute.pruning.masks import Masks, apply_masks
-from luigi_prune.compute.pruning.probe import channels_last
 from luigi_prune.compute.pruning.protocol import Batches, Loss
+from luigi_prune.compute.pruning.taps import channels_last
 
 LARGEST_BATCH = 128
 

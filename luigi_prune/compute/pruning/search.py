@@ -12,7 +12,8 @@ def find_level(levels: int, cost: Callable[[int], float], size_at: Callable[[int
 
     `size_at` is dear (it prunes) and grows with the level; `cost` is cheap and roughly proportional to it. Each try
     goes where `cost`, scaled by what the last try achieved, meets `wanted`, or halves the bracket where that is slow.
-    Ends when a size is within 0.05 %, or when two neighbouring levels enclose `wanted`.
+    Ends when a size is within 0.05 %, or when two neighbouring levels enclose `wanted`. A size of 0, a network that
+    fell apart, is taken only where there is no other.
     """
     sizes: dict[int, int] = {}
     low, high = -1, levels  # size(low) < wanted <= size(high), once tried
@@ -30,11 +31,11 @@ def find_level(levels: int, cost: Callable[[int], float], size_at: Callable[[int
             high = level
         scale = size / max(cost(level), 1.0) or scale
         slow = slow + 1 if high - low > width / 2 else 0
-    return min(sizes, key=lambda level: (abs(sizes[level] - wanted), level))
+    return min(sizes, key=lambda level: (sizes[level] == 0, abs(sizes[level] - wanted), level))
 
 
 def level_at_budget(levels: int, cost: Callable[[int], float], budget: float) -> int:
-    """Return the highest level in [0, levels) that costs at most `budget` before propagation; the lowest if none does."""
+    """Return the highest level in [0, levels) that costs at most `budget` before propagation, or else the lowest."""
     first, last = 0, levels - 1
     while first < last:
         middle = (first + last + 1) // 2

@@ -13,10 +13,11 @@ from luigi_prune.compute.pruning.counting import count_size
 from luigi_prune.compute.pruning.granularity import GRANULARITIES, cut
 from luigi_prune.compute.pruning.layers import evaluating, tensors_in
 from luigi_prune.compute.pruning.masks import Masks, apply_masks
-from luigi_prune.compute.pruning.probe import Structure, StructureProbe
+from luigi_prune.compute.pruning.probe import StructureProbe
 from luigi_prune.compute.pruning.propagation import propagate, silence
 from luigi_prune.compute.pruning.protocol import Draws, Levels, Problem, Scores, Selection
 from luigi_prune.compute.pruning.reference_rules import propagate_gradients
+from luigi_prune.compute.pruning.taps import Structure
 
 CHECKED_SAMPLES = 16
 log = logging.getLogger("luigi_prune")
@@ -47,12 +48,17 @@ class Trial:
         self._level: int | None = None
 
     def size_at(self, level: int) -> int:
-        """Return the size of the network cut at `level` and propagated; it stays so in `network` and `masks`."""
+        """Return the size of the network cut at `level` and propagated; it stays so in `network` and `masks`.
+
+        Return 0 for a network that has become a constant: no weight of a compressible layer is left in it.
+        """
         if level != self._level:
             self._reset()
             self._cut(level)
             self._propagate()
             self._level = level
+        if not any(bool(self.masks[layer.weight_name].any()) for layer in self.problem.layers):
+            return 0
         return count_size(self.network)
 
     @torch.no_grad()
@@ -119,13 +125,8 @@ class Trial:
 
 
 def check_inputs(problem: Problem) -> list[Tensor]:
-    """Return the inputs on which propagation is checked: the example, noise like it, and a first calibration batch."""
-    example = problem.example_input[:CHECKED_SAMPLES]
-    inputs = [example, *(batch[:CHECKED_SAMPLES] for batch, _ in problem.batches[:1])]
-    if example.is_floating_point():
-        noise = torch.randn(4, *example.shape[1:], generator=problem.generator("check")).to(example)
-        inputs.append(example.mean() + example.float().std(correction=0).to(example) * noise)
-    return inputs
+    """Return the inputs on which propagation is checked: the example and the first calibration batch."""
+    return [problem.example_input, *(batch[:CHECKED_SAMPLES] for batch, _ in problem.batches[:1])]
 
 
 @torch.no_grad()

@@ -1,0 +1,168 @@
+"""Watching one run of a network: the hooks that see which channels are zero, constant, or without effect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+
+from luigi_prune.compute.pruning.layers import READERS
+
+
+@dataclass
+class Structure:
+    """What one run found. Keys are module names; vectors run over a module's input or output channels."""
+
+    zero_inputs: dict[str, Tensor] = field(default_factory=dict)  # exactly zero in every call
+    constant_inputs: dict[str, Tensor] = field(
+        default_factory=dict
+    )  # one number per call, over all samples and positions
+    reaching: dict[str, Tensor] = field(default_factory=dict)  # output channels that the network's output depends on
+    linked: dict[str, Tensor] = field(
+        default_factory=dict
+    )  # (filters, channels): not zero at one end, reaching at other
+    calls: dict[str, int] = field(default_factory=dict)
+    silenced: dict[str, Tensor] = field(default_factory=dict)  # BatchNorm channels that read only what was cut
+    normalised_by: dict[str, str] = field(default_factory=dict)  # module -> the BatchNorm that alone reads it
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Return whether `module` scales and shifts channel by channel with parameters of its own."""
+    if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) != 1:
+        return False
+    known = isinstance(module, (_NormBase, nn.LayerNorm, nn.GroupNorm))
+    return known and isinstance(module._parameters.get("weight"), nn.Parameter)
+
+
+def is_reader(module: nn.Module) -> bool:
+    """Return whether `module` is a linear map from input to output channels with a weight of its own."""
+    return isinstance(module, READERS) and isinstance(module._parameters.get("weight"), nn.Parameter)
+
+
+def channels_last(module: nn.Module, value: Tensor) -> Tensor:
+    """Return `value`, an input or output of `module`, as (samples and positions, channels)."""
+    if isinstance(module, (nn.Linear, nn.LayerNorm)):
+        return value.reshape(-1, value.shape[-1])
+    spatial = len(module.kernel_size) if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) else value.dim() - 2
+    axis = value.dim() - 1 - spatial
+    return value.movedim(axis, -1).reshape(-1, value.shape[axis])
+
+
+def spread_columns(module: nn.Module, channels: Tensor) -> Tensor:
+    """Return a vector over a reader's input channels laid out as its weight's rows and columns, groups respected."""
+    groups = getattr(module, "groups", 1)
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    per_group = channels.view(groups, -1)
+    return per_group.repeat_interleave(weight.shape[0] // groups, dim=0)
+
+
+class Taps:
+    """The hooks of one run: they fill a `Structure` while the network computes forward and backward."""
+
+    def __init__(self, modules: dict[str, nn.Module], silence_unless: dict[str, Tensor] | None, same: float) -> None:
+        """Watch `modules`. A BatchNorm channel that reads only zeros is silenced unless `silence_unless` marks it.
+
+        Norms missing in `silence_unless` are left alone, all of them if it is None. `same`: the relative spread below
+        which numbers are equal but for float rounding.
+        """
+        self.modules, self.found, self._silence_unless = modules, Structure(), silence_unless or {}
+        self._same = same
+        self.watched: list[Tensor] = []
+        self._alive_inputs: dict[str, Tensor] = {}
+        self._latest: dict[int, tuple[str, Tensor]] = {}  # outputs of readers by identity, to see what reads them
+        self._pairs: dict[str, str] = {}
+        self._gradients: dict[str, Tensor] = {}
+
+    def before(self, name: str) -> Callable[..., Any]:
+        def hook(module: nn.Module, inputs: tuple[Any, ...]) -> Any:
+            value = inputs[0]
+            rows = channels_last(module, value.detach())
+            largest, smallest = rows.amax(0), rows.amin(0)
+            zero = (largest == 0) & (smallest == 0)
+            size = torch.maximum(largest.abs(), smallest.abs())
+            constant = torch.isfinite(size) & ((largest - smallest) <= self._same * size)
+            found = self.found
+            found.zero_inputs[name] = found.zero_inputs.get(name, zero) & zero
+            found.constant_inputs[name] = found.constant_inputs.get(name, constant) & constant
+            found.calls[name] = found.calls.get(name, 0) + 1
+            self._alive_inputs[name] = ~zero
+            if isinstance(module, _BatchNorm):
+                return self._before_norm(name, module, value, zero, inputs)
+            return None
+
+        return hook
+
+    @torch.no_grad()
+    def _silence(self, name: str, module: _BatchNorm, zero: Tensor) -> None:
+        gone = zero & ~self._silence_unless[name]
+        self.found.silenced[name] = gone
+        for tensor in (module.weight, module.bias, module.running_mean):
+            if isinstance(tensor, Tensor):
+                tensor.data.masked_fill_(gone, 0)
+
+    def _before_norm(self, name: str, module: _BatchNorm, value: Tensor, zero: Tensor, inputs: tuple[Any, ...]) -> Any:
+        if name in self._silence_unless:
+            self._silence(name, module, zero)
+        source = self._latest.get(id(value))
+        if source is None or source[1] is not value or not value.requires_grad:
+            return None
+        self._pairs[source[0]] = name
+        seen = value.view_as(value)
+        seen.register_hook(lambda gradient: self._gradients.__setitem__(f"in {name}", gradient))
+        return (seen, *inputs[1:])
+
+    def after(self, name: str) -> Callable[..., Any]:
+        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Any:
+            rows, columns = self._shape(name)
+            found = self.found
+            found.reaching.setdefault(name, torch.zeros(rows, dtype=torch.bool, device=output.device))
+            linked = found.linked.setdefault(name, torch.zeros(rows, columns, dtype=torch.bool, device=output.device))
+            if not output.requires_grad:
+                found.reaching[name][:] = True
+                linked[:] = True
+                return None
+            if is_reader(module):
+                alive = spread_columns(module, self._alive_inputs[name])
+                self._latest[id(output)] = (name, output)
+            else:
+                alive = torch.ones_like(linked)
+
+            def collect(gradient: Tensor) -> None:
+                reaches = (channels_last(module, gradient) != 0).any(0)
+                found.reaching[name] |= reaches
+                found.linked[name] |= reaches[:, None] & alive
+                if is_reader(module):
+                    self._gradients[f"out {name}"] = gradient
+
+            output.register_hook(collect)
+            self.watched.append(output)
+            return None
+
+        return hook
+
+    def _shape(self, name: str) -> tuple[int, int]:
+        module = self.modules[name]
+        if not is_norm(module) and not is_reader(module):
+            return int(getattr(module, "num_features", 0)), 1
+        shape = module.get_parameter("weight").shape
+        return shape[0], shape[1] if is_reader(module) else 1
+
+    def everything_reaches(self) -> None:
+        """Say of every channel that the output may depend on it: there is no gradient to tell."""
+        for name in self.found.calls:
+            rows, columns = self._shape(name)
+            self.found.reaching[name] = torch.ones(rows, dtype=torch.bool)
+            self.found.linked[name] = torch.ones(rows, columns, dtype=torch.bool)
+
+    def find_sole_readers(self) -> None:
+        """Note each BatchNorm through which the whole gradient of a layer's output comes: nothing else reads it."""
+        for layer, norm in self._pairs.items():
+            whole, through = self._gradients.get(f"out {layer}"), self._gradients.get(f"in {norm}")
+            once = self.found.calls[layer] == 1 and self.found.calls[norm] == 1
+            if once and whole is not None and through is not None and torch.equal(whole, through):
+                self.found.normalised_by[layer] = norm
