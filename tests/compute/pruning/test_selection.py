@@ -1,0 +1,89 @@
+"""Selections: the best, and draws that are unbiased, as many as wanted, and nested."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from luigi_prune.compute.pruning.protocol import Draws
+from luigi_prune.compute.pruning.selection import draws_for_distinct, expected_distinct, sample, top
+
+
+def draws(seed: int = 0, columns: int = 1) -> Draws:
+    return Draws(torch.Generator().manual_seed(seed), columns)
+
+
+def test_top_of_a_layer_and_of_every_row() -> None:
+    score = torch.tensor([[4.0, 1.0, 3.0], [9.0, 8.0, 7.0]])
+    alive = torch.tensor([[True, True, True], [False, True, True]])
+    assert top(score, alive, torch.tensor(3), draws()).kept.tolist() == [[True, False, False], [False, True, True]]
+    rows = top(score, alive, torch.tensor([1, 5]), draws())
+    assert rows.kept.tolist() == [[True, False, False], [False, True, True]]
+    assert not bool(top(score, alive, torch.tensor(0), draws()).kept.any())
+
+
+def test_the_first_of_equal_units_wins() -> None:
+    score, alive = torch.ones(5), torch.ones(5, dtype=torch.bool)
+    assert top(score, alive, torch.tensor(2), draws()).kept.tolist() == [True, True, False, False, False]
+    rows = top(score[None].expand(2, 5), alive.expand(2, 5), torch.tensor([1, 3]), draws())
+    assert rows.kept.sum(1).tolist() == [1, 3]
+    assert bool(rows.kept[:, 0].all())
+
+
+def test_number_of_draws_for_equal_probabilities_is_the_least() -> None:
+    for size in (2, 9, 64, 4608):
+        wanted = torch.arange(2, size, max(1, size // 7))
+        probability = torch.full((len(wanted), size), 1 / size, dtype=torch.float64)
+        m = draws_for_distinct(probability, wanted)
+        closed = torch.tensor([math.log(1 - int(n) / size) / math.log(1 - 1 / size) for n in wanted])
+        assert torch.equal(m, torch.ceil(closed - 1e-6).long())
+        assert bool((expected_distinct(probability, m) >= wanted - 1e-6).all())
+        assert bool((expected_distinct(probability, m - 1) < wanted).all())
+
+
+def test_number_of_draws_for_unequal_probabilities() -> None:
+    weights = torch.rand(20, 30, generator=torch.Generator().manual_seed(0), dtype=torch.float64) ** 3
+    probability = weights / weights.sum(1, keepdim=True)
+    wanted = torch.arange(2, 22)
+    m = draws_for_distinct(probability, wanted)
+    expected = expected_distinct(probability, m)
+    assert torch.equal(torch.ceil(expected - 1e-9).long(), wanted)
+    assert bool((expected_distinct(probability, m + 1) > wanted).all())
+    assert draws_for_distinct(probability[:2], torch.tensor([0, 1])).tolist() == [0, 1]
+
+
+def test_samples_are_unbiased_and_of_the_wanted_size() -> None:
+    score = torch.rand(1, 12, generator=torch.Generator().manual_seed(1)) + 0.2
+    alive = torch.ones(1, 12, dtype=torch.bool)
+    alive[0, 3] = False
+    results = [sample(score, alive, torch.tensor([6]), draws(seed)) for seed in range(2000)]
+    factors = torch.stack([r.factor for r in results if r.factor is not None])
+    assert torch.equal(factors > 0, torch.stack([r.kept for r in results]))
+    assert not bool(factors[:, 0, 3].any())
+    error = 3.5 * factors.std(0) / math.sqrt(len(factors))
+    assert bool(((factors.mean(0) - alive.float()).abs() <= error + 1e-6).all())
+    m = draws_for_distinct((score * alive / (score * alive).sum()).double(), torch.tensor([6]))
+    expected = float(expected_distinct((score * alive / (score * alive).sum()).double(), m))
+    assert float((factors > 0).sum(2).double().mean()) == pytest.approx(expected, abs=0.1)
+
+
+def test_more_draws_hold_the_fewer() -> None:
+    score, alive = torch.rand(8, 40, generator=torch.Generator().manual_seed(2)), torch.ones(8, 40, dtype=torch.bool)
+    shared = draws(5, columns=8)
+    previous = torch.zeros_like(alive)
+    for wanted in (1, 2, 5, 20, 33, 39):
+        kept = sample(score, alive, torch.full((8,), wanted), shared).kept
+        assert bool((kept | ~previous).all())
+        previous = kept
+    again = sample(score, alive, torch.full((8,), 20), draws(5, columns=8)).kept
+    assert torch.equal(again, sample(score, alive, torch.full((8,), 20), shared).kept)
+
+
+def test_what_loses_nothing_keeps_its_weights() -> None:
+    score, alive = torch.ones(2, 4), torch.tensor([[True, True, True, True], [True, False, False, False]])
+    result = sample(score, alive, torch.tensor([4, 1]), draws(0, 2))
+    assert result.factor is not None
+    assert torch.equal(result.kept, alive)
+    assert torch.equal(result.factor, torch.ones(2, 4))
