@@ -366,9 +366,14 @@ class RunExperiment(luigi.WrapperTask):
         """Return the reports."""
         return self.reports
 
-    def forget(self) -> None:
-        """Read the file again when it is next asked for."""
+    def read_again(self) -> None:
+        """Read the file anew, and be another task for the scheduler where it says something else than before.
+
+        Luigi keeps instances of tasks, and luigid ignores for some seconds that a task it knows as done is not.
+        """
         self.__dict__.pop("reports", None)
+        identity = {"config": self.config, "reports": " ".join(report.key for report in self.reports)}
+        self.task_id = luigi.task.task_id_str(self.task_family, identity)
 
 
 def walk(*roots: luigi.Task) -> Iterator[luigi.Task]:

@@ -204,7 +204,7 @@ class PruneWorker(luigi.worker.Worker):
     def add(self, task: luigi.Task, *args: Any, **kwargs: Any) -> bool:
         """Schedule a task and everything below it."""
         if isinstance(task, RunExperiment):
-            task.forget()  # Luigi keeps instances of tasks; the file may have changed since an earlier run
+            task.read_again()
             self._experiments.append(task)
         return super().add(task, *args, **kwargs)
 
@@ -215,6 +215,7 @@ class PruneWorker(luigi.worker.Worker):
         try:
             return super().run()
         finally:
+            self._count_the_work_of_others()
             self.board.close()
             self.board.summary([report for root in self._experiments for report in root.reports])
 
@@ -245,6 +246,15 @@ class PruneWorker(luigi.worker.Worker):
                 # the scheduler counts a failure by the policy that it had before: tell it first
                 super()._add_task(*args, **kwargs | {"status": RUNNING, "expl": None})
         super()._add_task(*args, **kwargs)
+
+    def _count_the_work_of_others(self) -> None:
+        """Count what another driver of the same experiment has finished as done: Luigi would return "already running"."""
+        if not all(experiment.complete() for experiment in self._experiments):
+            return
+        last = {task.task_id: status for task, status, _ in self._add_task_history}
+        unfinished = [self._scheduled_tasks[task_id] for task_id, status in last.items() if status != DONE]
+        self._add_task_history += [(task, DONE, True) for task in unfinished if task.complete()]
+        self._get_work_response_history.clear()
 
     def _enable_again(self) -> None:
         """Lift the ban on tasks that failed in an earlier run: whoever starts again wants another try."""

@@ -83,10 +83,12 @@ def run(file: Path) -> list[str]:
     return [task.title for task in started]
 
 
-def command(file: Path, *more: str, backend: str = "inline") -> subprocess.Popen[str]:
+def command(file: Path, *more: str, backend: str = "inline", local_scheduler: bool = True) -> subprocess.Popen[str]:
     """Start the `luigi` command on an experiment file, in its folder and in a process group of its own."""
     (file.parent / "luigi.cfg").write_text(f"[compute]\nbackend={backend}\n")
-    arguments = ["luigi", "--module", "luigi_prune", "RunExperiment", "--config", file.name, "--local-scheduler", *more]
+    arguments = ["luigi", "--module", "luigi_prune", "RunExperiment", "--config", file.name, *more]
+    if local_scheduler:
+        arguments.append("--local-scheduler")
     return subprocess.Popen(
         [sys.executable, "-m", *arguments],
         cwd=file.parent,
