@@ -83,9 +83,11 @@ def run(file: Path) -> list[str]:
     return [task.title for task in started]
 
 
-def command(file: Path, *more: str, backend: str = "inline", local_scheduler: bool = True) -> subprocess.Popen[str]:
+def command(
+    file: Path, *more: str, backend: str = "inline", local_scheduler: bool = True, config: str = ""
+) -> subprocess.Popen[str]:
     """Start the `luigi` command on an experiment file, in its folder and in a process group of its own."""
-    (file.parent / "luigi.cfg").write_text(f"[compute]\nbackend={backend}\n")
+    (file.parent / "luigi.cfg").write_text(f"[compute]\nbackend={backend}\n{config}")
     arguments = ["luigi", "--module", "luigi_prune", "RunExperiment", "--config", file.name, *more]
     if local_scheduler:
         arguments.append("--local-scheduler")

@@ -15,6 +15,8 @@ from luigi_prune.seeds import derive_seed
 from luigi_prune.spec import ChainSpec, TrainSpec
 from luigi_prune.targets import Result
 
+_EXAMPLES = 8  # enough for pruning to compare outputs on
+
 
 def read_splits(base: TrainSpec, training: TrainingConfig, request: dict[str, Any]) -> Splits:
     """Return training and validation data; all jobs of one net split alike."""
@@ -53,8 +55,8 @@ def rewind(network: nn.Module, masks: dict[str, Tensor], base: Result) -> None:
 
 
 def example_input(samples: Samples) -> Tensor:
-    """Return one sample of the network's input, as a batch."""
-    inputs, _ = samples.get([0], 0, 0)
+    """Return a few samples of the network's input, as a batch."""
+    inputs, _ = samples.get(list(range(min(_EXAMPLES, len(samples)))), 0, 0)
     return inputs
 
 
