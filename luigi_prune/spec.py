@@ -6,6 +6,7 @@ keys of what the task reads (so keys form a chain down to the trained network) a
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -127,11 +128,21 @@ def content_key(stage: str, own: Mapping[str, Any], parents: Sequence[str] = ())
         "own": canonical(own),
         "parents": list(parents),
     }
+    return _digest(content)
+
+
+def _digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def _training_content(training: TrainingConfig) -> dict[str, Any]:
-    """What of a training's settings can change its weights."""
+def _training_digest(training: TrainingConfig) -> str:
+    """Return the hash of what of a training's settings can change its weights."""
+    return _digest_of_json(training.model_dump_json())
+
+
+@functools.lru_cache(maxsize=1024)  # a graph asks for the same few trainings again and again
+def _digest_of_json(text: str) -> str:
+    training = TrainingConfig.model_validate_json(text)
     content: dict[str, Any] = canonical(training)
     early_stopping = training.early_stop_epoch < training.num_epochs
     content.pop("metrics_test", None)
@@ -141,12 +152,12 @@ def _training_content(training: TrainingConfig) -> dict[str, Any]:
         content.pop("early_stop_epoch", None)
     if training.test_batch_size == training.batch_size:
         content.pop("test_batch_size", None)
-    return content
+    return _digest(content)
 
 
 def train_key(spec: TrainSpec) -> str:
     """Return the key of a trained network."""
-    own = {"network": spec.network, "training": _training_content(spec.training), "seed": spec.seed, "net": spec.net}
+    own = {"network": spec.network, "training": _training_digest(spec.training), "seed": spec.seed, "net": spec.net}
     if spec.rewind_epoch is not None:
         own["rewind_epoch"] = spec.rewind_epoch
     return content_key("TrainBase", own)
@@ -155,7 +166,7 @@ def train_key(spec: TrainSpec) -> str:
 def chain_key(spec: ChainSpec) -> str:
     """Return the key of a chain's last step: of its Retrain where it is retrained, else of its Prune."""
     key = base = train_key(spec.base)
-    retraining = _training_content(spec.retraining)
+    retraining = _training_digest(spec.retraining)
     for step in spec.steps:
         own: dict[str, Any] = {
             "method": spec.method,

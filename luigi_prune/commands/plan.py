@@ -61,10 +61,11 @@ def reason_to_run(task: JobTask) -> str:
 def _has_other_version(task: JobTask) -> bool:
     """Return whether a result of the same spec but of another algorithm version lies beside the task's place."""
     stem = task.path.name.rpartition("-")[0]
-    spec = task.request()["spec"]
+    if not stem:
+        return False
     for sibling in task.path.parent.glob(f"{stem}-*.h5"):
         try:
-            if read_about(sibling)["spec"] == json.loads(spec):
+            if read_about(sibling)["spec"] == json.loads(task.spec):
                 return True
         except (OSError, KeyError):
             continue
