@@ -17,7 +17,7 @@ from typing import Any
 
 import luigi
 
-from luigi_prune import worker
+from luigi_prune import factory
 from luigi_prune.backends.inline import InlineBackend
 from luigi_prune.backends.job import ComputeSettings, Context, Job, Listener
 from luigi_prune.tasks import RunExperiment
@@ -48,7 +48,7 @@ def main() -> None:
     given = parser.parse_args()
 
     backend = WatchedBackend(ComputeSettings(device="cpu"))
-    worker.choose = lambda settings: backend  # type: ignore[assignment]
+    factory.choose = lambda settings: backend  # type: ignore[assignment]
     with tempfile.TemporaryDirectory() as folder:
         config = luigi.configuration.get_config()
         config.set("directories", "results", str(Path(folder) / "results"))

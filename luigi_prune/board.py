@@ -16,7 +16,8 @@ from rich.text import Text
 from luigi_prune.backends.job import Backend
 
 if TYPE_CHECKING:
-    from luigi_prune.tasks import JobTask, Report
+    from luigi_prune.job_task import JobTask
+    from luigi_prune.tasks import Report
 
 _LINE_EVERY = 10.0  # seconds between lines where the output is no terminal
 _SHOWN = 8  # running tasks that are listed

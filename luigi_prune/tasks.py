@@ -1,89 +1,32 @@
 """The graph: TrainBase -> Prune -> Retrain -> Evaluate -> Aggregate -> Report -> RunExperiment.
 
-A task's identity is its `key` (see `spec.py`) and the results folder it lies in; the other visible parameters are there
+A task's identity is its `key` (see `keys.py`) and the results folder it lies in; the other visible parameters are there
 to be read by people. `spec` and `directories` are JSON and hidden: the key stands for the one, the other says where.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import luigi
-from luigi.parameter import ParameterVisibility
 
-from luigi_prune import jobs, store
-from luigi_prune import spec as specs
-from luigi_prune.backends.job import Context, Job
+from luigi_prune import keys, store
 from luigi_prune.config.load import load_experiments
 from luigi_prune.config.schema import Directories, Experiment
 from luigi_prune.errors import LuigiPruneError
+from luigi_prune.job_task import JobTask
 from luigi_prune.settings import directories_for, refuse
-from luigi_prune.spec import REFERENCE, ChainSpec, EvaluateSpec, ExperimentSpec, TrainSpec
-from luigi_prune.targets import HDF5Target
-
-
-def _hidden() -> Any:
-    return luigi.Parameter(visibility=ParameterVisibility.HIDDEN, significant=False)
-
-
-class JobTask(luigi.Task):
-    """A task whose work is one function below `luigi_prune.jobs`, carried by a backend, writing one result."""
-
-    function: str  # of luigi_prune.jobs, as module:function
-    retry_count: int | None = None  # luigi.cfg decides, until a failure shows that trying again is useless
-
-    key: str = luigi.Parameter(description="Content key: SHA-256 of what this task computes.")
-    results: str = luigi.Parameter(description="Results folder.")
-    spec: str = _hidden()
-    directories: str = _hidden()
-
-    @cached_property
-    def places(self) -> Directories:
-        """The directories of the experiment, after luigi.cfg."""
-        return Directories.model_validate_json(self.directories)
-
-    @property
-    def path(self) -> Path:
-        """Where the result lies."""
-        raise NotImplementedError
-
-    def output(self) -> HDF5Target:
-        """Return the task's result file."""
-        return HDF5Target(self.path)
-
-    def request(self) -> dict[str, Any]:
-        """Return what the job function gets, as JSON data."""
-        return {
-            "family": self.task_family,
-            "key": self.key,
-            "spec": self.spec,
-            "directories": self.directories,
-            "inputs": {name: str(task.path) for name, task in self.requires().items()},
-            "output": str(self.path),
-        }
-
-    def job(self) -> Job:
-        """Return the job that makes the result."""
-        log = store.log_path(self.places.results, self.title, self.key)
-        return Job(self.function, self.title, self.task_family, self.request(), str(self.path), str(log))
-
-    @property
-    def title(self) -> str:
-        """How a person calls this task."""
-        raise NotImplementedError
-
-    def requires(self) -> dict[str, JobTask]:
-        """Return the tasks whose results this one reads, by the name the job function knows them by."""
-        return {}
-
-    def run(self) -> None:
-        """Run the job in this process; a worker of this package hands it to a backend instead."""
-        outcome = jobs.run(self.job(), Context())
-        if outcome.status != "done":
-            raise LuigiPruneError(outcome.message)
+from luigi_prune.spec import (
+    REFERENCE,
+    ChainSpec,
+    EvaluateSpec,
+    ExperimentSpec,
+    TrainSpec,
+    evaluations,
+    experiment_spec,
+)
 
 
 class TrainBase(JobTask):
@@ -97,17 +40,14 @@ class TrainBase(JobTask):
 
     @cached_property
     def content(self) -> TrainSpec:
-        """The spec as a model."""
         return TrainSpec.model_validate_json(self.spec)
 
     @property
     def path(self) -> Path:
-        """Where the result lies."""
         return store.trained_path(self.places, self.content, self.key)
 
     @property
     def title(self) -> str:
-        """How a person calls this task."""
         return f"TrainBase {self.dataset} {self.network} net{self.net}"
 
     @classmethod
@@ -117,7 +57,7 @@ class TrainBase(JobTask):
             dataset=spec.network.dataset,
             network=spec.network.name,
             net=spec.net,
-            key=specs.train_key(spec),
+            key=keys.train_key(spec),
             results=directories.trained_networks or directories.results,
             spec=spec.as_json(),
             directories=directories.model_dump_json(),
@@ -136,17 +76,14 @@ class ChainTask(JobTask):
 
     @cached_property
     def content(self) -> ChainSpec:
-        """The spec as a model."""
         return ChainSpec.model_validate_json(self.spec)
 
     @property
     def path(self) -> Path:
-        """Where the result lies."""
         return store.chain_path(self.places, self.content, self.key)
 
     @property
     def title(self) -> str:
-        """How a person calls this task."""
         ratio = f"keep {self.keep_ratio:.4g}"
         return f"{self.task_family} {self.network} {self.method} {ratio} net{self.net} rep{self.repetition}"
 
@@ -161,7 +98,7 @@ class ChainTask(JobTask):
             keep_ratio=spec.keep_ratio,
             net=spec.base.net,
             repetition=spec.repetition,
-            key=specs.chain_key(spec),
+            key=keys.chain_key(spec),
             results=directories.results,
             spec=spec.as_json(),
             directories=directories.model_dump_json(),
@@ -211,17 +148,14 @@ class Evaluate(JobTask):
 
     @cached_property
     def content(self) -> EvaluateSpec:
-        """The spec as a model."""
         return EvaluateSpec.model_validate_json(self.spec)
 
     @property
     def path(self) -> Path:
-        """Where the result lies."""
         return store.evaluate_path(self.places, self.content, self.key)
 
     @property
     def title(self) -> str:
-        """How a person calls this task."""
         pruned = f"{self.method} keep {self.keep_ratio:.4g} " if self.method != REFERENCE else ""
         return f"Evaluate {self.network} {pruned}net{self.net} rep{self.repetition} on {self.test_set}"
 
@@ -244,7 +178,7 @@ class Evaluate(JobTask):
             net=spec.base.net,
             repetition=chain.repetition if chain else 0,
             test_set=spec.test_set,
-            key=specs.evaluate_key(spec),
+            key=keys.evaluate_key(spec),
             results=directories.results,
             spec=spec.as_json(),
             directories=directories.model_dump_json(),
@@ -260,17 +194,15 @@ class ExperimentTask(JobTask):
 
     @cached_property
     def content(self) -> Experiment:
-        """The spec as a model."""
         return Experiment.model_validate_json(self.spec)
 
     @cached_property
     def grid(self) -> ExperimentSpec:
         """The experiment's axes."""
-        return specs.experiment_spec(self.content)
+        return experiment_spec(self.content)
 
     @property
     def title(self) -> str:
-        """How a person calls this task."""
         return f"{self.task_family} {self.experiment}"
 
     @classmethod
@@ -301,19 +233,17 @@ class Aggregate(ExperimentTask):
     @classmethod
     def key_of(cls, experiment: Experiment) -> str:
         """Return the key: the axes, and the key of every evaluation."""
-        return specs.aggregate_key(experiment)
+        return keys.aggregate_key(experiment)
 
     @property
     def path(self) -> Path:
-        """Where the result lies."""
         return store.aggregate_path(self.places, self.grid, self.key)
 
     @cached_property
     def evaluations(self) -> dict[str, Evaluate]:
         """The evaluation of every cell of the grid, by "test set/net/ratio/repetition/method"."""
         return {
-            "/".join(map(str, cell)): Evaluate.of(spec, self.places)
-            for cell, spec in specs.evaluations(self.content).items()
+            "/".join(map(str, cell)): Evaluate.of(spec, self.places) for cell, spec in evaluations(self.content).items()
         }
 
     def requires(self) -> dict[str, JobTask]:
@@ -335,11 +265,10 @@ class Report(ExperimentTask):
     @classmethod
     def key_of(cls, experiment: Experiment) -> str:
         """Return the key: the tables, and how they are shown."""
-        return specs.report_key(experiment)
+        return keys.report_key(experiment)
 
     @property
     def path(self) -> Path:
-        """Where the HTML page lies."""
         aggregate = self.requires()["tables"]
         return store.report_folder(aggregate.path, self.key) / "report.html"
 
@@ -374,17 +303,3 @@ class RunExperiment(luigi.WrapperTask):
         self.__dict__.pop("reports", None)
         identity = {"config": self.config, "reports": " ".join(report.key for report in self.reports)}
         self.task_id = luigi.task.task_id_str(self.task_family, identity)
-
-
-def walk(*roots: luigi.Task) -> Iterator[luigi.Task]:
-    """Yield `roots` and everything below them once, inputs before what reads them."""
-    seen: set[str] = set()
-    stack: list[tuple[luigi.Task, bool]] = [(root, False) for root in reversed(roots)]
-    while stack:
-        task, below_done = stack.pop()
-        if below_done:
-            yield task
-        elif task.task_id not in seen:
-            seen.add(task.task_id)
-            stack.append((task, True))
-            stack.extend((inner, False) for inner in task.deps())

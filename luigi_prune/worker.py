@@ -1,20 +1,15 @@
 """The seam to Luigi: a worker whose waiting tasks are objects, not processes, and that says how far it is.
 
-Importing the package puts `Factory` where Luigi's command line looks for its worker, so that the stock `luigi` command
-hands every JobTask to a backend. Relies on private names of luigi 3.8's worker; `tests/test_worker.py` watches them.
+`factory.py` puts it where Luigi's command line looks for a worker, so that the stock `luigi` command hands every
+JobTask to a backend. Relies on private names of luigi 3.8's worker; `tests/test_worker.py` watches them.
 """
 
 from __future__ import annotations
 
 import queue
-import socket
-import sys
 import threading
 import time
-import warnings
-from html import escape
 from typing import Any
-from urllib.parse import urlsplit
 
 import luigi
 import luigi.interface
@@ -22,16 +17,15 @@ import luigi.rpc
 import luigi.scheduler
 import luigi.worker
 from luigi.event import Event
-from luigi.parameter import UnconsumedParameterWarning
 from luigi.scheduler import DISABLED, DONE, FAILED, PENDING, RUNNING
 
-from luigi_prune import settings
-from luigi_prune.backends import choose
 from luigi_prune.backends.job import Backend, Outcome
 from luigi_prune.board import Board
 from luigi_prune.errors import DamagedResult, LuigiPruneError
+from luigi_prune.job_task import JobTask
+from luigi_prune.statuses import Statuses
 from luigi_prune.targets import set_aside, verify
-from luigi_prune.tasks import JobTask, RunExperiment
+from luigi_prune.tasks import RunExperiment
 
 _REPAIRS = 20  # times that one task may wait for an input to be computed again
 _REPAIR_DELAY = 2.0  # seconds before it asks again, where the scheduler did not take the news yet
@@ -132,55 +126,6 @@ class JobProcess:
         self.worker.deliver((self.task.task_id, status, message, [], []))
 
 
-class Statuses:
-    """Tells Luigi's scheduler how far tasks are: seldom, from a thread of its own, and never in anyone's way."""
-
-    def __init__(self, scheduler: Any, interval: float):
-        self.scheduler = scheduler
-        self.interval = interval
-        self._latest: dict[str, tuple[float, str]] = {}
-        self._lock = threading.Lock()
-        self._wake = threading.Event()
-        self._stop = False
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def tell(self, task_id: str, fraction: float, message: str) -> None:
-        """Remember the newest status of a task; returns at once."""
-        with self._lock:
-            self._latest[task_id] = (fraction, message)
-        self._wake.set()
-
-    def close(self) -> None:
-        """Stop telling."""
-        self._stop = True
-        self._wake.set()
-        self._thread.join(timeout=1)
-
-    def _run(self) -> None:
-        while not self._stop:
-            self._wake.wait()
-            self._wake.clear()
-            with self._lock:
-                latest, self._latest = self._latest, {}
-            for task_id, (fraction, message) in latest.items():
-                try:
-                    # the web page shows the text as HTML
-                    self.scheduler.set_task_status_message(task_id=task_id, status_message=escape(message))
-                    self.scheduler.set_task_progress_percentage(
-                        task_id=task_id, progress_percentage=round(100 * fraction)
-                    )
-                except Exception:  # a status that nobody hears must not end a run
-                    self._stop_for(60.0)
-                    break
-            self._stop_for(self.interval)
-
-    def _stop_for(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while not self._stop and (left := until - time.monotonic()) > 0:
-            time.sleep(min(left, 0.2))
-
-
 class Results(queue.Queue[Any]):
     """The worker's results: all from one process, so an ordinary queue, which wakes the worker at once."""
 
@@ -248,7 +193,7 @@ class PruneWorker(luigi.worker.Worker):
         super()._add_task(*args, **kwargs)
 
     def _count_the_work_of_others(self) -> None:
-        """Count what another driver of the same experiment has finished as done: Luigi would return "already running"."""
+        """Count what another driver has finished as done, where Luigi's return code would be "already running"."""
         if not all(experiment.complete() for experiment in self._experiments):
             return
         last = {task.task_id: status for task, status, _ in self._add_task_history}
@@ -264,53 +209,3 @@ class PruneWorker(luigi.worker.Worker):
             if task := self._scheduled_tasks.get(task_id):
                 self._scheduler.re_enable_task(task_id)
                 self.add(task)
-
-
-class Factory(luigi.interface._WorkerSchedulerFactory):
-    """Makes the scheduler and the worker of a run."""
-
-    def create_remote_scheduler(self, url: str) -> Any:
-        """Return the scheduler at `url`; where nobody configured one and none answers, a local one."""
-        if _answers(url):
-            return super().create_remote_scheduler(url)
-        if _scheduler_is_configured():
-            settings.refuse(f"no Luigi scheduler answers at {url} (luigi.cfg [core], or --local-scheduler for none)")
-        print(f"No luigid at {url}: going on with a scheduler of our own (start luigid to watch tasks in a browser).")
-        return self.create_local_scheduler()
-
-    def create_worker(self, scheduler: Any, worker_processes: int, assistant: bool = False) -> PruneWorker:
-        """Return a worker with the backend that luigi.cfg asks for."""
-        try:
-            backend = choose(settings.compute_settings())
-        except LuigiPruneError as error:
-            settings.refuse(error)
-        # --workers left at 1: as many tasks at once as the backend has room for
-        at_once = worker_processes if worker_processes > 1 else backend.slots
-        return PruneWorker(scheduler=scheduler, worker_processes=at_once, assistant=assistant, backend=backend)
-
-
-def _answers(url: str) -> bool:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        return True  # a socket or something else that only Luigi understands
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    try:
-        with socket.create_connection((parts.hostname, port), timeout=3):
-            return True
-    except OSError:
-        return False
-
-
-def _scheduler_is_configured() -> bool:
-    config = luigi.configuration.get_config()
-    names = [f"{start}scheduler_{what}" for start in ("default_", "") for what in ("url", "host", "port")]
-    named = any(config.has_option("core", option) for name in names for option in (name, name.replace("_", "-")))
-    return named or any(argument.startswith(("--scheduler-", "--core-scheduler-")) for argument in sys.argv)
-
-
-def install() -> None:
-    """Make Luigi's command line use this worker, on top of the packaged luigi.cfg."""
-    settings.load_packaged_config()
-    # "[core] default_scheduler_url" and its like are read, but not by the class that warns
-    warnings.filterwarnings("ignore", "The configuration contains the parameter", UnconsumedParameterWarning)
-    luigi.interface._WorkerSchedulerFactory = Factory

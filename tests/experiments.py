@@ -15,9 +15,10 @@ import yaml
 from luigi.event import Event
 
 from luigi_prune.config.load import load_experiments
+from luigi_prune.job_task import JobTask
 from luigi_prune.settings import directories_for
 from luigi_prune.targets import read_about, read_result
-from luigi_prune.tasks import JobTask, Report, RunExperiment
+from luigi_prune.tasks import Report, RunExperiment
 
 TINY: dict[str, Any] = {
     "network": {"name": "lenet300_100", "dataset": "Digits", "outputSize": 10},

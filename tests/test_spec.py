@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from luigi_prune import keys as keys_of
 from luigi_prune import spec as specs
 from luigi_prune.config import schema
 from luigi_prune.config.schema import Experiment
@@ -55,17 +56,17 @@ def experiment(**changes: Any) -> Experiment:
 
 def stage_keys(given_experiment: Experiment) -> dict[str, set[str]]:
     """Return all keys of an experiment by stage."""
-    keys: dict[str, set[str]] = {stage: set() for stage in specs.ALGORITHM_VERSION}
+    keys: dict[str, set[str]] = {stage: set() for stage in keys_of.ALGORITHM_VERSION}
     for base in specs.base_specs(given_experiment):
-        keys["TrainBase"].add(specs.train_key(base))
+        keys["TrainBase"].add(keys_of.train_key(base))
         for method in given_experiment.experiments.methods:
             for repetition in range(given_experiment.experiments.num_repetitions):
                 for chain in specs.chain_specs(given_experiment, base, method, repetition):
-                    keys["Retrain"].add(specs.chain_key(chain))
-                    keys["Prune"].add(specs.chain_key(chain.pruned()))
-    keys["Evaluate"] = {specs.evaluate_key(spec) for spec in specs.evaluations(given_experiment).values()}
-    keys["Aggregate"] = {specs.aggregate_key(given_experiment)}
-    keys["Report"] = {specs.report_key(given_experiment)}
+                    keys["Retrain"].add(keys_of.chain_key(chain))
+                    keys["Prune"].add(keys_of.chain_key(chain.pruned()))
+    keys["Evaluate"] = {keys_of.evaluate_key(spec) for spec in specs.evaluations(given_experiment).values()}
+    keys["Aggregate"] = {keys_of.aggregate_key(given_experiment)}
+    keys["Report"] = {keys_of.report_key(given_experiment)}
     return keys
 
 
@@ -136,7 +137,7 @@ def test_retraining_nothing_is_one_task_for_all_ratios_of_one_shot_mode():
     (base,) = specs.base_specs(given_experiment)
     chains = specs.chain_specs(given_experiment, base, "FakeNet", 0)
     assert len(chains) == 3
-    assert len({specs.chain_key(chain) for chain in chains}) == 1
+    assert len({keys_of.chain_key(chain) for chain in chains}) == 1
 
 
 def test_prune_only_steps_form_a_chain_that_later_ratios_share():
@@ -152,7 +153,7 @@ def test_prune_only_steps_form_a_chain_that_later_ratios_share():
 def test_the_reference_is_evaluated_once_per_net_and_test_set():
     given_experiment = experiment(experiments__dataset_test=["Digits", "MNIST"], experiments__num_repetitions=3)
     cells = specs.evaluations(given_experiment)
-    reference = {specs.evaluate_key(spec) for cell, spec in cells.items() if cell[-1] == 0}
+    reference = {keys_of.evaluate_key(spec) for cell, spec in cells.items() if cell[-1] == 0}
     assert len(reference) == 2 * 2
     assert sum(cell[-1] == 0 for cell in cells) == 2 * 2 * 3 * 3
 
@@ -182,12 +183,12 @@ def test_keys_do_not_depend_on_the_order_of_a_dictionary_or_the_spelling_of_a_nu
             return float(inner)
         return inner
 
-    assert specs.content_key("Prune", {"x": value}) == specs.content_key("Prune", {"x": turned(value)})
+    assert keys_of.content_key("Prune", {"x": value}) == keys_of.content_key("Prune", {"x": turned(value)})
 
 
 @given(st.floats(0.001, 1), st.floats(0.001, 1))
 def test_different_ratios_have_different_keys(left, right):
-    keys = [specs.content_key("Prune", {"keep_ratio": ratio}) for ratio in (left, right)]
+    keys = [keys_of.content_key("Prune", {"keep_ratio": ratio}) for ratio in (left, right)]
     assert (keys[0] == keys[1]) == (left == right)
 
 
@@ -230,7 +231,7 @@ def pins() -> dict[str, Any]:
     }
     defaults = {
         model.__name__: {
-            name: specs.canonical(field.get_default())
+            name: keys_of.canonical(field.get_default())
             for name, field in model.model_fields.items()
             if not field.is_required()
         }
@@ -240,7 +241,7 @@ def pins() -> dict[str, Any]:
         name: {stage: f"{len(keys)}: {min(keys, default='')}" for stage, keys in stage_keys(one).items()}
         for name, one in pinned.items()
     }
-    return {"versions": specs.ALGORITHM_VERSION, "defaults": defaults, "keys": keys}
+    return {"versions": keys_of.ALGORITHM_VERSION, "defaults": defaults, "keys": keys}
 
 
 def test_keys_and_defaults_are_those_of_earlier_versions():

@@ -17,8 +17,10 @@ import luigi.worker
 import numpy as np
 import pytest
 
+import luigi_prune.factory as factory
 import luigi_prune.worker as worker
 from luigi_prune.backends.job import Job, Listener, Outcome
+from luigi_prune.statuses import Statuses
 from luigi_prune.targets import read_result, verify, write_result
 from luigi_prune.tasks import RunExperiment
 from tests.experiments import recorded, write_experiment
@@ -78,7 +80,7 @@ class PretendBackend:
 @pytest.fixture
 def backend(monkeypatch) -> PretendBackend:
     pretend = PretendBackend()
-    monkeypatch.setattr(worker, "choose", lambda settings: pretend)
+    monkeypatch.setattr(factory, "choose", lambda settings: pretend)
     return pretend
 
 
@@ -102,7 +104,7 @@ def build(file: Path, **more: Any) -> bool:
 
 
 def test_the_stock_command_line_finds_our_worker():
-    assert luigi.interface._WorkerSchedulerFactory is worker.Factory
+    assert luigi.interface._WorkerSchedulerFactory is factory.Factory
     for private in ("_create_task_process", "_add_task", "_purge_children", "_handle_next_task", "_get_work"):
         assert callable(getattr(luigi.worker.Worker, private))
 
@@ -194,7 +196,7 @@ def test_an_input_that_never_stays_whole_ends_in_a_failure(tmp_path, backend, mo
 
 
 def worker_tasks(file: Path) -> list[Any]:
-    from luigi_prune.tasks import walk
+    from luigi_prune.job_task import walk
 
     return list(walk(RunExperiment(config=str(file))))
 
@@ -232,7 +234,7 @@ def test_statuses_reach_the_scheduler_escaped_and_only_the_newest():
         def set_task_progress_percentage(self, task_id: str, progress_percentage: int) -> None:
             heard.append(progress_percentage)
 
-    statuses = worker.Statuses(Scheduler(), interval=0.05)
+    statuses = Statuses(Scheduler(), interval=0.05)
     statuses.tell("t", 0.25, "epoch <1>")
     deadline = time.monotonic() + 5
     while len(heard) < 2 and time.monotonic() < deadline:
@@ -243,7 +245,7 @@ def test_statuses_reach_the_scheduler_escaped_and_only_the_newest():
 
 def test_a_scheduler_that_is_gone_does_not_disturb_anyone():
     scheduler = DeafScheduler()
-    statuses = worker.Statuses(scheduler, interval=0.01)
+    statuses = Statuses(scheduler, interval=0.01)
     for _ in range(20):
         statuses.tell("t", 0.5, "x")
         time.sleep(0.01)

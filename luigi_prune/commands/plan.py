@@ -13,9 +13,10 @@ from rich.table import Table
 
 from luigi_prune.config.load import load_experiments
 from luigi_prune.errors import DamagedResult
+from luigi_prune.job_task import JobTask
 from luigi_prune.settings import directories_for
 from luigi_prune.targets import read_about, verify
-from luigi_prune.tasks import JobTask, Report
+from luigi_prune.tasks import Report
 
 
 def reports_of(config: str) -> list[Report]:

@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from luigi_prune.commands.plan import reports_of
+from luigi_prune.job_task import JobTask, walk
 from luigi_prune.store import checkpoint_path
-from luigi_prune.tasks import JobTask, walk
 
 
 def add_to(commands: Any) -> None:
@@ -33,7 +33,7 @@ def run(given: argparse.Namespace) -> int:
     tasks = [task for task in walk(*reports_of(given.config)) if isinstance(task, JobTask)]
     table, done = look(tasks)
     if given.once or not console.is_terminal:
-        console.print(table)
+        console.print(table, soft_wrap=True)
         return 0
     with Live(table, console=console, auto_refresh=False) as live:
         while not done:

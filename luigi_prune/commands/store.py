@@ -17,8 +17,8 @@ from rich.table import Table
 
 from luigi_prune.commands.plan import reports_of
 from luigi_prune.errors import ConfigError, DamagedResult
+from luigi_prune.job_task import JobTask, walk
 from luigi_prune.targets import read_about, read_result, set_aside, verify
-from luigi_prune.tasks import JobTask, walk
 
 _TEMPORARY = re.compile(r"\.(?P<result>.+)\.tmp\.(?P<host>.+)\.(?P<process>\d+)\.[0-9a-f]+")
 _CHECKPOINT = re.compile(r"\.(?P<result>.+)\.checkpoint")
