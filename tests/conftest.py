@@ -4,5 +4,18 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
+
+
+@pytest.fixture
+def backend(monkeypatch):
+    """Put a pretended backend where runs in this process take theirs from."""
+    from luigi_prune import factory
+    from tests.pretend import PretendBackend
+
+    pretend = PretendBackend()
+    monkeypatch.setattr(factory, "choose", lambda settings: pretend)
+    return pretend

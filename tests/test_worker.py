@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,74 +13,15 @@ from typing import Any
 import luigi
 import luigi.interface
 import luigi.worker
-import numpy as np
 import pytest
 
 import luigi_prune.factory as factory
 import luigi_prune.worker as worker
-from luigi_prune.backends.job import Job, Listener, Outcome
+from luigi_prune.backends.job import Outcome
 from luigi_prune.statuses import Statuses
-from luigi_prune.targets import read_result, verify, write_result
+from luigi_prune.targets import read_result
 from luigi_prune.tasks import RunExperiment
 from tests.experiments import recorded, write_experiment
-
-
-class PretendBackend:
-    """Writes an empty result for every job, or ends it as `outcomes` (by family, first come first) says."""
-
-    name = "pretend"
-
-    def __init__(self, slots: int = 2, late: bool = False):
-        self.slots = slots
-        self.late = late  # whether results come from another thread, after `submit` has returned
-        self.outcomes: dict[str, list[Outcome]] = {}
-        self.submitted: list[str] = []
-        self.at_once = self.most_at_once = 0
-        self.closed = False
-
-    def submit(self, job: Job, listener: Listener) -> None:
-        self.submitted.append(job.family)
-        self.at_once += 1
-        self.most_at_once = max(self.most_at_once, self.at_once)
-        if self.late:
-            threading.Timer(0.02, self._work, [job, listener]).start()
-        else:
-            self._work(job, listener)
-
-    def _work(self, job: Job, listener: Listener) -> None:
-        listener.started()
-        listener.progressed(0.5, "half <way>")
-        planned = self.outcomes.get(job.family)
-        outcome = planned.pop(0) if planned else self._write(job)
-        self.at_once -= 1
-        listener.ended(outcome)
-
-    def _write(self, job: Job) -> Outcome:
-        for path in job.request["inputs"].values():
-            try:
-                verify(path)
-            except Exception:
-                return Outcome("damaged", f"{path} is damaged", damaged=path)
-        if job.output.endswith(".html"):
-            Path(job.output).parent.mkdir(parents=True, exist_ok=True)
-            Path(job.output).write_text("<html>")
-        else:
-            about: dict[str, Any] = {"family": job.family, "key": job.request["key"], "spec": {}, "provenance": {}}
-            write_result(job.output, arrays={"a": np.ones(3)}, **about)
-        return Outcome("done", seconds=0.01)
-
-    def cancel(self, job: Job) -> None:
-        pass
-
-    def close(self) -> None:
-        self.closed = True
-
-
-@pytest.fixture
-def backend(monkeypatch) -> PretendBackend:
-    pretend = PretendBackend()
-    monkeypatch.setattr(factory, "choose", lambda settings: pretend)
-    return pretend
 
 
 @pytest.fixture
