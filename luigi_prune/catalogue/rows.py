@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 Granularity = Literal["none", "weight", "filter", "channel", "rank"]
-Selection = Literal["top", "sample", "none"]
+Selection = Literal["top", "sample", "mixed", "none"]
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,8 @@ class MethodRow:
     """A pruning method as score x allocation x granularity x selection, and how it is shown.
 
     `short` is accepted in experiment files beside `name`. `needs_data` says that the score reads calibration batches,
-    `randomised` that repetitions differ, `retrained` that pruning is followed by retraining.
+    `randomised` that repetitions differ, `retrained` that pruning is followed by retraining, `from_original` that every
+    step of a cascade begins with the original network.
     """
 
     name: str
@@ -31,6 +32,7 @@ class MethodRow:
     retrained: bool
     paper: str
     summary: str
+    from_original: bool = False
 
 
 @dataclass(frozen=True)

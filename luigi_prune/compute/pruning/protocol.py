@@ -30,6 +30,7 @@ class Problem:
     loss: Loss | None
     seed: int
     rules: str
+    delta: float = 1e-16  # the failure probability of sample sizes (SiPP, PFP)
 
     def generator(self, *parts: int | str) -> torch.Generator:
         """Return a CPU generator for one purpose: the same parts give the same draws."""
@@ -49,9 +50,18 @@ class Decomposition:
     folding: int = 0
 
 
+@dataclass(frozen=True)
+class Mixed:
+    """So many best units for certain and so many drawn from the rest: two tensors of counts of one shape."""
+
+    top: Tensor
+    sampled: Tensor
+
+
 # What one layer keeps. A tensor of counts: shape () for so many units of the whole layer, (filters,) for so many
-# entries of every filter, (filters, 2) for those of either sign. A Decomposition for low-rank methods. None: as it is.
-Choice = Tensor | Decomposition | None
+# entries of every filter, (filters, 2) for those of either sign, which is the sign of their score. A Decomposition for
+# low-rank methods. None: as it is.
+Choice = Tensor | Mixed | Decomposition | None
 
 
 @dataclass(frozen=True)
@@ -71,7 +81,7 @@ Score = Callable[[Problem], "Scores"]
 # One tensor per layer, with a number for each unit. Low-rank methods: per layer the spectra of each (folding, groups).
 Scores = list[Any]
 Allocation = Callable[[Problem, Scores, str], Levels]  # the string is the granularity
-Selection = Callable[[Tensor, Tensor, Tensor, "Draws"], "Selected"]  # score, alive units, counts, draws
+Selection = Callable[[Tensor, Tensor, Any, "Draws"], "Selected"]  # score, alive units, counts or Mixed, draws
 
 
 @dataclass(frozen=True)
@@ -92,6 +102,7 @@ class Draws:
 
     def __init__(self, generator: torch.Generator, columns: int) -> None:
         self._generator = generator
+        self._arrivals: Tensor | None = None
         self._blocks: list[Tensor] = []
         self._columns = columns
 
@@ -102,3 +113,14 @@ class Draws:
         if not count:
             return torch.empty(0, self._columns)
         return torch.cat(self._blocks[: -(-count // self.ROWS)])[:count]
+
+    def arrivals(self, units: int) -> Tensor:
+        """Return for every unit of every row when it is first drawn, at rate 1: exponential, (columns, units)."""
+        if self._arrivals is None:
+            uniform = torch.rand(self._columns, units, generator=self.another(0), dtype=torch.float64)
+            self._arrivals = -torch.log1p(-uniform)
+        return self._arrivals
+
+    def another(self, number: int) -> torch.Generator:
+        """Return a fresh generator, the same for the same number, that shares nothing with `rows`."""
+        return torch.Generator().manual_seed(derive_seed(self._generator.initial_seed(), "another", number))

@@ -31,9 +31,18 @@ import torch
 from torch import Tensor, nn
 
 from luigi_prune.compute.pruning.allocations import ALLOCATIONS
-from luigi_prune.compute.pruning.counting import LayerBudget, count_outputs, count_size, flops_of, layer_budgets
+from luigi_prune.compute.pruning.counting import (
+    LayerBudget,
+    count_flops,
+    count_outputs,
+    count_size,
+    flops_of,
+    layer_budgets,
+)
 from luigi_prune.compute.pruning.granularity import GRANULARITIES
 from luigi_prune.compute.pruning.layers import find_layers
+from luigi_prune.compute.pruning.lowrank.decomposed import structure_of
+from luigi_prune.compute.pruning.lowrank.ranks import decompose_network, undecomposed
 from luigi_prune.compute.pruning.masks import Masks, apply_masks, initial_masks, removals
 from luigi_prune.compute.pruning.probe import StructureProbe
 from luigi_prune.compute.pruning.propagation import propagate
@@ -41,7 +50,7 @@ from luigi_prune.compute.pruning.protocol import Batches, Loss, Problem
 from luigi_prune.compute.pruning.registry import resolve
 from luigi_prune.compute.pruning.scores import SCORES
 from luigi_prune.compute.pruning.search import find_level
-from luigi_prune.compute.pruning.selection import SELECTIONS
+from luigi_prune.compute.pruning.selection import REFERENCE_SELECTIONS, SELECTIONS
 from luigi_prune.compute.pruning.trial import Trial, check_inputs, same_outputs
 from luigi_prune.errors import ConfigError, UnreachableRatio, nearest
 from luigi_prune.seeds import derive_seed
@@ -84,11 +93,15 @@ def prune(
     original_size: int,
     original_flops: int | None = None,
     masks: Masks | None = None,
+    delta_s: float = 1e-16,
+    original: nn.Module | None = None,
 ) -> Pruned:
     """Return `network` pruned by `method` to `keep_ratio` x `original_size` parameters; `network` is not touched.
 
     `example_input`: a batch of the network's inputs, of any size. `masks`: what is removed already; it never
-    comes back.
+    comes back. `delta_s`: the failure probability in the sample sizes of SiPP and PFP.
+    `original`: the network before any pruning, for methods that always begin with it (`from_original` in their row);
+    without it `network` must be that.
     The achieved size is the one nearest to the wanted size that the method's levels offer; a warning says both where
     they differ by more than 0.5 %. Raises ConfigError for settings or data that cannot work, UnreachableRatio where
     nothing would be left of the network.
@@ -98,7 +111,16 @@ def prune(
         device = next((parameter.device for parameter in network.parameters()), example_input.device)
         example = _with_noise(example_input[:EXAMPLES].detach().clone().to(device), seed)
         batches = [(x.detach().clone().to(device), y.detach().clone().to(device)) for x, y in calibration or []]
+        if method.from_original:
+            network, masks = undecomposed(network if original is None else original, method.name), None
         start = copy.deepcopy(network)
+        if method.granularity == "rank":
+            flops = count_flops(start, example[:1]) if original_flops is None else original_flops
+            wanted = round(keep_ratio * original_size)
+            pruned, held = decompose_network(
+                start, method, wanted, example=example, batches=batches, loss=loss, seed=seed, rules=rules, masks=masks
+            )
+            return _decomposed(pruned, held, method, keep_ratio, example, original_size, flops)
         outputs = count_outputs(start, example[: len(example_input)])
         flops = flops_of(start, outputs) if original_flops is None else original_flops
         if method.granularity == "none":
@@ -109,7 +131,7 @@ def prune(
             raise ConfigError(f"{method.name}: the network has no compressible layer (a Linear or an ungrouped Conv2d)")
         held = initial_masks(start, masks)
         apply_masks(start, held)
-        problem = Problem(start, layers, held, outputs, example, batches, loss, seed, rules)
+        problem = Problem(start, layers, held, outputs, example, batches, loss, seed, rules, delta_s)
         trial = _search(problem, method, round(keep_ratio * original_size))
         for parameter, needed in zip(trial.network.parameters(), needs, strict=True):
             parameter.requires_grad_(needed)
@@ -145,9 +167,9 @@ def _check(
     if rules not in ("paper", "reference"):
         raise ConfigError(f"rules {rules!r} is neither 'paper' nor 'reference'")
     kind = method.granularity
-    if kind not in ("none", *GRANULARITIES):
-        raise ConfigError(f"{method.name}: granularity {kind!r} is not known{nearest(kind, GRANULARITIES)}")
-    by_data = method.granularity != "none" and (method.needs_data or rules == "reference")
+    if kind not in ("none", "rank", *GRANULARITIES):
+        raise ConfigError(f"{method.name}: granularity {kind!r} is not known{nearest(kind, (*GRANULARITIES, 'rank'))}")
+    by_data = kind != "none" and (method.needs_data or (rules == "reference" and kind != "rank"))
     if by_data and (not calibration or loss is None):
         why = f"{method.name}" if method.needs_data else f"{method.name} with rules='reference'"
         raise ConfigError(f"{why} needs {'a loss' if calibration else 'calibration data'}: none is given")
@@ -180,6 +202,18 @@ def _untouched(network: nn.Module, keep_ratio: float, size: int, flops: int, mas
     )
 
 
+def _decomposed(
+    network: nn.Module, masks: Masks, method: MethodRow, keep_ratio: float, example: Tensor, original: int, flops: int
+) -> Pruned:
+    """Return the record of a network that `decompose_network` has made."""
+    size = count_size(network)
+    _warn_if_missed(method, keep_ratio, size / original)
+    return Pruned(
+        network, masks, structure_of(network), layer_budgets(network), size,
+        count_flops(network, example[:1]), original, flops,
+    )  # fmt: skip
+
+
 def _search(problem: Problem, method: MethodRow, wanted: int) -> Trial:
     """Return the trial, standing at the best level."""
     probe = _propagated_start(problem) if problem.rules == "paper" else None
@@ -189,7 +223,8 @@ def _search(problem: Problem, method: MethodRow, wanted: int) -> Trial:
         if isinstance(numbers, Tensor) and bool(torch.isnan(numbers).any()):
             raise ConfigError(f"{method.name}: the scores of layer {layer.name!r} hold NaN")
     levels = resolve("allocation", method.allocation, ALLOCATIONS)(problem, scores, method.granularity)
-    selection = resolve("selection", method.selection, SELECTIONS)
+    known = SELECTIONS if problem.rules == "paper" else REFERENCE_SELECTIONS
+    selection = resolve("selection", method.selection, known)
     outside = count_size(problem.network) - sum(int(problem.kept(layer).sum()) for layer in problem.layers)
 
     def search(structure: StructureProbe | None) -> tuple[Trial, int]:

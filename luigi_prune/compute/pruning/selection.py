@@ -6,7 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from luigi_prune.compute.pruning.protocol import Draws, Selected, Selection
+from luigi_prune.compute.pruning.protocol import Draws, Mixed, Selected, Selection
+
+SINGLY = 512  # draws of a row that are made one by one, at least
+MOST = 2.0**53  # draws of a row: beyond, whole numbers are not exact
 
 
 def top(score: Tensor, alive: Tensor, counts: Tensor, draws: Draws) -> Selected:
@@ -42,30 +45,100 @@ def _best(score: Tensor, count: int) -> Tensor:
 def sample(score: Tensor, alive: Tensor, counts: Tensor, draws: Draws) -> Selected:
     """Return units drawn with replacement, so often that about `counts` distinct ones come, and their factors.
 
-    Probabilities p are proportional to the score among living units of the layer (`counts` of shape ()) or of each row.
+    Probabilities p are proportional to the score among living units of the layer (`counts` of shape ()), of each row
+    (`counts` of shape (rows,)) or of those of each row whose score is positive or negative (shape (rows, 2)).
     A unit drawn k times of m has factor k / (m p): the expected weight is the weight. Where as many are wanted as live,
     or where nothing would be dropped, the row stays as it is.
     """
-    rows = int(counts.numel()) if counts.dim() else 1
-    weights = (score.double() * alive).reshape(rows, -1).cpu()
-    weights[weights.sum(1) == 0] = alive.reshape(rows, -1).double().cpu()[weights.sum(1) == 0]
-    support = (weights > 0).sum(1)
-    total = weights.sum(1, keepdim=True)
-    probability = weights / total.clamp_min(torch.finfo(torch.float64).tiny)
-    wanted = counts.reshape(rows).cpu().long()
-    whole = wanted >= support
-    drawn = draws_for_distinct(probability, torch.minimum(wanted, (support - 1).clamp_min(0)))
+    return _sample(score, alive, counts, draws, spare_whole=True)
+
+
+def sample_always(score: Tensor, alive: Tensor, counts: Tensor, draws: Draws) -> Selected:
+    """Return the same, but a row of which all is wanted is sampled, too: one distinct unit less (the reference)."""
+    return _sample(score, alive, counts, draws, spare_whole=False)
+
+
+def mixed(score: Tensor, alive: Tensor, counts: Mixed, draws: Draws) -> Selected:
+    """Return the best `counts.top` units of each row for certain and `counts.sampled` drawn from the rest."""
+    rows = _rows(score, alive, counts.top)
+    best = _best_of_rows(rows, counts.top.reshape(-1).to(rows.device))
+    drawn, factor = _draw(rows.masked_fill(best, 0).cpu(), counts.sampled.reshape(-1).cpu(), draws, spare_whole=True)
+    best = best.cpu()
+    return Selected(
+        _fold(best | drawn, counts.top, score),
+        _fold(torch.where(best, torch.ones_like(factor), factor), counts.top, score),
+    )
+
+
+def _sample(score: Tensor, alive: Tensor, counts: Tensor, draws: Draws, *, spare_whole: bool) -> Selected:
+    kept, factor = _draw(_rows(score, alive, counts).cpu(), counts.reshape(-1).cpu(), draws, spare_whole=spare_whole)
+    return Selected(_fold(kept, counts, score), _fold(factor, counts, score))
+
+
+def _rows(score: Tensor, alive: Tensor, counts: Tensor) -> Tensor:
+    """Return scores as float64 (rows, units), a row per count, none negative; all equal in rows that score nothing."""
+    living = alive.double()
+    if counts.dim() == 2:
+        signed = score.double().flatten(1)
+        rows = torch.stack([signed.clamp_min(0), (-signed).clamp_min(0)], dim=1).flatten(0, 1)
+        return rows * living.flatten(1).repeat_interleave(2, dim=0)
+    shape = (int(counts.numel()), -1)
+    rows = (score.double() * living).reshape(shape)
+    return torch.where(rows.sum(1, keepdim=True) == 0, living.reshape(shape), rows)
+
+
+def _fold(rows: Tensor, counts: Tensor, like: Tensor) -> Tensor:
+    """Return what `_rows` unfolded in the scores' shape and place: a mask, or factors of their kind."""
+    if counts.dim() == 2:
+        pairs = rows.view(len(like), 2, -1)
+        rows = pairs.any(1) if rows.dtype == torch.bool else pairs.sum(1)
+    return rows.reshape(like.shape).to(like.device if rows.dtype == torch.bool else like)
+
+
+def _best_of_rows(rows: Tensor, counts: Tensor) -> Tensor:
+    """Return the mask of the `counts` largest numbers of each row, among those above 0."""
+    rank = torch.empty_like(rows, dtype=torch.long)
+    order = rows.argsort(dim=1, descending=True, stable=True)
+    rank.scatter_(1, order, torch.arange(rows.shape[1], device=rows.device).expand_as(order))
+    return (rank < counts[:, None]) & (rows > 0)
+
+
+def _draw(weights: Tensor, wanted: Tensor, draws: Draws, *, spare_whole: bool) -> tuple[Tensor, Tensor]:
+    """Return which units of each row are kept, and their factors: (rows, units) both."""
+    tiny = torch.finfo(torch.float64).tiny
+    positive = weights > 0
+    support = positive.sum(1)
+    probability = weights / weights.sum(1, keepdim=True).clamp_min(tiny)
+    wanted = wanted.long()
+    whole = wanted >= support if spare_whole else support == 0
+    drawn = draws_for_distinct(probability, torch.minimum(wanted, (support - 1).clamp_min(0)), least=not spare_whole)
     drawn[whole] = 0
     times = _count_draws(probability, drawn, draws)
-    kept = (times > 0) | (whole[:, None] & (weights > 0))
-    whole |= (kept == (weights > 0)).all(1)
-    factor = times / (drawn[:, None] * probability).clamp_min(torch.finfo(torch.float64).tiny)
-    factor = torch.where(whole[:, None], torch.ones_like(factor), factor)
-    return Selected(kept.reshape(score.shape).to(score.device), factor.reshape(score.shape).to(score))
+    kept = (times > 0) | (whole[:, None] & positive)
+    whole = whole | (kept == positive).all(1)
+    factor = times / (drawn[:, None] * probability).clamp_min(tiny)
+    return kept, torch.where(whole[:, None], positive.double(), factor)
 
 
 def _count_draws(probability: Tensor, drawn: Tensor, draws: Draws) -> Tensor:
-    """Return how often each unit of each row is drawn: row i is drawn from `drawn[i]` times. Shape as `probability`."""
+    """Return how often each unit of each row is drawn: row i is drawn from `drawn[i]` times. Shape as `probability`.
+
+    The first draws, at least as many as there are units, are made one by one. Of the rest, which only very uneven rows
+    want, every unit has its own Poisson process: so far out the two agree to a part in a thousand.
+    """
+    units = probability.shape[1]
+    singly = max(SINGLY, units)
+    times = _draw_singly(probability, drawn.clamp_max(singly), draws)
+    far = torch.nonzero(drawn > singly).flatten()
+    if far.numel():
+        rate = probability[far] * (drawn[far] - singly).double()[:, None]
+        left = rate - draws.arrivals(units)[far]
+        more = 1 + torch.poisson(left.clamp_min(0), generator=draws.another(1))
+        times[far] += torch.where(left > 0, more, torch.zeros_like(more))
+    return times
+
+
+def _draw_singly(probability: Tensor, drawn: Tensor, draws: Draws) -> Tensor:
     rows, units = probability.shape
     most = int(drawn.max()) if rows else 0
     if not most:
@@ -85,10 +158,10 @@ def expected_distinct(probability: Tensor, drawn: Tensor) -> Tensor:
     return -torch.expm1(drawn.double()[:, None] * torch.log1p(-probability.clamp(max=1 - 1e-16))).sum(1)
 
 
-def draws_for_distinct(probability: Tensor, wanted: Tensor) -> Tensor:
+def draws_for_distinct(probability: Tensor, wanted: Tensor, *, least: bool = False) -> Tensor:
     """Return per row the least number m of draws whose expected distinct count reaches `wanted` (at most 1: `wanted`).
 
-    For unequal probabilities it is one that does not pass it: ceil(E(m)) = wanted (methods' papers: SiPP, 1910.05422).
+    For unequal probabilities it is one with ceil(E(m)) = wanted (SiPP, 1910.05422): the most draws, or the least.
     """
     wanted = wanted.long()
     drawn = wanted.clone()
@@ -102,21 +175,40 @@ def draws_for_distinct(probability: Tensor, wanted: Tensor) -> Tensor:
     solved = torch.zeros_like(goal)
     solved[equal] = torch.ceil(torch.log1p(-goal[equal] / size) / torch.log1p(-1 / size) - 1e-9)
     if not bool(equal.all()):
-        solved[~equal] = _bisect_draws(rows[~equal], goal[~equal])
+        solved[~equal] = _uneven_draws(rows[~equal], goal[~equal], least=least)
     drawn[open_rows] = solved.long()
     return drawn
 
 
-def _bisect_draws(probability: Tensor, goal: Tensor) -> Tensor:
-    """Return the largest whole m per row with E(m) <= goal."""
-    low, high = goal.clone(), goal * 2
-    while bool((short := expected_distinct(probability, high) <= goal).any()) and float(high.max()) < 2**52:
-        high[short] *= 2
-    while bool((high - low > 1).any()):
-        middle = ((low + high) / 2).floor()
-        below = expected_distinct(probability, middle) <= goal
-        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-    return low
+def solve_draws(probability: Tensor, goal: Tensor) -> Tensor:
+    """Return per row the real number m of draws with E(m) = goal, to 1e-3, from below; goal is less than the support.
+
+    Newton's method on log(support - E(m)), which is convex in m, so that it never overshoots; one step if p is even.
+    """
+    chance = torch.log1p(-probability.clamp(max=1 - 1e-16))
+    counted = (probability > 0).double()
+    missing = torch.log(counted.sum(1) - goal)
+    m = goal.clone()
+    if not m.numel():
+        return m
+    for _ in range(200):
+        unseen = torch.exp(m[:, None] * chance).mul_(counted)
+        total = unseen.sum(1)
+        step = (torch.log(total) - missing) * total / -(unseen.mul_(chance)).sum(1)
+        m = (m + step.clamp_min(0).nan_to_num(0)).clamp_max(MOST)
+        if float(torch.where(m < MOST, step.nan_to_num(0), 0).max()) < 1e-3:
+            break
+    return m
 
 
-SELECTIONS: dict[str, Selection] = {"top": top, "sample": sample}
+def _uneven_draws(probability: Tensor, goal: Tensor, *, least: bool) -> Tensor:
+    """Return the largest whole m per row with E(m) <= goal, or the least one with E(m) > goal - 1."""
+    if least:
+        goal = goal - 1
+    low = solve_draws(probability, goal).floor()
+    low = torch.where(expected_distinct(probability, low + 1) <= goal, low + 1, low)
+    return low + 1 if least else low
+
+
+SELECTIONS: dict[str, Selection] = {"top": top, "sample": sample, "mixed": mixed}
+REFERENCE_SELECTIONS: dict[str, Selection] = {**SELECTIONS, "sample": sample_always}

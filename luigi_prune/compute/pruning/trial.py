@@ -15,7 +15,7 @@ from luigi_prune.compute.pruning.layers import evaluating, tensors_in
 from luigi_prune.compute.pruning.masks import Masks, apply_masks
 from luigi_prune.compute.pruning.probe import StructureProbe
 from luigi_prune.compute.pruning.propagation import propagate, silence
-from luigi_prune.compute.pruning.protocol import Draws, Levels, Problem, Scores, Selection
+from luigi_prune.compute.pruning.protocol import Draws, Levels, Mixed, Problem, Scores, Selection
 from luigi_prune.compute.pruning.reference_rules import propagate_gradients
 from luigi_prune.compute.pruning.taps import Structure
 
@@ -77,11 +77,11 @@ class Trial:
         with_bias = self.problem.rules != "reference"
         choices = self.levels.choose(level)
         for layer, score, choice in zip(self.problem.layers, self._scores, choices, strict=True):
-            if choice is None or unit.fixed(layer):
+            if choice is None or (with_bias and unit.fixed(layer)):  # the reference leaves that to its allocations
                 continue
-            assert isinstance(choice, Tensor)
+            assert isinstance(choice, (Tensor, Mixed))
             alive = unit.alive(self.problem.kept(layer))
-            rows = int(choice.shape[0]) if choice.dim() else 1
+            rows = (choice.top if isinstance(choice, Mixed) else choice).numel()
             draws = self._draws.setdefault(layer.name, Draws(self.problem.generator("draws", layer.name), rows))
             selected = self._selection(score, alive, choice, draws)
             cut(self._granularity, layer, self._modules[layer.name], selected, self.masks, with_bias=with_bias)

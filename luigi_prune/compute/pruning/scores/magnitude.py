@@ -17,9 +17,24 @@ def uniform(problem: Problem) -> Scores:
     return [torch.ones_like(layer.weight.detach()) for layer in problem.layers]
 
 
+def squared(problem: Problem) -> Scores:
+    """Return w^2 of every weight (arXiv 1910.05422, baseline)."""
+    return [layer.weight.detach().square() for layer in problem.layers]
+
+
+def absolute_and_squared(problem: Problem) -> Scores:
+    """Return (|w| + w^2) / 2 of every weight (arXiv 1910.05422, baseline)."""
+    return [(layer.weight.detach().abs() + layer.weight.detach().square()) / 2 for layer in problem.layers]
+
+
 def filter_l1(problem: Problem) -> Scores:
     """Return the l1 norm of every filter (arXiv 1608.08710)."""
     return [layer.weight.detach().flatten(1).abs().sum(1) for layer in problem.layers]
+
+
+def filter_l2(problem: Problem) -> Scores:
+    """Return the l2 norm of every filter (arXiv 1808.06866)."""
+    return [layer.weight.detach().float().flatten(1).norm(dim=1) for layer in problem.layers]
 
 
 def random_channel(problem: Problem) -> Scores:

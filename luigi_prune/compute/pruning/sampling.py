@@ -1,0 +1,224 @@
+"""Allocations from the error that sampling makes, for SiPP (arXiv 1910.05422) and PFP (arXiv 1911.07412).
+
+Both say how many samples a sum of positive terms needs to be right within a relative error. SiPP asks for the least
+mean error over filters at a budget, PFP for the least error that all layers can have alike.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from luigi_prune.compute.pruning.chain import feature_chain_size
+from luigi_prune.compute.pruning.counting import CALIBRATION_CONSTANT
+from luigi_prune.compute.pruning.granularity import GRANULARITIES
+from luigi_prune.compute.pruning.layers import Layer
+from luigi_prune.compute.pruning.patches import patch_count
+from luigi_prune.compute.pruning.protocol import Choice, Levels, Mixed, Problem, Scores
+from luigi_prune.compute.pruning.selection import expected_distinct, solve_draws
+
+ROW_BYTES = 32 * 2**20  # what the search for a layer's numbers of draws may hold at a time
+
+
+def filter_error(problem: Problem, scores: Scores, granularity: str) -> Levels:
+    """Return levels B that minimise the mean error over (filter, sign) pairs with B samples; the last: all stays."""
+    return _filter_levels(problem, scores, lambda layer, counts: counts)
+
+
+def filter_hybrid(problem: Problem, scores: Scores, granularity: str) -> Levels:
+    """Return the same levels; pairs whose best weights alone have a smaller error than as many samples keep those."""
+    tails = [_tails(_pairs(score)) for score in scores]
+    alphas = [_alpha(problem, layer, score) for layer, score in zip(problem.layers, scores, strict=True)]
+
+    def split(index: int, counts: Tensor) -> Choice:
+        kept = counts.flatten().long()
+        unpicked = tails[index].gather(1, kept[:, None])[:, 0].view_as(counts)
+        by_top = CALIBRATION_CONSTANT * unpicked <= sampling_error(alphas[index] / counts.clamp_min(1))
+        nothing = torch.zeros_like(counts)
+        return Mixed(torch.where(by_top, counts, nothing), torch.where(by_top, nothing, counts))
+
+    return _filter_levels(problem, scores, split)
+
+
+def _pairs(score: Tensor) -> Tensor:
+    """Return sensitivities that carry their weights' signs as (filters, 2, entries), none negative, float64."""
+    flat = score.detach().double().flatten(1).cpu()
+    return torch.stack([flat.clamp_min(0), (-flat).clamp_min(0)], dim=1)
+
+
+def _tails(pairs: Tensor) -> Tensor:
+    """Return per pair the sum of all but the k largest, for k from 0: (2 filters, entries + 1)."""
+    rows = pairs.flatten(0, 1).sort(dim=1).values
+    return torch.cat([torch.zeros(len(rows), 1, dtype=rows.dtype), rows.cumsum(1)], dim=1).flip(1)
+
+
+def confidence(problem: Problem, layer: Layer) -> float:
+    """Return the factor between a sum of sensitivities and the samples that it takes: 2 C log(8 (P + 1) k / delta)."""
+    kernel = layer.weight[0, 0].numel()
+    patches = patch_count(layer, problem.outputs)
+    return 2 * CALIBRATION_CONSTANT * math.log(8 * (patches + 1) * kernel / problem.delta)
+
+
+def _alpha(problem: Problem, layer: Layer, score: Tensor) -> Tensor:
+    return _pairs(score).sum(2) * confidence(problem, layer)
+
+
+def sampling_error(share: Tensor) -> Tensor:
+    """Return the relative error of m samples, where `share` is alpha / m."""
+    return (torch.sqrt((share / 3) ** 2 + 2 * share) + share / 3) / 2
+
+
+def _filter_levels(problem: Problem, scores: Scores, finish: Callable[[int, Tensor], Choice]) -> Levels:
+    support = [(_pairs(score) > 0).sum(2) for score in scores]
+    alpha = [_alpha(problem, layer, score) for layer, score in zip(problem.layers, scores, strict=True)]
+    weight = [torch.full_like(a, 1 / len(a)) for a in alpha]
+    sizes = [a.numel() for a in alpha]
+    flat_alpha, flat_weight = torch.cat([a.flatten() for a in alpha]), torch.cat([w.flatten() for w in weight])
+    flat_support = torch.cat([s.flatten() for s in support])
+    total = int(flat_support.sum())
+    everything = float(sum(int(problem.kept(layer).sum()) for layer in problem.layers))
+
+    def choose(level: int) -> list[Choice]:
+        if level >= total:
+            return [None] * len(scores)
+        counts = torch.ceil(allocate_samples(flat_alpha, flat_weight, flat_support.double(), level) - 1e-9).long()
+        chosen: list[Choice] = []
+        for index, part in enumerate(counts.split(sizes)):
+            if not bool((support[index] > 0).any()):
+                chosen.append(None)  # no sample says anything about this layer
+                continue
+            part = part.clone()
+            if not bool(part.any()):
+                part[int(alpha[index].argmax())] = 1
+            chosen.append(finish(index, part.view_as(support[index])))
+        return chosen
+
+    return Levels(total + 1, choose, cost=lambda level: everything if level >= total else float(level))
+
+
+def allocate_samples(alpha: Tensor, weight: Tensor, most: Tensor, budget: float) -> Tensor:
+    """Return the m that minimise sum weight x sampling_error(alpha / m) with 0 <= m <= most and sum m <= budget.
+
+    The terms are convex and share only the budget: at the optimum all of them, but those at their bound, have one
+    slope. So the slope is found by bisection, and each m from it; all tensors float64 of shape (terms,).
+    """
+    if budget >= float(most.sum()):
+        return most.clone()
+    if budget <= 0:
+        return torch.zeros_like(most)
+    useful = most > 0
+    goal = (weight / alpha)[useful]
+    grid = torch.logspace(-16, 16, 4097, dtype=torch.float64, base=10)
+    slopes = _steepness(grid).log()
+
+    def at(level: float) -> Tensor:
+        wanted = level - goal.log()  # log of share^2 x error'(share)
+        index = torch.searchsorted(slopes, wanted).clamp(1, len(grid) - 1)
+        low, high = slopes[index - 1], slopes[index]
+        share = torch.exp(torch.lerp(grid[index - 1].log(), grid[index].log(), (wanted - low) / (high - low)))
+        for _ in range(3):  # Newton's method on logarithms, where the slope is nearly a straight line
+            rise = 1e-5
+            error = _steepness(share).log() - wanted
+            incline = (_steepness(share * math.exp(rise)).log() - _steepness(share).log()) / rise
+            share = share * torch.exp(-error / incline)
+        return torch.minimum(alpha[useful] / share, most[useful])
+
+    low, high = -60.0, 60.0  # more slope, fewer samples
+    for _ in range(100):
+        middle = (low + high) / 2
+        if float(at(middle).sum()) > budget:
+            low = middle
+        else:
+            high = middle
+    found = torch.zeros_like(most)
+    found[useful] = at(high)
+    return found
+
+
+def _steepness(share: Tensor) -> Tensor:
+    """Return share^2 x the derivative of `sampling_error`: minus the error's slope in m, times alpha. Rises."""
+    return share**2 * ((share / 9 + 1) / torch.sqrt((share / 3) ** 2 + 2 * share) + 1 / 3) / 2
+
+
+def channel_complexity(problem: Problem, scores: Scores, granularity: str) -> Levels:
+    """Return levels of an error that falls: each layer keeps as many channels as its samples for that error find.
+
+    What the method may not cut (`Granularity.fixed`) stays whole, but by the reference's rules.
+    """
+    return _channel_levels(problem, scores, granularity, lambda index, count, draws: torch.tensor(count))
+
+
+def channel_complexity_top(problem: Problem, scores: Scores, granularity: str) -> Levels:
+    """Return the same levels; channels that m samples find on average once are kept for certain, others drawn."""
+    chances = [(score / score.sum().clamp_min(1e-30)).detach().double().cpu() for score in scores]
+
+    def split(index: int, count: int, draws: float) -> Choice:
+        certain = min(count, int((chances[index] >= 1 / max(draws, 1.0)).sum()))
+        return Mixed(torch.tensor(certain), torch.tensor(count - certain))
+
+    return _channel_levels(problem, scores, granularity, split)
+
+
+def _channel_levels(
+    problem: Problem, scores: Scores, granularity: str, finish: Callable[[int, int, float], Choice]
+) -> Levels:
+    unit = GRANULARITIES[granularity]
+    alive = [unit.alive(problem.kept(layer)) for layer in problem.layers]
+    living = [int(mask.sum()) for mask in alive]
+    scores = [(score * mask).detach().double().cpu() for score, mask in zip(scores, alive, strict=True)]
+    alphas = [
+        float(score.sum()) * confidence(problem, layer) for score, layer in zip(scores, problem.layers, strict=True)
+    ]
+    fixed = [
+        (problem.rules == "paper" and unit.fixed(layer)) or not alpha
+        for layer, alpha in zip(problem.layers, alphas, strict=True)
+    ]
+    # For each layer the errors below which it keeps 2, 3, ... channels.
+    thresholds = [
+        np.empty(0) if is_fixed else _error_of_draws(alpha, _first_draws(score))
+        for score, alpha, is_fixed in zip(scores, alphas, fixed, strict=True)
+    ]
+    errors = np.unique(np.concatenate([np.array([np.inf]), *thresholds]))[::-1]
+
+    def counts(level: int) -> list[int]:
+        if level >= len(errors):
+            return living
+        found = [1 + int(np.count_nonzero(layer >= errors[level])) for layer in thresholds]
+        return [n if is_fixed else min(n, k) for n, k, is_fixed in zip(living, found, fixed, strict=True)]
+
+    def choose(level: int) -> list[Choice]:
+        if level >= len(errors):
+            return [None] * len(scores)
+        return [
+            None if is_fixed else finish(index, count, _draws_of_error(alphas[index], float(errors[level])))
+            for index, (count, is_fixed) in enumerate(zip(counts(level), fixed, strict=True))
+        ]
+
+    return Levels(len(errors) + 1, choose, lambda level: feature_chain_size(problem, granularity, counts(level)))
+
+
+def _draws_of_error(alpha: float, error: float) -> float:
+    """Return how many samples an error takes: ceil(3 (6 + 2 error) alpha / error^2)."""
+    return 1.0 if math.isinf(error) else math.ceil(3 * (6 + 2 * error) * alpha / error**2 - 1e-6)
+
+
+def _error_of_draws(alpha: float, draws: np.ndarray) -> np.ndarray:
+    """Return the errors below which more than `draws` - 1 samples are taken."""
+    less = np.maximum(draws - 1, 1e-12)
+    return np.asarray((6 * alpha + np.sqrt(36 * alpha**2 + 72 * alpha * less)) / (2 * less))
+
+
+def _first_draws(score: Tensor) -> np.ndarray:
+    """Return for n = 2, 3, ... the least number of draws that find more than n - 1 channels on average."""
+    chance = score[score > 0] / score.sum()
+    count = len(chance)
+    found = []
+    for goals in torch.arange(1, count, dtype=torch.float64).split(max(1, ROW_BYTES // (8 * count))):
+        rows = chance.expand(len(goals), count)
+        draws = solve_draws(rows, goals).floor()
+        found.append(torch.where(expected_distinct(rows, draws) > goals, draws, draws + 1))
+    return torch.cat(found).numpy() if found else np.empty(0)
