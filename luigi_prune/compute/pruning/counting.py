@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from luigi_prune.compute.pruning.layers import COUNTED, compressible_modules, evaluating
+from luigi_prune.compute.pruning.lowrank.decomposed import Decomposed, standing_layers
 
 CALIBRATION_CONSTANT = 3  # C of the SiPP and PFP papers' sample sizes
 
@@ -32,12 +33,17 @@ def count_size(network: nn.Module) -> int:
 
 
 def layer_budgets(network: nn.Module) -> list[LayerBudget]:
-    """Return, per compressible layer in order, how many weights it keeps of how many."""
-    weights = [(name, module.get_parameter("weight")) for name, module in compressible_modules(network)]
-    return [
-        LayerBudget(name, tuple(weight.shape), int(torch.count_nonzero(weight)), weight.numel())
-        for name, weight in weights
-    ]
+    """Return, per compressible layer in order, how many weights it keeps of how many.
+
+    A decomposed layer counts as the layer that it was: the weights of its factors, of those that it had.
+    """
+    budgets = []
+    for name, module in standing_layers(network):
+        parts = module if isinstance(module, Decomposed) else [module]
+        kept = sum(int(torch.count_nonzero(part.get_parameter("weight"))) for part in parts)
+        shape = module.shape if isinstance(module, Decomposed) else tuple(module.get_parameter("weight").shape)
+        budgets.append(LayerBudget(name, shape, kept, math.prod(shape)))
+    return budgets
 
 
 def count_outputs(network: nn.Module, example_input: Tensor) -> dict[str, int]:

@@ -8,32 +8,60 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from luigi_prune.compute.pruning.lowrank.foldings import factorise, kernels
+from luigi_prune.compute.pruning.layers import compressible_modules
+from luigi_prune.compute.pruning.lowrank.foldings import factorise, kernels, recompose
 from luigi_prune.compute.pruning.protocol import Decomposition
 from luigi_prune.errors import DamagedResult
 
 
 class Decomposed(nn.Sequential):
-    """An encoding and a decoding in the place of one layer; `choice` says of which rank, groups and folding."""
+    """An encoding and a decoding in the place of one layer; `choice` says of which rank, groups and folding.
 
-    def __init__(self, encode: nn.Module, decode: nn.Module, choice: Decomposition) -> None:
+    `adds_bias`: the layer had no bias, but the decoding has one. `weight` and `bias` are those of a layer that would
+    do the same, for modules that read them instead of calling the layer (attention's fused path does).
+    """
+
+    def __init__(self, encode: nn.Module, decode: nn.Module, choice: Decomposition, adds_bias: bool = False) -> None:
         super().__init__()
         self.add_module("encode", encode)
         self.add_module("decode", decode)
-        self.choice = choice
+        self.choice, self.adds_bias = choice, adds_bias
+
+    @property
+    def weight(self) -> Tensor:
+        encoder, decoder = (self.get_submodule(name).get_parameter("weight") for name in ("encode", "decode"))
+        if encoder.dim() == 2:
+            return decoder @ encoder
+        return recompose(encoder, decoder, self.choice.groups)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the weight that the layer had."""
+        encode, decode = self.get_submodule("encode"), self.get_submodule("decode")
+        if not isinstance(encode, nn.Conv2d) or not isinstance(decode, nn.Conv2d):
+            return decode.get_parameter("weight").shape[0], encode.get_parameter("weight").shape[1]
+        size = (a * b for a, b in zip(encode.kernel_size, decode.kernel_size, strict=True))
+        return decode.out_channels, encode.in_channels, *size
+
+    @property
+    def bias(self) -> Tensor | None:
+        bias = self.get_submodule("decode").bias
+        return bias if isinstance(bias, Tensor) else None
 
 
-def build_decomposed(layer: nn.Module, choice: Decomposition) -> Decomposed:
+def build_decomposed(layer: nn.Module, choice: Decomposition, *, add_bias: bool = False) -> Decomposed:
     """Return modules for `choice` with `layer`'s stride, padding, dilation, device and dtype; weights are not set.
 
-    A linear layer's grouped encoder is a `Linear` whose weight is zero outside the blocks.
+    A linear layer's grouped encoder is a `Linear` whose weight is zero outside the blocks. `add_bias`: the decoding
+    has a bias even where `layer` has none.
     """
-    weight, has_bias = layer.get_parameter("weight"), layer.bias is not None
+    weight, adds_bias = layer.get_parameter("weight"), add_bias and layer.bias is None
+    has_bias = adds_bias or layer.bias is not None
     kind: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype}
     inner = choice.rank * choice.groups
     if isinstance(layer, nn.Linear):
         encode: nn.Module = nn.Linear(layer.in_features, inner, bias=False, **kind)
-        return Decomposed(encode, nn.Linear(inner, layer.out_features, bias=has_bias, **kind), choice)
+        return Decomposed(encode, nn.Linear(inner, layer.out_features, bias=has_bias, **kind), choice, adds_bias)
     if not isinstance(layer, nn.Conv2d) or layer.groups != 1:
         raise TypeError(f"a {type(layer).__name__} cannot be decomposed")
     size = (layer.kernel_size[0], layer.kernel_size[1])
@@ -59,33 +87,103 @@ def build_decomposed(layer: nn.Module, choice: Decomposition) -> Decomposed:
         layer.in_channels, inner, encoder, groups=choice.groups, bias=False, **settings(encoder, decoder), **kind
     )
     second = nn.Conv2d(inner, layer.out_channels, decoder, bias=has_bias, **settings(decoder, encoder), **kind)
-    return Decomposed(first, second, choice)
+    return Decomposed(first, second, choice, adds_bias)
 
 
 @torch.no_grad()
 def decompose(layer: nn.Module, choice: Decomposition) -> Decomposed:
     """Return `layer`, a `Linear` or ungrouped `Conv2d`, approximated at the rank of `choice`."""
-    new = build_decomposed(layer, choice)
-    weight = layer.get_parameter("weight")
-    square = weight if weight.dim() == 4 else weight[:, :, None, None]
-    encoder, decoder = factorise(square, choice.rank, choice.groups, choice.folding)
-    encode, decode = new.get_submodule("encode"), new.get_submodule("decode")
-    if weight.dim() == 2:
-        blocks = torch.block_diag(*encoder[:, :, 0, 0].chunk(choice.groups))
-        encode.get_parameter("weight").copy_(blocks)
-        decode.get_parameter("weight").copy_(decoder[:, :, 0, 0])
+    encoder, decoder = factorise(square(layer), choice.rank, choice.groups, choice.folding)
+    if isinstance(layer, nn.Linear):
+        encoder = torch.block_diag(*encoder[:, :, 0, 0].chunk(choice.groups))[:, :, None, None]
+    return assemble(layer, choice, encoder, decoder, layer.bias if isinstance(layer.bias, Tensor) else None)
+
+
+def square(layer: nn.Module) -> Tensor:
+    """Return the weight of a layer as (f, c, k1, k2)."""
+    weight = layer.get_parameter("weight").detach()
+    return weight if weight.dim() == 4 else weight[:, :, None, None]
+
+
+@torch.no_grad()
+def assemble(
+    layer: nn.Module, choice: Decomposition, encoder: Tensor, decoder: Tensor, bias: Tensor | None
+) -> Decomposed:
+    """Return the decomposition of `layer` with these weights, which have four axes, and this bias."""
+    new = build_decomposed(layer, choice, add_bias=bias is not None)
+    for name, value in (("encode", encoder), ("decode", decoder)):
+        target = new.get_submodule(name).get_parameter("weight")
+        target.copy_(value.reshape(target.shape))
+    if bias is not None:
+        new.get_submodule("decode").get_parameter("bias").copy_(bias)
+    needed = [layer.get_parameter("weight").requires_grad, getattr(layer.bias, "requires_grad", True)]
+    for name, parameter in new.named_parameters():
+        parameter.requires_grad_(needed[name.endswith("bias")])
+    return new.train(layer.training)
+
+
+@torch.no_grad()
+def recompose_layer(decomposed: Decomposed) -> nn.Module:
+    """Return one layer that computes what `decomposed` does."""
+    encode, decode = decomposed.get_submodule("encode"), decomposed.get_submodule("decode")
+    weight, bias = decomposed.weight, decomposed.bias
+    kind: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype, "bias": bias is not None}
+    layer: nn.Module
+    if isinstance(encode, nn.Linear):
+        layer = nn.Linear(weight.shape[1], weight.shape[0], **kind)
     else:
-        encode.get_parameter("weight").copy_(encoder)
-        decode.get_parameter("weight").copy_(decoder)
-    if isinstance(layer.bias, Tensor):
-        decode.get_parameter("bias").copy_(layer.bias)
-    return new
+        assert isinstance(encode, nn.Conv2d)
+        assert isinstance(decode, nn.Conv2d)
+        settings = _joined(encode, decode)
+        layer = nn.Conv2d(weight.shape[1], weight.shape[0], (weight.shape[2], weight.shape[3]), **settings, **kind)
+    layer.get_parameter("weight").copy_(weight)
+    if bias is not None:
+        layer.get_parameter("bias").copy_(bias)
+    layer.requires_grad_(encode.get_parameter("weight").requires_grad)
+    if bias is not None:
+        layer.get_parameter("bias").requires_grad_(bias.requires_grad)
+    return layer.train(decomposed.training)
+
+
+def _joined(encode: nn.Conv2d, decode: nn.Conv2d) -> dict[str, Any]:
+    """Return the settings of the convolution that two halves were made from: each axis is neutral in one of them."""
+
+    def both(first: Sequence[int], second: Sequence[int], neutral: int) -> tuple[int, ...]:
+        return tuple(a if a != neutral else b for a, b in zip(first, second, strict=True))
+
+    padding: Any = encode.padding
+    if not isinstance(padding, str):
+        padding = both(padding, [int(p) for p in decode.padding], 0)
+    return {
+        "stride": both(encode.stride, decode.stride, 1),
+        "padding": padding,
+        "dilation": both(encode.dilation, decode.dilation, 1),
+        "padding_mode": encode.padding_mode,
+    }
+
+
+def standing_layers(network: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return (name, module) of the compressible layers and of those that are decomposed, in the order of `modules()`.
+
+    Their order and names are those that the network had before anything was decomposed.
+    """
+    plain = {id(module) for _, module in compressible_modules(network)}
+    inside = {id(part) for module in network.modules() if isinstance(module, Decomposed) for part in module}
+    return [
+        (name, module)
+        for name, module in network.named_modules()
+        if isinstance(module, Decomposed) or (id(module) in plain and id(module) not in inside)
+    ]
 
 
 def structure_of(network: nn.Module) -> list[dict[str, Any]]:
-    """Return what `restore` needs: name, rank, groups and folding of every decomposed layer of `network`."""
+    """Return what `restore` needs: name, rank, groups and folding of every decomposed layer of `network`.
+
+    And whether it has a bias that the layer had not.
+    """
     return [
         {"layer": name, "rank": m.choice.rank, "groups": m.choice.groups, "folding": m.choice.folding}
+        | ({"bias": True} if m.adds_bias else {})
         for name, m in network.named_modules()
         if isinstance(m, Decomposed)
     ]
@@ -98,14 +196,22 @@ def restore(network: nn.Module, structure: list[dict[str, Any]]) -> nn.Module:
     """
     for entry in structure:
         name = str(entry["layer"])
-        parent_name, _, child = name.rpartition(".")
         try:
-            layer, parent = network.get_submodule(name), network.get_submodule(parent_name)
+            layer = network.get_submodule(name)
             choice = Decomposition(int(entry["rank"]), int(entry["groups"]), int(entry["folding"]))
-            new = build_decomposed(layer, choice)
+            new = build_decomposed(layer, choice, add_bias=bool(entry.get("bias", False))).train(layer.training)
         except (AttributeError, TypeError, KeyError, ValueError) as error:
             raise DamagedResult(f"layer {name!r}", f"the network has no such layer to decompose: {error}") from error
-        for alias, module in list(parent._modules.items()):
-            if alias == child or module is layer:
-                parent._modules[alias] = new
+        network = replace_module(network, layer, new)
+    return network
+
+
+def replace_module(network: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
+    """Return `network` with `new` wherever `old` stands in it; `new` itself where `old` is the whole network."""
+    if network is old:
+        return new
+    for parent in list(network.modules()):
+        for name, child in parent._modules.items():
+            if child is old:
+                parent._modules[name] = new
     return network

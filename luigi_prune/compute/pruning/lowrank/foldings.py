@@ -45,6 +45,11 @@ def cost_per_rank(shape: tuple[int, int, int, int], groups: int, folding: int) -
     return groups * f * math.prod(decoder) + c * math.prod(encoder)
 
 
+def fold_chunks(weight: Tensor, folding: int, groups: int) -> Tensor:
+    """Return the `groups` chunks of c / groups input channels, each folded: (groups, rows, columns)."""
+    return torch.stack([fold(chunk, folding) for chunk in weight.chunk(groups, dim=1)])
+
+
 def factorise(weight: Tensor, rank: int, groups: int, folding: int) -> tuple[Tensor, Tensor]:
     """Return the weights of encoder (groups x rank, c / groups, ...) and decoder (f, groups x rank, ...).
 
@@ -52,13 +57,28 @@ def factorise(weight: Tensor, rank: int, groups: int, folding: int) -> tuple[Ten
     """
     f, c, *size = weight.shape
     encoder_size, decoder_size = kernels((size[0], size[1]), folding)
-    encoders, decoders = [], []
-    for chunk in weight.double().chunk(groups, dim=1):
-        u, d, vt = torch.linalg.svd(fold(chunk, folding), full_matrices=False)
-        root = d[:rank].sqrt()
-        encoders.append((root[:, None] * vt[:rank]).reshape(rank, c // groups, *encoder_size))
-        decoders.append((u[:, :rank] * root).reshape(f, *decoder_size, rank).movedim(-1, 1))
-    return torch.cat(encoders).to(weight.dtype), torch.cat(decoders, dim=1).to(weight.dtype)
+    left, right = best_factors(fold_chunks(weight.double(), folding, groups), rank)
+    encoder = right.reshape(groups * rank, c // groups, *encoder_size)
+    decoder = left.reshape(groups, f, *decoder_size, rank).permute(1, 0, 4, 2, 3).reshape(f, -1, *decoder_size)
+    return encoder.to(weight.dtype), decoder.to(weight.dtype)
+
+
+def best_factors(matrices: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """Return U sqrt(D), (b, m, rank), and sqrt(D) V^T, (b, rank, n), of double-precision matrices (b, m, n).
+
+    The singular vectors of the shorter side are eigenvectors of its Gram matrix, and the other factor follows by
+    projection, so that the product is the projection onto them whatever rounding does to small singular values.
+    """
+    wide = matrices.shape[1] <= matrices.shape[2]
+    short = matrices if wide else matrices.mT
+    values, vectors = torch.linalg.eigh(short @ short.mT)
+    vectors = vectors[:, :, -rank:].flip(-1)
+    roots = values[:, -rank:].flip(-1).clamp_min(0).pow(0.25)[:, None]
+    tiny = roots < 1e-6 * roots[:, :, :1]  # a direction that the matrix does not have
+    inverse = torch.where(tiny | (roots == 0), torch.zeros_like(roots), 1 / roots)
+    near = vectors * torch.where(inverse == 0, torch.zeros_like(roots), roots)
+    far = short.mT @ (vectors * inverse)
+    return (near, far.mT) if wide else (far, near.mT)
 
 
 def recompose(encoder: Tensor, decoder: Tensor, groups: int) -> Tensor:

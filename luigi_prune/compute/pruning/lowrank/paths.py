@@ -1,0 +1,191 @@
+"""The allocations of low-rank methods: what rank, groups and folding every layer has at each level.
+
+A layer's path is the sequence of its choices, each with more weights than the one before, down to the last: None, the
+layer as it is. Every rule is a single number v that falls (an error, a price per weight) or grows (a fraction of the
+rank); where v passes a key, the layer takes the next choice on its path. All layers' keys in one sorted list are the
+levels. So a level is exact, neighbours differ by one step of one layer, and the cost of all of them is one cumulative
+sum. Where several layers would step at the same v, as equal layers do under "the same fraction of the rank in every
+layer", they step one after the other: at that v either rounding is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from luigi_prune.compute.pruning.lowrank.candidates import Candidates
+from luigi_prune.compute.pruning.lowrank.spectra import Spectrum
+from luigi_prune.compute.pruning.protocol import Allocation, Choice, Decomposition, Levels, Problem, Scores
+
+
+@dataclass(frozen=True, eq=False)
+class Path:
+    """One layer's choices (n), the weights that each has (n), and the keys at which the next is taken (n - 1)."""
+
+    choices: list[Choice]
+    costs: np.ndarray
+    keys: np.ndarray
+
+
+@dataclass(frozen=True)
+class RankLevels(Levels):
+    """Levels, and `fill(cost)`: the choices that cost at most so much, finer than the levels.
+
+    They are those of the highest level within that cost; what is left of it goes to the layers that are next in turn,
+    passing over those whose next choice is too dear. So no layer is worse off than at that level.
+    """
+
+    fill: Callable[[float], list[Choice]]
+
+
+def levels_of(paths: list[Path]) -> RankLevels:
+    """Return the levels that walk all paths together, in the order of their keys; ties in the order of the layers."""
+    keys = np.concatenate([np.empty(0), *(np.maximum.accumulate(path.keys) for path in paths)])
+    owners = np.repeat(np.arange(len(paths)), [path.keys.size for path in paths])
+    gains = np.concatenate([np.empty(0), *(np.diff(path.costs) for path in paths)])
+    order = np.argsort(keys, kind="stable")
+    owners, gains = owners[order], gains[order]
+    costs = sum(float(path.costs[0]) for path in paths) + np.append(0.0, np.cumsum(gains))
+
+    def choices(steps: np.ndarray) -> list[Choice]:
+        return [path.choices[step] for path, step in zip(paths, steps, strict=True)]
+
+    def choose(level: int) -> list[Choice]:
+        return choices(np.bincount(owners[:level], minlength=len(paths)))
+
+    def fill(cost: float) -> list[Choice]:
+        level = max(0, int(np.searchsorted(costs, cost, side="right")) - 1)
+        steps, left = np.bincount(owners[:level], minlength=len(paths)), cost - costs[level]
+        waiting: set[int] = set()
+        for owner, gain in zip(owners[level:].tolist(), gains[level:].tolist(), strict=True):
+            if gain > left:
+                waiting.add(owner)
+            elif owner not in waiting:
+                steps[owner] += 1
+                left -= gain
+        return choices(steps)
+
+    return RankLevels(costs.size, choose, lambda level: float(costs[level]), fill)
+
+
+def _by_rank(keys_of: Callable[[Candidates, Spectrum], np.ndarray]) -> Allocation:
+    """Return the allocation of a rule for layers with one spectrum: the keys at which ranks 1, 2, ... are passed."""
+
+    def allocation(problem: Problem, scores: Scores, granularity: str) -> Levels:
+        return levels_of([_path(layer, keys_of) for layer in scores])
+
+    return allocation
+
+
+def _path(layer: Candidates, keys_of: Callable[[Candidates, Spectrum], np.ndarray]) -> Path:
+    """Return the ranks of the layer's one spectrum that save weights, then the layer as it is."""
+    if not layer.spectra:
+        return Path([None], np.array([float(layer.kept)]), np.empty(0))
+    (spectrum,) = layer.spectra
+    ranks = np.arange(1, spectrum.values.shape[1] + 1)
+    costs = ranks * spectrum.per_rank + layer.extra
+    saving = int(np.count_nonzero(costs < layer.kept))
+    choices: list[Choice] = [Decomposition(rank, spectrum.groups, spectrum.folding) for rank in range(1, saving + 1)]
+    costs = np.append(costs[:saving], layer.kept).astype(float)
+    return Path([*choices, None], costs, keys_of(layer, spectrum)[:saving])
+
+
+def _fraction_keys(layer: Candidates, spectrum: Spectrum) -> np.ndarray:
+    """Return the fractions v at which round(v x full rank) passes each rank."""
+    full = spectrum.values.shape[1]
+    return (2 * np.arange(1, full + 1) + 1) / (2 * full)
+
+
+def _operator_keys(layer: Candidates, spectrum: Spectrum) -> np.ndarray:
+    """Return minus the relative operator-norm error at each rank: the rank is the first with an error of at most v."""
+    return -spectrum.errors()
+
+
+def _residual_keys(power: int) -> Callable[[Candidates, Spectrum], np.ndarray]:
+    """Return the rule for the sum of the dropped singular values to some power, relative to the sum of all."""
+
+    def keys(layer: Candidates, spectrum: Spectrum) -> np.ndarray:
+        values = (spectrum.values**power).sum(axis=0)
+        dropped = np.append(values[::-1].cumsum()[::-1][1:], 0.0)
+        return -dropped / (values.sum() or 1.0)
+
+    return keys
+
+
+def _price_keys(layer: Candidates, spectrum: Spectrum) -> np.ndarray:
+    """Return minus the price v per multiply-add at which one more rank pays.
+
+    argmin over j of v x FLOPs(j) + the sum of the squared singular values beyond j: convex, so rank j + 1 is taken
+    when its squared singular value exceeds v x FLOPs of one rank. (Idelbayev and Carreira-Perpinan, CVPR 2020.)
+    """
+    squared = (spectrum.values**2).sum(axis=0)
+    return -np.append(squared[1:], 0.0) / (spectrum.per_rank * max(1, layer.patches))
+
+
+def _energy_keys(layer: Candidates, spectrum: Spectrum) -> np.ndarray:
+    """Return minus the score of each next component: its share of the energy so far, per multiply-add of one rank.
+
+    (Zhang et al., arXiv 1505.06798.)
+    """
+    energy = spectrum.values[0]
+    share = energy / np.maximum(energy.cumsum(), np.finfo(float).tiny)
+    return -np.append(share[1:], 0.0) / (spectrum.per_rank * max(1, layer.patches))
+
+
+def frontier(layer: Candidates) -> tuple[list[Choice], np.ndarray, np.ndarray]:
+    """Return the choices of a layer that no other beats, by weights, with their weights and relative errors.
+
+    Over all spectra and ranks: each has a smaller error than every cheaper one. The last is None, the layer as it is.
+    """
+    costs, errors, where = [np.empty(0)], [np.empty(0)], [np.empty((0, 3), dtype=int)]
+    for spectrum in layer.spectra:
+        ranks = np.arange(1, spectrum.values.shape[1] + 1)
+        cost = ranks * spectrum.per_rank + layer.extra
+        saving = cost < layer.kept
+        costs.append(cost[saving].astype(float))
+        errors.append(spectrum.errors()[saving])
+        fixed = np.full((int(saving.sum()), 2), (spectrum.groups, spectrum.folding))
+        where.append(np.column_stack([ranks[saving], fixed]))
+    cost, error, choice = np.concatenate(costs), np.concatenate(errors), np.concatenate(where)
+    order = np.lexsort((error, cost))
+    cost, error, choice = cost[order], error[order], choice[order]
+    best = np.append(np.inf, np.minimum.accumulate(error)[:-1]) if error.size else error
+    wins = error < best
+    choices: list[Choice] = [Decomposition(int(j), int(k), int(folding)) for j, k, folding in choice[wins]]
+    return [*choices, None], np.append(cost[wins], layer.kept), np.append(error[wins], 0.0)
+
+
+def largest_error(problem: Problem, scores: Scores, granularity: str) -> Levels:
+    """Return levels at which the largest relative error over the layers is the smallest possible for their cost.
+
+    The exact optimum of ALDS's objective (arXiv 2107.11442): for an error v every layer by itself takes its cheapest
+    (folding, groups, rank) with at most that error.
+    """
+    paths = []
+    for layer in scores:
+        choices, costs, errors = frontier(layer)
+        paths.append(Path(choices, costs, -errors[:-1]))
+    return levels_of(paths)
+
+
+def weight_fraction(problem: Problem, scores: Scores, granularity: str) -> Levels:
+    """Return levels at which every layer keeps at most the same fraction of its weights, with the smallest error."""
+    paths = []
+    for layer in scores:
+        choices, costs, _ = frontier(layer)
+        paths.append(Path(choices, costs, costs[1:] / max(1, layer.total)))
+    return levels_of(paths)
+
+
+RANK_ALLOCATIONS: dict[str, Allocation] = {
+    "rank_fraction": _by_rank(_fraction_keys),
+    "operator_error": _by_rank(_operator_keys),
+    "nuclear_error": _by_rank(_residual_keys(1)),
+    "frobenius_error": _by_rank(_residual_keys(2)),
+    "price_per_flop": _by_rank(_price_keys),
+    "energy_per_flop": _by_rank(_energy_keys),
+    "weight_fraction": weight_fraction,
+    "largest_error": largest_error,
+}

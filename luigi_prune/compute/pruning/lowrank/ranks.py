@@ -1,0 +1,122 @@
+"""Pruning by rank: every layer that has cheaper factors is replaced by them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+
+from luigi_prune.compute.pruning.counting import count_outputs, count_size, layer_budgets
+from luigi_prune.compute.pruning.layers import Layer
+from luigi_prune.compute.pruning.lowrank.candidates import SPECTRA, Candidates
+from luigi_prune.compute.pruning.lowrank.decomposed import (
+    Decomposed,
+    recompose_layer,
+    replace_module,
+    standing_layers,
+)
+from luigi_prune.compute.pruning.lowrank.paths import RANK_ALLOCATIONS, RankLevels
+from luigi_prune.compute.pruning.masks import Masks, apply_masks, initial_masks, removals
+from luigi_prune.compute.pruning.protocol import Batches, Choice, Decomposition, Loss, Problem
+from luigi_prune.compute.pruning.registry import resolve
+from luigi_prune.compute.pruning.search import CLOSE_ENOUGH, find_level
+from luigi_prune.errors import ConfigError
+
+if TYPE_CHECKING:
+    from luigi_prune.catalogue import MethodRow
+
+
+@torch.no_grad()
+def decompose_network(
+    network: nn.Module,
+    method: MethodRow,
+    wanted: int,
+    *,
+    example: Tensor,
+    batches: Batches,
+    loss: Loss | None,
+    seed: int,
+    rules: str,
+    masks: Masks | None,
+) -> tuple[nn.Module, Masks]:
+    """Return `network`, changed in place, at the size nearest to `wanted` that the method's levels offer.
+
+    And the masks of what is removed: `masks` where they still apply, and the zeros of the factors. Layers that are
+    decomposed already are recomposed and decomposed again, or stay as they are.
+    """
+    held = initial_masks(network, masks)
+    apply_masks(network, held)
+    standing = standing_layers(network)
+    if not standing:
+        raise ConfigError(f"{method.name}: the network has no compressible layer (a Linear or an ungrouped Conv2d)")
+    layers = [
+        Layer(name, recompose_layer(module) if isinstance(module, Decomposed) else module, name, False, False)
+        for name, module in standing
+    ]
+    kept = {budget.name: torch.tensor(budget.kept) for budget in layer_budgets(network)}
+    outputs = _outputs(network, standing, example)
+    problem = Problem(network, layers, kept, outputs, example, batches, loss, seed, rules)
+    scores = cast("list[Candidates]", resolve("score", method.score, SPECTRA)(problem))
+    levels = resolve("allocation", method.allocation, RANK_ALLOCATIONS)(problem, scores, method.granularity)
+    outside = count_size(network) - sum(candidates.kept for candidates in scores)
+    built: dict[tuple[int, Decomposition], Decomposed] = {}
+
+    def factors(index: int, choice: Decomposition) -> Decomposed:
+        if (index, choice) not in built:
+            built[index, choice] = scores[index].build(choice)
+        return built[index, choice]
+
+    def size_of(choices: list[Choice]) -> int:
+        size = outside
+        for index, choice in enumerate(choices):
+            if isinstance(choice, Decomposition):
+                size += count_size(factors(index, choice)) - _bias_size(layers[index].module)
+            else:
+                size += scores[index].kept
+        return size
+
+    level = find_level(
+        levels.count, lambda at: levels.cost(at) + outside, lambda at: size_of(levels.choose(at)), wanted
+    )
+    choices = levels.choose(level)
+    if isinstance(levels, RankLevels) and abs(size_of(choices) - wanted) > CLOSE_ENOUGH * wanted:
+        finer = levels.fill(wanted - outside)
+        choices = min(choices, finer, key=lambda made: abs(size_of(made) - wanted))
+    replaced = []
+    for index, choice in enumerate(choices):
+        if isinstance(choice, Decomposition):
+            name, old = standing[index]
+            network = replace_module(network, old, factors(index, choice))
+            replaced.append(name)
+    return network, _masks(network, held, replaced)
+
+
+def undecomposed(network: nn.Module, method: str) -> nn.Module:
+    """Return `network`; raise ConfigError where layers of it are decomposed: it is not the original one."""
+    if any(isinstance(module, Decomposed) for module in network.modules()):
+        raise ConfigError(f"{method} begins with the original network at every step, but was given a decomposed one")
+    return network
+
+
+def _outputs(network: nn.Module, standing: list[tuple[str, nn.Module]], example: Tensor) -> dict[str, int]:
+    """Return how many numbers each layer computes for one sample; a decomposed one computes what its decoding does."""
+    counted = count_outputs(network, example[:1])
+    names = {name: f"{name}.decode".lstrip(".") if isinstance(m, Decomposed) else name for name, m in standing}
+    return {name: counted[source] for name, source in names.items()}
+
+
+def _bias_size(layer: nn.Module) -> int:
+    return int(layer.bias.count_nonzero()) if isinstance(layer.bias, Tensor) else 0
+
+
+def _masks(network: nn.Module, held: Masks, replaced: list[str]) -> Masks:
+    """Return the masks of the new network: the held ones but for replaced layers, and every zero of a factor."""
+    shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
+    gone = tuple(f"{name}." if name else "" for name in replaced)
+    kept = {
+        name: mask
+        for name, mask in removals(held).items()
+        if name in shapes and mask.shape == shapes[name] and not name.startswith(gone)
+    }
+    return removals(initial_masks(network, kept))
