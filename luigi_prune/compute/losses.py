@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ from luigi_prune import catalogue
 from luigi_prune.compute.named import resolve
 from luigi_prune.errors import ConfigError
 
+_HELD_VALUES = 1024
 _TENSORS = ("weight", "pos_weight")
 _SIGNED_TARGETS = ("HingeEmbeddingLoss", "SoftMarginLoss")  # their classes are called -1 and 1
 
@@ -69,42 +69,48 @@ class Loss:
 
 
 class MeanLoss:
-    """A mean of a loss over batches, summed without waiting for the device."""
+    """A mean of a loss over batches, added up one by one in double precision, but read from the device only now
+    and then.
+    """
 
-    def __init__(self, loss: Loss, device: torch.device):
+    def __init__(self, loss: Loss):
         self._sums_samples = loss.reduction == "sum"
-        self._total = torch.zeros((), dtype=_double(device), device=device)
-        self._weight: int | Tensor = 0
+        self.reset()
 
     def reset(self) -> None:
         """Forget everything."""
-        self._total, self._weight = torch.zeros_like(self._total), 0
+        self._total, self._weight = 0.0, 0.0
+        self._held: list[tuple[Tensor, int | Tensor]] = []
 
     def add(self, value: Tensor, share: int | Tensor) -> None:
         """Add a batch's scalar loss, which counts `share`; a sum over samples is added as it is."""
-        if self._sums_samples:
-            self._total.add_(value)
-        elif isinstance(share, int):
-            self._total.add_(value, alpha=share)
-        else:
-            self._total.add_(value * share)
-        self._weight = self._weight + share
+        self._held.append((value, share))
+        if len(self._held) >= _HELD_VALUES:
+            self._add_up()
 
-    def tensors(self) -> list[Tensor]:
-        """Return [total, weight], to be summed over processes; give the sums back with `set`."""
-        return [self._total, torch.as_tensor(self._weight, dtype=self._total.dtype, device=self._total.device)]
+    def sums(self) -> tuple[float, float]:
+        """Return (total, weight), which may be added up over processes; give the sums back with `set`."""
+        self._add_up()
+        return self._total, self._weight
 
-    def set(self, tensors: list[Tensor]) -> None:
-        """Take over [total, weight]."""
-        self._total, self._weight = (tensor.to(self._total) for tensor in tensors)
+    def set(self, total: float, weight: float) -> None:
+        """Take over these sums."""
+        self.reset()
+        self._total, self._weight = total, weight
 
     def value(self) -> float:
         """Return the mean per sample; not a number where nothing was added."""
-        total, weight = (float(tensor) for tensor in self.tensors())
-        with contextlib.suppress(ZeroDivisionError):
-            return total / weight
-        return float("nan")
+        total, weight = self.sums()
+        return total / weight if weight else float("nan")
 
-
-def _double(device: torch.device) -> torch.dtype:
-    return torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no doubles
+    def _add_up(self) -> None:
+        if not self._held:
+            return
+        values, shares = zip(*self._held, strict=True)
+        numbers = torch.stack(values).tolist()
+        weights = torch.stack(shares).tolist() if isinstance(shares[0], Tensor) else shares
+        # One after the other: the sum must not depend on when it is asked for.
+        for number, weight in zip(numbers, weights, strict=True):
+            self._total += number if self._sums_samples else number * weight
+            self._weight += weight
+        self._held = []

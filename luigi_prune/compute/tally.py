@@ -18,7 +18,8 @@ class Tally:
     """Running sums of the loss and of every metric, on this process's samples until they are pooled."""
 
     def __init__(self, loss: Loss, metrics: Sequence[Component], device: torch.device):
-        self._loss = MeanLoss(loss, device)
+        self._device = device
+        self._loss = MeanLoss(loss)
         self._metrics = MetricSet(metrics)
 
     def add(self, outputs: Tensor, targets: Tensor, value: Tensor, share: int | Tensor) -> None:
@@ -34,9 +35,9 @@ class Tally:
     def pool(self, ranks: Ranks) -> None:
         """Replace the sums by those of all processes together."""
         if ranks.size > 1:
-            sums = self._loss.tensors()
-            ranks.sum_(sums)
-            self._loss.set(sums)
+            sums = torch.tensor(self._loss.sums(), dtype=torch.float64, device=self._device)
+            ranks.sum_([sums])
+            self._loss.set(*sums.tolist())
             self._metrics.pool(ranks)
 
     def values(self) -> dict[str, float]:
@@ -44,10 +45,10 @@ class Tally:
         return {"loss": self._loss.value(), **self._metrics.compute()}
 
     def state(self) -> dict[str, Any]:
-        """Return the sums as tensors in dictionaries and lists."""
-        return {"loss": self._loss.tensors(), "metrics": self._metrics.state()}
+        """Return the sums as numbers and tensors."""
+        return {"loss": self._loss.sums(), "metrics": self._metrics.state()}
 
-    def load(self, state: dict[str, Any], device: torch.device) -> None:
+    def load(self, state: dict[str, Any]) -> None:
         """Go on from `state`."""
-        self._loss.set(state["loss"])
-        self._metrics.load(state["metrics"], device)
+        self._loss.set(*state["loss"])
+        self._metrics.load(state["metrics"], self._device)

@@ -125,12 +125,12 @@ def test_losses_of_real_numbers_compare_with_one_hot_classes():
 )
 def test_the_mean_over_unequal_batches_is_that_of_all_samples(kwargs):
     loss = Loss("CrossEntropyLoss", kwargs)
-    mean = MeanLoss(loss, CPU)
+    mean = MeanLoss(loss)
     for x, y in zip(OUTPUTS.split([200, 100, 1]), TARGETS.split([200, 100, 1]), strict=True):
         mean.add(loss(x, y), loss.share(y))
     assert mean.value() == pytest.approx(loss(OUTPUTS, TARGETS).item(), rel=1e-5)
-    again = MeanLoss(loss, CPU)
-    again.set(mean.tensors())
+    again = MeanLoss(loss)
+    again.set(*mean.sums())
     assert again.value() == mean.value()
     again.reset()
     assert np.isnan(again.value())
@@ -138,7 +138,7 @@ def test_the_mean_over_unequal_batches_is_that_of_all_samples(kwargs):
 
 def test_a_summed_loss_is_reported_per_sample():
     loss = Loss("CrossEntropyLoss", {"reduction": "sum"})
-    mean = MeanLoss(loss, CPU)
+    mean = MeanLoss(loss)
     for x, y in zip(OUTPUTS.split(200), TARGETS.split(200), strict=True):
         mean.add(loss(x, y), loss.share(y))
     assert mean.value() == pytest.approx(functional.cross_entropy(OUTPUTS, TARGETS).item(), rel=1e-5)

@@ -6,6 +6,7 @@ Nothing here has a state, so a run can be resumed at any step, with any number o
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from luigi_prune.seeds import derive_seed
@@ -15,7 +16,8 @@ Indices = NDArray[np.int64]
 
 def epoch_order(samples: int, seed: int, epoch: int) -> Indices:
     """Return the order in which `epoch` visits the samples: a permutation of range(samples)."""
-    return np.random.default_rng(derive_seed(seed, "order", epoch)).permutation(samples)
+    generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
+    return torch.randperm(samples, generator=generator).numpy()
 
 
 def global_batches(order: Indices, batch_size: int) -> list[Indices]:

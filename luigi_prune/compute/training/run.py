@@ -83,6 +83,12 @@ class Run:
     fingerprint: str
     last_save: float = field(default_factory=time.monotonic)
 
+    def __post_init__(self) -> None:
+        # Asked at every step, settled once.
+        self.steps_per_epoch = self.request.steps_per_epoch
+        self.searches_line = needs_closure(self.request.training.optimizer)
+        self.half = self.scaler.is_enabled()
+
 
 def prepare(network: nn.Module, request: Request, masks: dict[str, Tensor] | None) -> Run:
     """Return the run at its beginning, with the network and the data on the device."""
@@ -158,5 +164,5 @@ def resume(run: Run) -> None:
     run.scaler.load_state_dict(content["scaler"])
     run.progress = Progress(**content["progress"])
     if content["tally"] is not None and ranks.leads:
-        run.tally.load(content["tally"], run.request.device)
+        run.tally.load(content["tally"])
     log.info("resuming in epoch %d, behind step %d", run.progress.epoch, run.progress.step)

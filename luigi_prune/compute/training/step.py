@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 
 import torch
 from torch import Tensor
 
 from luigi_prune.compute.distributed import average_statistics, sum_gradients
-from luigi_prune.compute.training.optimizers import needs_closure
 from luigi_prune.compute.training.run import Run
 from luigi_prune.seeds import derive_seed
 
@@ -18,57 +17,86 @@ def optimize(run: Run, x: Tensor, y: Tensor, batch_size: int) -> None:
 
     (x, y) is this process's share, which may be empty, of a global batch of `batch_size` samples.
     """
-    progress, request = run.progress, run.request
-    run.schedule.apply(run.optimizer, progress.epoch * request.steps_per_epoch + progress.step)
+    run.schedule.apply(run.optimizer, run.progress.epoch * run.steps_per_epoch + run.progress.step)
     share = run.loss.share(y)
     scale = _scale(run, share, batch_size)
-    first: list[tuple[Tensor, Tensor]] = []
-
-    def gradient() -> Tensor:
-        _seed(run)
-        run.optimizer.zero_grad(set_to_none=True)
-        outputs, value = _forward(run, x, y)
-        if value.requires_grad:
-            run.scaler.scale(value * scale if scale is not None else value).backward()
-        sum_gradients(run.network, request.ranks)
-        run.masks.clear_gradients()
-        if not first:
-            first.append((outputs.detach(), value.detach()))
-        return value.detach() if scale is None else value.detach() * scale
-
-    if needs_closure(request.training.optimizer):
-        run.optimizer.step(lambda: _everyones(run, gradient()))
+    if run.searches_line:
+        outputs, value = _search_line(run, x, y, scale)
     else:
-        gradient()
-        run.scaler.step(run.optimizer)
-        run.scaler.update()
+        outputs, value = _gradient(run, x, y, scale)
+        if run.half:
+            run.scaler.step(run.optimizer)
+            run.scaler.update()
+        else:
+            run.optimizer.step()
     run.masks.clear_weights()
-    average_statistics(run.unsynchronised, len(y) / batch_size, request.ranks)
+    if run.unsynchronised:
+        average_statistics(run.unsynchronised, len(y) / batch_size, run.request.ranks)
     if len(y):
-        outputs, value = first[0]
-        run.tally.add(outputs, y, value, share)
+        run.tally.add(outputs.detach(), y, value.detach(), share)
+
+
+def _gradient(run: Run, x: Tensor, y: Tensor, scale: float | Tensor | None) -> tuple[Tensor, Tensor]:
+    """Set the parameters' gradients to those of the global batch, and return this share's outputs and loss."""
+    _seed(run)
+    run.optimizer.zero_grad(set_to_none=True)
+    outputs, value = _forward(run, x, y)
+    scaled = value if scale is None else value * scale
+    if run.half:
+        scaled = run.scaler.scale(scaled)
+    if scaled.requires_grad:
+        scaled.backward()
+    if run.request.ranks.size > 1:
+        sum_gradients(run.network, run.request.ranks)
+    run.masks.clear_gradients()
+    return outputs, value
+
+
+def _search_line(run: Run, x: Tensor, y: Tensor, scale: float | Tensor | None) -> tuple[Tensor, Tensor]:
+    """Take the step of an optimizer that evaluates the loss several times; return the outputs and loss before it."""
+    evaluated = []
+
+    def closure() -> float:
+        evaluated.append(_gradient(run, x, y, scale))
+        value = evaluated[-1][1].detach()
+        # A line search has to decide alike on all processes.
+        total = (value if scale is None else value * scale).clone().reshape(1)
+        run.request.ranks.sum_([total])
+        return float(total)
+
+    run.optimizer.step(closure)
+    return evaluated[0]
 
 
 def _forward(run: Run, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Return the outputs and the loss; for an empty share a loss of zero."""
-    if len(y) == 0 and run.request.device.type == "cpu":
-        return x, torch.zeros(())
-    # On GPUs a process without samples runs the network all the same: synchronised BatchNorm waits for everyone.
-    # Half precision goes with the scaling of gradients.
-    half = torch.autocast(run.request.device.type) if run.scaler.is_enabled() else contextlib.nullcontext()
-    with half:
+    if len(y) == 0:
+        # On GPUs a process without samples runs the network all the same: synchronised BatchNorm waits for everyone.
+        return x, run.network(x).sum() * 0 if run.request.device.type == "cuda" else torch.zeros(())
+    if not run.half:
         outputs = run.network(x)
-        return outputs, run.loss(outputs, y) if len(y) else outputs.sum() * 0
+        return outputs, run.loss(outputs, y)
+    with torch.autocast(run.request.device.type):
+        outputs = run.network(x)
+        return outputs, run.loss(outputs, y)
 
 
 def _seed(run: Run) -> None:
     """Seed what draws inside the network (dropout and the like) from the step alone, so that resuming needs no
     state.
     """
-    drawn = derive_seed(run.request.seed, "step", run.progress.epoch, run.progress.step, run.request.ranks.rank)
+    epoch, step, rank = run.progress.epoch, run.progress.step, run.request.ranks.rank
+    # Hashing costs more than the rest of the bookkeeping, so it is done once per epoch; steps are spread by the
+    # golden ratio.
+    drawn = (_epoch_seed(run.request.seed, epoch, rank) + step * 0x9E3779B97F4A7C15) % 2**63
     torch.default_generator.manual_seed(drawn)
     if run.request.device.type == "cuda":
         torch.cuda.manual_seed(drawn)
+
+
+@functools.lru_cache(maxsize=4)
+def _epoch_seed(seed: int, epoch: int, rank: int) -> int:
+    return derive_seed(seed, "step", epoch, rank)
 
 
 def _scale(run: Run, share: int | Tensor, batch_size: int) -> float | Tensor | None:
@@ -82,10 +110,3 @@ def _scale(run: Run, share: int | Tensor, batch_size: int) -> float | Tensor | N
     everyones = share.to(torch.float32, copy=True).reshape(1)
     run.request.ranks.sum_([everyones])
     return share / everyones[0]
-
-
-def _everyones(run: Run, value: Tensor) -> float:
-    """Return the loss over the global batch, so that a line search decides alike on all processes."""
-    total = value.clone().reshape(1)
-    run.request.ranks.sum_([total])
-    return float(total)
