@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import Counter
@@ -72,8 +73,9 @@ class Board:
         self._draw()
 
     def note(self, text: str) -> None:
-        """Print a line that stays."""
-        self.console.print(Text(text), soft_wrap=True)
+        """Print a line that stays; where nobody reads any more (a closed pipe), the run goes on without it."""
+        with contextlib.suppress(OSError, ValueError):
+            self.console.print(Text(text), soft_wrap=True)
 
     def open(self) -> None:
         """Begin to draw."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+import traceback
 from typing import Any
 
 import luigi
@@ -74,7 +75,13 @@ class JobProcess:
         self.worker.statuses.tell(self.task.task_id, fraction, message)
 
     def ended(self, outcome: Outcome) -> None:
-        """Turn the end of the job into Luigi's result."""
+        """Turn the end of the job into Luigi's result; whatever goes wrong here, the worker hears of it."""
+        try:
+            self._judge(outcome)
+        except Exception:
+            self._finish(FAILED, traceback.format_exc(), outcome)
+
+    def _judge(self, outcome: Outcome) -> None:
         if outcome.status == "damaged":
             inputs = [task for task in self.task.requires().values() if str(task.path) == outcome.damaged]
             if inputs:
@@ -118,7 +125,6 @@ class JobProcess:
         seconds = time.perf_counter() - self._began
         self.task.trigger_event(Event.PROCESSING_TIME, self.task, seconds)
         if status == DONE:
-            self.task.on_success()
             self.task.trigger_event(Event.SUCCESS, self.task)
         else:
             self.task.trigger_event(Event.FAILURE, self.task, LuigiPruneError(message))

@@ -112,6 +112,27 @@ def test_a_job_that_writes_nothing_has_failed(tmp_path, backend, capsys):
     assert "ended without writing" in capsys.readouterr().out
 
 
+def test_a_run_whose_output_nobody_reads_goes_on(tmp_path, backend, monkeypatch):
+    def broken(*args: Any, **kwargs: Any) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("rich.console.Console.print", broken)
+    monkeypatch.setattr("luigi_prune.board._LINE_EVERY", 0.0)
+    assert build(write_experiment(tmp_path))
+    assert backend.submitted[-1] == "Report"
+
+
+def test_an_error_while_a_result_is_judged_is_a_failure_and_no_hang(tmp_path, backend, monkeypatch):
+    def broken(*args: Any) -> None:
+        raise OSError("read-only file system")
+
+    monkeypatch.setattr(worker, "set_aside", broken)
+    build(write_experiment(tmp_path))
+    base = next((tmp_path / "results").rglob("TrainBase/*.h5"))
+    base.write_bytes(b"x")
+    assert not build(write_experiment(tmp_path, experiments__methods=["UniNet"]))
+
+
 def test_a_damaged_input_is_computed_again_and_its_reader_retried(tmp_path, backend, capsys):
     build(write_experiment(tmp_path))
     base = next((tmp_path / "results").rglob("TrainBase/*.h5"))
