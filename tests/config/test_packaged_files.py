@@ -35,11 +35,12 @@ def test_the_files_are_there():
 
 @pytest.mark.parametrize("name", sorted(set(EXPERIMENTS) - NOW))
 def test_experiment_loads_or_waits_for_a_later_version(name, elsewhere):
+    refusal = ""
     try:
         assert load_experiments(name)
     except ConfigError as error:
-        assert LATER in str(error)
-        assert "\n" not in str(error)
+        refusal = str(error)
+    assert not refusal or (LATER in refusal and "\n" not in refusal)
 
 
 @pytest.mark.parametrize("name", sorted(NOW))

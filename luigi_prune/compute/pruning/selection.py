@@ -111,7 +111,7 @@ def _draw(weights: Tensor, wanted: Tensor, draws: Draws, *, spare_whole: bool) -
     probability = weights / weights.sum(1, keepdim=True).clamp_min(tiny)
     wanted = wanted.long()
     whole = wanted >= support if spare_whole else support == 0
-    drawn = draws_for_distinct(probability, torch.minimum(wanted, (support - 1).clamp_min(0)), least=not spare_whole)
+    drawn = draws_for_distinct(probability, torch.minimum(wanted, (support - 1).clamp_min(1)), halfway=not spare_whole)
     drawn[whole] = 0
     times = _count_draws(probability, drawn, draws)
     kept = (times > 0) | (whole[:, None] & positive)
@@ -158,10 +158,11 @@ def expected_distinct(probability: Tensor, drawn: Tensor) -> Tensor:
     return -torch.expm1(drawn.double()[:, None] * torch.log1p(-probability.clamp(max=1 - 1e-16))).sum(1)
 
 
-def draws_for_distinct(probability: Tensor, wanted: Tensor, *, least: bool = False) -> Tensor:
+def draws_for_distinct(probability: Tensor, wanted: Tensor, *, halfway: bool = False) -> Tensor:
     """Return per row the least number m of draws whose expected distinct count reaches `wanted` (at most 1: `wanted`).
 
-    For unequal probabilities it is one with ceil(E(m)) = wanted (SiPP, 1910.05422): the most draws, or the least.
+    For unequal probabilities it is one with ceil(E(m)) = wanted (SiPP, 1910.05422): the most such draws, or halfway to
+    the least, which is where the reference ends on average.
     """
     wanted = wanted.long()
     drawn = wanted.clone()
@@ -175,7 +176,7 @@ def draws_for_distinct(probability: Tensor, wanted: Tensor, *, least: bool = Fal
     solved = torch.zeros_like(goal)
     solved[equal] = torch.ceil(torch.log1p(-goal[equal] / size) / torch.log1p(-1 / size) - 1e-9)
     if not bool(equal.all()):
-        solved[~equal] = _uneven_draws(rows[~equal], goal[~equal], least=least)
+        solved[~equal] = _uneven_draws(rows[~equal], goal[~equal], halfway=halfway)
     drawn[open_rows] = solved.long()
     return drawn
 
@@ -201,13 +202,15 @@ def solve_draws(probability: Tensor, goal: Tensor) -> Tensor:
     return m
 
 
-def _uneven_draws(probability: Tensor, goal: Tensor, *, least: bool) -> Tensor:
-    """Return the largest whole m per row with E(m) <= goal, or the least one with E(m) > goal - 1."""
-    if least:
-        goal = goal - 1
+def _uneven_draws(probability: Tensor, goal: Tensor, *, halfway: bool) -> Tensor:
+    """Return the largest whole m per row with E(m) <= goal, or halfway from there to the least with E(m) > goal - 1."""
+    most = _most_draws(probability, goal)
+    return torch.ceil((most + _most_draws(probability, goal - 1) + 1) / 2) if halfway else most
+
+
+def _most_draws(probability: Tensor, goal: Tensor) -> Tensor:
     low = solve_draws(probability, goal).floor()
-    low = torch.where(expected_distinct(probability, low + 1) <= goal, low + 1, low)
-    return low + 1 if least else low
+    return torch.where(expected_distinct(probability, low + 1) <= goal, low + 1, low)
 
 
 SELECTIONS: dict[str, Selection] = {"top": top, "sample": sample, "mixed": mixed}
