@@ -94,7 +94,10 @@ def chain_key(spec: ChainSpec) -> str:
             own["rules"] = spec.rules
         if spec.delta_s != 1e-16 and catalogue.METHODS[spec.method].needs_data:
             own["delta_s"] = spec.delta_s
-        key = content_key("Prune", own, [key])
+        if package := catalogue.METHODS.origin(spec.method):
+            own["package"] = package  # with its version: ALGORITHM_VERSION says nothing about a foreign method
+        from_original = key != base and catalogue.METHODS[spec.method].from_original
+        key = content_key("Prune", own, [key, base] if from_original else [key])
         if step.retrained:
             own = {"retraining": retraining, "repetition": spec.repetition}
             key = content_key("Retrain", own, [key, base] if spec.rewind else [key])

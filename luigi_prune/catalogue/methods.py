@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from luigi_prune.catalogue.low_rank import LOW_RANK
+from luigi_prune.catalogue.plugins import MethodTable, ShortNames
 from luigi_prune.catalogue.rows import MethodRow, by_name
 
-METHODS = by_name(
+OWN = by_name(
     [
         MethodRow(
             name="ReferenceNet",
@@ -281,6 +282,7 @@ METHODS = by_name(
     ]
 )
 
-SHORT_NAMES = {row.short: row.name for row in METHODS.values()}
+METHODS = MethodTable(OWN)  # with those of installed packages
+SHORT_NAMES = ShortNames(METHODS, OWN)
 
 LATER_METHODS: tuple[str, ...] = ()
