@@ -13,6 +13,7 @@ from typing import Any
 import luigi
 
 from luigi_prune import keys, store
+from luigi_prune.catalogue import METHODS
 from luigi_prune.config.load import load_experiments
 from luigi_prune.config.schema import Directories, Experiment
 from luigi_prune.errors import LuigiPruneError
@@ -112,11 +113,14 @@ class Prune(ChainTask):
     priority = 20
 
     def requires(self) -> dict[str, JobTask]:
-        """Return the step before."""
-        before = self.content.before()
+        """Return the step before, and the trained network for a method that prunes that one at every step."""
+        base, before = TrainBase.of(self.content.base, self.places), self.content.before()
         if before is None:
-            return {"network": TrainBase.of(self.content.base, self.places)}
-        return {"network": ChainTask.of(before, self.places)}
+            return {"network": base}
+        inputs: dict[str, JobTask] = {"network": ChainTask.of(before, self.places)}
+        if METHODS[self.content.method].from_original:
+            inputs["base"] = base
+        return inputs
 
 
 class Retrain(ChainTask):

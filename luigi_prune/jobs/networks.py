@@ -90,6 +90,8 @@ def prune(request: dict[str, Any], context: Context) -> None:
         original_size=original[0],
         original_flops=original[1],
         masks=masks,
+        delta_s=spec.delta_s,
+        original=_original(request, spec, splits.input_shape),
     )
     context.progress(1.0, f"kept {pruned.size / pruned.original_size:.4g} of {pruned.original_size} parameters")
     arrays, types = _named("weights", pruned.network.state_dict())
@@ -233,6 +235,13 @@ def _named(group: str, state: Any) -> tuple[dict[str, Any], dict[str, str]]:
 
 def _history(trained: TrainResult) -> dict[str, Any]:
     return {f"history/{name}": array for name, array in trained.history.items()}
+
+
+def _original(request: dict[str, Any], spec: ChainSpec, input_shape: tuple[int, ...]) -> nn.Module | None:
+    """Return the trained network, where the method wants it at every step of a cascade."""
+    if "base" not in request["inputs"]:
+        return None
+    return network_of(read_result(request["inputs"]["base"]), spec.base, input_shape)[0]
 
 
 def _cost(network: nn.Module, before: Result, example: torch.Tensor) -> dict[str, Any]:
