@@ -5,8 +5,8 @@ the share is g_ij = w_ij a_j / sum_k w_ik a_k over the weights of the same sign.
 largest share over samples of the mean (SiPP) or the maximum (its sampling variants, PFP) over patches.
 
 Both are products of matrices. With r_i = 1 / sum_k w_ik a_k, the mean of g_ij over patches is w_ij times an ordinary
-product of r and a; the maximum is w_ij max(r_i a_j), which is 2 to the maximum of log2 r_i + log2 a_j: a product where
-+ replaces x and max replaces +, which `torch.cdist` computes as a distance in the maximum norm, in vector registers.
+product of r and a; the maximum is w_ij max(r_i a_j), a product where max replaces the sum. There is no library for it:
+pieces of r and a are multiplied out, small enough to stay in a core's cache, and reduced at once.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from luigi_prune.compute.pruning.patches import patches, visit_inputs
 from luigi_prune.compute.pruning.protocol import Problem, Scores
 
 MEMORY = 32 * 2**20  # bytes of patches held at a time, and of what is computed from them
-BLOCK = 2**18  # bytes of patches that one product of the maximum kind reads: they should fit a core's cache
+COLUMNS = 512  # patches whose products are reduced at once
+PRODUCTS = 2**19  # numbers multiplied out at a time: about what a core's cache holds
 EPSILON = torch.finfo(torch.float32).eps  # sums at most this large have no shares
-FLOOR = 64.0  # log2 of what counts as zero, below 1, and the shift that makes logarithms positive
 
 
 def weight_mean(problem: Problem) -> Scores:
@@ -91,18 +91,17 @@ def _grow_mean(best: Tensor, layer: Layer, value: Tensor, w: Tensor) -> None:
 
 def _grow_max(best: Tensor, layer: Layer, value: Tensor, w: Tensor) -> None:
     """Raise `best` (2 filters, entries) to the largest a_j r_i over all samples and patches."""
+    products = torch.empty(0, device=best.device)
     for piece in patches(layer, value, MEMORY):
         r = _reciprocals(w, piece).transpose(0, 1).flatten(1)
         a = piece.transpose(0, 1).flatten(1)
-        width = max(16, BLOCK // (4 * len(a))) if not a.is_cuda else a.shape[1]
-        for rows, columns in zip(_logarithms(r, width), _logarithms(a, width), strict=True):
-            product = torch.cdist(rows, -columns, p=float("inf"))
-            raised = torch.exp2(product - 2 * FLOOR)
-            # Where one factor is zero, the sum is at most the other's logarithm above the floor.
-            least = 2.0 ** (1 - FLOOR) * torch.maximum(r.amax(), a.amax())
-            torch.maximum(best, raised.masked_fill_(raised <= least, 0), out=best)
-
-
-def _logarithms(value: Tensor, width: int) -> list[Tensor]:
-    """Return log2 of a matrix that is not negative, raised to be not negative, zero for zeros, in blocks of columns."""
-    return [part.contiguous() for part in torch.log2(value).clamp_min_(-FLOOR).add_(FLOOR).split(width, dim=1)]
+        for some_r, some_a in zip(r.split(COLUMNS, 1), a.split(COLUMNS, 1), strict=True):
+            columns = some_a.contiguous()
+            rows = max(1, PRODUCTS // columns.numel())
+            if products.numel() < min(rows, len(r)) * columns.numel():
+                products = torch.empty(min(rows, len(r)) * columns.numel(), device=best.device)
+            for first, part in zip(range(0, len(r), rows), some_r.split(rows), strict=True):
+                room = products[: len(part) * columns.numel()].view(len(part), *columns.shape)
+                torch.mul(part[:, None], columns, out=room)
+                raised = best[first : first + rows]
+                torch.maximum(raised, room.amax(2), out=raised)
