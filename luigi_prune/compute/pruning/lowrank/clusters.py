@@ -58,13 +58,12 @@ def cluster_rows(rows: Tensor, count: int, dimension: int, generator: torch.Gene
     The best of 5 random starts, by the sum of squared distances; each takes 5 steps of fitting the subspaces (the
     leading eigenvectors of a cluster's Gram matrix) and of giving every row to the nearest one.
     """
-    entries = len(rows)
+    entries, rows = len(rows), rows.float()  # who belongs where is a matter of luck anyway
     start = torch.stack([torch.randperm(entries, generator=generator) for _ in range(RESTARTS)]) % count
     assigned = start.to(rows.device)  # (restarts, n), clusters of nearly equal size
     norms = rows.square().sum(1)
     for _ in range(STEPS):
-        inside = torch.nn.functional.one_hot(assigned, count).to(rows)  # (restarts, n, count)
-        grams = torch.einsum("rnk,nd,ne->rkde", inside, rows, rows) if rows.numel() < 2**14 else _grams(rows, inside)
+        grams = _grams(rows, torch.nn.functional.one_hot(assigned, count))
         spans = torch.linalg.eigh(grams)[1][..., -dimension:]  # (restarts, count, d, dimension)
         captured = (rows @ spans).square().sum(-1)  # (restarts, count, n)
         best, assigned = captured.max(1)
@@ -73,10 +72,8 @@ def cluster_rows(rows: Tensor, count: int, dimension: int, generator: torch.Gene
 
 
 def _grams(rows: Tensor, inside: Tensor) -> Tensor:
-    """Return the Gram matrix of every cluster, (restarts, count, d, d), one cluster's rows at a time."""
+    """Return the Gram matrix of every cluster, (restarts, count, d, d); `inside` is (restarts, n, count)."""
+    flat = inside.bool()
     return torch.stack(
-        [
-            torch.stack([rows[own].T @ rows[own] for own in one.bool().unbind(1)])
-            for one in inside
-        ]
-    )  # fmt: skip
+        [torch.stack([rows[own].T @ rows[own] for own in clusters.unbind(1)]) for clusters in flat.unbind(0)]
+    )

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+import scipy.linalg
 import torch
 from torch import Tensor
+
+LARGE = 256  # from this size on it pays to compute only the eigenvectors that are wanted
 
 # Per folding, whether the decoder (the rows) gets the first and the second kernel axis.
 _DECODER_AXES = {0: (False, False), 1: (True, False), 2: (False, True), 3: (True, True)}
@@ -71,14 +75,27 @@ def best_factors(matrices: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """
     wide = matrices.shape[1] <= matrices.shape[2]
     short = matrices if wide else matrices.mT
-    values, vectors = torch.linalg.eigh(short @ short.mT)
-    vectors = vectors[:, :, -rank:].flip(-1)
-    roots = values[:, -rank:].flip(-1).clamp_min(0).pow(0.25)[:, None]
+    values, vectors = leading_eigenpairs(short @ short.mT, rank)
+    roots = values.clamp_min(0).pow(0.25)[:, None]
     tiny = roots < 1e-6 * roots[:, :, :1]  # a direction that the matrix does not have
     inverse = torch.where(tiny | (roots == 0), torch.zeros_like(roots), 1 / roots)
     near = vectors * torch.where(inverse == 0, torch.zeros_like(roots), roots)
     far = short.mT @ (vectors * inverse)
     return (near, far.mT) if wide else (far, near.mT)
+
+
+def leading_eigenpairs(grams: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the `count` largest eigenvalues, descending, (b, count), and their eigenvectors, (b, n, count)."""
+    n = grams.shape[-1]
+    if grams.is_cuda or n < LARGE:
+        values, vectors = torch.linalg.eigh(grams)
+        return values[:, -count:].flip(-1), vectors[:, :, -count:].flip(-1)
+    pairs = [
+        scipy.linalg.eigh(gram.numpy(), subset_by_index=[n - count, n - 1], driver="evr", check_finite=False)
+        for gram in grams
+    ]
+    values = torch.from_numpy(np.stack([pair[0][::-1] for pair in pairs]))
+    return values, torch.from_numpy(np.stack([pair[1][:, ::-1] for pair in pairs]))
 
 
 def recompose(encoder: Tensor, decoder: Tensor, groups: int) -> Tensor:
