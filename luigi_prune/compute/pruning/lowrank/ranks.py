@@ -64,7 +64,10 @@ def decompose_network(
 
     def factors(index: int, choice: Decomposition) -> Decomposed:
         if (index, choice) not in built:
-            built[index, choice] = scores[index].build(choice)
+            new, before = scores[index].build(choice), standing[index][1]
+            # A bias that an earlier step added is not in the layer of a fresh network either.
+            new.adds_bias |= isinstance(before, Decomposed) and before.adds_bias
+            built[index, choice] = new
         return built[index, choice]
 
     def size_of(choices: list[Choice]) -> int:
