@@ -175,8 +175,8 @@ CHANGES = [
     ("ThresNet, UniNet", "ThresNett", "22: experiments.methods[0]: 'ThresNett' is not a pruning method; did you mean"),
     (
         "ThresNet, UniNet",
-        "UniNet, SVDNet",
-        "22: experiments.methods[1]: 'SVDNet' is a pruning method that this version",
+        "UniNet, SVDNett",
+        "22: experiments.methods[1]: 'SVDNett' is not a pruning method; did you mean 'SVDNet'?",
     ),
     ("ThresNet, UniNet", "ThresNet, WT", "22: experiments.methods[1]: the method ThresNet stands there twice"),
     ("[ThresNet, UniNet]", "ThresNet", "22: experiments.methods: a list is wanted, not 'ThresNet'"),

@@ -116,7 +116,7 @@ def test_find_takes_short_names_of_methods():
         ("method", "ThresNets", "is not a pruning method; did you mean 'ThresNet'?"),
         ("network", "resnett20", "is not a network; did you mean 'resnet20'?"),
         ("dataset", "cifar10", "did you mean 'CIFAR10'?"),
-        ("method", "ALDSNet", "comes in a later version"),
+        ("method", "ALDSNets", "did you mean 'ALDSNet'?"),
         ("network", "resnet50", "comes in a later version"),
         ("network", "vgg16_bn", "comes in a later version"),
         ("dataset", "CIFAR10_C_Fog_3", "comes in a later version"),
