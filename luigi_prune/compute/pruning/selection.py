@@ -205,7 +205,7 @@ def solve_draws(probability: Tensor, goal: Tensor) -> Tensor:
 def _uneven_draws(probability: Tensor, goal: Tensor, *, halfway: bool) -> Tensor:
     """Return the largest whole m per row with E(m) <= goal, or halfway from there to the least with E(m) > goal - 1."""
     most = _most_draws(probability, goal)
-    return torch.ceil((most + _most_draws(probability, goal - 1) + 1) / 2) if halfway else most
+    return torch.floor((most + _most_draws(probability, goal - 1) + 1) / 2) if halfway else most
 
 
 def _most_draws(probability: Tensor, goal: Tensor) -> Tensor:

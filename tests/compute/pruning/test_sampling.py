@@ -1,0 +1,40 @@
+"""The allocation by one multiplier against a convex solver."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from luigi_prune.compute.pruning.sampling import allocate_samples, sampling_error
+
+
+@pytest.mark.parametrize("budget", [30.0, 150.0, 400.0])
+def test_the_mean_error_is_the_least_that_a_convex_solver_finds(budget: float) -> None:
+    cvxpy = pytest.importorskip("cvxpy")
+    generator = torch.Generator().manual_seed(0)
+    alpha = torch.rand(24, generator=generator, dtype=torch.float64) * 900 + 20
+    weight = torch.where(torch.arange(24) < 16, 1 / 8, 1 / 4).double()
+    most = torch.randint(1, 40, (24,), generator=generator).double()
+    ours = allocate_samples(alpha, weight, most, budget)
+    assert float(ours.sum()) == pytest.approx(min(budget, float(most.sum())), rel=1e-6)
+    assert bool(((ours >= 0) & (ours <= most)).all())
+    # Solved for m, the error's formula reads m = a (1 / (3 e) + 1 / (2 e^2)), which is convex in e.
+    error = cvxpy.Variable(24, pos=True)
+    needed = cvxpy.multiply(alpha.numpy(), cvxpy.inv_pos(error) / 3 + cvxpy.power(error, -2) / 2)
+    least = sampling_error(alpha / most).numpy()
+    problem = cvxpy.Problem(
+        cvxpy.Minimize(weight.numpy() @ error), [cvxpy.sum(needed) <= float(ours.sum()), error >= least]
+    )
+    problem.solve(solver=cvxpy.CLARABEL)
+    assert float((weight * sampling_error(alpha / ours)).sum()) == pytest.approx(problem.value, rel=1e-5)
+
+
+def test_samples_are_monotone_in_the_budget() -> None:
+    alpha, weight = torch.tensor([10.0, 500.0, 3.0]).double(), torch.ones(3).double()
+    most = torch.tensor([5.0, 9.0, 0.0]).double()
+    found = [allocate_samples(alpha, weight, most, budget) for budget in range(16)]
+    assert all(bool((b >= a - 1e-9).all()) for a, b in itertools.pairwise(found))
+    assert torch.equal(found[14], most)
+    assert torch.equal(found[0], torch.zeros(3).double())
