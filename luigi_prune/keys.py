@@ -19,7 +19,7 @@ from luigi_prune.config.schema import Experiment, TrainingConfig
 from luigi_prune.spec import ChainSpec, EvaluateSpec, TrainSpec, evaluations, experiment_spec, shown_methods
 
 # Bump a stage's version when the same settings give another result than before, or when a default changes.
-ALGORITHM_VERSION = {"TrainBase": 1, "Prune": 1, "Retrain": 1, "Evaluate": 1, "Aggregate": 1, "Report": 1}
+ALGORITHM_VERSION = {"TrainBase": 1, "Prune": 1, "Retrain": 1, "Evaluate": 1, "Aggregate": 1, "Report": 1, "Scores": 1}
 
 
 def canonical(value: Any) -> Any:
@@ -102,6 +102,19 @@ def chain_key(spec: ChainSpec) -> str:
             own = {"retraining": retraining, "repetition": spec.repetition}
             key = content_key("Retrain", own, [key, base] if spec.rewind else [key])
     return key
+
+
+def scores_key(spec: ChainSpec) -> str:
+    """Return the key of the scores of a chain's trained network: those of all methods with the same score."""
+    own: dict[str, Any] = {
+        "score": catalogue.METHODS[spec.method].score,
+        "repetition": spec.repetition,
+        "rules": spec.rules,
+        "delta_s": spec.delta_s,  # decides how many samples are read
+    }
+    if package := catalogue.METHODS.origin(spec.method):
+        own["package"] = package
+    return content_key("Scores", own, [train_key(spec.base)])
 
 
 def evaluate_key(spec: EvaluateSpec) -> str:

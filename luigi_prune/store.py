@@ -1,6 +1,7 @@
 """Every path of the project, as a function of a spec: read this file to find a file.
 
     <results>/<data set>/<network>/TrainBase/net0-<key>.h5
+    <results>/<data set>/<network>/TrainBase/scores/net0-rep0-<score>-<key>.h5
     <results>/<data set>/<network>/<Method>/net0-rep0/keep0.25-prune-<key>.h5
     <results>/<data set>/<network>/<Method>/net0-rep0/keep0.25-retrain-<key>.h5
     <results>/<data set>/<network>/<Method>/net0-rep0/keep0.25-evaluate-<test set>-<key>.h5
@@ -72,6 +73,13 @@ def checkpoint_path(result: str | Path) -> Path:
     """Return where a training keeps its checkpoint until `result` is written."""
     path = Path(result)
     return path.with_name(f".{path.name}.checkpoint")
+
+
+def scores_path(trained: Path, score: str, repetition: int, key: str) -> Path:
+    """Return where the scores of a trained network lie: beside it."""
+    readable = re.sub(r"[^A-Za-z0-9_]+", "-", score)
+    name = f"{trained.stem.partition('-')[0]}-rep{repetition}-{readable}-{key[:_DIGITS]}.h5"
+    return trained.parent / "scores" / name
 
 
 def log_path(results: str | Path, title: str, key: str) -> Path:

@@ -32,6 +32,7 @@ from luigi_prune.jobs.inputs import (
     rewind,
 )
 from luigi_prune.jobs.results import write
+from luigi_prune.jobs.scores import remember_scores
 from luigi_prune.report.tensorboard import epoch_log
 from luigi_prune.seeds import derive_seed
 from luigi_prune.spec import ChainSpec, EvaluateSpec, TrainSpec
@@ -85,13 +86,15 @@ def prune(request: dict[str, Any], context: Context) -> None:
         example_input=example,
         calibration=calibration,
         loss=Loss(spec.base.training.loss, spec.base.training.loss_kwargs),
-        seed=derive_seed(spec.base.seed, spec.base.net, spec.repetition, f"prune {spec.keep_ratio!r}"),
+        # the same for every ratio of one-shot mode, so that scores which draw serve all of them
+        seed=derive_seed(spec.base.seed, spec.base.net, spec.repetition, "prune", len(spec.steps)),
         rules=spec.rules,
         original_size=original[0],
         original_flops=original[1],
         masks=masks,
         delta_s=spec.delta_s,
         original=_original(request, spec, splits.input_shape),
+        remember=remember_scores(request, spec, context),
     )
     context.progress(1.0, f"kept {pruned.size / pruned.original_size:.4g} of {pruned.original_size} parameters")
     arrays, types = _named("weights", pruned.network.state_dict())

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,7 @@ from luigi_prune.compute.pruning.lowrank.ranks import decompose_network, undecom
 from luigi_prune.compute.pruning.masks import Masks, apply_masks, initial_masks, removals
 from luigi_prune.compute.pruning.probe import StructureProbe
 from luigi_prune.compute.pruning.propagation import propagate
-from luigi_prune.compute.pruning.protocol import Batches, Loss, Problem
+from luigi_prune.compute.pruning.protocol import Batches, Loss, Problem, Scores
 from luigi_prune.compute.pruning.registry import resolve
 from luigi_prune.compute.pruning.scores import SCORES
 from luigi_prune.compute.pruning.search import find_level
@@ -95,13 +96,15 @@ def prune(
     masks: Masks | None = None,
     delta_s: float = 1e-16,
     original: nn.Module | None = None,
+    remember: Callable[[Callable[[], Scores]], Scores] = lambda compute: compute(),
 ) -> Pruned:
     """Return `network` pruned by `method` to `keep_ratio` x `original_size` parameters; `network` is not touched.
 
     `example_input`: a batch of the network's inputs, of any size. `masks`: what is removed already; it never
     comes back. `delta_s`: the failure probability in the sample sizes of SiPP and PFP.
     `original`: the network before any pruning, for methods that always begin with it (`from_original` in their row);
-    without it `network` must be that.
+    without it `network` must be that. `remember` is given the function that computes the scores and returns its result,
+    or what an earlier call with the same network, data and seed returned (low-rank methods do not ask).
     The achieved size is the one nearest to the wanted size that the method's levels offer; a warning says both where
     they differ by more than 0.5 %. Raises ConfigError for settings or data that cannot work, UnreachableRatio where
     nothing would be left of the network.
@@ -132,7 +135,7 @@ def prune(
         held = initial_masks(start, masks)
         apply_masks(start, held)
         problem = Problem(start, layers, held, outputs, example, batches, loss, seed, rules, delta_s)
-        trial = _search(problem, method, round(keep_ratio * original_size))
+        trial = _search(problem, method, round(keep_ratio * original_size), remember)
         for parameter, needed in zip(trial.network.parameters(), needs, strict=True):
             parameter.requires_grad_(needed)
         pruned = trial.network
@@ -214,11 +217,13 @@ def _decomposed(
     )  # fmt: skip
 
 
-def _search(problem: Problem, method: MethodRow, wanted: int) -> Trial:
+def _search(
+    problem: Problem, method: MethodRow, wanted: int, remember: Callable[[Callable[[], Scores]], Scores]
+) -> Trial:
     """Return the trial, standing at the best level."""
     probe = _propagated_start(problem) if problem.rules == "paper" else None
     score = resolve("score", method.score, SCORES)
-    scores = score(problem)
+    scores = remember(lambda: score(problem))
     for layer, numbers in zip(problem.layers, scores, strict=True):
         if isinstance(numbers, Tensor) and bool(torch.isnan(numbers).any()):
             raise ConfigError(f"{method.name}: the scores of layer {layer.name!r} hold NaN")
