@@ -11,9 +11,15 @@ NETWORKS = by_name(
     [
         NetworkRow("lenet300_100", f"{_NETWORKS}.lenet:lenet300_100", "Three linear layers (LeCun et al. 1998)"),
         NetworkRow(
-            "lenet5", f"{_NETWORKS}.lenet:lenet5", "Two convolutions and three linear layers (LeCun et al. 1998)"
+            "lenet5",
+            f"{_NETWORKS}.lenet:lenet5",
+            "Two convolutions and two linear layers, Caffe's LeNet-5 (after LeCun et al. 1998)",
         ),
-        NetworkRow("cnn5", f"{_NETWORKS}.cnn5:cnn5", "Five convolutions with batch normalisation and a linear layer"),
+        NetworkRow(
+            "cnn5",
+            f"{_NETWORKS}.cnn5:cnn5",
+            "Five convolutions and linear layers: Conv-6 of Frankle and Carbin (arXiv 1803.03635) without its last",
+        ),
         *(
             NetworkRow(
                 f"resnet{depth}",
