@@ -1,6 +1,6 @@
 """How fast every method prunes, beside torchprune: seconds of `api.prune` at keep ratio 0.5, in a common unit.
 
-python benchmarks/pruning.py [--methods SiPPNet,WT] [--networks resnet20,vgg16] [--device cuda] [--repeat 3]
+python benchmarks/pruning.py [--methods SiPPNet,WT] [--networks resnet20,vgg16] [--threads 1] [--repeat 3]
 
 Random weights, CIFAR shapes, 128 calibration images of 3x32x32 in batches of 4, two threads. Machines differ, so
 seconds are divided by those of ResNet20's plain forward and backward over the 128 images, measured in the same run (the
@@ -26,8 +26,8 @@ from luigi_prune import api
 from luigi_prune.catalogue import METHODS, find
 from luigi_prune.compute.networks import build
 
-# Seconds of torchprune (github.com/lucaslie/torchprune, torch 2.15, two threads, one run each) to construct a method and
-# prune once to 0.5, by method: (ResNet20, VGG16); 120 stands for "more than 120, stopped there". On that machine
+# Seconds of torchprune (github.com/lucaslie/torchprune, torch 2.15, two threads, one run each) to construct a method
+# and prune once to 0.5, by method: (ResNet20, VGG16); 120 stands for "more than 120, stopped there". On that machine
 # ResNet20's forward and backward over the 128 images took 0.43 s. FilterUniNet fails there; methods that prune nothing
 # are left out.
 REFERENCE_UNIT = 0.43
@@ -79,8 +79,11 @@ def main() -> None:
     parser.add_argument("--networks", default=",".join(NETWORKS))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeat", type=int, default=1, help="runs of each; the median is shown")
+    parser.add_argument(
+        "--threads", type=int, default=2, help="1 on a machine whose cores are busy: two would wait for each other"
+    )
     given = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(given.threads)
     device = torch.device(given.device)
     names = (
         given.methods.split(",") if given.methods else [n for n, row in METHODS.items() if row.granularity != "none"]
