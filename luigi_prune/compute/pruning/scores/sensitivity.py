@@ -45,23 +45,19 @@ def channel_max(problem: Problem) -> Scores:
 def _sensitivities(problem: Problem, *, by_mean: bool) -> list[Tensor]:
     weights = [layer.weight.detach().float().flatten(1) for layer in problem.layers]
     split = [torch.cat([w.clamp_min(0), (-w).clamp_min(0)]) for w in weights]  # (2 filters, entries)
-    best = [torch.zeros_like(w) for w in (weights if by_mean else split)]
+    best = [torch.zeros_like(w) for w in split]
 
     def visit(index: int, value: Tensor, start: int) -> None:
         layer, w = problem.layers[index], split[index]
         halves = [value.clamp_min(0), (-value).clamp_min(0)] if bool((value < 0).any()) else [value]
         for half in halves:
-            if by_mean:
-                _grow_mean(best[index], layer, half, w)
-            else:
-                _grow_max(best[index], layer, half, w)
+            (_grow_mean if by_mean else _grow_max)(best[index], layer, half, w)
 
     visit_inputs(problem, visit)
     found = []
     for layer, w, most in zip(problem.layers, weights, best, strict=True):
-        if not by_mean:
-            most = torch.where(w > 0, most[: len(w)], most[len(w) :])
-        found.append((most * w.abs()).clamp_max(1.0).reshape(layer.weight.shape))
+        largest = torch.where(w > 0, most[: len(w)], most[len(w) :])
+        found.append((largest * w.abs()).clamp_max(1.0).reshape(layer.weight.shape))
     return found
 
 
@@ -72,21 +68,14 @@ def _reciprocals(w: Tensor, patch: Tensor) -> Tensor:
 
 
 def _grow_mean(best: Tensor, layer: Layer, value: Tensor, w: Tensor) -> None:
-    """Raise `best` (filters, entries) to the largest mean of a_j r_i over a sample's patches, r by the sign."""
-    count = len(best)
-    if not value.is_cuda and value.dim() == 3:  # a linear layer: one patch per sample, no mean to take
-        both = torch.zeros_like(w)
-        _grow_max(both, layer, value, w)
-        torch.maximum(best, torch.where(w[:count] > 0, both[:count], both[count:]), out=best)
+    """Raise `best` (2 filters, entries) to the largest mean of a_j r_i over a sample's patches."""
+    if value.dim() == 3:  # a linear layer: one patch per sample, no mean to take
+        _grow_max(best, layer, value, w)
         return
-    positive = w[:count] > 0
-    per_sample = 4 * w.numel()
     for piece in patches(layer, value, MEMORY):
-        for part in piece.split(max(1, MEMORY // per_sample)):
-            mean = _reciprocals(w, part) @ part.transpose(1, 2)
-            mean /= part.shape[2]
-            chosen = torch.where(positive, mean[:, :count], mean[:, count:])
-            torch.maximum(best, chosen.amax(0), out=best)
+        for part in piece.split(max(1, MEMORY // (4 * w.numel()))):
+            mean = (_reciprocals(w, part) / part.shape[2]) @ part.transpose(1, 2)
+            torch.maximum(best, mean.amax(0), out=best)
 
 
 def _grow_max(best: Tensor, layer: Layer, value: Tensor, w: Tensor) -> None:
