@@ -70,6 +70,8 @@ class _Held:
 
     def before_forward(self, module: nn.Module, _: Any) -> None:
         """Follow the module to a parameter that took the old one's place, and clear what a loop of one's own left."""
+        if torch.compiler.is_compiling():  # nothing to trace: gradients and steps are watched all the same
+            return
         now = module._parameters.get(self.name)
         if now is not self.parameter:
             # A plain tensor is a functional call's or a replica's; another shape is another layer.
