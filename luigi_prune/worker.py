@@ -28,6 +28,7 @@ from luigi_prune.statuses import Statuses
 from luigi_prune.targets import set_aside, verify
 from luigi_prune.tasks import RunExperiment
 
+EXIT_INTERRUPTED = 130
 _REPAIRS = 20  # times that one task may wait for an input to be computed again
 _REPAIR_DELAY = 2.0  # seconds before it asks again, where the scheduler did not take the news yet
 
@@ -165,6 +166,9 @@ class PruneWorker(luigi.worker.Worker):
         self.board.open()
         try:
             return super().run()
+        except KeyboardInterrupt:
+            self.board.note("Interrupted: running jobs are stopped; the same command goes on from here.")
+            raise SystemExit(EXIT_INTERRUPTED) from None
         finally:
             self._count_the_work_of_others()
             self.board.close()

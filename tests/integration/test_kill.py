@@ -82,3 +82,18 @@ def test_killed_while_training_it_goes_on_from_its_checkpoint(tmp_path):
     assert epochs[-1] == 400
     assert epochs.count(1) == 1
     assert len(epochs) < 2 * 400
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["inline", "local"])
+def test_interrupted_it_stops_its_jobs_and_says_so_without_a_traceback(tmp_path, backend):
+    file = write_experiment(tmp_path, training__numEpochs=2000, experiments__mode="train", training__batchSize=16)
+    process = command(file, backend=backend)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.rglob("events.out.*")) and time.monotonic() < deadline:
+        time.sleep(0.05)  # until an epoch has been logged
+    os.killpg(process.pid, signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Interrupted" in out
+    assert "Traceback" not in out
