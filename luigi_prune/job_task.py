@@ -27,6 +27,8 @@ class JobTask(luigi.Task):
     function: str  # of luigi_prune.jobs, as module:function
     retry_count: int | None = None  # luigi.cfg decides, until a failure shows that trying again is useless
 
+    dataset: str = luigi.Parameter(description="Data set that the network is trained on.")
+    network: str = luigi.Parameter(description="Network.")
     key: str = luigi.Parameter(description="Content key: SHA-256 of what this task computes.")
     results: str = luigi.Parameter(description="Results folder.")
     spec: str = _hidden()

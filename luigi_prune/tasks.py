@@ -33,8 +33,6 @@ from luigi_prune.spec import (
 class TrainBase(JobTask):
     """Trains one network: `net` tells networks of one experiment apart."""
 
-    dataset: str = luigi.Parameter()
-    network: str = luigi.Parameter()
     net: int = luigi.IntParameter()
     function = "luigi_prune.jobs.networks:train_base"
     priority = 10
@@ -65,15 +63,17 @@ class TrainBase(JobTask):
         )
 
 
-class ChainTask(JobTask):
-    """What Prune and Retrain share: one step of a chain."""
+class NetworkTask(JobTask):
+    """What Prune, Retrain and Evaluate share: what a person needs to tell networks apart."""
 
-    dataset: str = luigi.Parameter()
-    network: str = luigi.Parameter()
     method: str = luigi.Parameter()
     keep_ratio: float = luigi.FloatParameter()
     net: int = luigi.IntParameter()
     repetition: int = luigi.IntParameter()
+
+
+class ChainTask(NetworkTask):
+    """What Prune and Retrain share: one step of a chain."""
 
     @cached_property
     def content(self) -> ChainSpec:
@@ -137,15 +137,9 @@ class Retrain(ChainTask):
         return inputs
 
 
-class Evaluate(JobTask):
+class Evaluate(NetworkTask):
     """Judges one network on one test set."""
 
-    dataset: str = luigi.Parameter()
-    network: str = luigi.Parameter()
-    method: str = luigi.Parameter()
-    keep_ratio: float = luigi.FloatParameter()
-    net: int = luigi.IntParameter()
-    repetition: int = luigi.IntParameter()
     test_set: str = luigi.Parameter()
     function = "luigi_prune.jobs.networks:evaluate"
     priority = 40
@@ -193,8 +187,6 @@ class ExperimentTask(JobTask):
     """What Aggregate and Report share: they belong to one experiment, and their spec is the whole of it."""
 
     experiment: str = luigi.Parameter()
-    dataset: str = luigi.Parameter()
-    network: str = luigi.Parameter()
 
     @cached_property
     def content(self) -> Experiment:
