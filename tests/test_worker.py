@@ -239,6 +239,7 @@ def test_a_configured_scheduler_that_does_not_answer_ends_the_run_with_one_line(
         ("[compute]\nthreads=0\n", "at least 1"),
         ("[compute]\ndevice=gpu\n", "none of auto, cpu, cuda"),
         ("[compute.Prune]\nprocesses=2\n", "only processes of TrainBase and Retrain"),
+        ("[compute]\nbackend=inline\nprocesses=2\n", "processes need 'local'"),
         ("[directories]\nresult=/tmp\n", "did you mean 'results'?"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from luigi_prune.backends.job import Backend, ComputeSettings
 from luigi_prune.backends.slots import Slots
+from luigi_prune.errors import ConfigError
 
 
 def choose(settings: ComputeSettings) -> Backend:
@@ -13,6 +14,8 @@ def choose(settings: ComputeSettings) -> Backend:
         several = Slots(settings).total > 1 or max(settings.processes.values(), default=1) > 1
         kind = "local" if several else "inline"
     if kind == "inline":
+        if max(settings.processes.values(), default=1) > 1:
+            raise ConfigError("luigi.cfg: [compute] backend: 'inline' has one process; processes need 'local'")
         from luigi_prune.backends.inline import InlineBackend
 
         return InlineBackend(settings)

@@ -156,6 +156,7 @@ def test_nothing_outlives_a_driver_that_is_killed_while_the_server_warms_up(driv
     process.kill()
     process.wait()
     wait_until(lambda: not any(running(pid) for pid in others))
+    assert len(others) == 2
 
 
 @LINUX
