@@ -48,10 +48,11 @@ from luigi_prune.compute.pruning.masks import Masks, apply_masks, initial_masks,
 from luigi_prune.compute.pruning.probe import StructureProbe
 from luigi_prune.compute.pruning.propagation import propagate
 from luigi_prune.compute.pruning.protocol import Batches, Loss, Problem, Scores
+from luigi_prune.compute.pruning.reference_selection import REFERENCE_SELECTIONS
 from luigi_prune.compute.pruning.registry import resolve
 from luigi_prune.compute.pruning.scores import SCORES
 from luigi_prune.compute.pruning.search import find_level
-from luigi_prune.compute.pruning.selection import REFERENCE_SELECTIONS, SELECTIONS
+from luigi_prune.compute.pruning.selection import SELECTIONS
 from luigi_prune.compute.pruning.trial import Trial, check_inputs, same_outputs
 from luigi_prune.errors import ConfigError, UnreachableRatio, nearest
 from luigi_prune.seeds import derive_seed

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from luigi_prune.compute.pruning.protocol import Draws, Mixed, Selected, Selection
 
+DrawsOf = Callable[[Tensor, Tensor], Tensor]  # probabilities and wanted numbers to numbers of draws
 SINGLY = 512  # draws of a row that are made one by one, at least
 MOST = 2.0**53  # draws of a row: beyond, whole numbers are not exact
 
@@ -42,37 +45,39 @@ def _best(score: Tensor, count: int) -> Tensor:
     return kept
 
 
-def sample(score: Tensor, alive: Tensor, counts: Tensor, draws: Draws) -> Selected:
+def sample(
+    score: Tensor,
+    alive: Tensor,
+    counts: Tensor,
+    draws: Draws,
+    *,
+    spare_whole: bool = True,
+    draws_of: DrawsOf | None = None,
+) -> Selected:
     """Return units drawn with replacement, so often that about `counts` distinct ones come, and their factors.
 
     Probabilities p are proportional to the score among living units of the layer (`counts` of shape ()), of each row
     (`counts` of shape (rows,)) or of those of each row whose score is positive or negative (shape (rows, 2)).
-    A unit drawn k times of m has factor k / (m p): the expected weight is the weight. Where as many are wanted as live,
-    or where nothing would be dropped, the row stays as it is.
+    A unit drawn k times of m has factor k / (m p): the expected weight is the weight. Where as many are wanted as live
+    (`spare_whole`), or where nothing would be dropped, the row stays as it is. `draws_of` says m where it is not
+    `draws_for_distinct` (the reference's rules).
     """
-    return _sample(score, alive, counts, draws, spare_whole=True)
+    rows, wanted = _rows(score, alive, counts).cpu(), counts.reshape(-1).cpu()
+    kept, factor = _draw(rows, wanted, draws, spare_whole=spare_whole, draws_of=draws_of)
+    return Selected(_fold(kept, counts, score), _fold(factor, counts, score))
 
 
-def sample_always(score: Tensor, alive: Tensor, counts: Tensor, draws: Draws) -> Selected:
-    """Return the same, but a row of which all is wanted is sampled, too: one distinct unit less (the reference)."""
-    return _sample(score, alive, counts, draws, spare_whole=False)
-
-
-def mixed(score: Tensor, alive: Tensor, counts: Mixed, draws: Draws) -> Selected:
+def mixed(score: Tensor, alive: Tensor, counts: Mixed, draws: Draws, *, draws_of: DrawsOf | None = None) -> Selected:
     """Return the best `counts.top` units of each row for certain and `counts.sampled` drawn from the rest."""
     rows = _rows(score, alive, counts.top)
     best = _best_of_rows(rows, counts.top.reshape(-1).to(rows.device))
-    drawn, factor = _draw(rows.masked_fill(best, 0).cpu(), counts.sampled.reshape(-1).cpu(), draws, spare_whole=True)
+    rest, wanted = rows.masked_fill(best, 0).cpu(), counts.sampled.reshape(-1).cpu()
+    drawn, factor = _draw(rest, wanted, draws, spare_whole=True, draws_of=draws_of)
     best = best.cpu()
     return Selected(
         _fold(best | drawn, counts.top, score),
         _fold(torch.where(best, torch.ones_like(factor), factor), counts.top, score),
     )
-
-
-def _sample(score: Tensor, alive: Tensor, counts: Tensor, draws: Draws, *, spare_whole: bool) -> Selected:
-    kept, factor = _draw(_rows(score, alive, counts).cpu(), counts.reshape(-1).cpu(), draws, spare_whole=spare_whole)
-    return Selected(_fold(kept, counts, score), _fold(factor, counts, score))
 
 
 def _rows(score: Tensor, alive: Tensor, counts: Tensor) -> Tensor:
@@ -103,7 +108,9 @@ def _best_of_rows(rows: Tensor, counts: Tensor) -> Tensor:
     return (rank < counts[:, None]) & (rows > 0)
 
 
-def _draw(weights: Tensor, wanted: Tensor, draws: Draws, *, spare_whole: bool) -> tuple[Tensor, Tensor]:
+def _draw(
+    weights: Tensor, wanted: Tensor, draws: Draws, *, spare_whole: bool, draws_of: DrawsOf | None
+) -> tuple[Tensor, Tensor]:
     """Return which units of each row are kept, and their factors: (rows, units) both."""
     tiny = torch.finfo(torch.float64).tiny
     positive = weights > 0
@@ -111,7 +118,7 @@ def _draw(weights: Tensor, wanted: Tensor, draws: Draws, *, spare_whole: bool) -
     probability = weights / weights.sum(1, keepdim=True).clamp_min(tiny)
     wanted = wanted.long()
     whole = wanted >= support if spare_whole else support == 0
-    drawn = draws_for_distinct(probability, torch.minimum(wanted, (support - 1).clamp_min(1)), halfway=not spare_whole)
+    drawn = (draws_of or draws_for_distinct)(probability, torch.minimum(wanted, (support - 1).clamp_min(1)))
     drawn[whole] = 0
     times = _count_draws(probability, drawn, draws)
     kept = (times > 0) | (whole[:, None] & positive)
@@ -158,11 +165,10 @@ def expected_distinct(probability: Tensor, drawn: Tensor) -> Tensor:
     return -torch.expm1(drawn.double()[:, None] * torch.log1p(-probability.clamp(max=1 - 1e-16))).sum(1)
 
 
-def draws_for_distinct(probability: Tensor, wanted: Tensor, *, halfway: bool = False) -> Tensor:
+def draws_for_distinct(probability: Tensor, wanted: Tensor) -> Tensor:
     """Return per row the least number m of draws whose expected distinct count reaches `wanted` (at most 1: `wanted`).
 
-    For unequal probabilities it is one with ceil(E(m)) = wanted (SiPP, 1910.05422): the most such draws, or halfway to
-    the least, which is where the reference ends on average.
+    For unequal probabilities it is the largest with ceil(E(m)) = wanted (SiPP, 1910.05422).
     """
     wanted = wanted.long()
     drawn = wanted.clone()
@@ -176,7 +182,7 @@ def draws_for_distinct(probability: Tensor, wanted: Tensor, *, halfway: bool = F
     solved = torch.zeros_like(goal)
     solved[equal] = torch.ceil(torch.log1p(-goal[equal] / size) / torch.log1p(-1 / size) - 1e-9)
     if not bool(equal.all()):
-        solved[~equal] = _uneven_draws(rows[~equal], goal[~equal], halfway=halfway)
+        solved[~equal] = most_draws(rows[~equal], goal[~equal])
     drawn[open_rows] = solved.long()
     return drawn
 
@@ -202,16 +208,10 @@ def solve_draws(probability: Tensor, goal: Tensor) -> Tensor:
     return m
 
 
-def _uneven_draws(probability: Tensor, goal: Tensor, *, halfway: bool) -> Tensor:
-    """Return the largest whole m per row with E(m) <= goal, or halfway from there to the least with E(m) > goal - 1."""
-    most = _most_draws(probability, goal)
-    return torch.floor((most + _most_draws(probability, goal - 1) + 1) / 2) if halfway else most
-
-
-def _most_draws(probability: Tensor, goal: Tensor) -> Tensor:
+def most_draws(probability: Tensor, goal: Tensor) -> Tensor:
+    """Return per row the largest whole m with E(m) <= goal: float64, (rows,)."""
     low = solve_draws(probability, goal).floor()
     return torch.where(expected_distinct(probability, low + 1) <= goal, low + 1, low)
 
 
 SELECTIONS: dict[str, Selection] = {"top": top, "sample": sample, "mixed": mixed}
-REFERENCE_SELECTIONS: dict[str, Selection] = {**SELECTIONS, "sample": sample_always}

@@ -18,9 +18,9 @@ from luigi_prune.compute.pruning.counting import count_outputs
 from luigi_prune.compute.pruning.layers import find_layers
 from luigi_prune.compute.pruning.masks import initial_masks
 from luigi_prune.compute.pruning.protocol import Levels, Problem, Scores
+from luigi_prune.compute.pruning.reference_selection import REFERENCE_SELECTIONS
 from luigi_prune.compute.pruning.scores import SCORES
 from luigi_prune.compute.pruning.search import level_at_budget
-from luigi_prune.compute.pruning.selection import REFERENCE_SELECTIONS
 from luigi_prune.compute.pruning.trial import Trial
 from tests.compute.pruning.zoo import golden, golden_batches, golden_network
 
