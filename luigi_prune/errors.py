@@ -19,6 +19,10 @@ class UnreachableRatio(LuigiPruneError):
     """A keep ratio that a method cannot reach on a network."""
 
 
+class Interrupted(Exception):
+    """A training was asked to stop and has saved a checkpoint; every process of it raises this at the same step."""
+
+
 class DamagedResult(LuigiPruneError):
     """A result file whose bytes are not those that were written."""
 

@@ -62,7 +62,10 @@ class JobTask(luigi.Task):
     def job(self) -> Job:
         """Return the job that makes the result."""
         log = store.log_path(self.places.results, self.title, self.key)
-        return Job(self.function, self.title, self.task_family, self.request(), str(self.path), str(log))
+        folder = store.jobs_folder(self.places.results)
+        return Job(
+            self.function, self.title, self.task_family, self.request(), str(self.path), str(log), str(folder)
+        )
 
     @property
     def title(self) -> str:

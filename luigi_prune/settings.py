@@ -9,12 +9,13 @@ from typing import NoReturn
 import luigi.configuration
 
 from luigi_prune.backends.job import ComputeSettings
+from luigi_prune.backends.slurm.options import read_settings
 from luigi_prune.config.schema import Directories, Experiment
 from luigi_prune.errors import ConfigError, LuigiPruneError, nearest
 
 FAMILIES = ("TrainBase", "Prune", "Retrain", "Evaluate", "Aggregate", "Report")
 EXIT_CONFIGURATION = 35  # the return code that luigi.cfg gives scheduling errors
-BACKENDS = ("auto", "inline", "local")
+BACKENDS = ("auto", "inline", "local", "slurm")
 _COMPUTE_KEYS = ("backend", "threads", "jobs", "device", "loader_workers", "processes")
 
 
@@ -67,14 +68,25 @@ def compute_settings() -> ComputeSettings:
                 raise ConfigError(f"luigi.cfg: [{section}] {key}: only processes of TrainBase and Retrain can be set")
         if own:
             processes[family] = _whole(section, "processes", own, 1, 1)
+    threads, loader_workers = (
+        _whole("compute", "threads", given, 1, 1),
+        _whole("compute", "loader_workers", given, 0, 0),
+    )
     return ComputeSettings(
         backend=backend,
-        threads=_whole("compute", "threads", given, 1, 1),
+        threads=threads,
         jobs=_whole("compute", "jobs", given, 0, 0),
         device=device,
-        loader_workers=_whole("compute", "loader_workers", given, 0, 0),
+        loader_workers=loader_workers,
         processes=processes,
+        slurm=read_settings(_slurm_sections(), threads, loader_workers),
     )
+
+
+def _slurm_sections() -> dict[str, dict[str, str]]:
+    """Return [slurm] and every [slurm.<...>] of luigi.cfg."""
+    names = luigi.configuration.get_config().sections()
+    return {name: _section(name) for name in names if name.partition(".")[0] == "slurm"}
 
 
 def _section(name: str) -> dict[str, str]:

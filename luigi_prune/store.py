@@ -9,6 +9,7 @@
     <results>/<data set>/<network>/experiments/<experiment>/<key>/report-<key>/report.html
     <results>/<data set>/<network>/tensorboard/...   one folder per run
     <results>/logs/                                  what jobs printed
+    <results>/slurm/                                 what is about to run, or runs, as SLURM jobs
 
 Keys are shortened to twelve digits here; the file itself holds the whole key.
 """
@@ -86,6 +87,11 @@ def log_path(results: str | Path, title: str, key: str) -> Path:
     """Return the log of a task; every attempt appends to the same file."""
     readable = re.sub(r"[^A-Za-z0-9._=-]+", "-", title).strip("-.")
     return Path(results) / "logs" / f"{readable}-{key[:_DIGITS]}.log"
+
+
+def jobs_folder(results: str | Path) -> Path:
+    """Return where a backend keeps files of its own: submissions, and what running jobs say."""
+    return Path(results) / "slurm"
 
 
 def _chain_folder(directories: Directories, spec: ChainSpec) -> Path:

@@ -149,6 +149,7 @@ class PruneWorker(luigi.worker.Worker):
         self.board = Board(backend)
         self.repairs: dict[str, int] = {}
         remote = isinstance(scheduler, luigi.rpc.RemoteScheduler)
+        self.limits = {limit["name"] for limit in scheduler.resource_list()}  # an unknown one would mean one at a time
         self.statuses = Statuses(scheduler, interval=2.0 if remote else 0.2)
         self._task_result_queue = Results()
         self._experiments: list[RunExperiment] = []
@@ -167,12 +168,14 @@ class PruneWorker(luigi.worker.Worker):
         try:
             return super().run()
         except KeyboardInterrupt:
-            self.board.note("Interrupted: running jobs are stopped; the same command goes on from here.")
+            self.backend.interrupted(self.board.note)
             raise SystemExit(EXIT_INTERRUPTED) from None
         finally:
             self._count_the_work_of_others()
             self.board.close()
             self.board.summary([report for root in self._experiments for report in root.reports])
+            if remark := self.backend.remark():
+                self.board.note(remark)
 
     def deliver(self, result: tuple[Any, ...]) -> None:
         """Hand a result to the worker's loop; callable from any thread."""
@@ -196,6 +199,8 @@ class PruneWorker(luigi.worker.Worker):
     def _add_task(self, *args: Any, **kwargs: Any) -> None:
         task = self._scheduled_tasks.get(kwargs["task_id"])
         if isinstance(task, JobTask):
+            needs = self.backend.resources(task.task_family)
+            kwargs["resources"] = {name: count for name, count in needs.items() if count and name in self.limits}
             self.board.scheduled(task, kwargs["status"])
             if kwargs["status"] == FAILED and task.retry_count == 1:
                 # the scheduler counts a failure by the policy that it had before: tell it first

@@ -1,4 +1,4 @@
-"""Where jobs run: in this process, in processes of this machine, or (to come) as SLURM jobs."""
+"""Where jobs run: in this process, in processes of this machine, or as SLURM jobs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from luigi_prune.errors import ConfigError
 def choose(settings: ComputeSettings) -> Backend:
     """Return the backend that the settings ask for; `auto` is local where more than one job can run at once."""
     kind = settings.backend
+    if kind == "slurm":
+        from luigi_prune.backends.slurm.backend import SlurmBackend
+
+        return SlurmBackend(settings)
     if kind == "auto":
         several = Slots(settings).total > 1 or max(settings.processes.values(), default=1) > 1
         kind = "local" if several else "inline"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from luigi_prune import jobs
-from luigi_prune.backends.job import ComputeSettings, Context, Job, Listener, cuda_devices
+from luigi_prune.backends.job import Backend, ComputeSettings, Context, Job, Listener, cuda_devices
 
 
-class InlineBackend:
+class InlineBackend(Backend):
     """Runs each job inside `submit`."""
 
     name = "inline"
@@ -23,6 +23,7 @@ class InlineBackend:
             threads=settings.threads,
             device="cuda:0" if use_cuda else "cpu",
             loader_workers=settings.loader_workers,
+            gpus=int(use_cuda),
             progress=listener.progressed,
         )
         listener.started()

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from luigi_prune.backends.slurm.options import SlurmSettings
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,7 @@ class Job:
     request: dict[str, Any]  # spec, input paths, output path, directories
     output: str  # the result's path; the job has succeeded when it exists
     log: str  # path of the file that takes what the job prints, where it has a process of its own
+    folder: str = ""  # where a backend may keep files of its own
 
     def as_json(self) -> dict[str, Any]:
         """Return the job as a JSON-able dictionary; `Job(**d)` is its inverse."""
@@ -28,7 +32,7 @@ class Job:
 class Outcome:
     """How a job ended."""
 
-    status: Literal["done", "failed", "damaged"]
+    status: Literal["done", "failed", "damaged", "interrupted"]
     message: str = ""  # what a user needs to see of a failure: the remote traceback, exit code, log path
     damaged: str = ""  # path of the input that is damaged, with status "damaged"
     seconds: float = 0.0  # inside the job function
@@ -46,6 +50,7 @@ class Context:
     init_method: str = ""  # rendezvous of the processes of one job, where there are several
     device: str = "cpu"  # "cpu" or "cuda:<index>"
     loader_workers: int = 0
+    gpus: int = 0  # that the whole job holds
     job_id: str = ""  # of the backend, for the provenance
     progress: Callable[[float, str], None] = lambda fraction, message: None  # rank 0 calls it; cheap, never raises
     should_stop: Callable[[], bool] = lambda: False  # True: save a checkpoint at the next step boundary and exit
@@ -75,6 +80,18 @@ class Backend(Protocol):
     def close(self) -> None:
         """Stop everything and wait until nothing is left running."""
 
+    def resources(self, family: str) -> dict[str, int]:
+        """Return what a job of a family takes of Luigi's [resources], where those are limited there."""
+        return {}
+
+    def interrupted(self, say: Callable[[str], None]) -> None:
+        """Answer Ctrl-C, before everything that runs is cancelled."""
+        say("Interrupted: running jobs are stopped; the same command goes on from here.")
+
+    def remark(self) -> str:
+        """Return what else is worth saying at the end of a run."""
+        return ""
+
 
 @dataclass(frozen=True)
 class ComputeSettings:
@@ -86,6 +103,7 @@ class ComputeSettings:
     device: str = "auto"  # auto, cpu, cuda
     loader_workers: int = 0
     processes: dict[str, int] = field(default_factory=dict)  # per family, 1 where not named: processes of one job (DDP)
+    slurm: SlurmSettings | None = None  # [slurm] and [slurm.<Family>], where that backend is chosen
 
 
 def available_cores() -> int:

@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection, wait
 
 from luigi_prune.backends.attempt import Attempt
 from luigi_prune.backends.fork_server import WarmServer
-from luigi_prune.backends.job import ComputeSettings, Job, Listener, Outcome
+from luigi_prune.backends.job import Backend, ComputeSettings, Job, Listener, Outcome
 from luigi_prune.backends.slots import Slots
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class _Careful:
             logger.exception("a listener failed")
 
 
-class LocalBackend:
+class LocalBackend(Backend):
     """Runs jobs in processes of this machine, first come, first served.
 
     One thread, started here, launches the processes, waits for all of them at once and calls the listeners. A fork

@@ -13,7 +13,7 @@ import traceback
 from typing import Any
 
 from luigi_prune.backends.job import Context, Job, Outcome
-from luigi_prune.errors import DamagedResult, LuigiPruneError
+from luigi_prune.errors import DamagedResult, Interrupted, LuigiPruneError
 
 
 def run(job: Job, context: Context) -> Outcome:
@@ -28,6 +28,8 @@ def run(job: Job, context: Context) -> Outcome:
         getattr(importlib.import_module(module), function)(job.request, context)
     except DamagedResult as damage:
         return ended("damaged", str(damage), damaged=str(damage.path))
+    except Interrupted as stop:
+        return ended("interrupted", str(stop))
     except LuigiPruneError as error:
         return ended("failed", str(error), retry=False)
     except Exception as error:

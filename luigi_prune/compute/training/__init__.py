@@ -2,6 +2,7 @@
 
 from luigi_prune.compute.training.checkpoint import discard
 from luigi_prune.compute.training.loop import train
-from luigi_prune.compute.training.progress import EpochRecord, Interrupted, TrainResult
+from luigi_prune.compute.training.progress import EpochRecord, TrainResult
+from luigi_prune.errors import Interrupted
 
 __all__ = ["EpochRecord", "Interrupted", "TrainResult", "discard", "train"]

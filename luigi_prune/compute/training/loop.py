@@ -17,7 +17,6 @@ from luigi_prune.compute.distributed import ProcessGroup, Ranks
 from luigi_prune.compute.evaluation import measure
 from luigi_prune.compute.training.progress import (
     EpochRecord,
-    Interrupted,
     TrainResult,
     history_arrays,
     kept_random_state,
@@ -26,6 +25,7 @@ from luigi_prune.compute.training.progress import (
 from luigi_prune.compute.training.run import Request, Run, prepare, resume, save
 from luigi_prune.compute.training.step import optimize
 from luigi_prune.config.schema import TrainingConfig
+from luigi_prune.errors import Interrupted
 
 # With several processes, asking each other whether to stop makes a GPU wait: not at every step.
 STEPS_BETWEEN_VOTES = 8

@@ -20,10 +20,6 @@ from luigi_prune.config.schema import Component
 State = dict[str, Tensor]
 
 
-class Interrupted(Exception):
-    """The training was asked to stop and has saved a checkpoint; every process of it raises this at the same step."""
-
-
 @dataclass(frozen=True)
 class EpochRecord:
     """What an epoch came to: `epoch` counts from 0, `learning_rate` is that of its last step, metrics are under

@@ -1,0 +1,412 @@
+"""The SLURM backend: every job a SLURM job, many of them in one array, all of them watched by one thread."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from luigi_prune.backends.job import Backend, ComputeSettings, Job, Listener, Outcome
+from luigi_prune.backends.local import LocalBackend
+from luigi_prune.backends.slurm import claims, news, submission
+from luigi_prune.backends.slurm.client import Client, CommandFailed, Row
+from luigi_prune.backends.slurm.options import FAMILIES, Resources, SlurmSettings
+from luigi_prune.backends.slurm.states import IN_QUEUE, STATES, Patience, judge
+from luigi_prune.backends.slurm.ticket import FRUITLESS, Ticket
+from luigi_prune.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+JOBS_AT_ONCE = 200
+_TICK_SECONDS = 1.0  # between two looks at the news
+_QUIET_SECONDS = 0.3  # nothing became ready for so long: the array may go
+_BACK_OFF_SECONDS = 60.0  # after a submission that the site did not take for the moment
+_SECOND_THOUGHT_SECONDS = 10.0
+# what sbatch says when it would take the job later
+_LATER = (
+    "limit",
+    "timed out",
+    "temporarily",
+    "try again",
+    "busy",
+    "unable to contact",
+    "connection refused",
+    "too many",
+)
+
+
+class SlurmBackend(Backend):
+    """Submits ready jobs as arrays, asks SLURM for all of them at once, and believes results only."""
+
+    name = "slurm"
+
+    def __init__(self, settings: ComputeSettings):
+        """Raises ConfigError, with the site's own words, where it would refuse a family's jobs."""
+        self._settings = settings
+        self._site: SlurmSettings = settings.slurm or SlurmSettings()
+        self.slots = settings.jobs or JOBS_AT_ONCE
+        self.client = Client(self._site.command_seconds)
+        self._patience = Patience(self._site.grace_seconds, self._site.requeue_wait_seconds)
+        self._array_size = self._check_site()
+        self._local: LocalBackend | None = None  # for what takes no GPU: tables, reports
+        self._lock = threading.Lock()  # guards the next three
+        self._incoming: deque[Ticket] = deque()
+        self._cancelled: list[Job] = []
+        self._closing = False
+        self._wake = threading.Event()
+        self._detached = False
+        self._ready: dict[tuple[Resources, str, str], list[Ticket]] = defaultdict(list)  # the thread's own, from here
+        self._first_ready = self._last_ready = 0.0
+        self._not_before = 0.0  # the site wants no submissions until then
+        self._tickets: list[Ticket] = []
+        self._bad_nodes: set[str] = set()
+        self._next_poll = float("inf")
+        self._pause = self._site.poll_seconds
+        self._thread = threading.Thread(target=self._serve, name="slurm backend", daemon=True)
+        self._thread.start()
+
+    # ------------------------------------------------------------------------------------------ what Luigi's side calls
+
+    def submit(self, job: Job, listener: Listener) -> None:
+        """Take the job; it is submitted within moments, together with others that are ready."""
+        if job.family not in FAMILIES:
+            if self._local is None:
+                self._local = LocalBackend(replace(self._settings, jobs=1, processes={}))
+            self._local.submit(job, listener)
+            return
+        with self._lock:
+            self._incoming.append(Ticket(job, listener, self._site.resources[job.family]))
+        self._wake.set()
+
+    def cancel(self, job: Job) -> None:
+        """Cancel the job, wherever it is; does nothing once the driver has let go of its jobs."""
+        if job.family not in FAMILIES:
+            if self._local is not None:
+                self._local.cancel(job)
+        elif not self._detached:
+            with self._lock:
+                self._cancelled.append(job)
+            self._wake.set()
+
+    def resources(self, family: str) -> dict[str, int]:
+        """Return what a job takes of Luigi's [resources], where those are limited there."""
+        return {"slurm_jobs": 1, "gpus": self._site.resources[family].gpus} if family in FAMILIES else {}
+
+    def interrupted(self, say: Callable[[str], None]) -> None:
+        """Answer Ctrl-C: let the jobs go on (the next run adopts them) or cancel them, as [slurm] on_interrupt says."""
+        count = len(self._tickets)
+        self._detached = self._site.on_interrupt != "cancel"
+        if count and self._site.on_interrupt == "ask":
+            say(
+                f"Interrupted. {count} SLURM jobs go on, and the same command takes them over; "
+                f"Ctrl-C again within {_SECOND_THOUGHT_SECONDS:.0f} s cancels them."
+            )
+            try:
+                time.sleep(_SECOND_THOUGHT_SECONDS)
+            except KeyboardInterrupt:
+                self._detached = False
+        if count:
+            say(f"{count} SLURM jobs are {'left running' if self._detached else 'cancelled'}.")
+
+    def close(self) -> None:
+        """Stop watching; jobs that were not cancelled live on."""
+        with self._lock:
+            self._closing = True
+        self._wake.set()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+        if self._local is not None:
+            self._local.close()
+
+    def remark(self) -> str:
+        """Return what the run has asked of SLURM."""
+        return "SLURM was asked: " + ", ".join(f"{count} {name}" for name, count in sorted(self.client.calls.items()))
+
+    # ----------------------------------------------------------------------------------------------- the thread's side
+
+    def _check_site(self) -> int:
+        """Return how long an array may be; raises ConfigError where the site would refuse a job."""
+        for resources in dict.fromkeys(self._site.resources.values()):
+            families = [family for family in FAMILIES if self._site.resources[family] == resources]
+            try:
+                submission.test(self.client, resources)
+            except (CommandFailed, RuntimeError) as error:
+                raise ConfigError(f"luigi.cfg: [slurm], jobs of {', '.join(families)}: {error}") from None
+        try:
+            limit = self.client.array_limit()
+        except CommandFailed:
+            limit = 1000
+        return min(limit, self._site.array_size or limit)
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                if not self._turn():
+                    return
+            except Exception:  # a fault of this file, or a full disk: nobody may wait for ever, and nothing is lost
+                logger.exception("the SLURM backend stumbled; it goes on")
+                time.sleep(_TICK_SECONDS)
+            self._wake.wait(self._nap())
+            self._wake.clear()
+
+    def _turn(self) -> bool:
+        """Do what is due; return whether to go on."""
+        with self._lock:
+            incoming, cancelled, closing = list(self._incoming), self._cancelled, self._closing
+            self._incoming.clear()
+            self._cancelled = []
+        for ticket in incoming:
+            self._take(ticket)
+        if cancelled:
+            self._cancel(cancelled)
+        if closing:
+            return False
+        self._flush()
+        changed = self._read_news()
+        if [ticket for ticket in self._tickets if ticket.fell_silent()]:
+            self._next_poll = 0.0
+        if polled := time.monotonic() >= self._next_poll:
+            changed += self._poll()
+        for ticket in dict.fromkeys(changed):
+            self._tell(ticket)
+        for ticket in list(self._tickets):
+            if polled or ticket in changed or ticket.is_ending:
+                self._judge(ticket)
+        return True
+
+    def _read_news(self) -> list[Ticket]:
+        """Return the tickets whose jobs have said something new."""
+        folders = {ticket.news_file.parent for ticket in self._tickets}
+        times = {folder: news.times(folder) for folder in folders}
+        changed = [ticket for ticket in self._tickets if ticket.listen(times[ticket.news_file.parent])]
+        if any(ticket.resources.processes > 1 and ticket.is_ending for ticket in changed):
+            self._next_poll = min(self._next_poll, time.monotonic() + _TICK_SECONDS)  # SLURM knows who was first
+        return changed
+
+    def _nap(self) -> float:
+        if self._ready:
+            return _QUIET_SECONDS
+        return _TICK_SECONDS if self._tickets else 3600.0
+
+    def _take(self, ticket: Ticket) -> None:
+        """Adopt the job where one for this result is on its way already; else put it into the next array."""
+        claim = claims.newest(ticket.job.output)
+        if claim is not None and Path(claim.folder).is_dir():
+            ticket.folder, ticket.index, ticket.attempt = Path(claim.folder), claim.index, claim.attempt
+            ticket.adopted = True
+            ticket.find_id()
+            self._tickets.append(ticket)
+            self._next_poll = 0.0
+            return
+        ticket.attempt = claim.attempt if claim else 0
+        self._make_ready(ticket)
+
+    def _make_ready(self, ticket: Ticket) -> None:
+        ticket.adopted = False
+        self._last_ready = time.monotonic()
+        if not self._ready:
+            self._first_ready = self._last_ready
+        self._ready[ticket.resources, ticket.exclude, ticket.job.folder].append(ticket)
+
+    def _flush(self) -> None:
+        """Submit what has waited long enough, or is enough for an array."""
+        now = time.monotonic()
+        if now < self._not_before:
+            return
+        due = now - self._last_ready >= _QUIET_SECONDS or now - self._first_ready >= self._site.gather_seconds
+        for group in list(self._ready):
+            while len(self._ready[group]) >= self._array_size or (due and self._ready[group]):
+                part, self._ready[group] = (
+                    self._ready[group][: self._array_size],
+                    self._ready[group][self._array_size :],
+                )
+                if not self._send(part):
+                    self._ready[group] = part + self._ready[group]
+                    return
+            if not self._ready[group]:
+                del self._ready[group]
+
+    def _send(self, tickets: list[Ticket]) -> bool:
+        """Claim the results and submit the jobs; return False where the site wants no more for the moment."""
+        folder = submission.new_folder(tickets[0].job.folder or Path(tickets[0].job.log).parent)
+        own: list[Ticket] = []
+        for ticket in tickets:
+            if claims.stake(ticket.job.output, folder, len(own), ticket.attempt + 1):
+                ticket.folder, ticket.index, ticket.attempt = folder, len(own), ticket.attempt + 1
+                ticket.slurm_id, ticket.news, ticket.row, ticket.misses = "", None, Row(""), 0
+                own.append(ticket)
+            else:
+                self._take(ticket)  # another driver was faster: its job is ours, too
+        if not own:
+            shutil.rmtree(folder, ignore_errors=True)
+            return True
+        settings = self._settings
+        resources = own[0].resources
+        context = {
+            "threads": settings.threads,
+            "loader_workers": settings.loader_workers,
+            "device": settings.device if resources.gpus_per_node else "cpu",
+            "gpus": resources.gpus,
+        }
+        exclude = ",".join(sorted({*filter(None, own[0].exclude.split(",")), *self._bad_nodes}))
+        self.client.calls["sbatch"] += 1
+        try:
+            submission.submit(folder, [t.job for t in own], context, resources, exclude, self._site.array_parallelism)
+        except CommandFailed as failure:
+            return self._refused(own, folder, str(failure))
+        for ticket in own:
+            ticket.find_id()
+            ticket.since = time.monotonic()
+            self._tickets.append(ticket)
+            self._tell(ticket)
+        self._expect_news()
+        return True
+
+    def _refused(self, tickets: list[Ticket], folder: Path, message: str) -> bool:
+        """Try again later where the site is only busy; else the jobs have failed. Returns False in the first case."""
+        for ticket in tickets:
+            claims.release(ticket.job.output)
+            ticket.attempt -= 1
+        shutil.rmtree(folder, ignore_errors=True)
+        if any(words in message.lower() for words in _LATER):
+            logger.warning("sbatch: %s; trying again in %.0f s", message, _BACK_OFF_SECONDS)
+            self._not_before = time.monotonic() + min(_BACK_OFF_SECONDS, 3 * self._site.poll_seconds)
+            return False
+        for ticket in tickets:
+            ticket.listener.ended(Outcome("failed", f"sbatch refused the job: {message}", retry=False))
+        return True
+
+    def _expect_news(self) -> None:
+        """Ask SLURM soon, and then often for a while."""
+        self._pause = self._site.poll_seconds
+        self._next_poll = min(self._next_poll, time.monotonic() + self._pause)
+
+    def _poll(self) -> list[Ticket]:
+        """Ask SLURM for all jobs; return those of which it said something new. No answer says nothing."""
+        if not self._tickets:
+            self._next_poll = float("inf")
+            return []
+        changed: list[Ticket] = []
+        try:
+            self._look_for_ids()
+            rows = self.client.queue({ticket.folder.name for ticket in self._tickets})
+            missing = [t for t in self._tickets if t.slurm_id and t.slurm_id not in rows]
+            unknown = self._ask_accounting(missing, rows) if missing else []
+            changed = [t for t in self._tickets if t.slurm_id and t not in unknown and t.see(rows.get(t.slurm_id))]
+        except CommandFailed as failure:
+            logger.warning("%s; nothing is decided until SLURM answers", failure)
+        busy = bool(changed) or any(0 < t.misses < 2 for t in self._tickets)
+        slower = min(self._pause + self._site.poll_seconds / 2, self._site.poll_seconds_max)
+        self._pause = self._site.poll_seconds if busy else slower
+        self._next_poll = time.monotonic() + self._pause
+        return changed
+
+    def _ask_accounting(self, missing: list[Ticket], rows: dict[str, Row]) -> list[Ticket]:
+        """Add to `rows` what the accounting knows of jobs that the queue has forgotten.
+
+        Returns the tickets that nothing can be said about now; where the accounting is silent for long, that is none.
+        """
+        if self.client.accounting is False:
+            return []
+        try:
+            known = self.client.ended(ticket.slurm_id for ticket in missing) or {}
+        except CommandFailed as failure:
+            logger.warning("%s", failure)
+            return [ticket for ticket in missing if ticket.absent_for() < self._site.requeue_wait_seconds]
+        # what the queue has forgotten cannot be alive, whatever the accounting still believes
+        ended = {job_id: row for job_id, row in known.items() if STATES.get(row.state, "running") not in IN_QUEUE}
+        rows |= {job_id: row for job_id, row in ended.items() if job_id not in rows}
+        return []
+
+    def _look_for_ids(self) -> None:
+        """Find the jobs of drivers that died between sbatch and writing the id down."""
+        lost = [ticket for ticket in self._tickets if not ticket.find_id()]
+        if not lost:
+            return
+        found = self.client.find({ticket.folder.name for ticket in lost})
+        for ticket in lost:
+            claim = claims.newest(ticket.job.output)
+            if ticket.folder.name in found:
+                submission.adopt_lost(ticket.folder, found[ticket.folder.name])
+                ticket.find_id()
+            elif claim is None or not claims.is_submitting(ticket.job.output, claim):
+                self._tickets.remove(ticket)  # it was never submitted
+                self._make_ready(ticket)
+
+    def _tell(self, ticket: Ticket) -> None:
+        """Tell the listener where the job is."""
+        if ticket.began and not ticket.told_start:
+            ticket.told_start = True
+            ticket.listener.started()
+        ticket.listener.progressed(ticket.news.fraction if ticket.news else 0.0, ticket.text())
+
+    def _judge(self, ticket: Ticket) -> None:
+        verdict = judge(ticket.sighting(accounted=bool(self.client.accounting)), self._patience)
+        if ticket.fruitless >= FRUITLESS and verdict.action in ("wait", "again"):
+            self._cancel_ids([ticket.slurm_id])
+            message = f"started {FRUITLESS + 1} times without a newer checkpoint in between: more time is needed"
+            self._end(ticket, ticket.failure(message, retry=False))
+        elif verdict.action == "done":
+            if verdict.drop:
+                self._cancel_ids([ticket.slurm_id])
+            outcome = ticket.news.ended if ticket.news else None
+            self._end(ticket, Outcome("done", seconds=outcome.seconds if outcome else 0.0, log=ticket.job.log))
+        elif verdict.action == "fail" and not ticket.adopted:
+            self._end(ticket, ticket.damaged() or ticket.failure(verdict.message, verdict.retry))
+        elif verdict.action in ("fail", "again"):
+            self._submit_again(ticket, verdict.message, verdict.exclude)
+
+    def _submit_again(self, ticket: Ticket, reason: str, exclude: str) -> None:
+        """Put a job that SLURM has lost into a new array, away from nodes that failed."""
+        if not ticket.adopted:  # a job that another driver left dead is no news
+            logger.warning("%s: %s; submitted again (SLURM job %s)", ticket.job.name, reason, ticket.slurm_id)
+        self._bad_nodes.update(filter(None, exclude.split(",")))
+        self._tickets.remove(ticket)
+        ticket.forget_news()
+        self._clear_folder(ticket)
+        ticket.began = ticket.told_start = False
+        self._make_ready(ticket)
+
+    def _end(self, ticket: Ticket, outcome: Outcome) -> None:
+        self._tickets.remove(ticket)
+        ticket.forget()
+        self._clear_folder(ticket, keep=outcome.status == "failed")
+        with suppress(Exception):
+            ticket.listener.ended(outcome)
+
+    def _clear_folder(self, ticket: Ticket, keep: bool = False) -> None:
+        """Remove a submission's files when none of its jobs is left; of one with a failure, its logs stay."""
+        if keep:
+            (ticket.folder / "failed").touch()
+        if any(other.folder == ticket.folder for other in self._tickets):
+            return
+        if (ticket.folder / "failed").exists():
+            for pickle in ticket.folder.glob("*.pkl"):
+                pickle.unlink(missing_ok=True)
+        else:
+            shutil.rmtree(ticket.folder, ignore_errors=True)
+
+    def _cancel(self, jobs: Iterable[Job]) -> None:
+        """Cancel jobs in the queue, and take back those that have not been submitted."""
+        outputs = {job.output for job in jobs}
+        waiting = [t for group in self._ready.values() for t in group if t.job.output in outputs]
+        for group in self._ready.values():
+            group[:] = [ticket for ticket in group if ticket not in waiting]
+        chosen = [ticket for ticket in self._tickets if ticket.job.output in outputs]
+        self._cancel_ids([ticket.slurm_id for ticket in chosen])
+        for ticket in chosen:
+            self._end(ticket, Outcome("failed", "cancelled", retry=False))
+        for ticket in waiting:
+            ticket.listener.ended(Outcome("failed", "cancelled", retry=False))
+
+    def _cancel_ids(self, ids: list[str]) -> None:
+        try:
+            self.client.cancel([slurm_id for slurm_id in ids if slurm_id])
+        except CommandFailed as failure:
+            logger.warning("scancel: %s", failure)

@@ -1,0 +1,119 @@
+"""SLURM's commands, as questions with answers. Every call has a time limit, is counted, and may fail."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+CHUNK = 100  # ids or names on one command line
+_NO_ACCOUNTING = ("accounting storage is disabled", "accounting_storage/none")
+
+
+class CommandFailed(Exception):
+    """A SLURM command that failed or took too long; its text is what the site said."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What SLURM says of one job (array elements have ids like 12_3)."""
+
+    state: str  # one word, as SLURM spells it
+    reason: str = ""  # why it waits, or its exit code
+    nodes: str = ""
+    start: str = ""  # when it began or will begin, as far as the scheduler knows
+
+
+class Client:
+    """Asks SLURM, and remembers what it cost."""
+
+    def __init__(self, seconds: float = 60.0):
+        """`seconds`: patience with one command."""
+        self.seconds = seconds
+        self.calls: Counter[str] = Counter()
+        self.accounting: bool | None = None  # whether sacct works; None until asked
+
+    def call(self, *command: str) -> str:
+        """Return what a command prints; raises CommandFailed."""
+        self.calls[command[0]] += 1
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=self.seconds, stdin=subprocess.DEVNULL
+            )
+        except FileNotFoundError:
+            raise CommandFailed(f"{command[0]}: not found; is SLURM installed here?") from None
+        except subprocess.TimeoutExpired:
+            raise CommandFailed(f"{command[0]}: no answer within {self.seconds:g} s") from None
+        if done.returncode:
+            said = " ".join((done.stderr or done.stdout).split()) or f"exit code {done.returncode}"
+            raise CommandFailed(said)
+        return done.stdout
+
+    def queue(self, names: Iterable[str]) -> dict[str, Row]:
+        """Return what the queue says of this user's jobs with these names, by id; raises CommandFailed."""
+        found: dict[str, Row] = {}
+        for chunk in _chunks(sorted(names)):
+            text = self.call(
+                *("squeue", "--noheader", "--array", "--states=all", f"--user={os.getuid()}"),
+                *(f"--name={','.join(chunk)}", "--format=%i|%T|%r|%N|%S|%j"),
+            )
+            for line in text.splitlines():
+                job_id, state, reason, nodes, start, _name = line.split("|", 5)
+                found[job_id] = Row(state, reason, nodes, "" if start == "N/A" else start)
+        return found
+
+    def find(self, names: Iterable[str]) -> dict[str, str]:
+        """Return the job id that the queue or the accounting knows under each of these names; raises CommandFailed."""
+        found: dict[str, str] = {}
+        for chunk in _chunks(sorted(names)):
+            joined = ",".join(chunk)
+            text = self.call(
+                *("squeue", "--noheader", "--states=all", f"--user={os.getuid()}", f"--name={joined}"),
+                "--format=%F|%j",
+            )
+            if self.accounting is not False:
+                text += self._account("--starttime=now-30days", f"--name={joined}", "--format=JobIDRaw,JobName") or ""
+            for line in text.splitlines():
+                job_id, name = line.strip().split("|")[:2]
+                found.setdefault(name, job_id)
+        return found
+
+    def ended(self, ids: Iterable[str]) -> dict[str, Row] | None:
+        """Return what the accounting says of these jobs, by id; None where there is none. Raises CommandFailed."""
+        found: dict[str, Row] = {}
+        for chunk in _chunks(sorted({job_id.partition("_")[0] for job_id in ids})):
+            text = self._account("--jobs=" + ",".join(chunk), "--format=JobID,State,ExitCode,NodeList")
+            if text is None:
+                return None
+            for line in text.splitlines():
+                job_id, state, code, nodes = line.split("|")
+                found[job_id] = Row(state.split()[0] if state else "", f"exit code {code}", nodes)
+        return found
+
+    def _account(self, *options: str) -> str | None:
+        try:
+            text = self.call("sacct", "--allocations", "--noheader", "--parsable2", *options)
+        except CommandFailed as failure:
+            if any(words in str(failure) for words in _NO_ACCOUNTING) or "not found" in str(failure):
+                self.accounting = False
+                return None
+            raise
+        self.accounting = True
+        return text
+
+    def cancel(self, ids: Sequence[str]) -> None:
+        """Cancel jobs; raises CommandFailed."""
+        for chunk in _chunks(ids):
+            self.call("scancel", *chunk)
+
+    def array_limit(self) -> int:
+        """Return how many elements the site lets an array have; raises CommandFailed."""
+        match = re.search(r"MaxArraySize\s*=\s*(\d+)", self.call("scontrol", "show", "config"))
+        return max(1, int(match[1]) - 1) if match else 1000
+
+
+def _chunks(values: Sequence[str]) -> Iterable[Sequence[str]]:
+    return (values[start : start + CHUNK] for start in range(0, len(values), CHUNK))
