@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import json
 import os
+import pwd
 import random
 import socket
 import time
@@ -47,6 +47,11 @@ class Settings:
         return [f"n{i}" for i in range(1, self.nodes + 1)]
 
 
+def user_name() -> str:
+    """Return who all daemons run as."""
+    return pwd.getpwuid(os.geteuid()).pw_name
+
+
 def free_ports(count: int) -> int:
     """Return the first of `count` neighbouring TCP ports that nobody has, below those given out to clients."""
     for _ in range(1000):
@@ -72,7 +77,7 @@ def write_configuration(folder: Path, settings: Settings) -> None:
     """Write all that the daemons read, and env.sh for the clients."""
     values = {
         "folder": folder,
-        "user": getpass.getuser(),
+        "user": user_name(),
         "host": socket.gethostname().split(".")[0],
         "address": settings.address,
         "controller_port": settings.port,

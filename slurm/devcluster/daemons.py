@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import os
 import subprocess
 from pathlib import Path
 
-from devcluster.configuration import Settings, read_settings
+from devcluster.configuration import Settings, read_settings, user_name
 from devcluster.processes import PATH, ClusterError, answers, ask, await_daemon, daemon, environment, start
 
 # the others are killed; what stands later here is needed by what stands before
@@ -19,7 +18,7 @@ WORKING = {"idle", "mixed", "allocated", "completing", "draining", "drained"}
 def start_database(folder: Path) -> None:
     """Start MariaDB, reached by its socket alone."""
     if not (folder / "database" / "mysql").exists():
-        command = ["mariadb-install-db", "--no-defaults", f"--user={getpass.getuser()}", f"--datadir={folder}/database"]
+        command = ["mariadb-install-db", "--no-defaults", f"--user={user_name()}", f"--datadir={folder}/database"]
         command += ["--auth-root-authentication-method=socket", "--skip-test-db", "--skip-name-resolve"]
         with open(folder / "log" / "mariadb-install-db.out", "w") as output:
             done = subprocess.run(command, env=environment(folder), stdout=output, stderr=output, cwd="/")
@@ -89,8 +88,17 @@ def start_slurmd(folder: Path, settings: Settings, node: str) -> None:
     start(folder, f"slurmd-{node}", [*inside, "slurmd", "-D", "-N", node])
 
 
+def names(settings: Settings) -> list[str]:
+    """Return the names of all daemons that belong to a cluster."""
+    accounting = ["mariadbd", "slurmdbd"] if settings.accounting else []
+    machines = [f"machine-{node}" for node in settings.names if settings.namespaces != "none"]
+    return ["munged", *accounting, "slurmctld", *machines, *(f"slurmd-{node}" for node in settings.names)]
+
+
 def node_states(folder: Path) -> dict[str, str]:
     """Return node -> state, {} when the controller does not answer."""
+    if daemon(folder, "slurmctld") is None:  # the clients would try for 9 s
+        return {}
     lines = (ask(folder, "sinfo", "-h", "-N", "-p", "main", "-o", "%N %T") or "").splitlines()
     return dict(line.split() for line in lines)
 
