@@ -197,16 +197,23 @@ def test_singular_values_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> N
     network, example = trained_like("residual")
     calls: list[tuple[int, int]] = []
     compute = spectra.singular_values
+
+    def counted(weight: Tensor, folding: int, wanted: list[int]) -> dict[int, np.ndarray]:
+        calls.extend((folding, k) for k in wanted)
+        return compute(weight, folding, wanted)
+
     monkeypatch.setattr(spectra, "_remembered", type(spectra._remembered)())
-    monkeypatch.setattr(
-        spectra, "singular_values", lambda weight, fold, k: calls.append((fold, k)) or compute(weight, fold, k)
-    )
+    monkeypatch.setattr(spectra, "singular_values", counted)
     prune_like(network, "ALDSNet", 0.5, example)
     once = len(calls)
     assert once == sum(len(divisors(layer.shape[1])) for layer in layer_budgets(network))
-    prune_like(network, "ALDSNet", 0.3, example, seed=7)
-    prune_like(network, "SVDErrorNet", 0.3, example)
+    for method in ("ALDSNet", "ALDSNetOptK", "ALDSNetOne"):
+        prune_like(network, method, 0.3, example, seed=7)
     assert len(calls) == once
+    read = len(spectra._remembered)
+    for method in ("SVDNet", "ALDSNetSimple", "MessiNet"):
+        prune_like(network, method, 0.3, example)  # the same fraction of the rank: nothing to read
+    assert len(spectra._remembered) == read
 
 
 class Attending(nn.Module):

@@ -94,7 +94,9 @@ def _candidates(problem: Problem, wanted: Callable[[tuple[int, int], int], list[
     for layer in problem.layers:
         weight = _checked(layer)
         pairs = wanted((weight.shape[2], weight.shape[3]), weight.shape[1]) if _free(problem, layer) else []
-        found.append(_one(problem, layer, spectra_of(weight, pairs), partial(decompose, layer.module)))
+        spectra = spectra_of(weight, pairs)
+        bases = {(spectrum.folding, spectrum.groups): spectrum.basis for spectrum in spectra}
+        found.append(_one(problem, layer, spectra, partial(decompose, layer.module, bases=bases)))
     return found
 
 
@@ -123,7 +125,8 @@ def _free(problem: Problem, layer: Layer) -> bool:
 
 def _checked(layer: Layer) -> Tensor:
     weight = square(layer.module)
-    if not bool(torch.isfinite(weight).all()):
+    # A sum is several times faster to look at than all entries, but it may overflow.
+    if not bool(torch.isfinite(weight.sum())) and not bool(torch.isfinite(weight).all()):
         raise ConfigError(f"layer {layer.name!r} cannot be decomposed: its weight holds NaN or infinite entries")
     return weight
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import NoReturn
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from luigi_prune.compute.pruning.lowrank.decomposed import Decomposed, assemble, square
-from luigi_prune.compute.pruning.lowrank.foldings import best_factors, fold
+from luigi_prune.compute.pruning.lowrank.factors import Basis, gram
+from luigi_prune.compute.pruning.lowrank.foldings import fold
 from luigi_prune.compute.pruning.lowrank.spectra import Spectrum
 from luigi_prune.compute.pruning.protocol import Decomposition
 
@@ -25,7 +27,11 @@ def cluster_spectrum(weight: Tensor, count: int) -> Spectrum:
     filters, entries = weight.shape[0], weight[0].numel()
     count = min(count, entries)
     full = min(filters, entries // count)
-    return Spectrum(0, count, count * filters + entries, np.zeros((1, full)), 0.0)
+    return Spectrum(0, count, count * filters + entries, full, _not_measured)
+
+
+def _not_measured() -> NoReturn:
+    raise TypeError("MESSI's clusters have no singular values before their rank is chosen")
 
 
 def decompose_clusters(
@@ -37,19 +43,24 @@ def decompose_clusters(
     an entry belongs to another cluster.
     """
     weight = square(layer)
-    rows = fold(weight, 0).T.double()  # (entries, filters)
-    assigned = cluster_rows(rows, choice.groups, choice.rank, generator())
-    encoders, decoders = [], []
+    matrix, inner = fold(weight, 0), choice.rank * choice.groups  # (filters, entries)
+    assigned = cluster_rows(matrix.T, choice.groups, choice.rank, generator())
+    encoder = matrix.new_zeros(choice.groups, choice.rank, matrix.shape[1])  # stays zero for the others' entries
+    decoder = matrix.new_zeros(matrix.shape[0], choice.groups, choice.rank)
     for cluster in range(choice.groups):
-        mine = assigned == cluster
-        left, right = best_factors((rows * mine[:, None]).T[None], choice.rank)
-        decoders.append(left[0])
-        encoders.append(right[0] * mine)  # exactly zero for the others' entries
-    inner = choice.rank * choice.groups
-    encoder = torch.cat(encoders).reshape(inner, *weight.shape[1:])
+        mine = (assigned == cluster).nonzero()[:, 0]
+        rank = min(choice.rank, len(mine))
+        if rank:
+            left, right = Basis(partial(_columns, matrix, mine)).factors(rank)
+            encoder[cluster, :rank, mine], decoder[:, cluster, :rank] = right[0].to(encoder), left[0].to(decoder)
     bias = layer.bias if isinstance(layer.bias, Tensor) else None
     stitched = Decomposition(inner, 1, 0)
-    return assemble(layer, stitched, encoder, torch.cat(decoders, dim=1)[:, :, None, None], bias)
+    encoder, decoder = encoder.reshape(inner, *weight.shape[1:]), decoder.reshape(-1, inner, 1, 1)
+    return assemble(layer, stitched, encoder, decoder, bias)
+
+
+def _columns(matrix: Tensor, which: Tensor) -> Tensor:
+    return matrix[None, :, which]
 
 
 def cluster_rows(rows: Tensor, count: int, dimension: int, generator: torch.Generator) -> Tensor:
@@ -65,15 +76,15 @@ def cluster_rows(rows: Tensor, count: int, dimension: int, generator: torch.Gene
     for _ in range(STEPS):
         grams = _grams(rows, torch.nn.functional.one_hot(assigned, count))
         spans = torch.linalg.eigh(grams)[1][..., -dimension:]  # (restarts, count, d, dimension)
-        captured = (rows @ spans).square().sum(-1)  # (restarts, count, n)
-        best, assigned = captured.max(1)
+        coordinates = rows @ spans.movedim(2, 0).flatten(1)  # in one large product
+        captured = coordinates.unflatten(1, (RESTARTS, count, dimension)).square().sum(-1)  # (n, restarts, count)
+        best, assigned = (found.T for found in captured.max(-1))
     residual = (norms - best).sum(1)
     return assigned[residual.argmin()]
 
 
 def _grams(rows: Tensor, inside: Tensor) -> Tensor:
-    """Return the Gram matrix of every cluster, (restarts, count, d, d); `inside` is (restarts, n, count)."""
-    flat = inside.bool()
-    return torch.stack(
-        [torch.stack([rows[own].T @ rows[own] for own in clusters.unbind(1)]) for clusters in flat.unbind(0)]
-    )
+    """Return every cluster's Gram matrix, its lower triangle, (restarts, count, d, d); `inside`: (restarts, n, count)."""
+    owners = inside.bool().movedim(1, 2).flatten(0, 1)
+    grams = torch.stack([gram(rows[own].T[None])[0] for own in owners.unbind(0)])
+    return grams.unflatten(0, (len(inside), -1))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from luigi_prune.compute.pruning.layers import compressible_modules
-from luigi_prune.compute.pruning.lowrank.foldings import factorise, kernels, recompose
+from luigi_prune.compute.pruning.lowrank.factors import Basis, factorise
+from luigi_prune.compute.pruning.lowrank.foldings import kernels, recompose
 from luigi_prune.compute.pruning.protocol import Decomposition
 from luigi_prune.errors import DamagedResult
 
@@ -91,9 +92,15 @@ def build_decomposed(layer: nn.Module, choice: Decomposition, *, add_bias: bool 
 
 
 @torch.no_grad()
-def decompose(layer: nn.Module, choice: Decomposition) -> Decomposed:
-    """Return `layer`, a `Linear` or ungrouped `Conv2d`, approximated at the rank of `choice`."""
-    encoder, decoder = factorise(square(layer), choice.rank, choice.groups, choice.folding)
+def decompose(
+    layer: nn.Module, choice: Decomposition, bases: Mapping[tuple[int, int], Basis | None] | None = None
+) -> Decomposed:
+    """Return `layer`, a `Linear` or ungrouped `Conv2d`, approximated at the rank of `choice`.
+
+    `bases`: by (folding, groups), those that are there already.
+    """
+    basis = (bases or {}).get((choice.folding, choice.groups))
+    encoder, decoder = factorise(square(layer), choice.rank, choice.groups, choice.folding, basis)
     if isinstance(layer, nn.Linear):
         encoder = torch.block_diag(*encoder[:, :, 0, 0].chunk(choice.groups))[:, :, None, None]
     return assemble(layer, choice, encoder, decoder, layer.bias if isinstance(layer.bias, Tensor) else None)

@@ -84,7 +84,7 @@ def _path(layer: Candidates, keys_of: Callable[[Candidates, Spectrum], np.ndarra
     if not layer.spectra:
         return Path([None], np.array([float(layer.kept)]), np.empty(0))
     (spectrum,) = layer.spectra
-    ranks = np.arange(1, spectrum.values.shape[1] + 1)
+    ranks = np.arange(1, spectrum.full + 1)
     costs = ranks * spectrum.per_rank + layer.extra
     saving = int(np.count_nonzero(costs < layer.kept))
     choices: list[Choice] = [Decomposition(rank, spectrum.groups, spectrum.folding) for rank in range(1, saving + 1)]
@@ -94,7 +94,7 @@ def _path(layer: Candidates, keys_of: Callable[[Candidates, Spectrum], np.ndarra
 
 def _fraction_keys(layer: Candidates, spectrum: Spectrum) -> np.ndarray:
     """Return the fractions v at which round(v x full rank) passes each rank."""
-    full = spectrum.values.shape[1]
+    full = spectrum.full
     return (2 * np.arange(1, full + 1) + 1) / (2 * full)
 
 
@@ -141,7 +141,7 @@ def frontier(layer: Candidates) -> tuple[list[Choice], np.ndarray, np.ndarray]:
     """
     costs, errors, where = [np.empty(0)], [np.empty(0)], [np.empty((0, 3), dtype=int)]
     for spectrum in layer.spectra:
-        ranks = np.arange(1, spectrum.values.shape[1] + 1)
+        ranks = np.arange(1, spectrum.full + 1)
         cost = ranks * spectrum.per_rank + layer.extra
         saving = cost < layer.kept
         costs.append(cost[saving].astype(float))

@@ -14,9 +14,11 @@ from luigi_prune.compute.pruning.lowrank.decomposed import Decomposed, assemble,
 from luigi_prune.compute.pruning.lowrank.foldings import cost_per_rank, full_rank
 from luigi_prune.compute.pruning.lowrank.spectra import Spectrum
 from luigi_prune.compute.pruning.protocol import Decomposition, Problem
+from luigi_prune.compute.pruning.reference_rules import merge_batches
 from luigi_prune.errors import ConfigError
 
 SAMPLED_OUTPUTS = 30_000  # of each layer, over all calibration samples and output positions
+TOGETHER = 16  # samples in one pass: more are no faster, and take more memory
 
 
 def observe_outputs(problem: Problem, layers: list[Layer]) -> dict[str, tuple[Tensor, Tensor]]:
@@ -35,9 +37,11 @@ def observe_outputs(problem: Problem, layers: list[Layer]) -> dict[str, tuple[Te
 
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
             axis = -1 if isinstance(layer.module, nn.Linear) else output.dim() - 3
-            rows = output.detach().movedim(axis, -1).reshape(-1, layer.weight.shape[0])
+            rows = output.detach().movedim(axis, -1)
             if share < 1:
-                rows = rows[(torch.rand(len(rows), generator=generator) < share).to(rows.device)]
+                drawn = torch.rand(rows.shape[:-1].numel(), generator=generator) < share
+                rows = rows[drawn.view(rows.shape[:-1]).to(rows.device)]  # before anything is copied
+            rows = rows.reshape(-1, layer.weight.shape[0])
             rows = rows.double()
             count, first, second = sums.get(layer.name, (0, rows.new_zeros(()), rows.new_zeros(())))
             sums[layer.name] = count + len(rows), first + rows.sum(0), second + rows.T @ rows
@@ -47,7 +51,7 @@ def observe_outputs(problem: Problem, layers: list[Layer]) -> dict[str, tuple[Te
     with ExitStack() as stack, torch.no_grad(), evaluating(problem.network):
         for layer in layers:
             stack.callback(modules[layer.name].register_forward_hook(note(layer)).remove)
-        for inputs, _ in problem.batches:
+        for inputs, _ in merge_batches(problem.batches, TOGETHER):
             problem.network(inputs)
     found = {}
     for name, (count, first, second) in sums.items():
@@ -65,7 +69,8 @@ def principal_spectrum(weight: Tensor, mean: Tensor, covariance: Tensor) -> tupl
     shape = (f, c, size[0], size[1])
     values, vectors = torch.linalg.eigh(covariance)
     energy = values.flip(0).clamp_min(0)[: full_rank(shape, 1, 0)].cpu().numpy()
-    spectrum = Spectrum(0, 1, cost_per_rank(shape, 1, 0), energy[None], float(energy.max(initial=0.0)))
+    measured = (energy[None], float(energy.max(initial=0.0)))
+    spectrum = Spectrum(0, 1, cost_per_rank(shape, 1, 0), len(energy), lambda: measured)
     return spectrum, vectors.flip(1), mean
 
 
@@ -77,9 +82,9 @@ def decompose_principal(
     Decoding U, encoding U^T W, bias (I - U U^T) mean + U U^T b, which is the mean where nothing else is left of the
     outputs. `double_bias`: (I - U U^T) mean + b as in the reference, although the mean holds b already.
     """
-    weight = square(layer).double()
+    weight = square(layer)
     leading = directions[:, : choice.rank]
-    encoder = torch.einsum("fr,fcab->rcab", leading, weight)
+    encoder = (leading.T.to(weight) @ weight.flatten(1)).unflatten(1, weight.shape[1:])
     own = layer.bias.detach().double() if isinstance(layer.bias, Tensor) else torch.zeros_like(mean)
     offset = own if double_bias else leading @ (leading.T @ own)
     bias = mean - leading @ (leading.T @ mean) + offset
