@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 import threading
 import time
@@ -16,10 +17,10 @@ from luigi_prune.backends.job import Backend, ComputeSettings, Job, Listener, Ou
 from luigi_prune.backends.local import LocalBackend
 from luigi_prune.backends.slurm import claims, news, submission
 from luigi_prune.backends.slurm.client import Client, CommandFailed, Row
-from luigi_prune.backends.slurm.options import FAMILIES, Resources, SlurmSettings
+from luigi_prune.backends.slurm.options import FAMILIES, KEYS, Resources, SlurmSettings
 from luigi_prune.backends.slurm.states import IN_QUEUE, STATES, Patience, judge
 from luigi_prune.backends.slurm.ticket import FRUITLESS, Ticket
-from luigi_prune.errors import ConfigError
+from luigi_prune.errors import ConfigError, nearest
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +138,7 @@ class SlurmBackend(Backend):
             try:
                 submission.test(self.client, resources)
             except (CommandFailed, RuntimeError) as error:
-                raise ConfigError(f"luigi.cfg: [slurm], jobs of {', '.join(families)}: {error}") from None
+                raise ConfigError(f"luigi.cfg: [slurm], jobs of {', '.join(families)}: {error}{_hint(error)}") from None
         try:
             limit = self.client.array_limit()
         except CommandFailed:
@@ -410,3 +411,9 @@ class SlurmBackend(Backend):
             self.client.cancel([slurm_id for slurm_id in ids if slurm_id])
         except CommandFailed as failure:
             logger.warning("scancel: %s", failure)
+
+
+def _hint(error: Exception) -> str:
+    """Return the nearest key where sbatch does not know an option, which is how it sees a misspelt key."""
+    unknown = re.search(r"unrecognized option '--([a-z0-9_-]+)", str(error))
+    return nearest(unknown[1].replace("-", "_"), KEYS) if unknown else ""

@@ -24,6 +24,8 @@ _SITE = {  # of [slurm] alone: how this driver deals with the site
 _ON_INTERRUPT = ("ask", "detach", "cancel")
 _OWN = ("nodes", "gpus_per_node", "processes_per_node", "cpus_per_task", "mem_gb", "timeout_min", "signal_delay_s")
 _TEXTS = ("setup", "python")
+_COMMON = ("account", "constraint", "exclude", "exclusive", "gres", "licenses", "nice", "nodelist", "partition", "qos")
+KEYS = (*_SITE, "on_interrupt", *_OWN, *_TEXTS, *_COMMON)
 # what submitit or this package writes into the script itself
 _TAKEN = (
     *("array", "chdir", "error", "export", "job_name", "ntasks", "ntasks_per_node", "open_mode", "output", "parsable"),

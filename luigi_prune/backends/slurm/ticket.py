@@ -133,12 +133,24 @@ class Ticket:
             nodes=self.row.nodes,
             seconds=time.monotonic() - self.since,
             present=self._present(),
-            outcome=self.news.ended if self.news else None,
+            outcome=self._last_word(),
             began=self.began,
             advanced=self.mark is not None and self.checkpoint_mark() != self.mark,
             parallel=self.resources.processes > 1,
             accounted=accounted,
         )
+
+    def _last_word(self) -> Outcome | None:
+        """Return what the job said at its end; processes that SLURM stopped because another one died do not count."""
+        outcome = self.news.ended if self.news else None
+        if outcome is not None and outcome.status == "interrupted" and self.row.state == "FAILED" and self._killed():
+            return None
+        return outcome
+
+    def _killed(self) -> list[str]:
+        """Return what srun says of processes that were killed."""
+        printed = start_log(self.folder, self.slurm_id)
+        return re.findall(r"^srun: error: .*(?:Killed|Segmentation|Aborted|Bus error).*$", printed, re.M)
 
     def _present(self) -> bool:
         output = Path(self.job.output)
@@ -170,8 +182,7 @@ class Ticket:
 
     def failure(self, message: str, retry: bool) -> Outcome:
         """Return the outcome of a failed job: what it said itself, who killed it, and the end of its log."""
-        printed = start_log(self.folder, self.slurm_id)
-        killed = re.findall(r"^srun: error: .*(?:Killed|Segmentation|Aborted|Bus error|Terminated).*$", printed, re.M)
+        printed, killed = start_log(self.folder, self.slurm_id), self._killed()
         if killed and self.resources.processes > 1:
             message, retry = f"{killed[0]}\n{message}", True  # what the other processes then complained of is no cause
         elif not (self.news and self.news.ended):
