@@ -130,6 +130,13 @@ def read_about(path: str | Path) -> dict[str, Any]:
         return about | {name: str(file.attrs[name]) for name in ("family", "key", "content_sha256")}
 
 
+def read_measured(path: str | Path) -> dict[str, float]:
+    """Return the numbers (seconds, bytes) that were measured while a result was made, unchecked."""
+    with h5py.File(path, "r", **_READING) as file:
+        values = {name: np.asarray(dataset) for name, dataset in file.get("measured", {}).items() if dataset.ndim == 0}
+    return {name: float(value) for name, value in values.items() if value.dtype.kind in "iuf"}
+
+
 def verify(path: str | Path) -> None:
     """Compare every byte of the file with the checksum in its user block; raises DamagedResult or FileNotFoundError."""
     path = Path(path)

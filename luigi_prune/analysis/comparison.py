@@ -104,7 +104,7 @@ def checklist(arrays: Arrays, measured: Arrays, meta: dict[str, Any], provenance
     random = [method for method in methods if method in METHODS and METHODS[method].score in RANDOM_SCORES]
     epochs = meta.get("retraining_epochs")
     unretrained = epochs is not None and epochs[0] >= epochs[1]
-    seconds = sorted(name for name in measured if "seconds" in name)
+    seconds = sorted(name for name in measured if "seconds" in name and "gpu_seconds" not in name)
     judged = has_validation(arrays)
     on_validation = (
         "chosen on validation, reported on test" if judged else "no validation curves: chosen on the test set"

@@ -26,11 +26,17 @@ def write(
 ) -> None:
     """Write a job's result.
 
-    `began` is the `time.perf_counter()` of its start; what `earlier`, the input, had measured is carried along.
+    `began` is the `time.perf_counter()` of its start; what `earlier`, the input, had measured is carried along. GPU
+    seconds are those of the whole job, whatever its number of processes; the peak is this process's memory.
     """
     family = str(request["family"]).lower()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    own = {f"{family}_seconds": time.perf_counter() - began, f"{family}_peak_bytes": peak}
+    seconds = time.perf_counter() - began
+    own = {
+        f"{family}_seconds": seconds,
+        f"{family}_gpu_seconds": seconds * context.gpus,
+        f"{family}_peak_bytes": peak,
+    }
     folder = Path(request["output"]).parent
     write_result(
         request["output"],

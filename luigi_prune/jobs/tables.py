@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
 
 from luigi_prune.analysis.aggregate import aggregate as gather
+from luigi_prune.analysis.costs import Measured, family_costs
 from luigi_prune.backends.job import Context
 from luigi_prune.catalogue import metric_label
 from luigi_prune.config.schema import Experiment
 from luigi_prune.jobs.results import write
 from luigi_prune.report.write import write_report
 from luigi_prune.spec import ExperimentSpec, shown_methods
-from luigi_prune.targets import read_result
+from luigi_prune.targets import read_about, read_measured, read_result
 
 
 def aggregate(request: dict[str, Any], context: Context) -> None:
@@ -43,7 +45,20 @@ def aggregate(request: dict[str, Any], context: Context) -> None:
         "cells": {test_set: cells(test_set) for test_set in spec.test_sets},
     }
     tables = gather(grid, read_result)
-    write(request, context, began, tables.arrays, meta=tables.meta, measured=tables.measured)
+    costs = family_costs(request["cells"].values(), _cost)
+    write(request, context, began, tables.arrays, meta=tables.meta, measured={**tables.measured, **costs})
+
+
+def _cost(path: str) -> Measured | None:
+    """Return what a result file says of its making and of its inputs; None where it is gone or unreadable."""
+    try:
+        about, numbers = read_about(path), read_measured(path)
+    except (OSError, KeyError, ValueError):
+        return None
+    parents = about["provenance"].get("parents", {}).values()
+    folder = Path(path).parent
+    places = {parent["key"]: os.path.normpath(folder / parent["path"]) for parent in parents}
+    return Measured(about["family"], about["key"], numbers, places)
 
 
 def report(request: dict[str, Any], context: Context) -> None:

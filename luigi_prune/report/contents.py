@@ -48,6 +48,7 @@ class Contents:
     curves: list[Plot]
     potential: Table | None
     measured: Table | None
+    costs: Table | None
     checks: Table
     definitions: list[tuple[str, str]]
 
@@ -65,8 +66,12 @@ def make_contents(
     styles: Sequence[MethodStyle],
     plotting: dict[str, float],
     provenance: dict[str, Any],
+    costs: Arrays | None = None,
 ) -> Contents:
-    """Return everything that a report of these tables shows; what has no data is left out."""
+    """Return everything that a report of these tables shows; what has no data is left out.
+
+    `measured` are tables over the cells, `costs` those of `analysis.costs.family_costs`.
+    """
     test_sets = [str(name) for name in arrays["axes/test_set"]]
     metric = str(arrays["axes/metric"][0])
     pruning = any(not style.nominal for style in styles)
@@ -102,6 +107,7 @@ def make_contents(
         curves=_curve_plots(arrays, meta, styles, plotting),
         potential=tables.potential_table(arrays, by_test, styles, RANKING_LEVEL) if len(by_test) > 1 else None,
         measured=tables.measured_table(measured, styles) if measured else None,
+        costs=tables.family_table(costs) if costs and len(costs["family/name"]) else None,
         checks=tables.check_table(checklist(arrays, measured, meta, provenance)),
         definitions=wording.definitions(arrays, meta),
     )

@@ -44,7 +44,7 @@ def to_markdown(contents: Contents, settings: dict[str, Any], provenance: dict[s
         parts.append(_table(contents.potential))
     parts += ["## Layers", *(_plot(plot, files) for plot in contents.layers)] if contents.layers else []
     parts += ["## Training", *(_plot(plot, files) for plot in contents.curves)] if contents.curves else []
-    parts += [_table(table) for table in (contents.measured, contents.checks) if table]
+    parts += [_table(table) for table in (contents.measured, contents.costs, contents.checks) if table]
     parts += ["## Definitions", _pairs(contents.definitions)]
     parts += ["## Settings", f"```yaml\n{settings_text(settings)}```"]
     parts += ["## Provenance", _pairs(provenance_rows(provenance)) if provenance else "None given."]

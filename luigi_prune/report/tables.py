@@ -220,7 +220,7 @@ def potential_table(
 
 def measured_table(measured: Arrays, styles: Sequence[MethodStyle]) -> Table:
     """Return what was measured while computing (seconds, bytes), per method."""
-    names = sorted(measured)
+    names = sorted(name for name in measured if "gpu_seconds" not in name)  # those stand in the table of families
     tables = {name: spread(without_copies(measured[name]).reshape(-1, 1, len(styles))) for name in names}
     scales = {name: 1e-6 if "bytes" in name else 1.0 for name in names}
     rows = [
@@ -241,6 +241,25 @@ def measured_name(name: str) -> str:
             rest = " ".join(name.replace(word, " ").replace("_", " ").replace("/", " ").split())
             return f"{rest} ({unit})" if rest else f"{word} ({unit})"
     return name.replace("_", " ")
+
+
+def family_table(costs: Arrays) -> Table:
+    """Return what the tasks of each family took; `costs` are the arrays of `analysis.costs.family_costs`."""
+    rows: list[tuple[str, ...]] = []
+    for at, name in enumerate(costs["family/name"]):
+        tasks, told = int(costs["family/tasks"][at]), int(costs["family/gpu_tasks"][at])
+        seconds = float(costs["family/seconds"][at])
+        hours = number(float(costs["family/gpu_seconds"][at]) / 3600) if told else "unknown"
+        if 0 < told < tasks:
+            hours += f" ({told} of {tasks} tasks)"
+        peak = number(float(costs["family/peak_bytes"][at]), scale=1e-6, digits=0)
+        rows.append((str(name), str(tasks), number(seconds / tasks), number(seconds, digits=1), hours, peak))
+    caption = (
+        "Every task once. Seconds inside the task, from its last start; GPU-hours: these times the GPUs that its job "
+        "held; peak memory: the largest process of the family, without GPU memory."
+    )
+    columns = ("family", "tasks", "mean (s)", "total (s)", "GPU-hours", "peak memory (MB)")
+    return Table("Cost per family of tasks", caption, columns, rows)
 
 
 def check_table(checks: Sequence[Check]) -> Table:

@@ -52,7 +52,8 @@ def write_report(
         )
         # A result file adds what its own task took; only tables belong to the experiment.
         per_cell = {name: table for name, table in (measured or {}).items() if table.shape == arrays["cost/size"].shape}
-        contents = make_contents(arrays, per_cell, meta, styles, plotting, provenance)
+        costs = {name: array for name, array in (measured or {}).items() if name.startswith("family/")}
+        contents = make_contents(arrays, per_cell, meta, styles, plotting, provenance, costs)
         _write_files(fresh, contents, arrays, per_cell, meta, settings, provenance, labels, key)
         _move_into_place(fresh, folder)
     finally:

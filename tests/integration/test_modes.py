@@ -37,7 +37,14 @@ def test_retrain_with_steps_that_only_prune(tmp_path, rules):
         experiments__retrainIterations=2,
     )
     # 0.8 -> 0.5 is retrained; 0.8 -> 0.2 as well: the first step is one task
-    assert stages(run(file)) == {"TrainBase": 1, "Prune": 3, "Evaluate": 3, "Retrain": 2, "Aggregate": 1, "Report": 1}
+    ran = stages(run(file))
+    assert ran == {"TrainBase": 1, "Prune": 3, "Evaluate": 3, "Retrain": 2, "Aggregate": 1, "Report": 1}
+    (tables,) = results(tmp_path, "results.h5")
+    counted = zip(tables.measured["family/name"].tolist(), tables.measured["family/tasks"].tolist(), strict=True)
+    assert dict(counted) == {family: ran[family] for family in ("TrainBase", "Prune", "Retrain", "Evaluate")}
+    assert (tables.measured["family/seconds"] > 0).all()
+    np.testing.assert_array_equal(tables.measured["family/gpu_tasks"], tables.measured["family/tasks"])
+    assert "Cost per family of tasks" in (reports(file)[0].path.parent / "report.md").read_text()
     (pruned,) = results(tmp_path, "keep0.2-prune-*.h5")
     achieved = int(pruned.arrays["size"]) / int(pruned.arrays["original_size"])
     assert achieved == pytest.approx(0.2, rel=0.005 if rules == "paper" else 0.05)

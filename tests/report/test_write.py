@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from luigi_prune.analysis.aggregate import Aggregated, aggregate
+from luigi_prune.analysis.costs import Measured, family_costs
 from luigi_prune.report import write, write_report
 from tests.synthetic import FakeResult, make_grid, read
 
@@ -234,3 +235,19 @@ def test_what_the_summary_says_when_nothing_stays_within_the_drop(tmp_path: Path
 def test_measured_numbers_have_units(folder: Path) -> None:
     text = (folder / "report.md").read_text(encoding="utf-8")
     assert "| method | evaluate (s) | peak (MB) |" in text
+
+
+def test_the_cost_of_families_stands_in_both_reports(tmp_path: Path) -> None:
+    tables = aggregate(make_grid(nets=1, repetitions=1), read)
+    numbers = {"prune_seconds": 7200.0, "prune_gpu_seconds": 14400.0, "prune_peak_bytes": 3e8}
+    costs = family_costs(["p"], {"p": Measured("Prune", "k", numbers, {})}.get)
+    report(tables, tmp_path / "report", measured={**tables.measured, **costs})
+    row = ("Prune", "1", "7200.00", "7200.0", "4.00", "300")
+    assert "| " + " | ".join(row) + " |" in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert "".join(f"<td>{cell}</td>" for cell in row) in page
+    assert "GPU-hours" in page
+
+
+def test_a_report_of_old_tables_has_no_cost_of_families(folder: Path) -> None:
+    assert "GPU-hours" not in (folder / "report.html").read_text(encoding="utf-8")
