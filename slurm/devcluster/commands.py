@@ -40,13 +40,12 @@ def up(folder: Path, options: argparse.Namespace) -> None:
         print(f"{folder}: is up")
         return
     settings = chosen(options)
-    if {path.name for path in folder.iterdir()} - {"lock"} and not (folder / "etc" / "cluster.json").exists():
+    if any(folder.iterdir()) and not (folder / "etc" / "cluster.json").exists():
         raise ClusterError(f"{folder}: holds something else than a cluster")
     for name in ("dev", "log", "pids", "run", "spool", "state"):  # old jobs are forgotten, accounting is kept
         shutil.rmtree(folder / name, ignore_errors=True)
-    for name in (".", "dev", "etc", "log", "pids", "run", "spool", "state"):
-        (folder / name).mkdir(mode=0o755, exist_ok=True)
-        (folder / name).chmod(0o755)  # munged trusts no folder that others may write to
+    for name in ("dev", "etc", "log", "pids", "run", "spool", "state"):
+        (folder / name).mkdir(exist_ok=True)
     write_configuration(folder, settings)
     try:
         daemons.start_all(folder, settings)

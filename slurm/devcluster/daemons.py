@@ -32,7 +32,8 @@ def start_munged(folder: Path) -> None:
     places = {"socket": "run/munge.sock", "key-file": "etc/munge.key", "seed-file": "run/munged.seed"}
     places |= {"log-file": "log/munged.log", "pid-file": "run/munged.pid"}
     options = [f"--{name}={folder}/{place}" for name, place in places.items()]
-    start(folder, "munged", ["munged", "--foreground", *options])
+    # by force: it would not live in a home or a temporary folder that only its owner may enter
+    start(folder, "munged", ["munged", "--foreground", "--force", *options])
     await_daemon(folder, "munged", lambda: answers(f"{folder}/run/munge.sock"), "authentication")
 
 
