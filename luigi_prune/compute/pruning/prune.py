@@ -119,11 +119,13 @@ def prune(
             network, masks = undecomposed(network if original is None else original, method.name), None
         start = copy.deepcopy(network)
         if method.granularity == "rank":
-            flops = count_flops(start, example[:1]) if original_flops is None else original_flops
+            outputs = count_outputs(start, example[:1])
+            flops = flops_of(start, outputs) if original_flops is None else original_flops
             wanted = round(keep_ratio * original_size)
             pruned, held = decompose_network(
-                start, method, wanted, example=example, batches=batches, loss=loss, seed=seed, rules=rules, masks=masks
-            )
+                start, method, wanted, example=example, outputs=outputs, batches=batches, loss=loss, seed=seed,
+                rules=rules, masks=masks,
+            )  # fmt: skip
             return _decomposed(pruned, held, method, keep_ratio, example, original_size, flops)
         outputs = count_outputs(start, example[: len(example_input)])
         flops = flops_of(start, outputs) if original_flops is None else original_flops

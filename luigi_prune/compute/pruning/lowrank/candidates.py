@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -62,10 +63,10 @@ def all_foldings(problem: Problem) -> list[Candidates]:
 
 def clusters(problem: Problem, *, count: int) -> list[Candidates]:
     """Return the spectra of folding 0 for MESSI: the rank stands for the dimension of each of `count` subspaces."""
-    found = []
+    found, free = [], _free(problem)
     for layer in problem.layers:
         weight, generator = _checked(layer), partial(problem.generator, "clusters", layer.name)
-        spectra = [cluster_spectrum(weight, count)] if _free(problem, layer) else []
+        spectra = [cluster_spectrum(weight, count)] if free(layer) else []
         build = partial(decompose_clusters, layer.module, generator=generator)
         found.append(_one(problem, layer, spectra, build))
     return found
@@ -73,8 +74,8 @@ def clusters(problem: Problem, *, count: int) -> list[Candidates]:
 
 def principal_components(problem: Problem) -> list[Candidates]:
     """Return the eigenvalues of the covariance of every layer's outputs over the calibration set."""
-    free = [layer for layer in problem.layers if _free(problem, layer)]
-    moments = observe_outputs(problem, free)
+    free = _free(problem)
+    moments = observe_outputs(problem, [layer for layer in problem.layers if free(layer)])
     double_bias = problem.rules == "reference"
     found = []
     for layer in problem.layers:
@@ -90,10 +91,10 @@ def principal_components(problem: Problem) -> list[Candidates]:
 
 
 def _candidates(problem: Problem, wanted: Callable[[tuple[int, int], int], list[tuple[int, int]]]) -> list[Candidates]:
-    found = []
+    found, free = [], _free(problem)
     for layer in problem.layers:
         weight = _checked(layer)
-        pairs = wanted((weight.shape[2], weight.shape[3]), weight.shape[1]) if _free(problem, layer) else []
+        pairs = wanted((weight.shape[2], weight.shape[3]), weight.shape[1]) if free(layer) else []
         spectra = spectra_of(weight, pairs)
         bases = {(spectrum.folding, spectrum.groups): spectrum.basis for spectrum in spectra}
         found.append(_one(problem, layer, spectra, partial(decompose, layer.module, bases=bases)))
@@ -112,15 +113,18 @@ def _one(
     return Candidates(int(problem.kept(layer).sum()), weight.numel(), patches, spectra, build, extra)
 
 
-def _free(problem: Problem, layer: Layer) -> bool:
-    """Return whether the layer may be replaced: it is called, and its weight belongs to it alone and is not empty.
+def _free(problem: Problem) -> Callable[[Layer], bool]:
+    """Return whether a layer may be replaced: it is called, and its weight belongs to it alone and is not empty.
 
     Attention reads the weight of its output layer without calling it, and a tied weight would not go away.
     """
-    owners = sum(
-        parameter is layer.weight for module in problem.network.modules() for parameter in module._parameters.values()
-    )
-    return problem.outputs.get(layer.name, 0) > 0 and owners <= 1 and layer.weight.numel() > 0
+    parameters = (parameter for module in problem.network.modules() for parameter in module._parameters.values())
+    owners = Counter(id(parameter) for parameter in parameters)
+
+    def free(layer: Layer) -> bool:
+        return problem.outputs.get(layer.name, 0) > 0 and owners[id(layer.weight)] <= 1 and layer.weight.numel() > 0
+
+    return free
 
 
 def _checked(layer: Layer) -> Tensor:

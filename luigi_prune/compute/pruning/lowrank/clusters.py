@@ -77,14 +77,14 @@ def cluster_rows(rows: Tensor, count: int, dimension: int, generator: torch.Gene
         grams = _grams(rows, torch.nn.functional.one_hot(assigned, count))
         spans = torch.linalg.eigh(grams)[1][..., -dimension:]  # (restarts, count, d, dimension)
         coordinates = rows @ spans.movedim(2, 0).flatten(1)  # in one large product
-        captured = coordinates.unflatten(1, (RESTARTS, count, dimension)).square().sum(-1)  # (n, restarts, count)
-        best, assigned = (found.T for found in captured.max(-1))
-    residual = (norms - best).sum(1)
+        captured = torch.linalg.vector_norm(coordinates.unflatten(1, (RESTARTS, count, dimension)), dim=-1)
+        best, assigned = (found.T for found in captured.max(-1))  # (restarts, n)
+    residual = (norms - best.square()).sum(1)
     return assigned[residual.argmin()]
 
 
 def _grams(rows: Tensor, inside: Tensor) -> Tensor:
-    """Return every cluster's Gram matrix, its lower triangle, (restarts, count, d, d); `inside`: (restarts, n, count)."""
+    """Return the lower triangle of every cluster's Gram matrix, (restarts, count, d, d), of (restarts, n, count)."""
     owners = inside.bool().movedim(1, 2).flatten(0, 1)
     grams = torch.stack([gram(rows[own].T[None])[0] for own in owners.unbind(0)])
     return grams.unflatten(0, (len(inside), -1))

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 from luigi_prune.compute.pruning.layers import compressible_modules
 from luigi_prune.compute.pruning.lowrank.factors import Basis, factorise
@@ -61,8 +62,9 @@ def build_decomposed(layer: nn.Module, choice: Decomposition, *, add_bias: bool 
     kind: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype}
     inner = choice.rank * choice.groups
     if isinstance(layer, nn.Linear):
-        encode: nn.Module = nn.Linear(layer.in_features, inner, bias=False, **kind)
-        return Decomposed(encode, nn.Linear(inner, layer.out_features, bias=has_bias, **kind), choice, adds_bias)
+        encode: nn.Module = skip_init(nn.Linear, layer.in_features, inner, bias=False, **kind)
+        decode = skip_init(nn.Linear, inner, layer.out_features, bias=has_bias, **kind)
+        return Decomposed(encode, decode, choice, adds_bias)
     if not isinstance(layer, nn.Conv2d) or layer.groups != 1:
         raise TypeError(f"a {type(layer).__name__} cannot be decomposed")
     size = (layer.kernel_size[0], layer.kernel_size[1])
@@ -84,10 +86,13 @@ def build_decomposed(layer: nn.Module, choice: Decomposition, *, add_bias: bool 
             "padding_mode": layer.padding_mode,
         }
 
-    first = nn.Conv2d(
-        layer.in_channels, inner, encoder, groups=choice.groups, bias=False, **settings(encoder, decoder), **kind
+    first = skip_init(
+        nn.Conv2d, layer.in_channels, inner, encoder,
+        groups=choice.groups, bias=False, **settings(encoder, decoder), **kind,
+    )  # fmt: skip
+    second = skip_init(
+        nn.Conv2d, inner, layer.out_channels, decoder, bias=has_bias, **settings(decoder, encoder), **kind
     )
-    second = nn.Conv2d(inner, layer.out_channels, decoder, bias=has_bias, **settings(decoder, encoder), **kind)
     return Decomposed(first, second, choice, adds_bias)
 
 

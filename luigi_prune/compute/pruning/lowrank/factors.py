@@ -41,6 +41,12 @@ def eigenvalues(grams: Tensor) -> Tensor:
     return torch.linalg.eigvalsh(grams).flip(-1).clamp_min(0)
 
 
+def eigenpairs(grams: Tensor) -> tuple[Tensor, Tensor]:
+    """Return those eigenvalues, and the eigenvectors as columns, in the same order: (b, n, n)."""
+    values, vectors = torch.linalg.eigh(grams)
+    return values.flip(-1).clamp_min(0), vectors.flip(-1)
+
+
 def trusted(values: Tensor, rank: int) -> bool:
     """Return whether the `rank` largest of eigenvalues (b, n), descending, are right: single precision sees no less."""
     if values.dtype == torch.float64 or not rank:
@@ -62,11 +68,11 @@ class Basis:
     @cached_property
     def _single(self) -> tuple[Tensor, Tensor] | None:
         chunks = self._chunks()
-        return _eigenpairs(gram(short_side(chunks.float()))) if in_single(chunks) else None
+        return eigenpairs(gram(short_side(chunks.float()))) if in_single(chunks) else None
 
     @cached_property
     def _double(self) -> tuple[Tensor, Tensor]:
-        return _eigenpairs(gram(short_side(self._chunks().double())))
+        return eigenpairs(gram(short_side(self._chunks().double())))
 
     def pairs(self, rank: int) -> tuple[Tensor, Tensor]:
         """Return all eigenvalues, descending, (b, s), and eigenvectors, (b, s, s), right for the `rank` largest."""
@@ -110,8 +116,3 @@ def factorise(
     encoder = right.reshape(groups * rank, c // groups, *encoder_size)
     decoder = left.reshape(groups, f, *decoder_size, rank).permute(1, 0, 4, 2, 3).reshape(f, -1, *decoder_size)
     return encoder.to(weight.dtype), decoder.to(weight.dtype)
-
-
-def _eigenpairs(grams: Tensor) -> tuple[Tensor, Tensor]:
-    values, vectors = torch.linalg.eigh(grams)
-    return values.flip(-1).clamp_min(0), vectors.flip(-1)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from luigi_prune.compute.pruning.layers import Layer, evaluating
 from luigi_prune.compute.pruning.lowrank.decomposed import Decomposed, assemble, square
+from luigi_prune.compute.pruning.lowrank.factors import LARGE, eigenpairs, trusted
 from luigi_prune.compute.pruning.lowrank.foldings import cost_per_rank, full_rank
 from luigi_prune.compute.pruning.lowrank.spectra import Spectrum
 from luigi_prune.compute.pruning.protocol import Decomposition, Problem
@@ -41,8 +42,7 @@ def observe_outputs(problem: Problem, layers: list[Layer]) -> dict[str, tuple[Te
             if share < 1:
                 drawn = torch.rand(rows.shape[:-1].numel(), generator=generator) < share
                 rows = rows[drawn.view(rows.shape[:-1]).to(rows.device)]  # before anything is copied
-            rows = rows.reshape(-1, layer.weight.shape[0])
-            rows = rows.double()
+            rows = rows.reshape(-1, layer.weight.shape[0]).double()
             count, first, second = sums.get(layer.name, (0, rows.new_zeros(()), rows.new_zeros(())))
             sums[layer.name] = count + len(rows), first + rows.sum(0), second + rows.T @ rows
 
@@ -67,11 +67,20 @@ def principal_spectrum(weight: Tensor, mean: Tensor, covariance: Tensor) -> tupl
     """Return the eigenvalues of the covariance, (1, full rank), its eigenvectors as columns, and the mean."""
     f, c, *size = weight.shape
     shape = (f, c, size[0], size[1])
-    values, vectors = torch.linalg.eigh(covariance)
-    energy = values.flip(0).clamp_min(0)[: full_rank(shape, 1, 0)].cpu().numpy()
+    values, vectors = _eigenpairs(covariance, min(f, weight.numel() // cost_per_rank(shape, 1, 0) + 1))
+    energy = values[: full_rank(shape, 1, 0)].cpu().numpy()
     measured = (energy[None], float(energy.max(initial=0.0)))
     spectrum = Spectrum(0, 1, cost_per_rank(shape, 1, 0), len(energy), lambda: measured)
-    return spectrum, vectors.flip(1), mean
+    return spectrum, vectors, mean
+
+
+def _eigenpairs(covariance: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """Return eigenvalues, descending, and eigenvectors, in double precision; `rank` of them are going to be used."""
+    for dtype in (torch.float32, torch.float64) if len(covariance) >= LARGE else (torch.float64,):
+        values, vectors = eigenpairs(covariance.to(dtype)[None])
+        if trusted(values, rank):
+            break
+    return values[0].double(), vectors[0].double()
 
 
 def decompose_principal(

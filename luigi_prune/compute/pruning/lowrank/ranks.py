@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
-from luigi_prune.compute.pruning.counting import count_outputs, count_size, layer_budgets
+from luigi_prune.compute.pruning.counting import count_size, layer_budgets
 from luigi_prune.compute.pruning.layers import Layer
 from luigi_prune.compute.pruning.lowrank.candidates import SPECTRA, Candidates
 from luigi_prune.compute.pruning.lowrank.decomposed import (
@@ -34,6 +35,7 @@ def decompose_network(
     wanted: int,
     *,
     example: Tensor,
+    outputs: dict[str, int],
     batches: Batches,
     loss: Loss | None,
     seed: int,
@@ -43,7 +45,7 @@ def decompose_network(
     """Return `network`, changed in place, at the size nearest to `wanted` that the method's levels offer.
 
     And the masks of what is removed: `masks` where they still apply, and the zeros of the factors. Layers that are
-    decomposed already are recomposed and decomposed again, or stay as they are.
+    decomposed already are recomposed and decomposed again, or stay as they are. `outputs`: what `count_outputs` says.
     """
     held = initial_masks(network, masks)
     apply_masks(network, held)
@@ -55,29 +57,27 @@ def decompose_network(
         for name, module in standing
     ]
     kept = {budget.name: torch.tensor(budget.kept) for budget in layer_budgets(network)}
-    outputs = _outputs(network, standing, example)
-    problem = Problem(network, layers, kept, outputs, example, batches, loss, seed, rules)
+    problem = Problem(network, layers, kept, _outputs(standing, outputs), example, batches, loss, seed, rules)
     scores = cast("list[Candidates]", resolve("score", method.score, SPECTRA)(problem))
     levels = resolve("allocation", method.allocation, RANK_ALLOCATIONS)(problem, scores, method.granularity)
     outside = count_size(network) - sum(candidates.kept for candidates in scores)
-    built: dict[tuple[int, Decomposition], Decomposed] = {}
 
+    @cache
     def factors(index: int, choice: Decomposition) -> Decomposed:
-        if (index, choice) not in built:
-            new, before = scores[index].build(choice), standing[index][1]
-            # A bias that an earlier step added is not in the layer of a fresh network either.
-            new.adds_bias |= isinstance(before, Decomposed) and before.adds_bias
-            built[index, choice] = new
-        return built[index, choice]
+        new, before = scores[index].build(choice), standing[index][1]
+        # A bias that an earlier step added is not in the layer of a fresh network either.
+        new.adds_bias |= isinstance(before, Decomposed) and before.adds_bias
+        return new
+
+    @cache
+    def size_at(index: int, choice: Decomposition) -> int:
+        return count_size(factors(index, choice)) - _bias_size(layers[index].module)
 
     def size_of(choices: list[Choice]) -> int:
-        size = outside
-        for index, choice in enumerate(choices):
-            if isinstance(choice, Decomposition):
-                size += count_size(factors(index, choice)) - _bias_size(layers[index].module)
-            else:
-                size += scores[index].kept
-        return size
+        return outside + sum(
+            size_at(index, choice) if isinstance(choice, Decomposition) else scores[index].kept
+            for index, choice in enumerate(choices)
+        )
 
     level = find_level(
         levels.count, lambda at: levels.cost(at) + outside, lambda at: size_of(levels.choose(at)), wanted
@@ -102,9 +102,8 @@ def undecomposed(network: nn.Module, method: str) -> nn.Module:
     return network
 
 
-def _outputs(network: nn.Module, standing: list[tuple[str, nn.Module]], example: Tensor) -> dict[str, int]:
+def _outputs(standing: list[tuple[str, nn.Module]], counted: dict[str, int]) -> dict[str, int]:
     """Return how many numbers each layer computes for one sample; a decomposed one computes what its decoding does."""
-    counted = count_outputs(network, example[:1])
     names = {name: f"{name}.decode".lstrip(".") if isinstance(m, Decomposed) else name for name, m in standing}
     return {name: counted[source] for name, source in names.items()}
 

@@ -94,15 +94,13 @@ _remembered: OrderedDict[tuple[bytes, bool, int, int], np.ndarray] = OrderedDict
 class _Measured:
     """The singular values of one weight in all wanted foldings and groups, measured together at the first question."""
 
-    def __init__(
-        self, weight: Tensor, wanted: list[tuple[int, int]], bases: dict[tuple[int, int], Basis]
-    ) -> None:
+    def __init__(self, weight: Tensor, wanted: list[tuple[int, int]], bases: dict[tuple[int, int], Basis]) -> None:
         self._weight, self._wanted, self._bases = weight, wanted, bases
 
     @cached_property
     def _values(self) -> dict[tuple[int, int], np.ndarray]:
         digest = hashlib.sha256(repr((tuple(self._weight.shape), str(self._weight.dtype))).encode())
-        digest.update(self._weight.contiguous().view(torch.uint8).cpu().numpy())
+        digest.update(self._weight.contiguous().view(torch.uint8).cpu().numpy().data)
         found = {}
         for folding in dict.fromkeys(folding for folding, _ in self._wanted):
             groups = [1, *(k for at, k in self._wanted if at == folding and k != 1)]
