@@ -1,0 +1,289 @@
+"""How jobs go and end on a real SLURM: the state table where a cluster can be made to show its rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import stat
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from luigi_prune.backends.job import ComputeSettings, Job
+from luigi_prune.backends.slurm import claims
+from luigi_prune.backends.slurm.backend import SlurmBackend
+from luigi_prune.backends.slurm.options import Resources
+from luigi_prune.errors import ConfigError
+from tests.slurm.cluster import Cluster
+from tests.slurm.watching import maker, site, submit, until
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+LIMITS = Resources(timeout_min=10, signal_delay_s=15)
+
+
+@pytest.fixture
+def make_backend(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., SlurmBackend]]:
+    monkeypatch.chdir(REPOSITORY)  # jobs start where the driver is, and find the functions of these tests
+    for name in [name for name in os.environ if name.startswith("SLURM_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
+    made: list[SlurmBackend] = []
+
+    def make(resources: Resources = LIMITS, **changes: Any) -> SlurmBackend:
+        made.append(SlurmBackend(ComputeSettings(backend="slurm", device="cpu", slurm=site(resources, **changes))))
+        return made[-1]
+
+    yield make
+    for backend in made:
+        backend.close()
+
+
+@pytest.fixture
+def make_job(tmp_path: Path) -> Callable[..., Job]:
+    return maker(tmp_path)
+
+
+def left_over(folder: Path) -> list[str]:
+    """Return the files of the SLURM backend that are still there."""
+    return sorted(
+        str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and "logs" not in path.parts
+    )
+
+
+def test_ready_jobs_share_an_array_and_end_each_in_its_own_way(
+    make_backend, make_job, cluster: Cluster, tmp_path: Path
+):
+    backend = make_backend()
+    written = [submit(backend, make_job("write", f"job{number}")) for number in range(3)]
+    failing, killed = submit(backend, make_job("fail", "failing")), submit(backend, make_job("vanish", "killed"))
+    silent = submit(backend, make_job("leave", "silent"))
+    ids = [ear.result()["job_id"] for ear in written]
+    assert [job_id.partition("_")[2] for job_id in ids] == ["0", "1", "2"]
+    assert len({job_id.partition("_")[0] for job_id in ids}) == 1
+    assert all(ear.starts == 1 and ear.outcome().seconds > 0 for ear in written)
+    assert "ValueError: the seventh layer is missing" in failing.outcome().message
+    assert not failing.outcome().retry
+    assert "Killed" in killed.outcome().message
+    assert killed.outcome().retry
+    assert "without an error and without a result" in silent.outcome().message
+    assert backend.client.calls["sbatch"] == 1
+    assert {state for _, state in cluster.sacct(ids[0].partition("_")[0])} == {"COMPLETED", "FAILED"}
+    assert [name for name in left_over(tmp_path) if name.endswith(".pkl") or "claim" in name or "news" in name] == []
+
+
+def test_nothing_is_left_of_jobs_that_are_done_but_results_and_logs(make_backend, make_job, tmp_path: Path):
+    backend = make_backend()
+    ears = [submit(backend, make_job("write", f"job{number}")) for number in range(2)]
+    for ear in ears:
+        ear.result()
+    until(lambda: left_over(tmp_path) == ["job0.json", "job1.json"])
+    assert "process 1 of 1" in Path(ears[0].job.log).read_text()
+
+
+def test_what_lies_in_the_folder_is_private_and_holds_names_only(make_backend, make_job, tmp_path: Path):
+    backend = make_backend(dataclasses.replace(LIMITS, sbatch=(("hold", "true"),)))
+    ear = submit(backend, make_job("write"))
+    assert "HELD: it needs `scontrol release`" in ear.heard_of("HELD")
+    (folder,) = (tmp_path / "slurm").glob("lp-*")
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    (pickle,) = folder.glob("*_submitted.pkl")
+    assert b"job_process" in pickle.read_bytes()
+    assert str(folder / "0.json").encode() in pickle.read_bytes()
+    assert pickle.stat().st_size < 1500
+    subprocess.run(["scontrol", "release", ear.slurm_id], check=True)
+    ear.result()
+
+
+def test_usr2_saves_and_requeues_and_an_admins_requeue_resumes_from_the_last_checkpoint(make_backend, make_job):
+    backend = make_backend()
+    signalled, requeued = (submit(backend, make_job("count", tag, steps=60)) for tag in ("signalled", "requeued"))
+    signalled.runs(4)
+    requeued.runs(7)
+    subprocess.run(["scancel", "--signal=USR2", signalled.slurm_id], check=True)
+    subprocess.run(["scontrol", "requeue", requeued.slurm_id], check=True)
+    first, second = signalled.result()["starts"]
+    assert (first, second >= 4) == (0, True)
+    assert requeued.result()["starts"][0] == 0
+    assert requeued.result()["starts"][1] >= 5
+    assert backend.client.calls["sbatch"] == 1
+
+
+def test_a_training_resumes_where_the_site_forbids_to_requeue(make_backend, make_job):
+    backend = make_backend(dataclasses.replace(LIMITS, sbatch=(("no-requeue", "true"),)))
+    ear = submit(backend, make_job("count", steps=40))
+    ear.runs()
+    subprocess.run(["scancel", "--signal=USR2", ear.slurm_id], check=True)
+    assert len(ear.result()["starts"]) == 2
+    assert backend.client.calls["sbatch"] == 2
+
+
+def test_a_job_that_is_cancelled_stays_cancelled(make_backend, make_job, tmp_path: Path):
+    backend = make_backend()
+    training, pruning = (
+        submit(backend, make_job("count", "a", steps=3000)),
+        submit(backend, make_job("doze", "b", seconds=600)),
+    )
+    training.runs()
+    until(lambda: pruning.starts)
+    subprocess.run(["scancel", training.slurm_id, pruning.slurm_id], check=True)
+    for ear in (training, pruning):
+        assert "was cancelled" in ear.outcome().message
+        assert not ear.outcome().retry
+    assert (tmp_path / ".a.json.checkpoint").exists()  # it saved before it ended
+    assert backend.client.calls["sbatch"] == 1
+
+
+def test_a_pending_element_that_is_cancelled_alone_leaves_no_record_and_is_noticed(
+    make_backend, make_job, cluster: Cluster
+):
+    backend = make_backend(dataclasses.replace(LIMITS, sbatch=(("begin", "now+1hour"),)))
+    ears = [submit(backend, make_job("write", f"job{number}")) for number in range(3)]
+    ears[1].heard_of("BeginTime")
+    cluster.run("scancel", ears[1].slurm_id)
+    assert "left the queue before it began" in ears[1].outcome().message
+    assert not ears[1].outcome().retry
+    assert not ears[0].outcomes
+    for ear in (ears[0], ears[2]):
+        backend.cancel(ear.job)
+        assert ear.outcome().message == "cancelled"
+    until(lambda: not cluster.squeue())
+
+
+def test_a_job_over_its_time_limit_fails_unless_it_has_saved(make_backend, make_job):
+    backend = make_backend(Resources(timeout_min=1, signal_delay_s=30))
+    saving, sleeping = (
+        submit(backend, make_job("count", "a", steps=400)),
+        submit(backend, make_job("doze", "b", seconds=900)),
+    )
+    starts = saving.result()["starts"]
+    assert len(starts) > 1
+    assert starts == sorted(set(starts))  # each start goes on behind the one before
+    assert "needs a larger timeout_min" in sleeping.outcome().message
+    assert not sleeping.outcome().retry
+
+
+def test_a_node_that_dies_costs_the_steps_since_the_last_checkpoint(make_backend, make_job, cluster: Cluster):
+    backend = make_backend()
+    ear = submit(backend, make_job("count", steps=150))
+    ear.runs(12)
+    node = next(message for message in reversed(ear.heard) if "on n" in message).split(" on ")[1][:2]
+    cluster.kill_node(node)
+    starts = ear.result()["starts"]
+    assert len(starts) == 2
+    assert starts[1] >= 10
+
+
+def test_a_controller_that_restarts_and_an_accounting_that_stops_change_nothing(
+    make_backend, make_job, cluster: Cluster
+):
+    backend = make_backend()
+    ear = submit(backend, make_job("count", "a", steps=80))
+    ear.runs()
+    cluster.stop_accounting()
+    cluster.stop_controller()
+    killed = submit(backend, make_job("vanish", "b"))  # sbatch fails, and is tried again
+    calls = backend.client.calls["sbatch"]
+    until(lambda: backend.client.calls["sbatch"] > calls)
+    cluster.start_controller()
+    assert ear.result()["starts"] == [0]
+    assert "Killed" in killed.outcome().message
+    cluster.start_accounting()
+
+
+@pytest.fixture(scope="session")
+def bare_cluster(start_cluster: Callable[..., Cluster]) -> Cluster:
+    """A cluster without accounting, with short arrays."""
+    return start_cluster("--no-accounting", "--nodes", 2, "--max-array-size", 3)
+
+
+def test_without_accounting_jobs_end_all_the_same_and_arrays_are_split(
+    bare_cluster: Cluster, make_backend, make_job, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("SLURM_CONF", bare_cluster.environment["SLURM_CONF"])
+    backend = make_backend()
+    written = [submit(backend, make_job("write", f"job{number}")) for number in range(4)]
+    killed, cancelled = (
+        submit(backend, make_job("vanish", "killed")),
+        submit(backend, make_job("doze", "c", seconds=900)),
+    )
+    until(lambda: cancelled.starts)
+    bare_cluster.run("scancel", cancelled.slurm_id)
+    assert len({ear.result()["job_id"].partition("_")[0] for ear in written}) == 2
+    assert "Killed" in killed.outcome().message
+    assert "was cancelled" in cancelled.outcome().message
+    assert backend.client.calls["sbatch"] == 3
+
+
+def test_processes_on_several_nodes_find_each_other_and_one_that_dies_ends_the_job(make_backend, make_job):
+    backend = make_backend(dataclasses.replace(LIMITS, nodes=2, processes_per_node=2, gpus_per_node=2))
+    adding, dying = submit(backend, make_job("add_ranks", "a")), submit(backend, make_job("vanish", "b"))
+    placed = submit(backend, make_job("write", "c"))
+    assert adding.result() == {"total": 10.0}
+    assert "task 3: Killed" in dying.outcome().message
+    assert dying.outcome().retry
+    facts = placed.result()
+    assert (facts["world_size"], facts["gpus"], len(facts["visible"].split(","))) == (4, 4, 2)
+
+
+def test_a_driver_adopts_what_another_one_has_submitted(make_backend, make_job, cluster: Cluster, tmp_path: Path):
+    first = make_backend()
+    jobs = [make_job("count", tag, steps=80) for tag in ("a", "b")]
+    for ear in [submit(first, job) for job in jobs]:
+        ear.runs()
+    first._detached = True  # as after Ctrl-C: the jobs live on
+    first.close()
+    second = make_backend()
+    ears = [submit(second, job) for job in jobs]
+    assert [ear.result()["starts"] for ear in ears] == [[0], [0]]
+    assert second.client.calls["sbatch"] == 0
+    assert left_over(tmp_path) == ["a.json", "b.json"]
+
+
+def test_a_job_whose_driver_died_before_it_wrote_the_id_down_is_found_by_its_name(
+    make_backend, make_job, tmp_path: Path
+):
+    first = make_backend()
+    job = make_job("count", steps=80)
+    ear = submit(first, job)
+    ear.runs()
+    claim = claims.newest(job.output)
+    assert claim is not None
+    first._detached = True
+    first.close()
+    (Path(claim.folder) / "submitted.json").unlink()
+    second = make_backend()
+    assert submit(second, job).result()["starts"] == [0]
+    assert second.client.calls["sbatch"] == 0
+
+
+def test_a_claim_of_a_dead_driver_that_never_submitted_is_taken_over(make_backend, make_job, tmp_path: Path):
+    job = make_job("write")
+    abandoned = tmp_path / "slurm" / "lp-abandoned"
+    abandoned.mkdir(parents=True)
+    finished = subprocess.Popen(["true"])
+    finished.wait()
+    claim = claims.stake(job.output, abandoned, 0, 1)
+    assert claim is not None
+    path = claims.claim_path(job.output, 1)
+    path.write_text(path.read_text().replace(f'"pid": {os.getpid()}', f'"pid": {finished.pid}'))
+    backend = make_backend()
+    submit(backend, job).result()
+    assert backend.client.calls["sbatch"] == 1
+
+
+@pytest.mark.parametrize(
+    ("resources", "words"),
+    [
+        (Resources(gpus_per_node=9), "Requested node configuration is not available"),
+        (Resources(sbatch=(("partition", "nope"),)), "invalid partition specified: nope"),
+        (Resources(sbatch=(("partiton", "main"),)), "unrecognized option '--partiton=main'.*did you mean 'partition'"),
+    ],
+)
+def test_what_sbatch_would_refuse_is_refused_at_the_start_with_its_words(
+    make_backend, resources: Resources, words: str
+):
+    with pytest.raises(ConfigError, match=words):
+        make_backend(resources)

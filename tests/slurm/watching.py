@@ -1,0 +1,104 @@
+"""Jobs for the SLURM backend, and ears that hear how they go."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from luigi_prune.backends.job import Backend, Job, Outcome
+from luigi_prune.backends.slurm.options import FAMILIES, Resources, SlurmSettings
+
+PATIENCE = 150.0  # seconds after which a test gives up; nothing asserts that anything is fast
+
+
+def site(resources: Resources | None = None, **changes: Any) -> SlurmSettings:
+    """Return settings for a driver that has little time."""
+    quick = {"poll_seconds": 1.0, "poll_seconds_max": 2.0, "grace_seconds": 3.0, "requeue_wait_seconds": 30.0}
+    every = dict.fromkeys(FAMILIES, resources or Resources(timeout_min=10, signal_delay_s=15))
+    return SlurmSettings(resources=every, **{**quick, **changes})
+
+
+@dataclass
+class Ear:
+    """A listener that remembers what it heard."""
+
+    job: Job
+    starts: int = 0
+    heard: list[str] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
+    ended_event: threading.Event = field(default_factory=threading.Event)
+
+    def started(self) -> None:
+        self.starts += 1
+
+    def progressed(self, fraction: float, message: str) -> None:
+        self.heard.append(message)
+
+    def ended(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+        self.ended_event.set()
+
+    def outcome(self) -> Outcome:
+        assert self.ended_event.wait(PATIENCE), f"{self.job.name} did not end; last heard: {self.heard[-3:]}"
+        return self.outcomes[0]
+
+    def result(self) -> dict[str, Any]:
+        """Return what the job has written; fails where it has failed."""
+        outcome = self.outcome()
+        assert outcome.status == "done", outcome.message
+        return json.loads(Path(self.job.output).read_text())
+
+    def heard_of(self, words: str) -> str:
+        """Wait for a message with these words and return it."""
+        until(lambda: any(words in message for message in self.heard))
+        return next(message for message in self.heard if words in message)
+
+    @property
+    def slurm_id(self) -> str:
+        """The job's SLURM id, once it has one."""
+        until(lambda: any(re.search(r"SLURM job \d", message) for message in self.heard))
+        found = re.search(r"SLURM job (\d+(?:_\d+)?)", self.heard[-1])
+        assert found
+        return found[1]
+
+    def runs(self, steps: int = 3) -> None:
+        """Wait until a counting job has made some steps."""
+        until(lambda: any((found := re.search(r"step (\d+)", m)) and int(found[1]) >= steps for m in list(self.heard)))
+
+
+def submit(backend: Backend, job: Job) -> Ear:
+    ear = Ear(job)
+    backend.submit(job, ear)
+    return ear
+
+
+def until(condition: Callable[[], Any], seconds: float = PATIENCE) -> None:
+    """Return once the condition holds; fail where it never does."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.05)
+
+
+def maker(folder: Path) -> Callable[..., Job]:
+    """Return a function that makes jobs whose files lie in `folder`."""
+
+    def make(function: str, tag: str = "job", **request: Any) -> Job:
+        output = str(folder / f"{tag}.json")
+        return Job(
+            function=f"tests.slurm.slurm_functions:{function}",
+            name=f"{function} {tag}",
+            family="Retrain",
+            request={"output": output, **request},
+            output=output,
+            log=str(folder / "logs" / f"{tag}.log"),
+            folder=str(folder / "slurm"),
+        )
+
+    return make
