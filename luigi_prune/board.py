@@ -1,11 +1,17 @@
-"""What a run says on the terminal: tasks done, running and remaining, an estimate, failures, where the report is."""
+"""What a run says on the terminal: tasks done, running, queued and remaining, estimates, failures, where the report is.
+
+A task that its backend has taken and that has not started is in the queue; the words in the first brackets of what the
+backend says of it are the reason, by which such tasks are counted.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +27,45 @@ if TYPE_CHECKING:
     from luigi_prune.tasks import Report
 
 _LINE_EVERY = 10.0  # seconds between lines where the output is no terminal
-_SHOWN = 8  # running tasks that are listed
+_SHOWN = 8  # running tasks that are listed, then queued ones
+
+
+@dataclass
+class Running:
+    """A task that runs: how far it is, and since when it has come from where."""
+
+    title: str
+    fraction: float = 0.0
+    message: str = ""
+    heard: float = 0.0  # when `fraction` was new
+    first_fraction: float = 0.0
+    first: float | None = None  # when it was first heard to have done something: after its start, whoever resumed it
+
+    def hear(self, fraction: float, message: str, now: float) -> None:
+        """Take down how far it is; `now` in seconds of any clock."""
+        if fraction < self.fraction:  # requeued: it resumes somewhere
+            self.first = None
+        if fraction > 0 and self.first is None:
+            self.first, self.first_fraction = now, fraction
+        if fraction != self.fraction:
+            self.heard = now
+        self.fraction, self.message = fraction, message
+
+    def left(self, now: float) -> float | None:
+        """Return the seconds that remain at the pace so far; None before two reports tell a pace.
+
+        Neither the start of the process nor what was done before a resume is in the pace.
+        """
+        if self.first is None or self.fraction <= self.first_fraction:
+            return None
+        pace = (self.fraction - self.first_fraction) / (self.heard - self.first) if self.heard > self.first else 0.0
+        return max(0.0, (1 - self.fraction) / pace - (now - self.heard)) if pace else None
+
+    def line(self, now: float) -> str:
+        """Return the task in one line."""
+        left = self.left(now)
+        estimate = f"  about {_duration(left)} left" if left is not None else ""
+        return f"{self.title}  {self.fraction:4.0%}  {self.message}{estimate}" if self.message else self.title
 
 
 class Board:
@@ -33,7 +77,8 @@ class Board:
         self._lock = threading.RLock()
         self._live: Live | None = None
         self._todo: dict[str, str] = {}  # task id -> family, of tasks that were not complete when they were scheduled
-        self._running: dict[str, tuple[str, str]] = {}  # task id -> title, progress
+        self._queue: dict[str, tuple[str, str]] = {}  # task id -> title, what the backend says of it
+        self._running: dict[str, Running] = {}
         self._done: set[str] = set()
         self._failed: dict[str, str] = {}  # task id -> title and reason
         self._seconds: dict[str, list[float]] = {}
@@ -46,23 +91,33 @@ class Board:
                 self._todo[task.task_id] = task.task_family
                 self._done.discard(task.task_id)
 
+    def submitted(self, task: JobTask) -> None:
+        """Hear that the backend has a job."""
+        with self._lock:
+            self._failed.pop(task.task_id, None)  # it is tried again
+            self._queue[task.task_id] = (task.title, "")
+
     def started(self, task: JobTask) -> None:
         """Hear that a job runs."""
         with self._lock:
-            self._running[task.task_id] = (task.title, "")
+            self._queue.pop(task.task_id, None)
+            self._running[task.task_id] = Running(task.title)
         self._draw()
 
     def progressed(self, task: JobTask, fraction: float, message: str) -> None:
-        """Hear how far a job is."""
+        """Hear how far a job is, or where it waits."""
         with self._lock:
             if task.task_id in self._running:
-                self._running[task.task_id] = (task.title, f"{fraction:4.0%}  {message}")
+                self._running[task.task_id].hear(fraction, message, time.monotonic())
+            elif task.task_id in self._queue:
+                self._queue[task.task_id] = (task.title, message)
         self._draw()
 
     def ended(self, task: JobTask, success: bool, message: str, seconds: float) -> None:
         """Hear that a task is over."""
         with self._lock:
             self._running.pop(task.task_id, None)
+            self._queue.pop(task.task_id, None)
             if success:
                 self._done.add(task.task_id)
                 self._failed.pop(task.task_id, None)
@@ -115,33 +170,48 @@ class Board:
     def line(self) -> str:
         """Return the state of the run in one line."""
         with self._lock:
-            left = len(self._todo) - len(self._done) - len(self._failed) - len(self._running)
-            text = f"{len(self._done)}/{len(self._todo)} tasks done, {len(self._running)} running, {left} remain"
+            busy = len(self._running) + len(self._queue)
+            left = len(self._todo) - len(self._done) - len(self._failed) - busy
+            text = f"{len(self._done)}/{len(self._todo)} tasks done, {len(self._running)} running, "
+            text += f"{self._queued()}{left} remain"
             if self._failed:
                 text += f", {len(self._failed)} failed"
             estimate = self._estimate()
         return text + (f", about {_duration(estimate)} left" if estimate is not None else "")
 
+    def _queued(self) -> str:
+        """Return how many tasks wait in the backend's queue, by reason, most frequent first."""
+        if not self._queue:
+            return ""
+        reasons = Counter(_reason(message) for _, message in self._queue.values())
+        known = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common() if reason)
+        return f"{len(self._queue)} in the queue{f' ({known})' if known else ''}, "
+
     def _estimate(self) -> float | None:
+        """Return the seconds until everything is done; None where nothing is known of the pace."""
         known = [seconds for family in self._seconds.values() for seconds in family]
-        if not known:
-            return None
+        if not known or (self._queue and not self._running):
+            return None  # nobody knows when the queue moves
         over = self._done | set(self._failed)
         open_families = Counter(family for task_id, family in self._todo.items() if task_id not in over)
         total = 0.0
         for family, count in open_families.items():
             seconds = self._seconds.get(family) or known
             total += count * sum(seconds) / len(seconds)
-        return total / self.backend.slots
+        # where tasks wait although there are slots, what runs now is what the site can do
+        at_once = len(self._running) if self._queue else min(self.backend.slots, len(self._todo.keys() - over) or 1)
+        now = time.monotonic()
+        longest = max((task.left(now) or 0.0 for task in self._running.values()), default=0.0)
+        return max(longest, total / at_once)
 
     def _render(self) -> Group:
-        lines = [Text(self.line(), style="bold")]
+        now = time.monotonic()
         with self._lock:
-            running = list(self._running.values())
-        lines += [
-            Text(f"  {title}  {progress}", no_wrap=True, overflow="ellipsis") for title, progress in running[:_SHOWN]
-        ]
-        return Group(*lines)
+            lines = [task.line(now) for task in list(self._running.values())[:_SHOWN]]
+            waiting = [f"{title}  {message}" for title, message in self._queue.values() if message]
+        lines += waiting[: _SHOWN - len(lines)]
+        texts = [Text(f"  {line}", no_wrap=True, overflow="ellipsis") for line in lines]
+        return Group(Text(self.line(), style="bold"), *texts)
 
     def _draw(self) -> None:
         """Print a line now and then where the output is no terminal; there, a thread redraws."""
@@ -149,6 +219,12 @@ class Board:
             return
         self._last_line = time.monotonic()
         self.note(self.line())
+
+
+def _reason(message: str) -> str:
+    """Return why a job waits: the words in the first brackets of a message, up to a comma; "" where nobody says."""
+    found = re.search(r"\(([^,()]+)", message)
+    return "" if found is None or found[1] == "None" else found[1].strip()
 
 
 def _duration(seconds: float) -> str:

@@ -56,6 +56,7 @@ class JobProcess:
         elif missing := [task for task in self.task.requires().values() if not task.complete()]:
             self._repair(missing, f"waits for {missing[0].path}")
         else:
+            self.worker.board.submitted(self.task)
             self.worker.backend.submit(self.task.job(), self)
 
     def is_alive(self) -> bool:

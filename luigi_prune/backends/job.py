@@ -57,7 +57,10 @@ class Context:
 
 
 class Listener(Protocol):
-    """Who wants to hear of a job. Called from any thread; `ended` exactly once."""
+    """Who wants to hear of a job. Called from any thread; `ended` exactly once.
+
+    What `progressed` hears before `started` is where the job waits, with the reason in the first brackets.
+    """
 
     def started(self) -> None: ...
 
