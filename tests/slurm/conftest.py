@@ -25,13 +25,21 @@ def slurm_is_installed() -> None:
     pytest.skip("SLURM is not installed: slurm/README.md")
 
 
+def end_orphans() -> None:
+    """End the clusters of test processes that were killed."""
+    for folder in Path(tempfile.gettempdir() if SHORT is None else SHORT).glob("lps-[0-9]*-*"):
+        if not Path(f"/proc/{folder.name.split('-')[1]}").exists():
+            dev_cluster("down", "--delete", folder)
+
+
 @pytest.fixture(scope="session")
 def start_cluster(slurm_is_installed: None) -> Iterator[Callable[..., Cluster]]:
     """Return a function that starts a cluster with options of `dev_cluster up`; all of them end with the session."""
+    end_orphans()
     folders = []
 
     def start(*options: object) -> Cluster:
-        folders.append(Path(tempfile.mkdtemp(prefix="lps", dir=SHORT)))
+        folders.append(Path(tempfile.mkdtemp(prefix=f"lps-{os.getpid()}-", dir=SHORT)))
         done = dev_cluster("up", folders[-1], *options)
         assert done.returncode == 0, done.stderr
         return Cluster(folders[-1])

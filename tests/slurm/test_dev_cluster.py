@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -208,7 +209,7 @@ def test_missing_programs_are_named_with_their_packages(tmp_path: Path):
     """Needs no SLURM: a PATH, and system folders, that have none are made of one folder."""
     code = "import sys, devcluster.processes as p; p.PATH = sys.argv.pop(1); sys.argv[0] = 'dev_cluster'; "
     code += f"import runpy; runpy.run_path({str(DEV_CLUSTER)!r}, run_name='__main__')"
-    command = ["python3", "-c", code, str(tmp_path), "up", str(tmp_path / "c")]
+    command = [sys.executable, "-c", code, str(tmp_path), "up", str(tmp_path / "c")]
     environment = {**os.environ, "PYTHONPATH": str(DEV_CLUSTER.parent)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 1
