@@ -4,12 +4,14 @@ For a filter i, an entry j of it and a patch a of the layer's input, split by si
 the share is g_ij = w_ij a_j / sum_k w_ik a_k over the weights of the same sign. The sensitivity of a weight is the
 largest share over samples of the mean (SiPP) or the maximum (its sampling variants, PFP) over patches.
 
-Both are products of matrices. With r_i = 1 / sum_k w_ik a_k, the mean of g_ij over patches is w_ij times an ordinary
-product of r and a; the maximum is w_ij max(r_i a_j), a product where max replaces the sum. There is no library for it:
-pieces of r and a are multiplied out, small enough to stay in a core's cache, and reduced at once.
+With r_i = 1 / sum_k w_ik a_k, the mean of g_ij over patches is w_ij times an ordinary product of the matrices r and a;
+the maximum is w_ij max(r_i a_j), a product where max replaces the sum, most of which need not be computed (`largest`).
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,80 +19,97 @@ from torch import Tensor
 from luigi_prune.compute.pruning.layers import Layer
 from luigi_prune.compute.pruning.patches import patches, visit_inputs
 from luigi_prune.compute.pruning.protocol import Problem, Scores
+from luigi_prune.compute.pruning.scores.largest import EPSILON, images, raise_largest, reciprocal_sums, windows
 
-MEMORY = 32 * 2**20  # bytes of patches held at a time, and of what is computed from them
-COLUMNS = 512  # patches whose products are reduced at once
-PRODUCTS = 2**19  # numbers multiplied out at a time: about what a core's cache holds
-EPSILON = torch.finfo(torch.float32).eps  # sums at most this large have no shares
+MEMORY = 32 * 2**20  # bytes of inputs, of patches, and of what is computed from them, that are held at a time
+WHOLE = 1 - 1e-6  # a share that cannot grow, but for rounding
+
+
+@dataclass(frozen=True, eq=False)
+class _Half:
+    """A layer's weights of one sign, and the largest products a_j r_i for them so far, both (entries, filters)."""
+
+    layer: Layer
+    weight: Tensor
+    best: Tensor
+    enough: Tensor  # what makes a share whole; -inf where the weight has the other sign
+
+    @property
+    def filters(self) -> Tensor:
+        return self.weight.T
 
 
 def weight_mean(problem: Problem) -> Scores:
     """Return the sensitivity of every weight, shares averaged over patches."""
-    return _sensitivities(problem, by_mean=True)
+    return _sensitivities(problem, _raise_means)
 
 
 def weight_max(problem: Problem) -> Scores:
     """Return the sensitivity of every weight, the largest share over patches, with the weight's sign."""
-    return [
-        s * layer.weight.detach().sign().float()
-        for s, layer in zip(_sensitivities(problem, by_mean=False), problem.layers, strict=True)
-    ]
+    found = _sensitivities(problem, lambda half, value: _raise_maxima(half, value, _lowest_of_filters))
+    return [s * layer.weight.detach().sign().float() for s, layer in zip(found, problem.layers, strict=True)]
 
 
 def channel_max(problem: Problem) -> Scores:
     """Return per input channel the largest sensitivity of a weight that reads it."""
-    return [s.transpose(0, 1).flatten(1).amax(1) for s in _sensitivities(problem, by_mean=False)]
+    found = _sensitivities(problem, lambda half, value: _raise_maxima(half, value, _largest_of_channel))
+    return [s.transpose(0, 1).flatten(1).amax(1) for s in found]
 
 
-def _sensitivities(problem: Problem, *, by_mean: bool) -> list[Tensor]:
-    weights = [layer.weight.detach().float().flatten(1) for layer in problem.layers]
-    split = [torch.cat([w.clamp_min(0), (-w).clamp_min(0)]) for w in weights]  # (2 filters, entries)
-    best = [torch.zeros_like(w) for w in split]
+def _sensitivities(problem: Problem, grow: Callable[[_Half, Tensor], None]) -> list[Tensor]:
+    """Return the largest share of each weight; `grow(half, inputs)` raises what is known of a half by some inputs."""
+    halves = [_halves(layer) for layer in problem.layers]
 
     def visit(index: int, value: Tensor, start: int) -> None:
-        layer, w = problem.layers[index], split[index]
-        halves = [value.clamp_min(0), (-value).clamp_min(0)] if bool((value < 0).any()) else [value]
-        for half in halves:
-            (_grow_mean if by_mean else _grow_max)(best[index], layer, half, w)
+        signs = [value.clamp_min(0), (-value).clamp_min(0)] if bool((value < 0).any()) else [value]
+        for inputs in signs:
+            for half in halves[index]:
+                grow(half, inputs)
 
     visit_inputs(problem, visit)
+    shares = [sum((half.weight * half.best for half in pair), torch.zeros(())) for pair in halves]
+    return [
+        share.clamp_max(1.0).T.reshape(layer.weight.shape) for share, layer in zip(shares, problem.layers, strict=True)
+    ]
+
+
+def _halves(layer: Layer) -> list[_Half]:
+    weight = layer.weight.detach().float().flatten(1).T
     found = []
-    for layer, w, most in zip(problem.layers, weights, best, strict=True):
-        largest = torch.where(w > 0, most[: len(w)], most[len(w) :])
-        found.append((largest * w.abs()).clamp_max(1.0).reshape(layer.weight.shape))
+    for w in (weight.clamp_min(0).contiguous(), (-weight).clamp_min(0).contiguous()):
+        found.append(_Half(layer, w, torch.zeros_like(w), torch.where(w > 0, WHOLE / w, -torch.inf)))
     return found
 
 
-def _reciprocals(w: Tensor, patch: Tensor) -> Tensor:
-    """Return 1 over each sum of a sign's products, 0 where that sum is nearly 0: (samples, 2 filters, patches)."""
-    sums = w @ patch
-    return torch.where(sums > EPSILON, 1 / sums, torch.zeros_like(sums))
+def _lowest_of_filters(half: _Half) -> Tensor:
+    """Return per entry what a product must exceed to raise the share of any filter's weight."""
+    return torch.where(half.best < half.enough, half.best, torch.inf).amin(1)
 
 
-def _grow_mean(best: Tensor, layer: Layer, value: Tensor, w: Tensor) -> None:
-    """Raise `best` (2 filters, entries) to the largest mean of a_j r_i over a sample's patches."""
+def _largest_of_channel(half: _Half) -> Tensor:
+    """Return per entry what a product must exceed to raise the largest share of its channel."""
+    shares = (half.best * half.weight).amax(1).view(half.layer.weight.shape[1], -1)
+    largest = shares.amax(1, keepdim=True).expand_as(shares).flatten()
+    return largest.masked_fill(largest >= WHOLE, torch.inf) / half.weight.amax(1)
+
+
+def _raise_maxima(half: _Half, value: Tensor, needed: Callable[[_Half], Tensor]) -> None:
+    """Raise the largest products by those of all samples and patches that matter."""
+    image = images(half.layer, value)
+    window = windows(half.layer, image)
+    per_sample = 4 * max(image[0].numel(), window.count * half.weight.shape[1])
+    for part in image.split(max(1, MEMORY // per_sample)):
+        r = reciprocal_sums(half.layer, part, half.filters)
+        raise_largest(half.best, part, r, window, lambda: needed(half), MEMORY)
+
+
+def _raise_means(half: _Half, value: Tensor) -> None:
+    """Raise the largest products to those of a sample, averaged over its patches."""
     if value.dim() == 3:  # a linear layer: one patch per sample, no mean to take
-        _grow_max(best, layer, value, w)
+        _raise_maxima(half, value, _lowest_of_filters)
         return
-    for piece in patches(layer, value, MEMORY):
-        for part in piece.split(max(1, MEMORY // (4 * w.numel()))):
-            mean = (_reciprocals(w, part) / part.shape[2]) @ part.transpose(1, 2)
-            torch.maximum(best, mean.amax(0), out=best)
-
-
-def _grow_max(best: Tensor, layer: Layer, value: Tensor, w: Tensor) -> None:
-    """Raise `best` (2 filters, entries) to the largest a_j r_i over all samples and patches."""
-    products = torch.empty(0, device=best.device)
-    for piece in patches(layer, value, MEMORY):
-        r = _reciprocals(w, piece).transpose(0, 1).flatten(1)
-        a = piece.transpose(0, 1).flatten(1)
-        for some_r, some_a in zip(r.split(COLUMNS, 1), a.split(COLUMNS, 1), strict=True):
-            columns = some_a.contiguous()
-            rows = max(1, PRODUCTS // columns.numel())
-            if products.numel() < min(rows, len(r)) * columns.numel():
-                products = torch.empty(min(rows, len(r)) * columns.numel(), device=best.device)
-            for first, part in zip(range(0, len(r), rows), some_r.split(rows), strict=True):
-                room = products[: len(part) * columns.numel()].view(len(part), *columns.shape)
-                torch.mul(part[:, None], columns, out=room)
-                raised = best[first : first + rows]
-                torch.maximum(raised, room.amax(2), out=raised)
+    for piece in patches(half.layer, value, MEMORY):
+        for part in piece.split(max(1, MEMORY // (4 * half.weight.numel()))):
+            sums = half.filters @ part
+            r = sums.mul(sums.shape[2]).reciprocal_().masked_fill_(sums <= EPSILON, 0)
+            torch.maximum(half.best, (part @ r.transpose(1, 2)).amax(0), out=half.best)

@@ -1,0 +1,152 @@
+"""The largest product of a filter's reciprocal sum and an input, over all patches: a search that skips most of them.
+
+For every filter i and entry j of it, max over patches p of r_i(p) a_j(p), where r_i(p) >= 0 belongs to the patch and
+a_j(p) >= 0 is the input that entry j reads there: a product of matrices in which max replaces the sum. Sums over many
+entries differ little between filters, so max_i r_i(p) a_j(p) bounds the products of all filters closely, and few patches
+can raise any of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from luigi_prune.compute.pruning.layers import Layer
+from luigi_prune.compute.pruning.patches import padded
+
+PRODUCTS = 2**18  # numbers that are computed at a time: about what a core's cache holds
+SEEDS = 8  # products per entry that are looked at first: they say which others can still matter
+INDEX_BYTES = 64  # what a candidate's place and bound take while it is looked at
+EPSILON = torch.finfo(torch.float32).eps  # sums at most this large have no shares
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How a layer's patches lie in its padded input, per axis: kernel, dilation, stride and number of patches."""
+
+    kernel: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    sizes: tuple[int, int] = (1, 1)
+
+    @property
+    def count(self) -> int:
+        """Patches of a sample."""
+        return self.sizes[0] * self.sizes[1]
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """How far the last pixel of a patch lies from its first."""
+        return (self.kernel[0] - 1) * self.dilation[0], (self.kernel[1] - 1) * self.dilation[1]
+
+    @property
+    def offsets(self) -> list[tuple[int, int]]:
+        """How far every pixel of a patch lies from its first, in the order of a filter's entries."""
+        (high, wide), (down, right) = self.kernel, self.dilation
+        return [(y * down, x * right) for y in range(high) for x in range(wide)]
+
+
+def images(layer: Layer, value: Tensor) -> Tensor:
+    """Return a layer's input with its padding as (samples, channels, height, width); a linear layer's has one pixel."""
+    if isinstance(layer.module, nn.Conv2d):
+        return padded(layer, value)
+    return value.reshape(-1, value.shape[-1], 1, 1)
+
+
+def windows(layer: Layer, image: Tensor) -> Windows:
+    """Return where the patches of `image`, as `images` returns it, lie."""
+    module = layer.module
+    if not isinstance(module, nn.Conv2d):
+        return Windows()
+    kernel, dilation, stride = module.kernel_size, module.dilation, module.stride
+    down, right = (
+        (size - d * (k - 1) - 1) // s + 1
+        for size, d, k, s in zip(image.shape[2:], dilation, kernel, stride, strict=True)
+    )
+    return Windows(kernel, dilation, stride, (down, right))
+
+
+def reciprocal_sums(layer: Layer, image: Tensor, weight: Tensor) -> Tensor:
+    """Return 1 over each sum, 0 where it is nearly 0: (samples, height, width, filters), `weight` (filters, entries)."""
+    module = layer.module
+    if isinstance(module, nn.Conv2d):
+        kernel = weight.view(module.weight.shape)
+        sums = F.conv2d(image, kernel, None, module.stride, 0, module.dilation).permute(0, 2, 3, 1).contiguous()
+    else:
+        sums = F.linear(image.flatten(1), weight)[:, None, None]
+    return sums.reciprocal().masked_fill_(sums <= EPSILON, 0)
+
+
+def raise_largest(
+    best: Tensor, image: Tensor, r: Tensor, window: Windows, needed: Callable[[], Tensor], memory: int
+) -> None:
+    """Raise `best` (entries, filters) to the largest products of `image` and `r` (samples, height, width, filters).
+
+    `needed()`: per entry the number that a product must exceed to matter, (entries,); it rises with `best`. Entries
+    that need less than that may stay too small. About `memory` bytes are held at a time.
+    """
+    most = _stuffed(r.amax(3), window, image)
+    nearby = F.max_pool2d(most[:, None], window.kernel, stride=1, dilation=window.dilation)
+    bound = (image * nearby).flatten(2)  # of all patches that hold a pixel
+    values, places = bound.max(2)
+    samples = values.topk(min(SEEDS, len(values)), dim=0).indices
+    channels = torch.arange(bound.shape[1], device=bound.device)
+    seeds = (samples * bound.shape[1] + channels) * bound.shape[2] + places.gather(0, samples)
+    search = _Search(best, image, r.flatten(0, 2), most, window, memory)
+    search.look(seeds.flatten(), needed())
+    lowest = needed().view(bound.shape[1], -1).amin(1)
+    left = torch.nonzero((bound > lowest[:, None]).flatten()).flatten()
+    for some in left.split(max(1, memory // (INDEX_BYTES * len(window.offsets)))):
+        search.look(some, needed())
+
+
+def _stuffed(most: Tensor, window: Windows, image: Tensor) -> Tensor:
+    """Return the patches' numbers where their first pixels lie in the padded input, zeros between and before them."""
+    (rows, columns), (down, right), (above, left) = window.sizes, window.stride, window.reach
+    found = most.new_zeros(len(most), image.shape[2] + above, image.shape[3] + left)
+    found[:, above : above + (rows - 1) * down + 1 : down, left : left + (columns - 1) * right + 1 : right] = most
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """What is multiplied: the padded input, `r` (patches, filters), and its largest number of each patch, `_stuffed`."""
+
+    best: Tensor
+    image: Tensor
+    r: Tensor
+    most: Tensor
+    window: Windows
+    memory: int
+
+    def look(self, pixels: Tensor, limit: Tensor) -> None:
+        """Raise `best` by the products of `pixels`, numbers into the flat image, whose bounds exceed `limit`."""
+        patch, entry, value = self._promising(pixels, limit)
+        filters = self.r.shape[1]
+        room = max(1, PRODUCTS // filters)
+        for rows, entries, factors in zip(patch.split(room), entry.split(room), value.split(room), strict=True):
+            products = self.r.index_select(0, rows).mul_(factors[:, None])
+            self.best.scatter_reduce_(0, entries[:, None].expand_as(products), products, "amax")
+
+    def _promising(self, pixels: Tensor, limit: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return patch, entry and value of every pair of a pixel and a patch that holds it, where it can matter."""
+        _, channels, height, width = self.image.shape
+        _, rows, columns = self.most.shape
+        above, left = self.window.reach
+        line, x = pixels // width, pixels % width
+        channel, y, sample = line // height % channels, line % height, line // (height * channels)
+        place = (sample * rows + y + above) * columns + x + left
+        back = torch.tensor([y * columns + x for y, x in self.window.offsets], device=pixels.device)
+        first = place[:, None] - back  # where the patches begin
+        value = self.image.take(pixels)
+        limits = limit.view(channels, -1).index_select(0, channel)
+        found = torch.nonzero((self.most.take(first).mul_(value[:, None]) > limits).flatten()).flatten()
+        first, chosen, offset = first.take(found), found // len(back), found % len(back)
+        (down, right), (high, wide) = self.window.stride, self.window.sizes
+        start_y, start_x = first // columns % rows - above, first % columns - left
+        patch = (first // (rows * columns) * high + start_y // down) * wide + start_x // right
+        return patch, channel[chosen] * len(back) + offset, value[chosen]
