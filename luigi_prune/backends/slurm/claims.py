@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import socket
 import time
@@ -17,6 +18,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+_CLAIM = re.compile(r"\.(?P<result>.+)\.claim-\d+")
 _FORGET_SECONDS = 120.0  # a driver on another machine has submitted by then, or died
 
 
@@ -55,6 +57,21 @@ def newest(output: str | Path) -> Claim | None:
         with suppress(OSError, ValueError, TypeError):  # it went away, or somebody damaged it
             return Claim(**json.loads(claim_path(output, attempt).read_text()))
     return None
+
+
+def claimed(folder: str | Path) -> set[Path]:
+    """Return the results in `folder`, there or not, that have a claim."""
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return set()
+    return {Path(folder) / match["result"] for name in names if (match := _CLAIM.fullmatch(name))}
+
+
+def claimed_result(path: Path) -> Path | None:
+    """Return the result that the file at `path` claims; None where it is no claim."""
+    match = _CLAIM.fullmatch(path.name)
+    return path.with_name(match["result"]) if match else None
 
 
 def stake(output: str | Path, folder: str | Path, index: int, attempt: int) -> Claim | None:

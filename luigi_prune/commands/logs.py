@@ -1,0 +1,141 @@
+"""`logs WHAT`: what a job has printed, and what it prints while it runs, over attempts and requeues."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from luigi_prune.backends.slurm import claims
+from luigi_prune.backends.slurm.submitted import Submitted, is_running, where
+from luigi_prune.commands.job_logs import JobLog, find
+from luigi_prune.errors import ConfigError
+
+_PAUSE = 0.5  # seconds between looks
+_SEARCH_EVERY = 10.0  # seconds between searches of the store for a result whose place nobody has written down
+_NOISE = "submitit INFO"  # what submitit says of every process
+
+
+def add_to(commands: Any) -> None:
+    """Add the parser."""
+    parser = commands.add_parser("logs", help="what a job has printed; --follow: until its result is there")
+    parser.add_argument("what", nargs="+", help="key (or its start), title (or a part of it), SLURM job id, or result")
+    parser.add_argument("-f", "--follow", action="store_true", help="go on printing until the result is there")
+    parser.add_argument("-n", "--lines", type=int, metavar="N", help="begin N lines before the end")
+    parser.add_argument("--results", default="./data/results", metavar="FOLDER", help="results (./data/results)")
+    parser.set_defaults(run=run)
+
+
+def run(given: argparse.Namespace) -> int:
+    """Print the log."""
+    if given.lines is not None and given.lines < 0:
+        raise ConfigError(f"--lines: {given.lines} is less than 0")
+    results = Path(given.results)
+    log = find(results, " ".join(given.what))
+    tail = Tail(log.path)
+    beside = Beside(log)
+    text, early = tail.read(unfinished=not given.follow), beside.read(unfinished=not given.follow)
+    _print(_last(text or early, given.lines))
+    if given.follow:
+        _follow(results, log, tail, beside)
+    elif not text and not early:
+        print(f"{log.name} has printed nothing yet: {_state(log) or 'it runs'}", file=sys.stderr)
+    return 0
+
+
+class Tail:
+    """Reads what is new in a file that may not be there yet, be cut short, or be replaced."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._position = 0
+        self._inode = 0
+
+    def read(self, unfinished: bool = False) -> str:
+        """Return the lines that were added since the last call; the last one is left for later while it has no end."""
+        try:
+            with open(self.path, "rb") as file:
+                status = os.fstat(file.fileno())
+                if status.st_ino != self._inode or status.st_size < self._position:
+                    self._position, self._inode = 0, status.st_ino
+                file.seek(self._position)
+                data = file.read()
+        except FileNotFoundError:
+            return ""
+        end = len(data) if unfinished else data.rfind(b"\n") + 1
+        self._position += end
+        return data[:end].decode(errors="replace")
+
+
+class Beside:
+    """What SLURM and the start of the newest job print: why it never came to its own log, or who killed it."""
+
+    def __init__(self, log: JobLog):
+        self._submitted = log.submitted
+        self._tails: dict[Path, Tail] = {}
+
+    def read(self, unfinished: bool = False) -> str:
+        """Return what was added since the last call."""
+        if self._submitted is None:
+            return ""
+        if claim := claims.newest(self._submitted.job.output):
+            self._submitted = Submitted(Path(claim.folder), claim.index, self._submitted.job)
+        path = self._submitted.folder / f"{self._submitted.slurm_id}_0_log.out"
+        lines = self._tails.setdefault(path, Tail(path)).read(unfinished).splitlines(keepends=True)
+        return "".join(line for line in lines if not line.startswith(_NOISE))
+
+
+def _follow(results: Path, log: JobLog, tail: Tail, beside: Beside) -> None:
+    """Print what is added to a log, and what SLURM says beside it, until the result is there."""
+    output, searched, state = log.output, float("-inf"), ""
+    while True:
+        if output is None and time.monotonic() - searched >= _SEARCH_EVERY:
+            output, searched = _search(results, log.key), time.monotonic()
+        finished = output is not None and output.exists()
+        if finished:
+            time.sleep(_PAUSE)  # for its last words
+        text = tail.read(unfinished=finished)
+        _print(text)
+        _print(beside.read(unfinished=finished))
+        if finished:
+            return
+        if not text and (now := _state(log)) != state:
+            state = now
+            if state:
+                print(f"{log.name}: {state}", file=sys.stderr, flush=True)
+        time.sleep(_PAUSE)
+
+
+def _state(log: JobLog) -> str:
+    """Return where a job is that is on its way to SLURM or has ended; "" where it runs, or nobody knows."""
+    claim = claims.newest(log.output) if log.output else None
+    return "" if claim is None or is_running(claim) else where(claim)
+
+
+def _search(results: Path, key: str) -> Path | None:
+    """Return the place of the result with this key: its name, or that of a hidden file beside it, holds the key."""
+    beside = re.compile(rf"\.(?P<result>.+-{key}\.h5)\..+")
+    for path in results.rglob(f"*{key}*"):
+        if path.name in (key, f"report-{key}"):
+            return path / ("results.h5" if path.name == key else "report.html")
+        if match := beside.fullmatch(path.name):
+            return path.with_name(match["result"])
+        if path.name.endswith(f"-{key}.h5"):
+            return path
+    return None
+
+
+def _last(text: str, count: int | None) -> str:
+    if count is None:
+        return text
+    return "".join(deque(text.splitlines(keepends=True), maxlen=count))
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

@@ -1,0 +1,27 @@
+"""What the SLURM backend leaves in a store while jobs are on their way, without SLURM."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+from luigi_prune.backends.job import Job
+from luigi_prune.backends.slurm import claims, news, submission
+from luigi_prune.backends.slurm.news import News
+
+
+def submitted(results: Path, jobs: list[Job], job_id: str = "12", attempt: int = 1) -> Path:
+    """Claim and submit jobs as one array, as far as files go; return the submission's folder."""
+    folder = submission.new_folder(results / "slurm")
+    for index, job in enumerate(jobs):
+        assert claims.stake(job.output, folder, index, attempt)
+        (folder / f"{index}.json").write_text(json.dumps({"job": job.as_json(), "index": index}))
+    submission.adopt_lost(folder, job_id)
+    return folder
+
+
+def tells(folder: Path, index: int, **what: object) -> None:
+    """Let a job say something."""
+    path = news.news_path(folder, index)
+    path.write_text(json.dumps(dataclasses.asdict(News(host="n3", **what))))  # type: ignore[arg-type]
