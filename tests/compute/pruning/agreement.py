@@ -20,8 +20,8 @@ from luigi_prune.compute.pruning.masks import initial_masks
 from luigi_prune.compute.pruning.protocol import Levels, Problem, Scores
 from luigi_prune.compute.pruning.reference_selection import REFERENCE_SELECTIONS
 from luigi_prune.compute.pruning.scores import SCORES
-from luigi_prune.compute.pruning.search import level_at_budget
 from luigi_prune.compute.pruning.trial import Trial
+from tests.compute.pruning.reference_search import level_where_it_ends, search
 from tests.compute.pruning.zoo import golden, golden_batches, golden_network
 
 NETWORKS = ("mlp", "convnet")
@@ -105,9 +105,9 @@ def compare_exact(network: str, method: str, ratio: str) -> Exact | None:
 
 @dataclass(frozen=True)
 class Sampled:
-    """Means over seeds, ours and the reference's, and their differences in standard errors (`z`).
+    """Means over seeds of whole searches, ours and the reference's, and their differences in standard errors (`z`).
 
-    `first` is the reference's first seed, the only one whose budget is known, in standard deviations of ours.
+    `first`: the reference's first seed, whose last budget is known, in standard deviations of ours at that budget.
     """
 
     size: float
@@ -115,44 +115,48 @@ class Sampled:
     z_size: float
     z_counts: float
     z_accuracy: float
-    off_counts: float
     first: float
 
 
-def compare_sampled(network: str, method: str, ratio: str, seeds: int = 10) -> Sampled | None:
-    """Return the agreement at the budget that the reference's first seed ended with, or None without its results.
+def compare_sampled(network: str, method: str, ratio: str, seeds: int = 20) -> Sampled | None:
+    """Return the agreement of searches with `seeds` seeds and the reference's ten, or None without its results.
 
-    Its bisections for channels end on a jump, on either side: of the two levels there the one nearer to its first seed
-    counts.
+    Each of its seeds ended at a budget of its own, so ours search as it does (`reference_search`).
     """
     arrays, cell = arrays_of(network), f"{method}/{ratio}/"
     if f"{cell}nnz_per_layer" not in arrays:
         return None
-    jumps = (0, 1) if catalogue.METHODS[method].granularity == "channel" else (0,)
-    found = [_samples(network, method, int(arrays[f"{cell}budget"]), seeds, above) for above in jumps]
-    sizes, counts, right = min(found, key=lambda each: abs(each[0].mean() - arrays[f"{cell}first/size"]))
-    theirs, their_counts = arrays[f"{cell}size"], arrays[f"{cell}nnz_per_layer"].astype(float)
-    off = np.abs(counts.mean(0) - their_counts.mean(0))
-    error = _error(counts, their_counts)
-    spread = np.maximum(np.r_[sizes.std(ddof=1), counts.std(0, ddof=1)], 1) * np.sqrt(1 + 1 / seeds)
+    drawn = [_searched(network, method, float(ratio), seed) for seed in range(seeds)]
+    sizes, counts, right = (np.array(each, float) for each in zip(*drawn, strict=True))
+    theirs, their_counts = arrays[f"{cell}size"].astype(float), arrays[f"{cell}nnz_per_layer"].astype(float)
+    budget = int(arrays[f"{cell}budget"])
+    again = np.array(
+        [[found[0], *found[1]] for found in (_at(network, method, seed, 999, budget) for seed in range(10))]
+    )
+    spread = np.maximum(again.std(0, ddof=1), 1) * np.sqrt(1 + 1 / len(again))
     first = np.r_[arrays[f"{cell}first/size"], arrays[f"{cell}first/nnz_per_layer"]]
     return Sampled(
         size=float(sizes.mean()),
         reference_size=float(theirs.mean()),
-        z_size=float(abs(sizes.mean() - theirs.mean()) / _error(sizes, theirs)),
-        z_counts=float((off / error).max()),
-        z_accuracy=float(abs(right.mean() - arrays[f"{cell}acc"].mean()) / _error(right, arrays[f"{cell}acc"], 0.005)),
-        off_counts=float((off / np.maximum(their_counts.mean(0), 1)).max()),
-        first=float((np.abs(np.r_[sizes.mean(), counts.mean(0)] - first) / spread).max()),
+        z_size=float(_off(sizes, theirs)),
+        z_counts=float(_off(counts, their_counts).max()),
+        z_accuracy=float(_off(right, arrays[f"{cell}acc"], 0.005)),
+        first=float((np.abs(first - again.mean(0)) / spread).max()),
     )
 
 
-def _error(ours: np.ndarray, theirs: np.ndarray, least: float = 0.5) -> np.ndarray:
-    """Return the standard error of a difference of means over the first axis; at least half a weight's."""
-    return np.maximum(np.sqrt(ours.var(0, ddof=1) / len(ours) + theirs.var(0, ddof=1) / len(theirs)), least)
+def _off(ours: np.ndarray, theirs: np.ndarray, least: float = 0.5) -> np.ndarray:
+    """Return the difference of two means over the first axis in standard errors; one is at least `least`.
+
+    Both are taken to be drawn alike, so that their spreads are pooled.
+    """
+    free = len(ours) + len(theirs) - 2
+    pooled = ((len(ours) - 1) * ours.var(0, ddof=1) + (len(theirs) - 1) * theirs.var(0, ddof=1)) / free
+    error = np.maximum(np.sqrt(pooled * (1 / len(ours) + 1 / len(theirs))), least)
+    return np.asarray(np.abs(ours.mean(0) - theirs.mean(0)) / error)
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=64)
 def _prepared(network: str, method: str, seed: int) -> tuple[Problem, Scores, Levels]:
     row = catalogue.METHODS[method]
     with torch.no_grad():
@@ -161,19 +165,34 @@ def _prepared(network: str, method: str, seed: int) -> tuple[Problem, Scores, Le
         return problem, scores, ALLOCATIONS[row.allocation](problem, scores, row.granularity)
 
 
-def _samples(
-    network: str, method: str, budget: int, seeds: int, above: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return sizes, kept weights per layer and accuracies over seeds, at the level of `budget` or one above."""
+def _searched(network: str, method: str, ratio: float, seed: int) -> tuple[int, list[int], float]:
+    """Return size, kept weights per layer and accuracy where the reference's search would end."""
+    original = int(arrays_of(network)["original/size"])
+    found: list[tuple[int, list[int], float]] = []
+
+    def size_at(tried: float) -> int:
+        found.append(_at(network, method, seed, len(found), int(tried * original) - _outside(network)))
+        return found[-1][0]
+
+    search(size_at, original, ratio)
+    return found[-1]
+
+
+@functools.lru_cache
+def _outside(network: str) -> int:
+    """Return how many parameters are not weights of compressible layers."""
+    weights = sum(layer.weight.numel() for layer in reference_problem(network).layers)
+    return int(arrays_of(network)["original/size"]) - weights
+
+
+def _at(network: str, method: str, seed: int, draw: int, budget: int) -> tuple[int, list[int], float]:
+    """Return size, kept weights per layer and accuracy of one of a seed's draws at a budget."""
     row = catalogue.METHODS[method]
-    sizes, counts, right = [], [], []
     with torch.no_grad():
-        for seed in range(seeds):
-            problem, scores, levels = _prepared(network, method, seed if method in OWN_SCORES else 0)
-            level = min(level_at_budget(levels.count, levels.cost, budget) + above, levels.count - 1)
-            own = dataclasses.replace(problem, seed=seed)
-            trial = Trial(own, scores, levels, REFERENCE_SELECTIONS[row.selection], row.granularity, None)
-            sizes.append(trial.size_at(level))
-            counts.append([int(trial.masks[layer.weight_name].sum()) for layer in own.layers])
-            right.append(accuracy(trial.network, network))
-    return np.array(sizes, float), np.array(counts, float), np.array(right)
+        problem, scores, levels = _prepared(network, method, seed if method in OWN_SCORES else 0)
+        own = dataclasses.replace(problem, seed=1000 * (seed + 1) + draw)
+        trial = Trial(own, scores, levels, REFERENCE_SELECTIONS[row.selection], row.granularity, None)
+        drawn = row.selection != "top"
+        size = trial.size_at(level_where_it_ends(levels, row.granularity, max(budget, 0), drawn=drawn))
+        counts = [int(trial.masks[layer.weight_name].sum()) for layer in own.layers]
+        return size, counts, accuracy(trial.network, network)

@@ -12,14 +12,14 @@ from luigi_prune.compute.pruning.patches import padded, visit_inputs
 from luigi_prune.compute.pruning.protocol import Problem, Scores
 
 POSITIONS = 100  # outputs of a layer that are looked at
+REFERENCE_POSITIONS = 10  # of these from each of the first batches (the reference's rules)
 
 
 def greedy_rank(problem: Problem) -> Scores:
     """Return the rank of every input channel: those that the greedy search leaves out first are the least.
 
-    With the reference's rules those are the greatest (docs/fidelity.md).
+    With the reference's rules those are the greatest, judged by the first batches alone (docs/fidelity.md).
     """
-    samples = sum(len(inputs) for inputs, _ in problem.batches)
     features = [torch.zeros(layer.weight.shape[1], POSITIONS, device=layer.weight.device) for layer in problem.layers]
     chances = [
         torch.rand(3, POSITIONS, generator=problem.generator("greedy_rank", layer.name)) for layer in problem.layers
@@ -29,7 +29,8 @@ def greedy_rank(problem: Problem) -> Scores:
     def visit(index: int, value: Tensor, start: int) -> None:
         if (index, start) not in seen:  # a shared layer: its first call stands for all
             seen.add((index, start))
-            _fill(features[index], problem.layers[index], value, start, samples, chances[index].to(value.device))
+            chance = chances[index].to(value.device)
+            _fill(features[index], problem.layers[index], value, _samples(problem, chance[0]) - start, chance)
 
     visit_inputs(problem, visit)
     ranks = []
@@ -39,9 +40,19 @@ def greedy_rank(problem: Problem) -> Scores:
     return ranks
 
 
-def _fill(features: Tensor, layer: Layer, value: Tensor, start: int, samples: int, chance: Tensor) -> None:
-    """Write the channels' contributions to those outputs whose sample is among `value`'s."""
-    sample = (chance[0] * samples).long().clamp_max(samples - 1) - start
+def _samples(problem: Problem, chance: Tensor) -> Tensor:
+    """Return the number of the sample that each position is in, uniform over all; past the end where it has none."""
+    sizes = torch.tensor([len(inputs) for inputs, _ in problem.batches], device=chance.device)
+    if problem.rules != "reference":
+        return (chance * sizes.sum()).long().clamp_max(int(sizes.sum()) - 1)
+    batch = torch.arange(len(chance), device=chance.device) // REFERENCE_POSITIONS
+    size, start = (torch.nn.functional.pad(each, (0, len(chance))) for each in (sizes, sizes.cumsum(0) - sizes))
+    own = start[batch] + (chance * size[batch]).long().minimum((size[batch] - 1).clamp_min(0))
+    return torch.where(batch < len(sizes), own, sizes.sum())
+
+
+def _fill(features: Tensor, layer: Layer, value: Tensor, sample: Tensor, chance: Tensor) -> None:
+    """Write the channels' contributions to those outputs whose `sample`, counted from its first, is among `value`'s."""
     here = torch.nonzero((sample >= 0) & (sample < len(value))).flatten()
     if not here.numel():
         return
