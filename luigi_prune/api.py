@@ -46,7 +46,8 @@ class PrunedLayer:
     """A compressible layer: how many of its weights are kept, and which.
 
     `mask`: bool, of the weight's shape, True = kept. Where the layer was decomposed there is none, but `rank`, `groups`
-    and `folding`.
+    and `folding`, and what that lost before any retraining, relative to the layer's operator norm: `error_operator`
+    truly, `error_estimate` as ALDS estimates it (None for Messi; both None for PCA, which approximates outputs).
     """
 
     name: str
@@ -57,6 +58,8 @@ class PrunedLayer:
     rank: int | None = None
     groups: int | None = None
     folding: int | None = None
+    error_estimate: float | None = None
+    error_operator: float | None = None
 
 
 @dataclass
@@ -222,6 +225,7 @@ def _layers(budgets: list[LayerBudget], masks: dict[str, Tensor], structure: lis
         more: dict[str, Any] = {}
         if (entry := replaced.get(layer.name)) is not None:
             more = {name: int(entry[name]) for name in ("rank", "groups", "folding")}
+            more |= {name: entry.get(name) for name in ("error_estimate", "error_operator")}
         else:
             kept = masks.get(f"{layer.name}.weight" if layer.name else "weight")
             more["mask"] = torch.ones(layer.shape, dtype=torch.bool) if kept is None else kept

@@ -100,6 +100,7 @@ def prune(request: dict[str, Any], context: Context) -> None:
     arrays, types = _named("weights", pruned.network.state_dict())
     arrays |= {f"masks/{name}": mask.cpu().numpy() for name, mask in pruned.masks.items()}
     arrays |= _layers(pruned.layers, pruned.size, pruned.flops, original)
+    arrays |= _errors(pruned.layers, pruned.structure)
     write(request, context, began, arrays, meta={"types": types, "structure": pruned.structure})
 
 
@@ -262,3 +263,18 @@ def _layers(layers: list[LayerBudget], size: int, flops: int, original: tuple[in
         "original_size": np.int64(original[0]),
         "original_flops": np.int64(original[1]),
     }
+
+
+def _errors(layers: list[LayerBudget], structure: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return per layer what its decomposition lost, estimated and truly (NaN: unknown); nothing without decompositions.
+
+    0 where the layer was left as it is.
+    """
+    if not structure:
+        return {}
+    entries = {entry["layer"]: entry for entry in structure}
+    arrays = {}
+    for name in ("error_estimate", "error_operator"):
+        found = [entries[layer.name].get(name) if layer.name in entries else 0.0 for layer in layers]
+        arrays[f"layers/{name}"] = np.array([np.nan if value is None else value for value in found], dtype=np.float64)
+    return arrays

@@ -1,5 +1,11 @@
 """Low-rank layers: a layer as an encoding and a decoding, and how networks that hold such layers are rebuilt."""
 
-from luigi_prune.compute.pruning.lowrank.decomposed import Decomposed, decompose, restore, structure_of
+from luigi_prune.compute.pruning.lowrank.decomposed import (
+    Decomposed,
+    DecompositionError,
+    decompose,
+    restore,
+    structure_of,
+)
 
-__all__ = ["Decomposed", "decompose", "restore", "structure_of"]
+__all__ = ["Decomposed", "DecompositionError", "decompose", "restore", "structure_of"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -31,7 +31,7 @@ class Candidates:
 
     `spectra` is empty for a layer that must stay as it is. `kept`: its weights as it stands (in a cascade, those of
     its factors). `total`: its weights if it were whole. `patches`: output positions of one sample. `extra`: entries
-    that a decomposition adds beside its weights.
+    that a decomposition adds beside its weights. `of_outputs`: not the weight is approximated but what it computes.
     """
 
     kept: int
@@ -40,6 +40,7 @@ class Candidates:
     spectra: list[Spectrum]
     build: Callable[[Decomposition], Decomposed]
     extra: int = 0
+    of_outputs: bool = False
 
 
 def one_spectrum(problem: Problem, *, folding: int, groups: int) -> list[Candidates]:
@@ -86,7 +87,7 @@ def principal_components(problem: Problem) -> list[Candidates]:
         spectrum, directions, mean = principal_spectrum(weight, *moments[layer.name])
         build = partial(decompose_principal, layer.module, directions, mean, double_bias=double_bias)
         extra = 0 if isinstance(layer.module.bias, Tensor) else weight.shape[0]
-        found.append(_one(problem, layer, [spectrum], build, extra))
+        found.append(replace(_one(problem, layer, [spectrum], build, extra), of_outputs=True))
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,11 +17,24 @@ from luigi_prune.compute.pruning.protocol import Decomposition
 from luigi_prune.errors import DamagedResult
 
 
+@dataclass(frozen=True)
+class DecompositionError:
+    """What a decomposition lost, relative to the operator norm of the layer that it was made from.
+
+    `operator`: the operator norm of the difference, of the folded matrices. `estimate`: the largest dropped singular
+    value of a chunk, by which ALDS chooses; None where there are no chunks (MESSI).
+    """
+
+    estimate: float | None
+    operator: float
+
+
 class Decomposed(nn.Sequential):
     """An encoding and a decoding in the place of one layer; `choice` says of which rank, groups and folding.
 
     `adds_bias`: the layer had no bias, but the decoding has one. `weight` and `bias` are those of a layer that would
-    do the same, for modules that read them instead of calling the layer (attention's fused path does).
+    do the same, for modules that read them instead of calling the layer (attention's fused path does). `error`: what
+    the decomposition lost when it was made; None where weights are not what was approximated (PCA).
     """
 
     def __init__(self, encode: nn.Module, decode: nn.Module, choice: Decomposition, adds_bias: bool = False) -> None:
@@ -28,6 +42,7 @@ class Decomposed(nn.Sequential):
         self.add_module("encode", encode)
         self.add_module("decode", decode)
         self.choice, self.adds_bias = choice, adds_bias
+        self.error: DecompositionError | None = None
 
     @property
     def weight(self) -> Tensor:
@@ -191,11 +206,12 @@ def standing_layers(network: nn.Module) -> list[tuple[str, nn.Module]]:
 def structure_of(network: nn.Module) -> list[dict[str, Any]]:
     """Return what `restore` needs: name, rank, groups and folding of every decomposed layer of `network`.
 
-    And whether it has a bias that the layer had not.
+    And whether it has a bias that the layer had not, and what its decomposition lost (`DecompositionError`).
     """
     return [
         {"layer": name, "rank": m.choice.rank, "groups": m.choice.groups, "folding": m.choice.folding}
         | ({"bias": True} if m.adds_bias else {})
+        | ({"error_estimate": m.error.estimate, "error_operator": m.error.operator} if m.error else {})
         for name, m in network.named_modules()
         if isinstance(m, Decomposed)
     ]
@@ -212,6 +228,8 @@ def restore(network: nn.Module, structure: list[dict[str, Any]]) -> nn.Module:
             layer = network.get_submodule(name)
             choice = Decomposition(int(entry["rank"]), int(entry["groups"]), int(entry["folding"]))
             new = build_decomposed(layer, choice, add_bias=bool(entry.get("bias", False))).train(layer.training)
+            if "error_operator" in entry:
+                new.error = DecompositionError(entry["error_estimate"], float(entry["error_operator"]))
         except (AttributeError, TypeError, KeyError, ValueError) as error:
             raise DamagedResult(f"layer {name!r}", f"the network has no such layer to decompose: {error}") from error
         network = replace_module(network, layer, new)

@@ -96,6 +96,20 @@ class Basis:
         far = inverse.mT * (vectors.mT @ short)
         return (near, far) if short.shape == chunks.shape else (far.mT, near.mT)
 
+    def left_over(self, rank: int) -> Tensor:
+        """Return what `factors(rank)` leaves of the chunks side by side, up to a rotation of the columns.
+
+        That is (m, b (s - rank)) with the singular values, the norms, of the difference; at rank 0 of the whole matrix.
+        """
+        values, vectors = self.pairs(rank)
+        chunks = self._chunks()
+        rest = vectors[:, :, rank:]
+        if chunks.shape[1] <= chunks.shape[2]:
+            left = rest * values[:, None, rank:].sqrt()
+        else:
+            left = chunks.to(rest.dtype) @ rest
+        return left.movedim(0, 1).flatten(1)
+
 
 def basis_of(weight: Tensor, folding: int, groups: int) -> Basis:
     """Return the basis of the `groups` chunks of `weight` (f, c, k1, k2)."""

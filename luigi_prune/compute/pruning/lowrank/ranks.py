@@ -15,8 +15,10 @@ from luigi_prune.compute.pruning.lowrank.decomposed import (
     Decomposed,
     recompose_layer,
     replace_module,
+    square,
     standing_layers,
 )
+from luigi_prune.compute.pruning.lowrank.errors import error_of
 from luigi_prune.compute.pruning.lowrank.paths import RANK_ALLOCATIONS, RankLevels
 from luigi_prune.compute.pruning.masks import Masks, apply_masks, initial_masks, removals
 from luigi_prune.compute.pruning.protocol import Batches, Choice, Decomposition, Loss, Problem
@@ -90,7 +92,10 @@ def decompose_network(
     for index, choice in enumerate(choices):
         if isinstance(choice, Decomposition):
             name, old = standing[index]
-            network = replace_module(network, old, factors(index, choice))
+            new = factors(index, choice)
+            if not scores[index].of_outputs:
+                new.error = error_of(square(layers[index].module), new, choice, scores[index].spectra)
+            network = replace_module(network, old, new)
             replaced.append(name)
     return network, _masks(network, held, replaced)
 

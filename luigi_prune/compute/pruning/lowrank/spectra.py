@@ -51,6 +51,11 @@ class Spectrum:
         return self.measure()
 
     @property
+    def is_measured(self) -> bool:
+        """Whether `values` and `norm` are there already."""
+        return "_measured" in self.__dict__
+
+    @property
     def values(self) -> np.ndarray:
         """The singular values of every chunk: float64 of shape (groups, full rank), descending."""
         return self._measured[0]

@@ -1,0 +1,49 @@
+"""How far decomposed layers are from what they replace: the estimate that ranks are chosen by, and the truth.
+
+ALDS estimates the relative error of a layer in k chunks by the largest dropped singular value of a chunk over the
+operator norm of the layer (arXiv 2107.11442). For one chunk that is the relative operator-norm error; for several it is
+a lower bound of it, which the true error exceeds by up to sqrt(k).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from luigi_prune.compute.pruning.lowrank.decomposed import Decomposed, DecompositionError
+from luigi_prune.compute.pruning.lowrank.factors import LARGE, eigenvalues, gram, short_side
+from luigi_prune.compute.pruning.lowrank.foldings import fold
+from luigi_prune.compute.pruning.lowrank.spectra import NOISE, Spectrum
+from luigi_prune.compute.pruning.protocol import Decomposition
+
+
+def error_of(weight: Tensor, new: Decomposed, choice: Decomposition, spectra: list[Spectrum]) -> DecompositionError:
+    """Return the errors of `new`, made by `choice` from a layer with `weight` (f, c, k1, k2).
+
+    MESSI's clusters are no chunks: there is no estimate.
+    """
+    spectrum = next(s for s in spectra if (s.folding, s.groups) == (choice.folding, choice.groups))
+    if spectrum.basis is None:
+        left = operator_norm(fold(weight - new.weight.reshape(weight.shape), choice.folding))
+        return DecompositionError(None, _share(left, operator_norm(fold(weight, choice.folding))))
+    values, _ = spectrum.basis.pairs(min(choice.rank + 1, spectrum.full))
+    roots = values.double().sqrt()
+    dropped = float(roots[:, choice.rank].max()) if choice.rank < spectrum.full else 0.0
+    if choice.groups == 1:
+        error = _share(dropped, float(roots.max()))
+        return DecompositionError(error, error)
+    norm = spectrum.norm if spectrum.is_measured else operator_norm(spectrum.basis.left_over(0))
+    return DecompositionError(_share(dropped, norm), _share(operator_norm(spectrum.basis.left_over(choice.rank)), norm))
+
+
+def operator_norm(matrix: Tensor) -> float:
+    """Return the largest singular value of a matrix, 0 where it is empty."""
+    if not matrix.numel():
+        return 0.0
+    rows = short_side(matrix[None])
+    large = rows.shape[1] >= LARGE and matrix.dtype != torch.float64
+    return float(eigenvalues(gram(rows.float() if large else rows.double()))[0, 0].sqrt())
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if part > NOISE * whole else 0.0
