@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from configparser import InterpolationError
 from pathlib import Path
 from typing import NoReturn
 
@@ -91,7 +92,14 @@ def _slurm_sections() -> dict[str, dict[str, str]]:
 
 def _section(name: str) -> dict[str, str]:
     config = luigi.configuration.get_config()
-    return dict(config.items(name)) if config.has_section(name) else {}
+    try:
+        return dict(config.items(name)) if config.has_section(name) else {}
+    except InterpolationError as error:
+        said = " ".join(error.message.split())
+        raise ConfigError(
+            f"luigi.cfg: [{name}] {error.option}: {said}; a percent sign is written %%, and a variable that is not"
+            " set here $NAME"
+        ) from None
 
 
 def _whole(section: str, key: str, given: dict[str, str], default: int, least: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,11 +27,17 @@ _OWN = ("nodes", "gpus_per_node", "processes_per_node", "cpus_per_task", "mem_gb
 _TEXTS = ("setup", "python")
 _COMMON = ("account", "constraint", "exclude", "exclusive", "gres", "licenses", "nice", "nodelist", "partition", "qos")
 KEYS = (*_SITE, "on_interrupt", *_OWN, *_TEXTS, *_COMMON)
-# what submitit or this package writes into the script itself
-_TAKEN = (
-    *("array", "chdir", "error", "export", "job_name", "ntasks", "ntasks_per_node", "open_mode", "output", "parsable"),
-    *("signal", "test_only", "time", "mem", "wait", "wrap"),
-)
+# what submitit or this package writes into the script itself -> the key that says it
+_TAKEN = {
+    **dict.fromkeys(("chdir", "export", "job_name", "open_mode", "parsable", "test_only", "wait", "wrap"), ""),
+    **dict.fromkeys(("error", "input", "output"), ""),
+    **dict.fromkeys(("ntasks", "ntasks_per_node", "tasks_per_node"), "processes_per_node"),
+    "array": "array_size",
+    "gpus": "gpus_per_node",
+    "mem": "mem_gb",
+    "signal": "signal_delay_s",
+    "time": "timeout_min",
+}
 
 
 @dataclass(frozen=True)
@@ -80,55 +87,88 @@ def read_settings(sections: Mapping[str, Mapping[str, str]], threads: int, loade
 
     `threads` and `loader_workers` of [compute] say how many CPUs a process has by default.
     """
-    own = sections.get("slurm", {})
-    site: dict[str, Any] = {}
-    for key, (default, least) in _SITE.items():
-        whole = isinstance(default, int)
-        site[key] = _number("slurm", key, own.get(key, str(default)), least, whole)
-    site["on_interrupt"] = own.get("on_interrupt", "ask")
-    if site["on_interrupt"] not in _ON_INTERRUPT:
-        hint = nearest(site["on_interrupt"], _ON_INTERRUPT)
-        raise ConfigError(f"luigi.cfg: [slurm] on_interrupt: {site['on_interrupt']!r} is no choice{hint}")
     for name in sections:
         family = name.removeprefix("slurm.")
         if name != "slurm" and family not in FAMILIES:
             raise ConfigError(f"luigi.cfg: [{name}]: {family!r} never becomes a SLURM job{nearest(family, FAMILIES)}")
-        for key in sections[name]:
-            _check_key(name, key)
-    cpus = max(1, threads + loader_workers)
+    checked = {name: _checked(name, section) for name, section in sections.items()}
+    common, cpus = checked.get("slurm", {}), max(1, threads + loader_workers)
     return SlurmSettings(
-        resources={family: _resources(family, own, sections.get(f"slurm.{family}", {}), cpus) for family in FAMILIES},
-        **site,
+        resources={family: _resources(family, common, checked.get(f"slurm.{family}", {}), cpus) for family in FAMILIES},
+        **_site(common),
     )
 
 
-def _check_key(section: str, key: str) -> None:
-    if key in _TAKEN:
-        raise ConfigError(f"luigi.cfg: [{section}] {key}: set by luigi_prune itself{nearest(key, _OWN)}")
-    if section != "slurm" and (key in _SITE or key == "on_interrupt"):
-        raise ConfigError(f"luigi.cfg: [{section}] {key}: belongs into [slurm]")
-    if not re.fullmatch(r"[a-z][a-z0-9_-]*", key):
-        raise ConfigError(f"luigi.cfg: [{section}] {key}: neither a key of luigi_prune nor an option of sbatch")
+def _checked(section: str, given: Mapping[str, str]) -> dict[str, str]:
+    """Return a section with its keys as we spell them; sbatch's own dashes are as good as underscores."""
+    keys = {}
+    for key, text in given.items():
+        ours = key.replace("-", "_")
+        _check_key(section, key, ours)
+        if ours in keys:
+            raise ConfigError(f"luigi.cfg: [{section}] {key}: stands there as {ours}, too")
+        keys[ours] = text
+    return keys
+
+
+def _check_key(section: str, key: str, ours: str) -> None:
+    where = f"luigi.cfg: [{section}] {key}"
+    if ours in _TAKEN:
+        instead = f"; use {_TAKEN[ours]}" if _TAKEN[ours] else ""
+        raise ConfigError(f"{where}: luigi_prune sets it itself{instead}")
+    if section != "slurm" and (ours in _SITE or ours == "on_interrupt"):
+        raise ConfigError(f"{where}: holds for all jobs; it belongs into [slurm]")
+    # sbatch has the last word on options that we do not know; what nearly is a key of ours never was meant for it
+    misspelt = ours not in KEYS and difflib.get_close_matches(ours.lower(), KEYS, n=1, cutoff=0.85)
+    if misspelt or not re.fullmatch(r"[a-z][a-z0-9_]*", ours):
+        raise ConfigError(f"{where}: neither a key of luigi_prune nor an option of sbatch{nearest(ours, KEYS)}")
+
+
+def _site(given: Mapping[str, str]) -> dict[str, Any]:
+    """Return how the driver deals with the site, as fields of SlurmSettings."""
+    site: dict[str, Any] = {}
+    for key, (default, least) in _SITE.items():
+        site[key] = _number("slurm", key, given.get(key, str(default)), least, isinstance(default, int))
+    if site["poll_seconds_max"] < site["poll_seconds"]:
+        if "poll_seconds_max" in given:
+            raise ConfigError(
+                f"luigi.cfg: [slurm] poll_seconds_max: {site['poll_seconds_max']:g} is less than poll_seconds"
+                f" ({site['poll_seconds']:g}), from which the interval grows"
+            )
+        site["poll_seconds_max"] = site["poll_seconds"]
+    site["on_interrupt"] = given.get("on_interrupt", "ask")
+    if site["on_interrupt"] not in _ON_INTERRUPT:
+        hint = nearest(site["on_interrupt"], _ON_INTERRUPT)
+        raise ConfigError(f"luigi.cfg: [slurm] on_interrupt: {site['on_interrupt']!r} is no choice{hint}")
+    return site
 
 
 def _resources(family: str, common: Mapping[str, str], own: Mapping[str, str], cpus: int) -> Resources:
     """Return what a job of `family` gets: its own section over [slurm]."""
     given = {**common, **own}
 
+    def section(key: str) -> str:
+        return f"slurm.{family}" if key in own else "slurm"
+
     def number(key: str, default: float, least: float, whole: bool = True) -> Any:
-        return _number(f"slurm.{family}" if key in own else "slurm", key, given.get(key, str(default)), least, whole)
+        return _number(section(key), key, given.get(key, str(default)), least, whole)
 
     timeout = number("timeout_min", 60, 1)
     delay = number("signal_delay_s", min(120, timeout * 15), 0)
     if delay >= timeout * 60:
         raise ConfigError(
-            f"luigi.cfg: [slurm.{family}] signal_delay_s: {delay} s is no less than the time limit ({timeout} min)"
+            f"luigi.cfg: [{section('signal_delay_s')}] signal_delay_s: {delay} s before the end is too early"
+            f" for jobs of {family}, whose timeout_min is {timeout}"
         )
     gpus = number("gpus_per_node", 0, 0)
     nodes, processes = number("nodes", 1, 1), number("processes_per_node", max(1, gpus), 1)
     if family not in PARALLEL:
-        if nodes * processes > 1 and ("nodes" in own or "processes_per_node" in own):
-            raise ConfigError(f"luigi.cfg: [slurm.{family}]: only {' and '.join(PARALLEL)} use several processes")
+        for key, value in (("nodes", nodes), ("processes_per_node", processes), ("gpus_per_node", gpus)):
+            if key in own and value > 1:
+                raise ConfigError(
+                    f"luigi.cfg: [slurm.{family}] {key}: {value}: a {family} is one process with one GPU at most;"
+                    f" only {' and '.join(PARALLEL)} use several"
+                )
         gpus, nodes, processes = min(gpus, 1), 1, 1
     return Resources(
         nodes=nodes,
@@ -140,14 +180,24 @@ def _resources(family: str, common: Mapping[str, str], own: Mapping[str, str], c
         signal_delay_s=delay,
         setup=tuple(line for line in given.get("setup", "").splitlines() if line.strip()),
         python=given.get("python", ""),
-        sbatch=tuple(
-            sorted(
-                (key.replace("_", "-"), text)
-                for key, text in given.items()
-                if key not in (*_SITE, "on_interrupt", *_OWN, *_TEXTS) and text.lower() not in ("", "false")
-            )
-        ),
+        sbatch=_sbatch_options(common, own),
     )
+
+
+def _sbatch_options(common: Mapping[str, str], own: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Return the options that sbatch itself understands, "true" for those without a value; false takes one away."""
+    requeue = ("requeue", "no_requeue")  # two words for one thing: the family's section wins as a whole
+    kept = {key: text for key, text in common.items() if key not in requeue or not own.keys() & set(requeue)}
+    options = {}
+    for key, text in {**kept, **own}.items():
+        if key in (*_SITE, "on_interrupt", *_OWN, *_TEXTS):
+            continue
+        value = text.lower() if text.lower() in ("true", "false") else text
+        if key == "requeue":  # it is on without a word
+            key, value = "no_requeue", "true" if value == "false" else ""
+        if value not in ("", "false"):
+            options[key.replace("_", "-")] = value
+    return tuple(sorted(options.items()))
 
 
 def _number(section: str, key: str, text: str, least: float, whole: bool) -> Any:
