@@ -5,32 +5,37 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from luigi_prune.compute.pruning.chain import feature_chain_size
+from luigi_prune.compute.pruning.chain import feature_chain
 from luigi_prune.compute.pruning.granularity import GRANULARITIES
 from luigi_prune.compute.pruning.protocol import Allocation, Choice, Levels, Problem, Scores
 from luigi_prune.compute.pruning.sampling import channel_complexity, channel_complexity_top, filter_error, filter_hybrid
+from luigi_prune.compute.pruning.selection import kth_largest
 
 
 def global_top(problem: Problem, scores: Scores, granularity: str) -> Levels:
     """Return levels that keep the best units over all layers, one more at each, but always the best of every layer."""
     alive = [problem.kept(layer) for layer in problem.layers]
-    vectors = [score[kept].float().cpu().numpy() for score, kept in zip(scores, alive, strict=True)]
-    ranked = np.sort(np.concatenate(vectors)) if vectors else np.empty(0, dtype=np.float32)
+    living = [int(np.count_nonzero(kept.cpu().numpy())) for kept in alive]
+    vectors = [
+        torch.where(kept, score.float(), -torch.inf).flatten().cpu().numpy()
+        for score, kept in zip(scores, alive, strict=True)
+    ]
+    everything = np.concatenate(vectors) if vectors else np.empty(0, dtype=np.float32)
 
     def choose(level: int) -> list[Choice]:
         if level <= 0:
-            return [torch.tensor(min(1, vector.size)) for vector in vectors]
-        threshold = ranked[ranked.size - level]
+            return [torch.tensor(min(1, count)) for count in living]
+        threshold = kth_largest(everything, level)
         above = [int(np.count_nonzero(vector > threshold)) for vector in vectors]
         ties = level - sum(above)
         counts: list[Choice] = []
-        for vector, count in zip(vectors, above, strict=True):
+        for vector, count, most in zip(vectors, above, living, strict=True):
             taken = min(ties, int(np.count_nonzero(vector == threshold))) if ties else 0
             ties -= taken
-            counts.append(torch.tensor(max(count + taken, min(1, vector.size))))
+            counts.append(torch.tensor(max(count + taken, min(1, most))))
         return counts
 
-    return Levels(ranked.size + 1, choose, cost=float)
+    return Levels(sum(living) + 1, choose, cost=float)
 
 
 def uniform_filter(problem: Problem, scores: Scores, granularity: str) -> Levels:
@@ -67,10 +72,8 @@ def uniform(problem: Problem, scores: Scores, granularity: str) -> Levels:
     def choose(level: int) -> list[Choice]:
         return [torch.tensor(count) for count in counts(level)]
 
-    def cost(level: int) -> float:
-        return feature_chain_size(problem, granularity, counts(level))
-
-    return Levels(len(steps), choose, cost)
+    size = feature_chain(problem, granularity)
+    return Levels(len(steps), choose, lambda level: size(counts(level)))
 
 
 ALLOCATIONS: dict[str, Allocation] = {

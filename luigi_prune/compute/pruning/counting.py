@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -29,7 +30,13 @@ class LayerBudget:
 
 def count_size(network: nn.Module) -> int:
     """Return the number of non-zero entries over all parameters of `network`; shared ones count once."""
-    return sum(int(torch.count_nonzero(parameter.detach())) for parameter in network.parameters())
+    return sum(count_nonzero(parameter) for parameter in network.parameters())
+
+
+def count_nonzero(value: Tensor) -> int:
+    """Return how many entries are not zero; on a CPU numpy counts them many times as fast as torch."""
+    present = value.detach() != 0
+    return int(np.count_nonzero(present.numpy())) if present.device.type == "cpu" else int(torch.count_nonzero(present))
 
 
 def layer_budgets(network: nn.Module) -> list[LayerBudget]:
@@ -40,7 +47,7 @@ def layer_budgets(network: nn.Module) -> list[LayerBudget]:
     budgets = []
     for name, module in standing_layers(network):
         parts = module if isinstance(module, Decomposed) else [module]
-        kept = sum(int(torch.count_nonzero(part.get_parameter("weight"))) for part in parts)
+        kept = sum(count_nonzero(part.get_parameter("weight")) for part in parts)
         shape = module.shape if isinstance(module, Decomposed) else tuple(module.get_parameter("weight").shape)
         budgets.append(LayerBudget(name, shape, kept, math.prod(shape)))
     return budgets
@@ -78,7 +85,7 @@ def flops_of(network: nn.Module, outputs: dict[str, int]) -> int:
     total = 0
     for name, module in network.named_modules():
         if isinstance(module, COUNTED) and isinstance(weight := module.weight, Tensor):
-            total += int(torch.count_nonzero(weight)) * (outputs.get(name, 0) // weight.shape[0])
+            total += count_nonzero(weight) * (outputs.get(name, 0) // weight.shape[0])
     return total
 
 

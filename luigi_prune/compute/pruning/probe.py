@@ -90,7 +90,8 @@ class StructureProbe:
         self.can_see_constants = self._input.is_floating_point() or example_input.shape[0] > 1
         everything = {name: torch.ones_like(p, dtype=torch.bool) for name, p in self.network.named_parameters()}
         self._zero_at_first: dict[str, Tensor] = {}
-        baseline = self.observe(everything, silence=False)
+        self._baseline: Structure | None = None
+        self._baseline = baseline = self.observe(everything, silence=False)
         shared = {name for name, calls in baseline.calls.items() if calls > 1} | self._tied()
         self._zero_at_first = {name: zero for name, zero in baseline.zero_inputs.items() if name not in shared}
         self.normalised_by = baseline.normalised_by
@@ -106,7 +107,7 @@ class StructureProbe:
 
     def _uniform(self, like: Tensor, low: float, high: float) -> Tensor:
         numbers = torch.rand(like.shape, generator=self._generator, dtype=torch.float32)
-        return (low + (high - low) * numbers).to(like)
+        return numbers.mul_(high - low).add_(low).to(like)
 
     def _random_input(self, example: Tensor, samples: int) -> Tensor:
         if not example.is_floating_point():
@@ -137,7 +138,7 @@ class StructureProbe:
         """Put random numbers where `masks` keep; the rows of linear maps sum to 1."""
         rows = {id(module.weight) for module in self._modules.values() if is_reader(module)}
         for name, parameter in self.network.named_parameters():
-            value = self._values[name] * masks[name].to(self._values[name])
+            value = self._values[name] * masks[name]
             if id(parameter) in rows:
                 sums = value.flatten(1).sum(1).clamp_min(1e-20)
                 value /= sums.view(-1, *[1] * (value.dim() - 1))
@@ -148,6 +149,8 @@ class StructureProbe:
 
         `silence`: a BatchNorm channel whose input has become zero, because all it reads was cut, is cut with it.
         """
+        if not silence and self._baseline is not None and all(bool(mask.all()) for mask in masks.values()):
+            return self._baseline
         self._fill(masks)
         modules = {**self._modules, **self._bare_norms}
         taps = Taps(modules, self._zero_at_first if silence else None, self._precision.same)

@@ -53,7 +53,14 @@ from luigi_prune.compute.pruning.registry import resolve
 from luigi_prune.compute.pruning.scores import SCORES
 from luigi_prune.compute.pruning.search import find_level
 from luigi_prune.compute.pruning.selection import SELECTIONS
-from luigi_prune.compute.pruning.trial import Trial, check_inputs, same_outputs
+from luigi_prune.compute.pruning.trial import (
+    Trial,
+    changing_tensors,
+    check_inputs,
+    outputs_of,
+    same_outputs,
+    write_tensors,
+)
 from luigi_prune.errors import ConfigError, UnreachableRatio, nearest
 from luigi_prune.seeds import derive_seed
 
@@ -61,6 +68,7 @@ if TYPE_CHECKING:
     from luigi_prune.catalogue import MethodRow
 
 EXAMPLES = 16  # samples of the example input that are used: enough to measure constants and to check outputs
+TRACED = 2  # samples of it that runs see which only ask how layers hang together
 TOLERANCE = 0.005  # relative; what misses the wanted ratio by more is worth a warning
 log = logging.getLogger("luigi_prune")
 
@@ -127,12 +135,12 @@ def prune(
                 rules=rules, masks=masks,
             )  # fmt: skip
             return _decomposed(pruned, held, method, keep_ratio, example, original_size, flops)
-        outputs = count_outputs(start, example[: len(example_input)])
+        outputs = count_outputs(start, example[: min(len(example_input), TRACED)])
         flops = flops_of(start, outputs) if original_flops is None else original_flops
         if method.granularity == "none":
             return _untouched(start, keep_ratio, original_size, flops, masks)
         needs = [parameter.requires_grad for parameter in start.parameters()]
-        layers = find_layers(start, example, rules)
+        layers = find_layers(start, example[:TRACED], rules)
         if not layers:
             raise ConfigError(f"{method.name}: the network has no compressible layer (a Linear or an ungrouped Conv2d)")
         held = initial_masks(start, masks)
@@ -252,18 +260,26 @@ def _search(
 
 def _propagated_start(problem: Problem) -> StructureProbe | None:
     """Remove from the problem's network what never had an effect; return the probe, or None if it misjudges it."""
-    before, masks = copy.deepcopy(problem.network), dict(problem.masks)
+    changing, masks = changing_tensors(problem.network), dict(problem.masks)
+    before = [tensor.clone() for tensor in changing]
     try:
         probe = StructureProbe(problem.network, problem.example_input)
         propagate(problem.network, problem.masks, probe, problem.example_input, structured=False)
     except (RuntimeError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
     else:
-        if same_outputs(before, problem.network, check_inputs(problem)):
+        propagated = [tensor.clone() for tensor in changing]
+        if all(torch.equal(one, other) for one, other in zip(before, propagated, strict=True)):
+            return probe
+        inputs = check_inputs(problem)
+        after = outputs_of(problem.network, inputs)
+        write_tensors(changing, before)
+        if same_outputs(outputs_of(problem.network, inputs), after):
+            write_tensors(changing, propagated)
             return probe
         reason = "its outputs depend on layers in a way that gradients do not show"
     log.warning("this network cannot be probed, so nothing but the cut is removed: %s", reason)
-    problem.network.load_state_dict(before.state_dict())
+    write_tensors(changing, before)
     problem.masks.update(masks)
     return None
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from luigi_prune.compute.pruning.chain import feature_chain_size
+from luigi_prune.compute.pruning.chain import feature_chain
 from luigi_prune.compute.pruning.counting import CALIBRATION_CONSTANT
 from luigi_prune.compute.pruning.granularity import GRANULARITIES
 from luigi_prune.compute.pruning.layers import Layer
@@ -198,7 +198,8 @@ def _channel_levels(
             for index, (count, is_fixed) in enumerate(zip(counts(level), fixed, strict=True))
         ]
 
-    return Levels(len(errors) + 1, choose, lambda level: feature_chain_size(problem, granularity, counts(level)))
+    size = feature_chain(problem, granularity)
+    return Levels(len(errors) + 1, choose, lambda level: size(counts(level)))
 
 
 def _draws_of_error(alpha: float, error: float) -> float:

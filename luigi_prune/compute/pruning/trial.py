@@ -11,8 +11,8 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from luigi_prune.compute.pruning.counting import count_size
 from luigi_prune.compute.pruning.granularity import GRANULARITIES, cut
-from luigi_prune.compute.pruning.layers import evaluating, tensors_in
-from luigi_prune.compute.pruning.masks import Masks, apply_masks
+from luigi_prune.compute.pruning.layers import Layer, evaluating, tensors_in
+from luigi_prune.compute.pruning.masks import Masks
 from luigi_prune.compute.pruning.probe import StructureProbe
 from luigi_prune.compute.pruning.propagation import propagate, silence
 from luigi_prune.compute.pruning.protocol import Draws, Levels, Mixed, Problem, Scores, Selection
@@ -44,6 +44,9 @@ class Trial:
         self.found: Structure | None = None
         self._scores, self._selection, self._granularity = scores, selection, granularity
         self._modules = dict(self.network.named_modules())
+        self._changing = changing_tensors(self.network)
+        self._when_cut: list[Tensor] = []  # what they held before propagation
+        self._living = [self._channels(problem.masks, layer) for layer in problem.layers]
         self._draws: dict[str, Draws] = {}
         self._level: int | None = None
 
@@ -61,15 +64,8 @@ class Trial:
             return 0
         return count_size(self.network)
 
-    @torch.no_grad()
     def _reset(self) -> None:
-        for mine, first in zip(self.network.parameters(), self.problem.network.parameters(), strict=True):
-            mine.copy_(first)
-        for module, first_module in zip(self.network.modules(), self.problem.network.modules(), strict=True):
-            first_mean = getattr(first_module, "running_mean", None)
-            if isinstance(module, _NormBase) and isinstance(module.running_mean, Tensor):
-                assert isinstance(first_mean, Tensor)
-                module.running_mean.copy_(first_mean)
+        write_tensors(self._changing, changing_tensors(self.problem.network))
         self.masks = dict(self.problem.masks)
 
     def _cut(self, level: int) -> None:
@@ -95,33 +91,50 @@ class Trial:
                 self.network, self.masks, problem.layers, problem.batches, problem.loss, structured=structured
             )
         elif self.probe is not None and not self._all_channels_live():
+            self._when_cut = [tensor.clone() for tensor in self._changing]
             self.found = propagate(self.network, self.masks, self.probe, problem.example_input, structured=structured)
-        else:
-            apply_masks(self.network, self.masks)
 
     def _all_channels_live(self) -> bool:
         """Return whether no filter and no channel has lost its last weight: then nothing has become useless.
 
         The problem's network is propagated itself, so that each of its living channels has a living source and reader.
         """
-        rows, columns = GRANULARITIES["filter"].alive, GRANULARITIES["channel"].alive
-        for layer in self.problem.layers:
-            before, now = self.problem.kept(layer), self.masks[layer.weight_name]
-            if not torch.equal(rows(before), rows(now)) or not torch.equal(columns(before), columns(now)):
-                return False
-        return True
+        return all(
+            torch.equal(before, now)
+            for layer, living in zip(self.problem.layers, self._living, strict=True)
+            for before, now in zip(living, self._channels(self.masks, layer), strict=True)
+        )
+
+    @staticmethod
+    def _channels(masks: Masks, layer: Layer) -> list[Tensor]:
+        """Return which filters and which channels of a layer live."""
+        matrix = masks[layer.weight_name].flatten(2).any(2) if layer.weight.dim() > 2 else masks[layer.weight_name]
+        return [matrix.any(1), matrix.any(0)]
 
     def is_sound(self, level: int) -> bool:
         """Return whether propagation at `level` left the outputs as the cut alone made them."""
-        self._reset()
-        self._cut(level)
-        before = copy.deepcopy(self.network)
-        self._propagate()
-        self._level = level
+        self.size_at(level)
         if self.found is None:
             return True
-        silence(before, dict(self.masks), self.found)
-        return same_outputs(before, self.network, check_inputs(self.problem))
+        inputs, propagated = check_inputs(self.problem), [tensor.clone() for tensor in self._changing]
+        after = outputs_of(self.network, inputs)
+        write_tensors(self._changing, self._when_cut)
+        silence(self.network, dict(self.masks), self.found)
+        before = outputs_of(self.network, inputs)
+        write_tensors(self._changing, propagated)
+        return same_outputs(before, after)
+
+
+def changing_tensors(network: nn.Module) -> list[Tensor]:
+    """Return what cuts and propagation change in a network: its parameters, and running means of normalisations."""
+    means = [module.running_mean for module in network.modules() if isinstance(module, _NormBase)]
+    return [*(value.detach() for value in network.parameters()), *(mean for mean in means if isinstance(mean, Tensor))]
+
+
+def write_tensors(targets: list[Tensor], values: list[Tensor]) -> None:
+    """Copy values into tensors, in place."""
+    for target, value in zip(targets, values, strict=True):
+        target.copy_(value)
 
 
 def check_inputs(problem: Problem) -> list[Tensor]:
@@ -130,13 +143,17 @@ def check_inputs(problem: Problem) -> list[Tensor]:
 
 
 @torch.no_grad()
-def same_outputs(one: nn.Module, other: nn.Module, inputs: list[Tensor]) -> bool:
-    """Return whether two networks compute the same outputs in evaluation mode, but for float rounding."""
-    with evaluating(one), evaluating(other):
-        for value in inputs:
-            for left, right in zip(tensors_in(one(value)), tensors_in(other(value)), strict=True):
-                slack = max(1e-4, 30 * torch.finfo(left.dtype).eps)
-                scale = float(left.abs().nan_to_num(0, 0, 0).amax()) if left.numel() else 0.0
-                if not torch.allclose(left, right, rtol=slack, atol=slack * scale, equal_nan=True):
-                    return False
+def outputs_of(network: nn.Module, inputs: list[Tensor]) -> list[Tensor]:
+    """Return all that a network computes of the inputs in evaluation mode."""
+    with evaluating(network):
+        return [tensor.clone() for value in inputs for tensor in tensors_in(network(value))]
+
+
+def same_outputs(one: list[Tensor], other: list[Tensor]) -> bool:
+    """Return whether two networks' outputs are the same but for float rounding."""
+    for left, right in zip(one, other, strict=True):
+        slack = max(1e-4, 30 * torch.finfo(left.dtype).eps)
+        scale = float(left.abs().nan_to_num(0, 0, 0).amax()) if left.numel() else 0.0
+        if not torch.allclose(left, right, rtol=slack, atol=slack * scale, equal_nan=True):
+            return False
     return True

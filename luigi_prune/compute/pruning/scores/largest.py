@@ -2,8 +2,8 @@
 
 For every filter i and entry j of it, max over patches p of r_i(p) a_j(p), where r_i(p) >= 0 belongs to the patch and
 a_j(p) >= 0 is the input that entry j reads there: a product of matrices in which max replaces the sum. Sums over many
-entries differ little between filters, so max_i r_i(p) a_j(p) bounds the products of all filters closely, and few patches
-can raise any of them.
+entries differ little between filters, so max_i r_i(p) a_j(p) bounds the products of all filters closely, and few
+patches can raise any of them.
 """
 
 from __future__ import annotations
@@ -62,16 +62,15 @@ def windows(layer: Layer, image: Tensor) -> Windows:
     module = layer.module
     if not isinstance(module, nn.Conv2d):
         return Windows()
-    kernel, dilation, stride = module.kernel_size, module.dilation, module.stride
-    down, right = (
-        (size - d * (k - 1) - 1) // s + 1
-        for size, d, k, s in zip(image.shape[2:], dilation, kernel, stride, strict=True)
+    (high, wide), (below, right), (rows, columns) = module.kernel_size, module.dilation, module.stride
+    height, width = image.shape[2] - below * (high - 1), image.shape[3] - right * (wide - 1)
+    return Windows(
+        (high, wide), (below, right), (rows, columns), ((height - 1) // rows + 1, (width - 1) // columns + 1)
     )
-    return Windows(kernel, dilation, stride, (down, right))
 
 
 def reciprocal_sums(layer: Layer, image: Tensor, weight: Tensor) -> Tensor:
-    """Return 1 over each sum, 0 where it is nearly 0: (samples, height, width, filters), `weight` (filters, entries)."""
+    """Return 1 over the sums for `weight` (filters, entries), 0 where nearly 0: (samples, height, width, filters)."""
     module = layer.module
     if isinstance(module, nn.Conv2d):
         kernel = weight.view(module.weight.shape)
@@ -114,7 +113,7 @@ def _stuffed(most: Tensor, window: Windows, image: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class _Search:
-    """What is multiplied: the padded input, `r` (patches, filters), and its largest number of each patch, `_stuffed`."""
+    """What is multiplied: the padded input and `r` (patches, filters); its largest number of each patch, `_stuffed`."""
 
     best: Tensor
     image: Tensor
