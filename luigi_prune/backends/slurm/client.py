@@ -10,7 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 CHUNK = 100  # ids or names on one command line
-_NO_ACCOUNTING = ("accounting storage is disabled", "accounting_storage/none")
+_NOT_FOUND = "not found; is SLURM installed here?"
+# what sacct says where there is no accounting at all; whatever else it says may pass
+_NO_ACCOUNTING = ("accounting storage is disabled", "accounting_storage/none", _NOT_FOUND)
 
 
 class CommandFailed(Exception):
@@ -41,10 +43,17 @@ class Client:
         self.calls["sbatch --test-only" if "--test-only" in command else command[0]] += 1
         try:
             done = subprocess.run(
-                command, capture_output=True, text=True, timeout=self.seconds, stdin=subprocess.DEVNULL
+                command,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=self.seconds,
+                stdin=subprocess.DEVNULL,
             )
         except FileNotFoundError:
-            raise CommandFailed(f"{command[0]}: not found; is SLURM installed here?") from None
+            raise CommandFailed(f"{command[0]}: {_NOT_FOUND}") from None
+        except OSError as error:  # no process to be had at the moment
+            raise CommandFailed(f"{command[0]}: {error}") from None
         except subprocess.TimeoutExpired:
             raise CommandFailed(f"{command[0]}: no answer within {self.seconds:g} s") from None
         if done.returncode:
@@ -60,8 +69,7 @@ class Client:
                 *("squeue", "--noheader", "--array", "--states=all", f"--user={os.getuid()}"),
                 *(f"--name={','.join(chunk)}", "--format=%i|%T|%r|%N|%S|%j"),
             )
-            for line in text.splitlines():
-                job_id, state, reason, nodes, start, _name = line.split("|", 5)
+            for job_id, state, reason, nodes, start, _name in _table(text, 6):
                 found[job_id] = Row(state, reason, nodes, "" if start == "N/A" else start)
         return found
 
@@ -69,16 +77,16 @@ class Client:
         """Return the job id that the queue or the accounting knows under each of these names; raises CommandFailed."""
         found: dict[str, str] = {}
         for chunk in _chunks(sorted(names)):
-            joined = ",".join(chunk)
-            text = self.call(
-                *("squeue", "--noheader", "--states=all", f"--user={os.getuid()}", f"--name={joined}"),
-                "--format=%F|%j",
-            )
-            if self.accounting is not False:
-                text += self._account("--starttime=now-30days", f"--name={joined}", "--format=JobIDRaw,JobName") or ""
-            for line in text.splitlines():
-                job_id, name = line.strip().split("|")[:2]
+            options = ("--noheader", "--states=all", f"--user={os.getuid()}", f"--name={','.join(chunk)}")
+            for job_id, name in _table(self.call("squeue", *options, "--format=%F|%j"), 2):
                 found.setdefault(name, job_id)
+            forgotten = [name for name in chunk if name not in found]
+            if forgotten and self.accounting is not False:
+                # JobIDRaw would be an element's own id, which nobody else uses
+                joined = ",".join(forgotten)
+                text = self._account("--starttime=now-30days", f"--name={joined}", "--format=JobID,JobName") or ""
+                for job_id, name in _table(text, 2):
+                    found.setdefault(name, job_id.partition("_")[0])
         return found
 
     def ended(self, ids: Iterable[str]) -> dict[str, Row] | None:
@@ -88,8 +96,7 @@ class Client:
             text = self._account("--jobs=" + ",".join(chunk), "--format=JobID,State,ExitCode,NodeList")
             if text is None:
                 return None
-            for line in text.splitlines():
-                job_id, state, code, nodes = line.split("|")
+            for job_id, state, code, nodes in _table(text, 4):
                 found[job_id] = Row(state.split()[0] if state else "", f"exit code {code}", nodes)
         return found
 
@@ -97,7 +104,7 @@ class Client:
         try:
             text = self.call("sacct", "--allocations", "--noheader", "--parsable2", *options)
         except CommandFailed as failure:
-            if any(words in str(failure) for words in _NO_ACCOUNTING) or "not found" in str(failure):
+            if any(words in str(failure) for words in _NO_ACCOUNTING):
                 self.accounting = False
                 return None
             raise
@@ -105,14 +112,31 @@ class Client:
         return text
 
     def cancel(self, ids: Sequence[str]) -> None:
-        """Cancel jobs; raises CommandFailed."""
+        """Cancel jobs; raises CommandFailed, after all of them were tried."""
+        said = []
         for chunk in _chunks(ids):
-            self.call("scancel", *chunk)
+            try:
+                self.call("scancel", *chunk)
+            except CommandFailed as failure:  # one of them has ended already, perhaps
+                said.append(str(failure))
+        if said:
+            raise CommandFailed("; ".join(said))
+
+    def cancel_named(self, names: Iterable[str]) -> None:
+        """Cancel all of this user's jobs with these names, where there are any; raises CommandFailed."""
+        for name in names:
+            self.call("scancel", f"--user={os.getuid()}", f"--name={name}")
 
     def array_limit(self) -> int:
         """Return how many elements the site lets an array have; raises CommandFailed."""
         match = re.search(r"MaxArraySize\s*=\s*(\d+)", self.call("scontrol", "show", "config"))
         return max(1, int(match[1]) - 1) if match else 1000
+
+
+def _table(text: str, width: int) -> Iterable[list[str]]:
+    """Return the rows of what a command printed, without those that are no rows."""
+    rows = (line.strip().split("|", width - 1) for line in text.splitlines())
+    return (row for row in rows if len(row) == width)
 
 
 def _chunks(values: Sequence[str]) -> Iterable[Sequence[str]]:
