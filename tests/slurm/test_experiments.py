@@ -1,0 +1,150 @@
+"""Whole experiments on a real SLURM: the same arrays as in one process, whatever happens to the driver."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from luigi_prune.backends.slurm import claims
+from luigi_prune.targets import read_result
+from tests.experiments import command, contents, reports, write_experiment
+from tests.slurm.cluster import Cluster
+from tests.slurm.watching import until
+
+QUICK = """device=cpu
+[slurm]
+poll_seconds=1
+poll_seconds_max=2
+timeout_min=10
+"""
+
+
+@pytest.fixture(autouse=True)
+def _in_the_cluster(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("SLURM_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
+
+
+def run(file: Path, *more: str, backend: str = "slurm", config: str = QUICK) -> str:
+    """Run an experiment to its end and return what it said."""
+    process = command(file, *more, backend=backend, config=config)
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    return said
+
+
+def jobs_of(folder: Path) -> Counter[str]:
+    """Return how many jobs each task had, by what their logs say."""
+    started: Counter[str] = Counter()
+    for log in (folder / "results" / "logs").glob("*.log"):
+        started[log.name] = log.read_text().count("process 1 of")
+    return started
+
+
+def test_slurm_computes_what_one_process_computes(tmp_path: Path, cluster: Cluster):
+    (tmp_path / "inline").mkdir()
+    (tmp_path / "slurm").mkdir()
+    changes = {"experiments__methods": ["ThresNet", "PFPNet"], "experiments__mode": "retrain"}
+    run(write_experiment(tmp_path / "inline", **changes), backend="inline", config="")
+    said = run(write_experiment(tmp_path / "slurm", **changes))
+    expected = contents(tmp_path / "inline" / "results")
+    assert contents(tmp_path / "slurm" / "results") == expected
+    assert "SLURM was asked: " in said
+    assert "squeue" in said
+    assert set(jobs_of(tmp_path / "slurm").values()) == {1}
+    results = tmp_path / "slurm" / "results"
+    assert [path for path in results.rglob("*") if "claim" in path.name or path.parent.name == "news"] == []
+    about = read_result(next(results.rglob("TrainBase/*.h5"))).provenance
+    assert about["job"].split("_")[0].isdigit()
+    assert "Nothing to compute" in run(tmp_path / "slurm" / "tiny.yaml")
+
+
+def test_a_killed_driver_adopts_its_jobs(tmp_path: Path, cluster: Cluster):
+    (tmp_path / "calm").mkdir()
+    (tmp_path / "killed").mkdir()
+    changes = {"experiments__mode": "retrain", "training__numEpochs": 20}
+    run(write_experiment(tmp_path / "calm", **changes), backend="inline", config="")
+    file = write_experiment(tmp_path / "killed", **changes)
+    began = time.localtime()
+    for moment in ("TrainBase", "Prune", "Evaluate"):
+        process = command(file, backend="slurm", config=QUICK)
+        until(lambda: process.poll() is not None or running(file, moment))  # noqa: B023
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    run(file)
+    assert contents(tmp_path / "killed" / "results") == contents(tmp_path / "calm" / "results")
+    assert set(jobs_of(tmp_path / "killed").values()) == {1}  # each job began once, and once only
+    since = ("--starttime", time.strftime("%Y-%m-%dT%H:%M:%S", began))
+    jobs = cluster.run("sacct", "-X", "-n", "-P", *since, "-o", "JobID,State").stdout.split()
+    assert len(jobs) == len(jobs_of(tmp_path / "killed")) - 2  # the tables and the report are made here
+    assert all(job.endswith("|COMPLETED") for job in jobs)
+
+
+def running(file: Path, family: str) -> bool:
+    """Tell whether a task of this family is in SLURM's hands."""
+    from luigi_prune.job_task import JobTask, walk
+
+    tasks = [task for task in walk(*reports(file)) if isinstance(task, JobTask) and task.task_family == family]
+    return any(claims.newest(task.path) is not None for task in tasks)
+
+
+def test_ctrl_c_lets_the_jobs_go_on_and_twice_cancels_them(tmp_path: Path, cluster: Cluster):
+    file = write_experiment(tmp_path, training__numEpochs=4000)
+    for presses in (1, 2):
+        process = command(file, backend="slurm", config=QUICK)
+        until(lambda: running(file, "TrainBase") and "RUNNING" in cluster.squeue().values())
+        for _ in range(presses):
+            os.killpg(process.pid, signal.SIGINT)
+            time.sleep(2)
+        said, _ = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert f"1 SLURM jobs are {'left running' if presses == 1 else 'cancelled'}" in said
+        assert "Traceback" not in said
+        until(lambda: bool(cluster.squeue()) is (presses == 1))  # noqa: B023
+
+
+def test_several_processes_on_several_nodes_train_the_same_weights(tmp_path: Path):
+    weights = {}
+    for tag, config in (("one", QUICK), ("four", QUICK + "[slurm.TrainBase]\nnodes=2\nprocesses_per_node=2\n")):
+        (tmp_path / tag).mkdir()
+        file = write_experiment(tmp_path / tag, training__batchSize=62, training__numEpochs=3)
+        run(file, config=config)
+        (trained,) = (tmp_path / tag / "results").rglob("TrainBase/*.h5")
+        result = read_result(trained)
+        weights[tag] = result.group("weights")
+        assert result.provenance["processes"] == (4 if tag == "four" else 1)
+    for name, expected in weights["one"].items():
+        np.testing.assert_allclose(weights["four"][name], expected, atol=1e-5)
+
+
+def test_luigis_resources_limit_the_jobs_at_once(tmp_path: Path):
+    file = write_experiment(tmp_path, experiments__numNets=2, experiments__methods=[])
+    run(file, config=QUICK + "[resources]\nslurm_jobs=1\n")
+    jobs = [read_result(path).provenance["job"] for path in (tmp_path / "results").rglob("net*.h5")]
+    assert len(jobs) == 4
+    assert all("_" not in job for job in jobs)  # one at a time, so that there never was an array
+
+
+def test_what_the_site_would_refuse_ends_the_run_with_one_line(tmp_path: Path):
+    process = command(write_experiment(tmp_path), backend="slurm", config=QUICK + "partition=nope\n")
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 35
+    assert [line for line in said.splitlines() if line.startswith("error:")] == [
+        next(line for line in said.splitlines() if "invalid partition specified: nope" in line)
+    ]
+
+
+def test_the_log_of_a_failing_job_is_shown(tmp_path: Path):
+    file = write_experiment(tmp_path)
+    config = QUICK + "setup=echo the module is missing here\n  exit 3\n"
+    process = command(file, backend="slurm", config=config + "[scheduler]\nretry_count=1\n")
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 30
+    assert "the module is missing here" in said
