@@ -59,6 +59,7 @@ class Sighting:
     present: bool = False  # the result is there
     outcome: Outcome | None = None  # what the job said at its end
     began: bool = False  # the job was heard of at least once
+    breathing: bool = False  # its heartbeat is young
     advanced: bool = False  # its checkpoint is newer than when it started
     parallel: bool = False  # several processes: one that dies makes the others fail, and SLURM knows which was first
     accounted: bool = False  # the accounting answered, so that "" is no gap in our knowledge
@@ -90,19 +91,21 @@ def judge(seen: Sighting, patience: Patience) -> Verdict:
     """Return what to do about a job."""
     kind = STATES.get(seen.state, "running") if seen.state else ""
     if seen.present:
-        if kind == "running" and seen.outcome is None:
+        if kind in ("running", "paused") and seen.outcome is None:
             return WAIT  # it is about to say so itself
         return Verdict("done", drop=kind in ("waiting", "held"))
     if kind in IN_QUEUE and (seen.outcome is None or seen.outcome.status == "interrupted"):
         return WAIT
     if kind in IN_QUEUE and seen.parallel and seen.seconds < patience.grace:
         return WAIT
-    if kind == "cancelled":
+    said_done = seen.outcome is not None and seen.outcome.status == "done"
+    if kind == "cancelled" and not said_done:
         return Verdict("fail", "the SLURM job was cancelled", retry=False)
-    if seen.outcome is not None and seen.outcome.status == "done":
+    if said_done:
         if seen.seconds < patience.grace or kind in IN_QUEUE:
             return WAIT  # another node has written it; this one does not see it yet
-        return Verdict("fail", "the job says that it wrote its result, but there is none: is the folder shared?")
+        message = "the job says that it wrote its result, but there is none: is the folder shared?"
+        return Verdict("fail", message, retry=kind != "cancelled")
     if seen.outcome is not None and seen.outcome.status != "interrupted":
         return Verdict("fail", seen.outcome.message, retry=seen.outcome.retry)
     return _ended(kind, seen, patience)
@@ -111,6 +114,8 @@ def judge(seen: Sighting, patience: Patience) -> Verdict:
 def _ended(kind: str, seen: Sighting, patience: Patience) -> Verdict:
     """Return what to do about a job that has left the queue, without a result and without a last word."""
     if kind == "":
+        if seen.breathing:
+            return WAIT  # SLURM has lost its memory, not the job
         if seen.accounted and not seen.began:
             return Verdict("fail", "the SLURM job left the queue before it began: cancelled?", retry=False)
         return Verdict("again", "SLURM does not know the job any more")
@@ -122,6 +127,8 @@ def _ended(kind: str, seen: Sighting, patience: Patience) -> Verdict:
     if kind == "timeout":
         if seen.advanced:
             return Verdict("again", "over its time limit; a checkpoint goes on from there")
+        if seen.seconds < patience.grace:
+            return WAIT
         return Verdict("fail", "over its time limit without a checkpoint: it needs a larger timeout_min", retry=False)
     if seen.outcome is not None:  # interrupted, and nobody has put it back into the queue
         return Verdict("again", f"stopped ({seen.state})")

@@ -35,7 +35,7 @@ class Ticket:
     exclude: str = ""  # nodes to keep away from
     row: Row = field(default_factory=lambda: Row(""))
     news: news.News | None = None
-    since: float = field(default_factory=time.monotonic)  # when row or news last changed what they say of its end
+    since: float = field(default_factory=lambda: time.monotonic())  # when row or news last spoke otherwise of its end
     heard: float = 0.0  # when its news last changed
     absent_since: float = 0.0  # when the queue first did not know it; 0 where it does
     misses: int = 0  # times in a row that SLURM did not know it
@@ -135,10 +135,17 @@ class Ticket:
             present=self._present(),
             outcome=self._last_word(),
             began=self.began,
+            breathing=self.is_breathing,
             advanced=self.mark is not None and self.checkpoint_mark() != self.mark,
             parallel=self.resources.processes > 1,
             accounted=accounted,
         )
+
+    @property
+    def is_breathing(self) -> bool:
+        """Whether the job has not said that it is over, and was heard of lately."""
+        over = self.news is None or self.news.ended is not None
+        return not over and time.monotonic() - self.heard < _STALE_SECONDS
 
     def _last_word(self) -> Outcome | None:
         """Return what the job said at its end; processes that SLURM stopped because another one died do not count."""

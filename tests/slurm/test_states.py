@@ -1,0 +1,185 @@
+"""The state table: every state, with and without a result, whatever the job said itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from luigi_prune.backends.job import Outcome
+from luigi_prune.backends.slurm.states import IN_QUEUE, STATES, WAIT, Patience, Sighting, Verdict, judge
+
+PATIENCE = Patience(grace=30, requeue=300)
+LONG = 10_000.0
+RUNNING = ("RUNNING", "COMPLETING", "STAGE_OUT", "SIGNALING")
+WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "RESV_DEL_HOLD", "POWER_UP_NODE", "EXPEDITING")
+HELD = ("REQUEUE_HOLD", "SPECIAL_EXIT")
+PAUSED = ("SUSPENDED", "STOPPED", "RESIZING")
+AWAY = ("PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "LAUNCH_FAILED", "REVOKED")
+ENDED = ("COMPLETED", "FAILED", "OUT_OF_MEMORY", "DEADLINE", "TIMEOUT", "CANCELLED")
+UNHEARD_OF = "QUANTUM_SUPERPOSED"
+DONE, INTERRUPTED = Outcome("done"), Outcome("interrupted", "stopped behind step 3")
+FAILED = Outcome("failed", "ValueError: the seventh layer is missing", retry=False)
+
+
+def verdict(state: str, seconds: float = LONG, **more: object) -> Verdict:
+    return judge(Sighting(state=state, seconds=seconds, **more), PATIENCE)  # type: ignore[arg-type]
+
+
+def test_the_table_has_every_state_once():
+    assert sorted(STATES) == sorted((*RUNNING, *WAITING, *HELD, *PAUSED, *AWAY, *ENDED))
+
+
+@pytest.mark.parametrize("state", [*RUNNING, *WAITING, *HELD, *PAUSED, UNHEARD_OF])
+@pytest.mark.parametrize("outcome", [None, INTERRUPTED, DONE])
+@pytest.mark.parametrize("more", [{}, {"began": True, "advanced": True}, {"accounted": True, "parallel": True}])
+def test_what_is_in_the_queue_is_waited_for(state: str, outcome: Outcome | None, more: dict[str, bool]):
+    assert verdict(state, outcome=outcome, **more) == WAIT
+
+
+@pytest.mark.parametrize("state", [*RUNNING, *PAUSED, UNHEARD_OF])
+def test_a_result_is_not_taken_from_under_a_job_that_may_still_be_writing(state: str):
+    assert verdict(state, present=True) == WAIT
+    assert verdict(state, present=True, outcome=DONE) == Verdict("done")
+
+
+@pytest.mark.parametrize("state", [*WAITING, *HELD])
+def test_a_job_whose_result_is_there_before_it_runs_is_cancelled(state: str):
+    assert verdict(state, present=True) == Verdict("done", drop=True)
+
+
+@pytest.mark.parametrize("state", [*ENDED, *AWAY, ""])
+@pytest.mark.parametrize("outcome", [None, INTERRUPTED, DONE, FAILED])
+@pytest.mark.parametrize("seconds", [0, LONG])
+def test_a_result_is_a_success_however_the_job_ended(state: str, outcome: Outcome | None, seconds: float):
+    assert verdict(state, seconds, present=True, outcome=outcome) == Verdict("done")
+
+
+@pytest.mark.parametrize(
+    ("state", "words", "retry"),
+    [
+        ("COMPLETED", "ended without an error and without a result", True),
+        ("FAILED", "the SLURM job failed (exit code 1:0)", True),
+        ("OUT_OF_MEMORY", "smaller batches or a larger mem_gb", False),
+        ("DEADLINE", "its deadline passed", False),
+        ("TIMEOUT", "needs a larger timeout_min", False),
+    ],
+)
+def test_a_job_that_ended_without_a_result_has_failed_after_the_grace_period(state: str, words: str, retry: bool):
+    assert verdict(state, PATIENCE.grace - 1, reason="exit code 1:0") == WAIT
+    found = verdict(state, PATIENCE.grace, reason="exit code 1:0")
+    assert (found.action, found.retry) == ("fail", retry)
+    assert words in found.message
+
+
+def test_a_job_over_its_time_limit_goes_on_where_its_checkpoint_is_newer():
+    found = verdict("TIMEOUT", 0, advanced=True)
+    assert (found.action, found.exclude) == ("again", "")
+
+
+def test_a_cancelled_job_has_failed_at_once_and_for_good():
+    for outcome in (None, INTERRUPTED):
+        found = verdict("CANCELLED", 0, outcome=outcome)
+        assert (found.action, found.retry) == ("fail", False)
+        assert "was cancelled" in found.message
+
+
+def test_a_job_cancelled_behind_its_last_word_gets_the_grace_that_its_result_needs():
+    assert verdict("CANCELLED", 0, outcome=DONE) == WAIT
+    assert not verdict("CANCELLED", outcome=DONE).retry
+
+
+@pytest.mark.parametrize("state", AWAY)
+def test_what_the_site_took_away_may_come_back_and_is_then_submitted_again(state: str):
+    assert verdict(state, PATIENCE.requeue - 1, nodes="n3") == WAIT
+    found = verdict(state, PATIENCE.requeue, nodes="n3")
+    assert found.action == "again"
+    assert found.exclude == ("n3" if state in ("NODE_FAIL", "BOOT_FAIL", "LAUNCH_FAILED") else "")
+
+
+@pytest.mark.parametrize("state", ["COMPLETED", "FAILED", "OUT_OF_MEMORY"])
+def test_a_job_that_stopped_when_asked_to_is_submitted_again(state: str):
+    assert verdict(state, 0, outcome=INTERRUPTED).action == "again"
+
+
+def test_a_job_that_nobody_knows_is_submitted_again_unless_it_breathes():
+    assert verdict("").action == "again"
+    assert verdict("", began=True, accounted=True).action == "again"
+    assert verdict("", breathing=True, began=True) == WAIT
+
+
+def test_a_job_that_the_accounting_never_saw_begin_was_cancelled_in_the_queue():
+    found = verdict("", accounted=True)
+    assert (found.action, found.retry) == ("fail", False)
+
+
+@pytest.mark.parametrize("state", [*ENDED, *AWAY, "", *RUNNING, *WAITING, UNHEARD_OF])
+def test_what_a_job_says_of_its_failure_counts_at_once(state: str):
+    found = verdict(state, 0, outcome=FAILED)
+    assert found.action == "fail"
+    if state != "CANCELLED":
+        assert (found.message, found.retry) == (FAILED.message, False)
+
+
+@pytest.mark.parametrize("state", [*RUNNING, *WAITING])
+def test_of_several_processes_the_first_failure_is_waited_for(state: str):
+    assert verdict(state, 0, outcome=FAILED, parallel=True) == WAIT
+    assert verdict(state, outcome=FAILED, parallel=True).action == "fail"
+
+
+@pytest.mark.parametrize("state", [*ENDED, *AWAY, ""])
+def test_a_result_that_a_job_has_written_may_be_seen_late(state: str):
+    assert verdict(state, PATIENCE.grace - 1, outcome=DONE) == WAIT
+    found = verdict(state, PATIENCE.grace, outcome=DONE)
+    assert found.action == "fail"
+    assert "is the folder shared" in found.message
+
+
+outcomes = st.none() | st.builds(
+    Outcome, status=st.sampled_from(["done", "failed", "damaged", "interrupted"]), message=st.text(max_size=5)
+)
+sightings = st.builds(
+    Sighting,
+    state=st.sampled_from([*STATES, ""]) | st.text(st.characters(categories=["Lu"]), min_size=1, max_size=9),
+    reason=st.text(max_size=5),
+    nodes=st.sampled_from(["", "n1", "n[1-2]"]),
+    seconds=st.floats(0, 1e6),
+    outcome=outcomes,
+    **{name: st.booleans() for name in ("present", "began", "breathing", "advanced", "parallel", "accounted")},
+)
+patiences = st.builds(Patience, st.floats(0, 1e4), st.floats(0, 1e4))
+
+
+@given(sightings, patiences)
+def test_only_a_result_is_a_success_and_a_job_in_the_queue_never_a_failure(seen: Sighting, patience: Patience):
+    found = judge(seen, patience)
+    in_queue = seen.state != "" and STATES.get(seen.state, "running") in IN_QUEUE
+    if found.action == "done":
+        assert seen.present
+    if seen.present:
+        assert found.action in ("done", "wait")
+    if in_queue and (seen.outcome is None or seen.outcome.status in ("interrupted", "done")):
+        assert found.action in ("wait", "done")
+    if found.action == "fail":
+        assert found.message or (seen.outcome is not None and seen.outcome.message == "")
+    if found.drop:
+        assert in_queue
+        assert found.action == "done"
+    if found.exclude:
+        assert found.action == "again"
+
+
+@given(sightings, patiences)
+def test_out_of_the_queue_patience_has_an_end(seen: Sighting, patience: Patience):
+    over = seen.state == "" or (STATES.get(seen.state, "running") not in IN_QUEUE)
+    if over:
+        later = replace(seen, seconds=max(patience.grace, patience.requeue), breathing=False)
+        assert judge(later, patience).action != "wait"
+
+
+@given(sightings, patiences, st.text(st.characters(categories=["Lu"]), min_size=1))
+def test_a_state_that_nobody_has_heard_of_is_as_good_as_running(seen: Sighting, patience: Patience, word: str):
+    if word not in STATES:
+        assert judge(replace(seen, state=word), patience) == judge(replace(seen, state="RUNNING"), patience)
