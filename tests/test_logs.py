@@ -56,6 +56,7 @@ def ask(*words: str) -> int:
         ("trainbase digits", ""),
         ("resnet8 net1", "TrainBase Digits resnet8 net1"),  # whole words before parts of words
         ("0.25", "Prune resnet8 ThresNet keep 0.25 net0 rep0"),
+        ("TrainBase net0", "TrainBase Digits resnet8 net0"),  # words that stand apart
         ("thres", "Prune resnet8 ThresNet keep 0.25 net0 rep0"),
         ("results/Digits/resnet8/TrainBase/net-00ab11bb22cc.h5", "TrainBase Digits resnet8 net1"),
         ("12_1", "TrainBase Digits resnet8 net1"),

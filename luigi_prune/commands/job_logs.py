@@ -94,12 +94,24 @@ def _by_key(known: Sequence[JobLog], what: str) -> list[JobLog]:
 
 
 def _by_title(known: Sequence[JobLog], what: str) -> list[JobLog]:
-    """Return the jobs with this title, or else those in whose title it stands: as whole words, if it does so in any."""
-    wanted = log_path("", what, "").stem.removesuffix("-").lower()
+    """Return the jobs with this title, or else those in whose title it stands: as whole words, if it does so in any.
+
+    Where it stands in none, those whose title has each of its words.
+    """
+    wanted, *words = (log_path("", text, "").stem.removesuffix("-").lower() for text in (what, *what.split()))
     if not wanted:
         return []
-    whole = re.compile(rf"(?<![a-z0-9_.]){re.escape(wanted)}(?![a-z0-9_.])")
-    for fits in (wanted.__eq__, whole.search, lambda title: wanted in title):
+
+    def whole(part: str, title: str) -> bool:
+        return re.search(rf"(?<![a-z0-9_.]){re.escape(part)}(?![a-z0-9_.])", title) is not None
+
+    ways: tuple[Callable[[str], bool], ...] = (
+        lambda title: title == wanted,
+        lambda title: whole(wanted, title),
+        lambda title: wanted in title,
+        lambda title: all(whole(word, title) for word in words),
+    )
+    for fits in ways:
         if found := [log for log in known if fits(log.title.lower())]:
             return found
     return []

@@ -8,6 +8,7 @@ job itself looks as well: one that has been superseded ends without touching any
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
@@ -15,7 +16,7 @@ import secrets
 import socket
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
 _CLAIM = re.compile(r"\.(?P<result>.+)\.claim-\d+")
@@ -47,15 +48,34 @@ def claim_path(output: str | Path, attempt: int) -> Path:
 
 def newest(output: str | Path) -> Claim | None:
     """Return who computes `output`; None where nobody does."""
+    for attempt in sorted(_attempts(output), reverse=True):
+        if claim := read(claim_path(output, attempt)):
+            return claim
+    return None
+
+
+def last_attempt(output: str | Path) -> int:
+    """Return the number of the last attempt at making `output`, readable or not; 0 where there was none."""
+    return max(_attempts(output), default=0)
+
+
+def _attempts(output: str | Path) -> list[int]:
+    numbers = [path.name.rpartition("-")[2] for path in _files(output)]
+    return [int(number) for number in numbers if re.fullmatch("[0-9]+", number)]
+
+
+def _files(output: str | Path) -> list[Path]:
+    """Return the claims to `output`, and what is about to become one."""
     path = Path(output)
-    attempts = []
-    for found in path.parent.glob(f".{path.name}.claim-*"):
-        number = found.name.rpartition("-")[2]
-        if number.isdigit():
-            attempts.append(int(number))
-    for attempt in sorted(attempts, reverse=True):
-        with suppress(OSError, ValueError, TypeError):  # it went away, or somebody damaged it
-            return Claim(**json.loads(claim_path(output, attempt).read_text()))
+    return list(path.parent.glob(f".{glob.escape(path.name)}.claim-*"))
+
+
+def read(path: Path) -> Claim | None:
+    """Return the claim in a file; None where it went away, or somebody damaged it."""
+    with suppress(OSError, ValueError, TypeError):
+        claim = Claim(**json.loads(path.read_text()))
+        if [type(value) for value in astuple(claim)] == [str, int, int, str, int, str]:
+            return claim
     return None
 
 
@@ -80,8 +100,8 @@ def stake(output: str | Path, folder: str | Path, index: int, attempt: int) -> C
     path.parent.mkdir(parents=True, exist_ok=True)
     claim = Claim(str(folder), index, attempt, socket.gethostname(), os.getpid(), _born(os.getpid()))
     private = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-    private.write_text(json.dumps(asdict(claim)))
     try:
+        private.write_text(json.dumps(asdict(claim)))
         os.link(private, path)
     except FileExistsError:
         return None
@@ -98,23 +118,30 @@ def stake(output: str | Path, folder: str | Path, index: int, attempt: int) -> C
 
 def release(output: str | Path) -> None:
     """Remove every claim to `output`."""
-    path = Path(output)
-    for found in path.parent.glob(f".{path.name}.claim-*"):
+    for found in _files(output):
         found.unlink(missing_ok=True)
 
 
 def is_submitting(output: str | Path, claim: Claim) -> bool:
     """Return whether the driver that made a claim may still be about to submit its job."""
     if claim.host == socket.gethostname():
-        return _born(claim.pid) == claim.born
+        return is_driven(claim)
     with suppress(OSError):
         return time.time() - claim_path(output, claim.attempt).stat().st_mtime < _FORGET_SECONDS
     return False
 
 
+def is_driven(claim: Claim) -> bool:
+    """Return whether the driver that made a claim runs on this machine."""
+    return claim.host == socket.gethostname() and _born(claim.pid) == claim.born
+
+
 def _born(pid: int) -> str:
     """Return what tells process `pid` from others of that number; "" where there is none."""
     with suppress(OSError, IndexError):
-        started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        if status[0] in "ZX":  # dead, and nobody has asked how it ended
+            return ""
+        started = status[19]
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + ":" + started
     return ""
