@@ -36,9 +36,12 @@ class Submitted:
             return float("inf")
 
     @property
-    def is_current(self) -> bool:
-        """Whether it is this job that makes the result, so that it may be on its way."""
-        return belongs_to(claims.newest(self.job.output), self.folder, self.index)
+    def is_on_its_way(self) -> bool:
+        """Whether the result is not there, and it is this job that is to make it."""
+        if Path(self.job.output).exists():
+            return False
+        claim = claims.newest(self.job.output)
+        return claim is not None and (claim.name, claim.index) == (self.folder.name, self.index)
 
 
 def submitted_jobs(slurm_folder: str | Path) -> Iterator[Submitted]:
@@ -46,11 +49,6 @@ def submitted_jobs(slurm_folder: str | Path) -> Iterator[Submitted]:
     for path in sorted(Path(slurm_folder).glob("lp-*/*.json")):
         if job := _read(path):
             yield Submitted(path.parent, int(path.stem), job)
-
-
-def belongs_to(claim: Claim | None, folder: Path, index: int) -> bool:
-    """Return whether `claim` is that of element `index` of the submission in `folder`, wherever the store was moved."""
-    return claim is not None and (claim.name, claim.index) == (folder.name, index)
 
 
 def on_their_way(outputs: Iterable[Path]) -> dict[Path, Claim]:
