@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from luigi_prune.backends.slurm.leftovers import leftovers
 from luigi_prune.commands.plan import reports_of
 from luigi_prune.errors import ConfigError, DamagedResult
 from luigi_prune.job_task import JobTask, walk
@@ -39,7 +41,7 @@ def add_to(commands: Any) -> None:
     )
     parser.set_defaults(run=check)
 
-    parser = commands.add_parser("gc", help="remove temporary files and orphaned checkpoints (asks first)")
+    parser = commands.add_parser("gc", help="remove what killed runs have left behind (asks first)")
     parser.add_argument("folder", nargs="?", default="./data/results")
     parser.add_argument("--yes", action="store_true", help="do not ask")
     parser.set_defaults(run=collect)
@@ -131,18 +133,30 @@ def collect(given: argparse.Namespace) -> int:
         raise ConfigError(f"{folder}: there is no such folder")
     console = Console(highlight=False)
     found = [(path, why) for path in sorted(folder.rglob(".*")) if path.is_file() and (why := _rubbish(path))]
+    found += leftovers(folder)
     for path, why in found:
-        console.print(f"{path}  ({why}, {path.stat().st_size / 1e6:.1f} MB)", soft_wrap=True)
+        console.print(f"{path}  ({why}, {_size(path) / 1e6:.1f} MB)", soft_wrap=True)
     if not found:
         console.print("Nothing to remove.")
         return 0
-    if not given.yes and input(f"Remove these {len(found)} files? [y/N] ").strip().lower() not in ("y", "yes"):
+    if not given.yes and input(f"Remove these {len(found)} files and folders? [y/N] ").strip().lower() not in (
+        "y",
+        "yes",
+    ):
         console.print("Nothing was removed.")
         return 0
     for path, _ in found:
-        path.unlink(missing_ok=True)
-    console.print(f"{len(found)} files removed.")
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    console.print(f"{len(found)} files and folders removed.")
     return 0
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a file, or of all files in a folder."""
+    return sum(inner.stat().st_size for inner in (path.rglob("*") if path.is_dir() else (path,)) if inner.is_file())
 
 
 def _rubbish(path: Path) -> str:
