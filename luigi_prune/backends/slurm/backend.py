@@ -198,14 +198,14 @@ class SlurmBackend(Backend):
     def _take(self, ticket: Ticket) -> None:
         """Adopt the job where one for this result is on its way already; else put it into the next array."""
         claim = claims.newest(ticket.job.output)
+        ticket.attempt = claims.last_attempt(ticket.job.output)  # a damaged claim is one, too
         if claim is not None and Path(claim.folder).is_dir():
-            ticket.folder, ticket.index, ticket.attempt = Path(claim.folder), claim.index, claim.attempt
+            ticket.folder, ticket.index = Path(claim.folder), claim.index
             ticket.adopted = True
             ticket.find_id()
             self._tickets.append(ticket)
             self._next_poll = 0.0
             return
-        ticket.attempt = claim.attempt if claim else 0
         self._make_ready(ticket)
 
     def _make_ready(self, ticket: Ticket) -> None:

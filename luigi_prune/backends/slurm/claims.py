@@ -67,7 +67,9 @@ def _attempts(output: str | Path) -> list[int]:
 def _files(output: str | Path) -> list[Path]:
     """Return the claims to `output`, and what is about to become one."""
     path = Path(output)
-    return list(path.parent.glob(f".{glob.escape(path.name)}.claim-*"))
+    exact = re.compile(rf"\.{re.escape(path.name)}\.claim-[0-9]+(\.[0-9a-f]+)?")
+    found = path.parent.glob(f".{glob.escape(path.name)}.claim-*")
+    return [path for path in found if exact.fullmatch(path.name)]
 
 
 def read(path: Path) -> Claim | None:
@@ -102,18 +104,24 @@ def stake(output: str | Path, folder: str | Path, index: int, attempt: int) -> C
     private = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     try:
         private.write_text(json.dumps(asdict(claim)))
+        return claim if _make(path, private) else None
+    finally:
+        private.unlink(missing_ok=True)
+
+
+def _make(path: Path, private: Path) -> bool:
+    """Give a file that is written already its final name; return False where another one has that name."""
+    try:
         os.link(private, path)
     except FileExistsError:
-        return None
+        return os.stat(private).st_nlink > 1  # a network file system that was asked twice: it was us
     except OSError:  # no hard links here: exclusive creation does it too, only less neatly
         try:
             with open(path, "x") as file:
-                file.write(json.dumps(asdict(claim)))
+                file.write(private.read_text())
         except FileExistsError:
-            return None
-    finally:
-        private.unlink(missing_ok=True)
-    return claim
+            return False
+    return True
 
 
 def release(output: str | Path) -> None:
