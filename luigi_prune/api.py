@@ -131,6 +131,7 @@ def prune(
     seed: int = 0,
     rules: str = "paper",
     example_input: Tensor | None = None,
+    original: nn.Module | None = None,
 ) -> Pruned:
     """Return `network` pruned by `method` so that it keeps `keep_ratio` of the original's parameters.
 
@@ -143,6 +144,8 @@ def prune(
     rules: "paper", or "reference" for what torchprune computes (see docs/fidelity.md).
     example_input: a batch of inputs; the first calibration batch where it is left out. With neither, an input that the
         network runs on is made up: enough to find its structure, but FLOPs, which depend on the input's size, are None.
+    original: the trained network before any pruning, for methods that begin with it at every step (`from_original`):
+        needed where `network` is a `Pruned` that another method made, or that comes from a file.
 
     A ratio that the method cannot meet gives the closest there is and a warning that says both. Raises ConfigError in
     one line for what cannot work, UnreachableRatio where nothing would be left.
@@ -157,7 +160,7 @@ def prune(
         example = guess_input(start, seed)
     masks = held_masks(start)
     bare = release(copy.deepcopy(start)) if masks else start
-    original = before._original if before else copy.deepcopy(bare) if row.from_original else None
+    original = _original_for(row, bare, before, original)
     with _warnings_heard() as heard:
         result = pruning.prune(
             bare,
@@ -187,6 +190,27 @@ def prune(
         structure=result.structure,
         _original=original,
     )
+
+
+def _original_for(
+    row: MethodRow, network: nn.Module, before: Pruned | None, given: nn.Module | None
+) -> nn.Module | None:
+    """Return the network that a method begins with at every step, where it does not begin with the one it is given."""
+    if not row.from_original:
+        return before._original if before else None
+    if before is None:
+        return copy.deepcopy(network)
+    if given is None and before._original is None:
+        raise ConfigError(
+            f"{row.name} begins every step with the original network, which a result of {before.method} or one from a "
+            "file does not hold: give it as `original`"
+        )
+    if given is not None and pruning.count_size(given) != before.original_size:
+        raise ConfigError(
+            f"{row.name}: `original` has {pruning.count_size(given)} non-zero parameters, but the network that was "
+            f"pruned had {before.original_size}"
+        )
+    return before._original if given is None else release(copy.deepcopy(given))
 
 
 def load(path: str | Path, network: nn.Module) -> Pruned:

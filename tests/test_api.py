@@ -459,6 +459,29 @@ def test_a_loaded_network_goes_on_with_the_cascade(tmp_path: Path) -> None:
     assert all(torch.equal(value, other.network.state_dict()[name]) for name, value in one.network.state_dict().items())
 
 
+def test_a_method_that_begins_with_the_original_asks_for_it(tmp_path: Path) -> None:
+    """A file, or another method's result, does not hold the network before any pruning; it can be given."""
+    network, example = trained_like("convnet")
+    straight = api.prune(network, "ALDSNetOne", 0.3, example_input=example)
+    first = api.prune(network, "ALDSNetOne", 0.6, example_input=example)
+    first.save(tmp_path / "first.h5")
+    loaded = api.load(tmp_path / "first.h5", trained_like("convnet", seed=9)[0])
+    other = api.prune(network, "ThresNet", 0.6, example_input=example)
+    for start in (loaded, other):
+        with pytest.raises(ConfigError, match=r"ALDSNetOne begins every step with the original network.*`original`"):
+            api.prune(start, "ALDSNetOne", 0.3, example_input=example)
+        with pytest.raises(ConfigError, match=r"`original` has .* but the network that was pruned had"):
+            api.prune(start, "ALDSNetOne", 0.3, example_input=example, original=trained_like("mlp")[0])
+    results = [api.prune(first, "ALDSNetOne", 0.3, example_input=example)]
+    results += [
+        api.prune(start, "ALDSNetOne", 0.3, example_input=example, original=network) for start in (loaded, other)
+    ]
+    for result in results:
+        state = result.network.state_dict()
+        assert result.structure == straight.structure
+        assert all(torch.equal(value, state[name]) for name, value in straight.network.state_dict().items())
+
+
 def test_methods_lists_the_catalogue() -> None:
     rows = {row.name: row for row in api.methods()}
     assert list(rows) == list(METHODS)

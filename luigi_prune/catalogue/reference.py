@@ -12,7 +12,7 @@ _HEAD = """\
 # Pruning methods
 
 Written from the catalogue by `python -m luigi_prune.catalogue.reference > docs/methods.md`; edit the rows in
-`luigi_prune/catalogue/methods.py` instead.
+`luigi_prune/catalogue/` instead.
 
 A method is a score of units, an allocation of how many stay in each layer, and a selection of which. Experiment files
 and `--methods` take a name or its short name. *Data*: the score reads calibration samples. *Random*: repetitions
@@ -33,7 +33,7 @@ _INTRODUCTIONS = {
     "weight": "Least loss of accuracy for a size; faster only on hardware that skips zeros.",
     "filter": "Whole outputs of layers go, so that smaller dense layers remain: fewer multiply-adds on any hardware.",
     "channel": "As filters, judged by what the next layer makes of them.",
-    "rank": "Layers become two thinner ones; nothing is sparse, and every layer keeps its outputs.",
+    "rank": "Layers become two thinner ones, dense but for Messi's zeros; every layer keeps its outputs.",
 }
 
 _USES = {
@@ -57,8 +57,6 @@ _USES = {
     "PFPNetTop": "Between PFPNet and PFPNetRand",
 }
 
-_DEFAULT_USES = {"rank": "Fewer multiply-adds where filters should stay whole"}
-
 
 def methods_markdown() -> str:
     """Return the page of methods: one table per granularity."""
@@ -73,7 +71,7 @@ def methods_markdown() -> str:
 def _table(rows: list[MethodRow]) -> str:
     lines = ["| name | short | definition | when to use it | data | random | paper |", "|---|---|---|---|---|---|---|"]
     for row in rows:
-        use = _USES.get(row.name, _DEFAULT_USES.get(row.granularity, ""))
+        use = row.use or _USES.get(row.name, "")
         cells = (
             f"`{row.name}`",
             f"`{row.short}`",

@@ -16,7 +16,7 @@ class MethodRow:
 
     `short` is accepted in experiment files beside `name`. `needs_data` says that the score reads calibration batches,
     `randomised` that repetitions differ, `retrained` that pruning is followed by retraining, `from_original` that every
-    step of a cascade begins with the original network.
+    step of a cascade begins with the original network. `use`: when to take it.
     """
 
     name: str
@@ -33,6 +33,7 @@ class MethodRow:
     paper: str
     summary: str
     from_original: bool = False
+    use: str = ""
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,12 @@ def test_a_low_rank_cascade_ends_in_a_report(tmp_path):
     assert reports(file)[0].complete()
     (pruned,) = results(tmp_path, "ALDSNet/net0-rep0/keep0.2-prune-*.h5")
     assert pruned.meta["structure"]
+    estimate, truth = (pruned.arrays[f"layers/error_{name}"] for name in ("estimate", "operator"))
+    replaced = [name in {entry["layer"] for entry in pruned.meta["structure"]} for name in pruned.arrays["layers/name"]]
+    assert ((truth > 0) == replaced).all()
+    assert (estimate <= truth * (1 + 1e-6)).all()
+    (unknown,) = results(tmp_path, "PCANet/net0-rep0/keep0.2-prune-*.h5")
+    assert np.isnan(unknown.arrays["layers/error_operator"]).any()
 
 
 def test_every_weight_filter_and_channel_method_prunes_and_retrains(tmp_path):

@@ -175,7 +175,7 @@ def test_recomposing_undoes_a_decomposition_in_every_folding() -> None:
             assert type(again) is type(layer)
             with torch.no_grad():
                 assert torch.allclose(again(value), new(value), atol=1e-5)
-            assert new.shape == tuple(layer.weight.shape)  # type: ignore[union-attr]
+            assert new.shape == tuple(layer.weight.shape)
 
 
 def test_one_method_always_begins_with_the_original() -> None:
@@ -253,6 +253,38 @@ def test_clusters_find_the_subspaces_that_are_there() -> None:
     found = cluster_rows(rows.double(), 3, 2, torch.Generator().manual_seed(1))
     assert all(len(found[truth == c].unique()) == 1 for c in range(3))
     assert len(found.unique()) == 3
+
+
+@pytest.mark.parametrize(("method", "count"), [("MessiNet", 3), ("MessiNet5", 5)])
+def test_every_entry_belongs_to_one_cluster_for_good(method: str, count: int) -> None:
+    """The stitched encoding is zero for the entries of other clusters, and masks keep it so in retraining."""
+    network, example = trained_like("convnet")
+    pruned = prune_like(network, method, 0.4, example)
+    assert pruned.structure
+    for entry in pruned.structure:
+        name = f"{entry['layer']}.encode.weight"
+        kept = pruned.masks[name].flatten(1)  # (count x rank, entries)
+        blocks = kept.unflatten(0, (min(count, kept.shape[1]), -1)).any(1)
+        assert int(blocks.sum(0).max()) == 1
+        assert kept.float().mean() <= 1.001 / min(count, kept.shape[1])
+        assert torch.equal(pruned.masks[name], pruned.network.get_parameter(name) != 0)
+
+
+@pytest.mark.parametrize("method", RANK_METHODS)
+def test_a_layer_stays_where_its_factors_would_not_be_smaller(method: str) -> None:
+    """A 1x1 layer of 2 channels has no cheaper factors at any rank, so only others are replaced."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(2, 2, 1), nn.ReLU(), nn.Conv2d(2, 16, 3), nn.Flatten(), nn.Linear(576, 4)).eval()
+    example = torch.randn(6, 2, 8, 8)
+    pruned = prune_like(network, method, 0.3, example)
+    assert [entry["layer"] for entry in pruned.structure if entry["layer"] == "0"] == []
+    assert torch.equal(pruned.network.get_parameter("0.weight"), network.get_parameter("0.weight"))
+    assert {entry["layer"] for entry in pruned.structure} <= {"2", "4"}
+    assert pruned.structure
+    assert all(layer.kept <= layer.total for layer in pruned.layers)
+    assert all(
+        layer.kept < layer.total for layer in pruned.layers if layer.name in {e["layer"] for e in pruned.structure}
+    )
 
 
 def test_a_network_that_is_one_layer_can_be_decomposed() -> None:
