@@ -90,7 +90,8 @@ def _largest_of_channel(half: _Half) -> Tensor:
     """Return per entry what a product must exceed to raise the largest share of its channel."""
     shares = (half.best * half.weight).amax(1).view(half.layer.weight.shape[1], -1)
     largest = shares.amax(1, keepdim=True).expand_as(shares).flatten()
-    return largest.masked_fill(largest >= WHOLE, torch.inf) / half.weight.amax(1)
+    steepest = half.weight.amax(1)
+    return (largest / steepest).masked_fill_((largest >= WHOLE) | (steepest <= 0), torch.inf)
 
 
 def _raise_maxima(half: _Half, value: Tensor, needed: Callable[[_Half], Tensor]) -> None:
