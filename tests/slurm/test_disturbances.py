@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import pytest
 from luigi_prune.store import checkpoint_path
 from tests.experiments import command, contents, write_experiment
 from tests.slurm.cluster import Cluster, environments
-from tests.slurm.watching import until
+from tests.slurm.watching import follow, until
 
 CHANGES: dict[str, Any] = {
     "experiments__methods": [],
@@ -42,7 +41,7 @@ def test_whatever_happens_to_its_jobs_an_experiment_comes_to_the_same_arrays(
 
     file = write_experiment(tmp_path / "disturbed", **CHANGES)
     process = command(file, "--workers", "20", backend="slurm", config=CONFIG)
-    lines = _follow(process)
+    lines = follow(process)
     trainings = _trainings(tmp_path / "disturbed", cluster)
     event = _clock()
     job, host = trainings[0]
@@ -86,7 +85,7 @@ def test_whatever_happens_to_its_jobs_an_experiment_comes_to_the_same_arrays(
 def _trainings(folder: Path, cluster: Cluster) -> list[tuple[str, str]]:
     """Return (SLURM id, node) of each training, as soon as all of them have a checkpoint."""
     results = folder / "results"
-    until(lambda: len(list(results.rglob(f".{checkpoint_path('net*.h5').name[1:]}"))) == 5)
+    until(lambda: len(list(results.rglob(checkpoint_path("net*.h5").name))) == 5)
     rows = cluster.run("squeue", "-h", "-r", "-t", "R", "-o", "%i %N").stdout.split("\n")
     return [(row.split()[0], row.split()[1]) for row in sorted(rows) if row]
 
@@ -101,18 +100,6 @@ def _pid(cluster: Cluster, job: str) -> int:
             if b"submitit" in command_line and b"srun" not in command_line.split(b"\0")[0]:
                 return pid
     raise AssertionError(f"{job} has no process")
-
-
-def _follow(process: Any) -> list[str]:
-    lines: list[str] = []
-
-    def read() -> None:
-        for line in process.stdout:
-            lines.append(line)
-            print(f"{time.strftime('%H:%M:%S')} | {line}", end="")
-
-    threading.Thread(target=read, daemon=True).start()
-    return lines
 
 
 def _clock() -> Any:

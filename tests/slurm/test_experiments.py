@@ -15,7 +15,7 @@ from luigi_prune.backends.slurm import claims
 from luigi_prune.targets import read_result
 from tests.experiments import command, contents, reports, write_experiment
 from tests.slurm.cluster import Cluster
-from tests.slurm.watching import until
+from tests.slurm.watching import follow, until
 
 QUICK = """device=cpu
 [slurm]
@@ -99,12 +99,14 @@ def test_ctrl_c_lets_the_jobs_go_on_and_twice_cancels_them(tmp_path: Path, clust
     file = write_experiment(tmp_path, training__numEpochs=4000)
     for presses in (1, 2):
         process = command(file, backend="slurm", config=QUICK)
-        until(lambda: running(file, "TrainBase") and "RUNNING" in cluster.squeue().values())
+        lines = follow(process)
+        until(lambda: "tasks to do" in "".join(lines) and "RUNNING" in cluster.squeue().values())  # noqa: B023
         for _ in range(presses):
-            os.killpg(process.pid, signal.SIGINT)
             time.sleep(2)
-        said, _ = process.communicate(timeout=60)
-        assert process.returncode == 130
+            os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+        until(lambda: "SLURM jobs are" in "".join(lines))  # noqa: B023
+        said = "".join(lines)
         assert f"1 SLURM jobs are {'left running' if presses == 1 else 'cancelled'}" in said
         assert "Traceback" not in said
         until(lambda: bool(cluster.squeue()) is (presses == 1))  # noqa: B023
@@ -114,7 +116,7 @@ def test_several_processes_on_several_nodes_train_the_same_weights(tmp_path: Pat
     weights = {}
     for tag, config in (("one", QUICK), ("four", QUICK + "[slurm.TrainBase]\nnodes=2\nprocesses_per_node=2\n")):
         (tmp_path / tag).mkdir()
-        file = write_experiment(tmp_path / tag, training__batchSize=62, training__numEpochs=3)
+        file = write_experiment(tmp_path / tag, training__batchSize=62, experiments__methods=[])
         run(file, config=config)
         (trained,) = (tmp_path / tag / "results").rglob("TrainBase/*.h5")
         result = read_result(trained)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -84,6 +85,20 @@ def until(condition: Callable[[], Any], seconds: float = PATIENCE) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it never happened"
         time.sleep(0.05)
+
+
+def follow(process: subprocess.Popen[str]) -> list[str]:
+    """Return a list that grows by each line that a process prints."""
+    lines: list[str] = []
+
+    def read() -> None:
+        assert process.stdout
+        for line in process.stdout:
+            lines.append(line)
+            print(f"{time.strftime('%H:%M:%S')} | {line}", end="")
+
+    threading.Thread(target=read, daemon=True).start()
+    return lines
 
 
 def maker(folder: Path) -> Callable[..., Job]:
