@@ -22,7 +22,7 @@ from luigi_prune.compute.pruning.reference_selection import REFERENCE_SELECTIONS
 from luigi_prune.compute.pruning.scores import SCORES
 from luigi_prune.compute.pruning.trial import Trial
 from tests.compute.pruning.reference_search import level_where_it_ends, search
-from tests.compute.pruning.zoo import golden, golden_batches, golden_network
+from tests.compute.pruning.zoo import GOLDEN, golden, golden_batches, golden_network
 
 NETWORKS = ("mlp", "convnet")
 RATIOS = ("0.8", "0.5", "0.2", "0.1")
@@ -71,9 +71,10 @@ def accuracy(module: nn.Module, network: str) -> float:
 
 @dataclass(frozen=True)
 class Exact:
-    """Agreement of one result: shares, relative differences and sizes."""
+    """Agreement of one result: shares, relative differences, sizes; `at_budget`: entries that differ at its budget."""
 
     masks: float
+    at_budget: int
     logits: float
     size: int
     reference_size: int
@@ -95,11 +96,28 @@ def compare_exact(network: str, method: str, ratio: str) -> Exact | None:
     ours = logits_of(pruned.network, network)[: len(theirs)]
     return Exact(
         masks=float(np.concatenate(equal).mean()),
+        at_budget=_differing_at_budget(network, method, ratio),
         logits=float(np.abs(ours - theirs).mean() / np.abs(theirs).mean()),
         size=pruned.size,
         reference_size=int(arrays[f"{cell}size"]),
         flops=pruned.flops,
         reference_flops=int(arrays[f"{cell}flops"]),
+    )
+
+
+def _differing_at_budget(network: str, method: str, ratio: str) -> int:
+    """Return how many mask entries differ from the reference's at the budget that its allocation was given last."""
+    row = catalogue.METHODS[method]
+    with np.load(GOLDEN / "search.npz") as stored:
+        budget = float(stored[f"{network}/{method}/{ratio}"][-1, 1])
+    with torch.no_grad():
+        problem, scores, levels = _prepared(network, method, 0)
+        trial = Trial(problem, scores, levels, REFERENCE_SELECTIONS[row.selection], row.granularity, None)
+        trial.size_at(level_where_it_ends(levels, row.granularity, budget, drawn=False))
+    theirs = arrays_of(network)
+    return sum(
+        int(((parameter.detach().numpy() != 0) != theirs[f"{method}/{ratio}/masks/{key}"]).sum())
+        for key, parameter in trial.network.named_parameters()
     )
 
 

@@ -1,6 +1,6 @@
 """The reference's budget search, replayed: what it does with other seeds than the one whose steps are recorded.
 
-Given the sizes of its recorded steps it takes the same steps in all golden cells that have several.
+Given the sizes of its recorded steps it takes the same steps in all golden cells.
 """
 
 from __future__ import annotations
@@ -22,16 +22,18 @@ def search(size_at: Callable[[float], int], original: int, ratio: float) -> int:
     A method that draws does so at every call: the result is a new draw at the ratio that the search ended with.
     """
     seen: dict[float, float] = {}
+    sizes: list[int] = []
 
     def missed_by(tried: float) -> float:
         if tried not in seen:
-            off = size_at(tried) / original - ratio
+            sizes.append(size_at(tried))
+            off = sizes[-1] / original - ratio
             seen[tried] = 0.0 if abs(off) < TOLERANCE * ratio else off
         return seen[tried]
 
     first = missed_by(ratio)
     if first == 0:
-        return round(original * ratio)
+        return sizes[0]
     other = max(ratio, 0.999) if first < 0 else 0.4 * ratio
     if first * missed_by(other) > 0:
         found = min(seen, key=lambda tried: abs(seen[tried]))

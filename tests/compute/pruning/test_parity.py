@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import functools
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from luigi_prune import catalogue
 from luigi_prune.compute.pruning.allocations import ALLOCATIONS
@@ -110,6 +113,34 @@ def test_masks_outputs_and_multiply_adds_at_the_achieved_size(network: str, meth
     cell = compare_exact(network, method, ratio)
     assert cell is not None
     assert cell.masks >= 0.995
+    # There the scores of 35 entries are 0 on both sides.
+    assert cell.at_budget == (35 if (method, network, ratio) == ("SnipNet", "mlp", "0.8") else 0)
     assert cell.logits <= 0.02
     assert abs(cell.size - cell.reference_size) <= 0.005 * cell.reference_size
     assert abs(cell.flops - cell.reference_flops) <= 0.005 * cell.reference_flops
+
+
+@pytest.mark.parametrize("sizes", [[4] * 16, [1, 30, 2, 31], [64], [1] * 64])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_connection_scores_do_not_depend_on_batches_or_the_losses_reduction(sizes: list[int], reduction: str) -> None:
+    problem = reference_problem("convnet")
+    x, y = (torch.cat(parts) for parts in zip(*problem.batches, strict=True))
+    x, y = torch.cat([x, x, x]), torch.cat([y, y, y])  # more than run through the network together
+    batches = list(zip(x.split(sizes * 3), y.split(sizes * 3), strict=True))
+    own = dataclasses.replace(problem, batches=batches, loss=functools.partial(F.cross_entropy, reduction=reduction))
+    for ours, wanted in zip(SCORES["connection"](own), scores_of("convnet", "connection"), strict=True):
+        assert torch.allclose(ours, wanted, rtol=1e-4, atol=1e-5 * float(wanted.max()))
+
+
+def test_a_loss_that_normalises_in_a_batch_sees_the_batches_as_given() -> None:
+    weight = torch.linspace(0.1, 2, 10)
+    problem = dataclasses.replace(reference_problem("mlp"), loss=functools.partial(F.cross_entropy, weight=weight))
+    network = copy.deepcopy(problem.network).requires_grad_(True)
+    total = [torch.zeros_like(layer.weight) for layer in problem.layers]
+    for x, y in problem.batches:
+        weights = [network.get_submodule(layer.name).weight for layer in problem.layers]
+        loss = F.cross_entropy(network(x), y, weight=weight)
+        for mean, found in zip(total, torch.autograd.grad(loss, weights), strict=True):
+            mean += found * len(x) / 64
+    for ours, mean, layer in zip(SCORES["connection"](problem), total, problem.layers, strict=True):
+        assert torch.allclose(ours, (mean * layer.weight).abs(), rtol=1e-4, atol=1e-6 * float(ours.max()))
