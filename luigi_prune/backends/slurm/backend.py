@@ -184,8 +184,8 @@ class SlurmBackend(Backend):
     def _read_news(self) -> list[Ticket]:
         """Return the tickets whose jobs have said something new."""
         folders = {ticket.news_file.parent for ticket in self._tickets}
-        times = {folder: news.times(folder) for folder in folders}
-        changed = [ticket for ticket in self._tickets if ticket.listen(times[ticket.news_file.parent])]
+        marks = {folder: news.marks(folder) for folder in folders}
+        changed = [ticket for ticket in self._tickets if ticket.listen(marks[ticket.news_file.parent])]
         if any(ticket.resources.processes > 1 and ticket.is_ending for ticket in changed):
             self._next_poll = min(self._next_poll, time.monotonic() + _TICK_SECONDS)  # SLURM knows who was first
         return changed

@@ -46,20 +46,31 @@ def news_path(folder: str | Path, index: int) -> Path:
 
 
 def read(path: str | Path) -> News | None:
-    """Return the news at `path`; None where there is none (yet)."""
+    """Return the news at `path`; None where there is none (yet), or nothing that makes sense."""
     try:
-        return News(**json.loads(Path(path).read_text()))
+        news = News(**json.loads(Path(path).read_text()))
+        as_said = [type(value) for value in (news.restart, news.host, news.fraction, news.message)]
+        if as_said != [int, str, float, str] or not isinstance(news.outcome, (dict, type(None))):
+            return None
+        return news if news.outcome is None or news.ended else None
     except (OSError, ValueError, TypeError):
         return None
 
 
-def times(folder: str | Path) -> dict[str, int]:
-    """Return when each file of a news folder was written: one look, however many jobs there are."""
+Mark = tuple[int, int, int]
+
+
+def marks(folder: str | Path) -> dict[str, Mark]:
+    """Return what changes with every writing of each file of a news folder: one look, however many jobs there are.
+
+    The time alone does not do where a file system counts in whole seconds.
+    """
     found = {}
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             with suppress(OSError):
-                found[entry.name] = entry.stat().st_mtime_ns
+                status = entry.stat()
+                found[entry.name] = (status.st_mtime_ns, entry.inode(), status.st_size)
     return found
 
 
@@ -75,9 +86,10 @@ class Herald:
         self._silent = False
         self._lock = threading.Lock()
         if rank == 0:
-            failure_path(path).unlink(missing_ok=True)
+            with suppress(OSError):
+                failure_path(path).unlink(missing_ok=True)
             self._write(self._news, path)
-            threading.Thread(target=self._beat, daemon=True).start()
+            threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
 
     def progress(self, fraction: float, message: str) -> None:
         """Report progress; returns at once."""
@@ -92,8 +104,8 @@ class Herald:
             news = replace(self._news, outcome=last)
             if self.rank == 0:
                 self._write(news, self.path)
-            if outcome.status not in ("done", "interrupted") and not failure_path(self.path).exists():
-                self._write(news, failure_path(self.path))
+            if outcome.status not in ("done", "interrupted"):
+                self._write(news, failure_path(self.path), first=True)
 
     def _beat(self) -> None:
         while True:
@@ -105,11 +117,22 @@ class Herald:
                 self._write(self._news, self.path)
             time.sleep(_PROGRESS_SECONDS)
 
-    def _write(self, news: News, path: Path) -> None:
+    def _write(self, news: News, path: Path, first: bool = False) -> None:
+        """Write a file whole; with `first`, only where there is none."""
         private = path.with_name(f".{path.name}.{self.rank}")
         with suppress(OSError):
             private.write_text(json.dumps(asdict(news)))
-            os.replace(private, path)
+            if not first:
+                os.replace(private, path)
+                return
+            try:
+                os.link(private, path)
+            except FileExistsError:
+                pass
+            except OSError:  # no hard links here
+                if not path.exists():
+                    private.replace(path)
+            private.unlink(missing_ok=True)
 
 
 def failure_path(path: Path) -> Path:

@@ -11,6 +11,7 @@ from pathlib import Path
 from luigi_prune.backends.job import Job, Listener, Outcome
 from luigi_prune.backends.slurm import claims, news
 from luigi_prune.backends.slurm.client import Row
+from luigi_prune.backends.slurm.news import Mark
 from luigi_prune.backends.slurm.options import Resources
 from luigi_prune.backends.slurm.states import HELD_REASONS, IN_QUEUE, STATES, Sighting
 from luigi_prune.backends.slurm.submission import element_id, start_log, tail
@@ -45,7 +46,7 @@ class Ticket:
     starts: set[tuple[str, int]] = field(default_factory=set)  # (SLURM id, restart) that were heard of
     fruitless: int = 0
     mark: int | None = None  # of the checkpoint at the last start
-    _news_time: int = 0
+    _marks: tuple[Mark | None, Mark | None] = (None, None)  # of its news, as they were last read
 
     @property
     def news_file(self) -> Path:
@@ -57,16 +58,16 @@ class Ticket:
         self.slurm_id = self.slurm_id or element_id(self.folder, self.index)
         return bool(self.slurm_id)
 
-    def listen(self, times: dict[str, int]) -> bool:
-        """Read the job's news where they have changed, and return whether they have; `times` are those of the files."""
+    def listen(self, marks: dict[str, Mark]) -> bool:
+        """Read the job's news where they have changed, and return whether they have; `marks` are those of the files."""
         failure = news.failure_path(self.news_file)
-        changed = max(times.get(self.news_file.name, 0), times.get(failure.name, 0))
-        if changed == self._news_time or not changed:
+        found = (marks.get(self.news_file.name), marks.get(failure.name))
+        if found in (self._marks, (None, None)):
             return False
         latest = news.read(failure) or news.read(self.news_file)
         if latest is None:
             return False
-        self._news_time, self.heard, self.suspected = changed, time.monotonic(), False
+        self._marks, self.heard, self.suspected = found, time.monotonic(), False
         if latest.ended != (self.news.ended if self.news else None):
             self.since = self.heard
         self.news = latest
