@@ -9,6 +9,7 @@ that is not equal says why in its last column.
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 import sys
 from collections.abc import Callable, Iterator
@@ -140,7 +141,7 @@ def sampled_table(methods: list[str]) -> str:
     """Return the table of the methods with chance, and how many figures are outside three standard errors."""
     head = ["method", "network", "ratio", "size", "reference", "size", "layers", "accuracy", "first seed", "why"]
     rows, outside, compared = [], 0, 0
-    for method, network, ratio, cell in cells(methods, lambda *key: compare_sampled(*key, seeds=SEEDS)):
+    for method, network, ratio, cell in cells(methods, functools.partial(compare_sampled, seeds=SEEDS)):
         if cell is None:
             rows.append([method, network, ratio, *["-"] * 6, FAILED.get(method, "no result")])
             continue

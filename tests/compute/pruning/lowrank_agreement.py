@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 from luigi_prune import catalogue
 from luigi_prune.compute.pruning import Pruned, prune
@@ -65,13 +66,20 @@ def error_and_cost(layer: Candidates, choice: Decomposition | None) -> tuple[flo
     return float(spectrum.errors()[choice.rank - 1]), choice.rank * spectrum.per_rank
 
 
+def weight_of(network: nn.Module, layer: str) -> Tensor:
+    """Return the weight of a layer, recomposed where it is decomposed."""
+    weight = network.get_submodule(layer).weight
+    assert isinstance(weight, Tensor)
+    return weight.detach()
+
+
 def true_errors(name: str, pruned: Pruned) -> list[float]:
     """Return the relative operator-norm error of every layer's recomposed weight, as filters x the rest."""
     original = golden_network(name, golden(name))
     found = []
     for layer in pruned.layers:
-        weight = original.get_submodule(layer.name).weight.detach().flatten(1)
-        own = pruned.network.get_submodule(layer.name).weight.detach().reshape(weight.shape)
+        weight = weight_of(original, layer.name).flatten(1)
+        own = weight_of(pruned.network, layer.name).reshape(weight.shape)
         found.append(float(torch.linalg.matrix_norm(weight - own, 2) / torch.linalg.matrix_norm(weight, 2)))
     return found
 
@@ -127,7 +135,7 @@ def off_weights(network: str, method: str, ratio: str, pruned: Pruned) -> float 
     with np.load(GOLDEN / "lowrank_weights.npz") as stored:
         for layer in pruned.layers:
             if (key := f"{network}/{method}/{ratio}/{layer.name}") in stored:
-                weight = pruned.network.get_submodule(layer.name).weight.detach().flatten(1).double().numpy()
+                weight = weight_of(pruned.network, layer.name).flatten(1).double().numpy()
                 ours = weight @ np.random.default_rng(0).standard_normal(weight.shape[1])
                 found.append(float(np.abs(ours - stored[key]).max() / np.abs(stored[key]).max()))
     return max(found, default=None)

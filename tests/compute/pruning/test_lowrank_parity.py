@@ -20,6 +20,7 @@ from tests.compute.pruning.lowrank_agreement import (
     off_weights,
     prune_to,
     true_errors,
+    weight_of,
 )
 from tests.compute.pruning.zoo import golden, golden_network
 
@@ -95,8 +96,8 @@ def test_clusters_are_as_many_and_as_good(name: str, method: str, ratio: str) ->
             assert decompositions(pruned) == theirs[cell + "decomposition"].tolist()
         worst = 0.0
         for entry in pruned.structure:
-            weight = original.get_submodule(entry["layer"]).weight.detach().flatten(1)
-            error = weight - pruned.network.get_submodule(entry["layer"]).weight.detach().flatten(1)
+            weight = weight_of(original, entry["layer"]).flatten(1)
+            error = weight - weight_of(pruned.network, entry["layer"]).flatten(1)
             norms = [float(torch.linalg.matrix_norm(matrix, 2)) for matrix in (error, weight)]
             worst = max(worst, norms[0] / norms[1])
         errors.append(worst)

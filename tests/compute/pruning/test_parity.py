@@ -138,7 +138,7 @@ def test_a_loss_that_normalises_in_a_batch_sees_the_batches_as_given() -> None:
     network = copy.deepcopy(problem.network).requires_grad_(True)
     total = [torch.zeros_like(layer.weight) for layer in problem.layers]
     for x, y in problem.batches:
-        weights = [network.get_submodule(layer.name).weight for layer in problem.layers]
+        weights = [network.get_parameter(layer.weight_name) for layer in problem.layers]
         loss = F.cross_entropy(network(x), y, weight=weight)
         for mean, found in zip(total, torch.autograd.grad(loss, weights), strict=True):
             mean += found * len(x) / 64
