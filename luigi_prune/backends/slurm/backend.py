@@ -16,7 +16,7 @@ from pathlib import Path
 from luigi_prune.backends.job import Backend, ComputeSettings, Job, Listener, Outcome
 from luigi_prune.backends.local import LocalBackend
 from luigi_prune.backends.slurm import claims, news, submission
-from luigi_prune.backends.slurm.client import Client, CommandFailed, Row
+from luigi_prune.backends.slurm.client import Client, CommandFailed, Row, may_have_worked, may_pass
 from luigi_prune.backends.slurm.options import FAMILIES, KEYS, Resources, SlurmSettings
 from luigi_prune.backends.slurm.states import IN_QUEUE, STATES, Patience, judge
 from luigi_prune.backends.slurm.ticket import FRUITLESS, Ticket
@@ -29,17 +29,6 @@ _TICK_SECONDS = 1.0  # between two looks at the news
 _QUIET_SECONDS = 0.3  # nothing became ready for so long: the array may go
 _BACK_OFF_SECONDS = 60.0  # after a submission that the site did not take for the moment
 _SECOND_THOUGHT_SECONDS = 10.0
-# what sbatch says when it would take the job later
-_LATER = (
-    "limit",
-    "timed out",
-    "temporarily",
-    "try again",
-    "busy",
-    "unable to contact",
-    "connection refused",
-    "too many",
-)
 
 
 class SlurmBackend(Backend):
@@ -65,6 +54,7 @@ class SlurmBackend(Backend):
         self._ready: dict[tuple[Resources, str, str], list[Ticket]] = defaultdict(list)  # the thread's own, from here
         self._first_ready = self._last_ready = 0.0
         self._not_before = 0.0  # the site wants no submissions until then
+        self._doubtful: list[str] = []  # names of submissions that failed, as it seems
         self._tickets: list[Ticket] = []
         self._bad_nodes: set[str] = set()
         self._next_poll = float("inf")
@@ -220,33 +210,28 @@ class SlurmBackend(Backend):
         now = time.monotonic()
         if now < self._not_before:
             return
+        if self._doubtful and not self._clear_doubts():
+            return
         due = now - self._last_ready >= _QUIET_SECONDS or now - self._first_ready >= self._site.gather_seconds
         for group in list(self._ready):
             while len(self._ready[group]) >= self._array_size or (due and self._ready[group]):
-                part, self._ready[group] = (
-                    self._ready[group][: self._array_size],
-                    self._ready[group][self._array_size :],
-                )
+                part = self._ready[group][: self._array_size]
+                del self._ready[group][: self._array_size]
                 if not self._send(part):
-                    self._ready[group] = part + self._ready[group]
                     return
             if not self._ready[group]:
                 del self._ready[group]
 
     def _send(self, tickets: list[Ticket]) -> bool:
-        """Claim the results and submit the jobs; return False where the site wants no more for the moment."""
-        folder = submission.new_folder(tickets[0].job.folder or Path(tickets[0].job.log).parent)
-        own: list[Ticket] = []
-        for ticket in tickets:
-            if claims.stake(ticket.job.output, folder, len(own), ticket.attempt + 1):
-                ticket.folder, ticket.index, ticket.attempt = folder, len(own), ticket.attempt + 1
-                ticket.slurm_id, ticket.news, ticket.row, ticket.misses = "", None, Row(""), 0
-                own.append(ticket)
-            else:
-                self._take(ticket)  # another driver was faster: its job is ours, too
+        """Claim the results and submit the jobs; return False where some are ready again, to be sent later."""
+        try:
+            folder = submission.new_folder(tickets[0].job.folder or Path(tickets[0].job.log).parent)
+        except OSError as error:
+            return self._wait_with(tickets, str(error))
+        own, unclaimed = self._claim(tickets, folder)
         if not own:
             shutil.rmtree(folder, ignore_errors=True)
-            return True
+            return not unclaimed
         settings = self._settings
         resources = own[0].resources
         context = {
@@ -255,32 +240,81 @@ class SlurmBackend(Backend):
             "device": settings.device if resources.gpus_per_node else "cpu",
             "gpus": resources.gpus,
         }
-        exclude = ",".join(sorted({*filter(None, own[0].exclude.split(",")), *self._bad_nodes}))
+        exclude = ",".join(sorted({*filter(None, [own[0].exclude]), *self._bad_nodes}))
         self.client.calls["sbatch"] += 1
         try:
-            submission.submit(folder, [t.job for t in own], context, resources, exclude, self._site.array_parallelism)
+            jobs = [ticket.job for ticket in own]
+            job_id = submission.submit(folder, jobs, context, resources, exclude, self._site.array_parallelism)
         except CommandFailed as failure:
-            return self._refused(own, folder, str(failure))
+            return self._refused(own, folder, str(failure), bool(exclude))
         for ticket in own:
-            ticket.find_id()
+            ticket.slurm_id = f"{job_id}_{ticket.index}" if len(own) > 1 else job_id
             ticket.since = time.monotonic()
             self._tickets.append(ticket)
             self._tell(ticket)
         self._expect_news()
-        return True
+        return not unclaimed
 
-    def _refused(self, tickets: list[Ticket], folder: Path, message: str) -> bool:
+    def _claim(self, tickets: list[Ticket], folder: Path) -> tuple[list[Ticket], bool]:
+        """Return the tickets whose results are ours to make in `folder`, and whether others have to wait for that."""
+        own: list[Ticket] = []
+        unclaimed, reason = [], ""
+        for ticket in tickets:
+            try:
+                claim = claims.stake(ticket.job.output, folder, len(own), ticket.attempt + 1)
+            except OSError as error:
+                unclaimed.append(ticket)
+                reason = str(error)
+                continue
+            if claim is None:
+                self._take(ticket)  # another driver was faster: its job is ours, too
+                continue
+            ticket.folder, ticket.index, ticket.attempt = folder, len(own), ticket.attempt + 1
+            ticket.slurm_id, ticket.news, ticket.row, ticket.misses = "", None, Row(""), 0
+            own.append(ticket)
+        if unclaimed:
+            self._wait_with(unclaimed, reason)
+        return own, bool(unclaimed)
+
+    def _refused(self, tickets: list[Ticket], folder: Path, message: str, excluding: bool) -> bool:
         """Try again later where the site is only busy; else the jobs have failed. Returns False in the first case."""
         for ticket in tickets:
-            claims.release(ticket.job.output)
-            ticket.attempt -= 1
+            with suppress(OSError):
+                claims.release(ticket.job.output)
+            ticket.attempt = claims.last_attempt(ticket.job.output)
         shutil.rmtree(folder, ignore_errors=True)
-        if any(words in message.lower() for words in _LATER):
-            logger.warning("sbatch: %s; trying again in %.0f s", message, _BACK_OFF_SECONDS)
-            self._not_before = time.monotonic() + min(_BACK_OFF_SECONDS, 3 * self._site.poll_seconds)
+        if may_pass(message):
+            if may_have_worked(message):
+                self._doubtful.append(folder.name)
+            return self._wait_with(tickets, f"sbatch: {message}")
+        if excluding:  # there may be no other nodes
+            self._bad_nodes.clear()
+            self._make_ready_first(tickets)
+            logger.warning("sbatch: %s; trying again with nodes that have failed", message)
             return False
         for ticket in tickets:
             ticket.listener.ended(Outcome("failed", f"sbatch refused the job: {message}", retry=False))
+        return True
+
+    def _wait_with(self, tickets: list[Ticket], reason: str) -> bool:
+        """Keep jobs ready until the site, or the disk, may have recovered; returns False."""
+        seconds = min(_BACK_OFF_SECONDS, 3 * self._site.poll_seconds)
+        logger.warning("%s; trying again in %.0f s", reason, seconds)
+        self._not_before = time.monotonic() + seconds
+        self._make_ready_first(tickets)
+        return False
+
+    def _make_ready_first(self, tickets: list[Ticket]) -> None:
+        if tickets:
+            self._ready[tickets[0].resources, tickets[0].exclude, tickets[0].job.folder][:0] = tickets
+
+    def _clear_doubts(self) -> bool:
+        """Cancel what submissions have left in the queue that seemed to fail; return whether the site has answered."""
+        try:
+            self.client.cancel_named(self._doubtful)
+        except CommandFailed as failure:
+            return self._wait_with([], f"scancel: {failure}")
+        self._doubtful.clear()
         return True
 
     def _expect_news(self) -> None:
@@ -367,17 +401,22 @@ class SlurmBackend(Backend):
         """Put a job that SLURM has lost into a new array, away from nodes that failed."""
         if not ticket.adopted:  # a job that another driver left dead is no news
             logger.warning("%s: %s; submitted again (SLURM job %s)", ticket.job.name, reason, ticket.slurm_id)
-        self._bad_nodes.update(filter(None, exclude.split(",")))
+        if exclude:
+            self._bad_nodes.update(self.client.broken(exclude))
         self._tickets.remove(ticket)
-        ticket.forget_news()
-        self._clear_folder(ticket)
+        with suppress(OSError):
+            ticket.forget_news()
+            self._clear_folder(ticket)
         ticket.began = ticket.told_start = False
         self._make_ready(ticket)
 
     def _end(self, ticket: Ticket, outcome: Outcome) -> None:
         self._tickets.remove(ticket)
-        ticket.forget()
-        self._clear_folder(ticket, keep=outcome.status == "failed")
+        try:
+            ticket.forget()
+            self._clear_folder(ticket, keep=outcome.status == "failed")
+        except OSError as error:  # whatever is left lying about: nobody may wait for a job that has ended
+            logger.warning("%s: %s", ticket.job.name, error)
         with suppress(Exception):
             ticket.listener.ended(outcome)
 

@@ -13,6 +13,15 @@ CHUNK = 100  # ids or names on one command line
 _NOT_FOUND = "not found; is SLURM installed here?"
 # what sacct says where there is no accounting at all; whatever else it says may pass
 _NO_ACCOUNTING = ("accounting storage is disabled", "accounting_storage/none", _NOT_FOUND)
+# what sbatch says when it would take the job at another time
+_PASSES = (
+    *("limit", "timed out", "temporarily", "try again", "busy", "too many", "standby", "not responding"),
+    *("unable to contact", "connect", "communication", "zero bytes", "no answer", "no space", "quota exceeded"),
+)
+# ... and where the word "limit" means this job, at any time
+_STAYS = ("perjob", "per_job", "wall", "time limit is invalid", "timelimit", "nodelimit")
+# ... and where it may have worked all the same
+_IN_DOUBT = ("timed out", "connection", "communication", "zero bytes", "no answer", "no space", "quota exceeded")
 
 
 class CommandFailed(Exception):
@@ -127,10 +136,31 @@ class Client:
         for name in names:
             self.call("scancel", f"--user={os.getuid()}", f"--name={name}")
 
+    def broken(self, nodes: str) -> list[str]:
+        """Return which of some nodes to keep away from: of several, those that SLURM has taken out of service."""
+        if not re.search(r"[\[,]", nodes):
+            return [nodes]
+        options = ("--noheader", "--Node", f"--nodes={nodes}", "--states=down,drain,fail", "--format=%N")
+        try:
+            return sorted({name.strip() for name in self.call("sinfo", *options).splitlines()} - {""})
+        except CommandFailed:
+            return []
+
     def array_limit(self) -> int:
         """Return how many elements the site lets an array have; raises CommandFailed."""
         match = re.search(r"MaxArraySize\s*=\s*(\d+)", self.call("scontrol", "show", "config"))
         return max(1, int(match[1]) - 1) if match else 1000
+
+
+def may_pass(message: str) -> bool:
+    """Return whether what sbatch says does not speak against the job itself."""
+    said = message.lower()
+    return any(words in said for words in _PASSES) and not any(words in said for words in _STAYS)
+
+
+def may_have_worked(message: str) -> bool:
+    """Return whether sbatch may have submitted the job although it says that it failed."""
+    return any(words in message.lower() for words in _IN_DOUBT)
 
 
 def _table(text: str, width: int) -> Iterable[list[str]]:

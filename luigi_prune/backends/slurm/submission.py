@@ -44,11 +44,9 @@ def submit(
 
     `context` are the fields of Context that do not depend on the process; `exclude` are nodes to keep away from.
     """
-    for index, job in enumerate(jobs):
-        request = {"job": job.as_json(), "index": index, "context": context, "directory": os.getcwd()}
-        (folder / f"{index}.json").write_text(json.dumps(request))
     with outside_of_slurm():
         try:
+            _write_requests(folder, jobs, context)
             executor = _executor(folder, resources, context["threads"], exclude, parallelism or len(jobs))
             with executor.batch():
                 submitted = [
@@ -57,10 +55,21 @@ def submit(
         except (OSError, RuntimeError, subprocess.SubprocessError) as error:
             raise CommandFailed(_said(error)) from error
     job_id = str(submitted[0].job_id).partition("_")[0]
-    record = folder / ".submitted.json"
-    record.write_text(json.dumps({"job_id": job_id, "count": len(jobs)}))
-    os.replace(record, folder / "submitted.json")
+    with suppress(OSError):  # a job that has been submitted is found by its name, too
+        _record(folder, job_id, len(jobs))
     return job_id
+
+
+def _write_requests(folder: Path, jobs: Sequence[Job], context: dict[str, Any]) -> None:
+    for index, job in enumerate(jobs):
+        request = {"job": job.as_json(), "index": index, "context": context, "directory": os.getcwd()}
+        (folder / f"{index}.json").write_text(json.dumps(request))
+
+
+def _record(folder: Path, job_id: str, count: int) -> None:
+    private = folder / ".submitted.json"
+    private.write_text(json.dumps({"job_id": job_id, "count": count}))
+    os.replace(private, folder / "submitted.json")
 
 
 def element_id(folder: str | Path, index: int) -> str:
@@ -74,8 +83,7 @@ def element_id(folder: str | Path, index: int) -> str:
 def adopt_lost(folder: str | Path, job_id: str) -> None:
     """Write down the id of a submission whose driver died before it could."""
     folder = Path(folder)
-    count = len(list(folder.glob("[0-9]*.json")))
-    (folder / "submitted.json").write_text(json.dumps({"job_id": job_id, "count": count}))
+    _record(folder, job_id, len(list(folder.glob("[0-9]*.json"))))
 
 
 def test(client: Client, resources: Resources) -> None:

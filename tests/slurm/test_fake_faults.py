@@ -1,0 +1,170 @@
+"""What a site can do to a driver: commands that fail, refuse, hang or forget, on a SLURM that a test commands."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from luigi_prune.backends.job import Outcome
+from luigi_prune.backends.slurm import backend as backend_module
+from luigi_prune.backends.slurm import claims
+from luigi_prune.errors import ConfigError
+from tests.slurm.fake_slurm import Driver, FakeSlurm, Voice, clock, driver, fake_slurm, make_driver
+from tests.slurm.watching import Ear
+
+__all__ = ["clock", "driver", "fake_slurm", "make_driver"]
+
+LONGER_THAN_BACK_OFF = backend_module._BACK_OFF_SECONDS + 2
+
+
+def left_in(folder: Path) -> list[str]:
+    """Return what lies beside the results and in the folder of submissions."""
+    found = [path for path in folder.rglob("*") if "fake" not in path.parts and path.is_file()]
+    return sorted(path.name for path in found)
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        "AssocMaxSubmitJobLimit\nsbatch: error: Batch job submission failed: Job violates accounting/QOS policy"
+        " (job submit limit, user's size and/or time limits)",
+        "Batch job submission failed: Socket timed out on send/recv operation",
+        "Batch job submission failed: Unable to contact slurm controller (connect failure)",
+        "Batch job submission failed: Zero Bytes were transmitted or received",
+        "Slurm temporarily unable to accept job, sleeping and retrying",
+    ],
+)
+def test_jobs_that_a_busy_site_does_not_take_stay_in_line(driver: Driver, fake_slurm: FakeSlurm, says: str):
+    fake_slurm.fail("sbatch", says, times=2)
+    first, second = driver.submit("a", "b")
+    assert len(fake_slurm.calls("sbatch")) == 1
+    assert claims.newest(first.job.output) is None  # others may try
+    driver.advance(LONGER_THAN_BACK_OFF)
+    assert len(fake_slurm.calls("sbatch")) == 2
+    driver.advance(LONGER_THAN_BACK_OFF)
+    assert len(fake_slurm.calls("sbatch")) == 3
+    assert not first.outcomes + second.outcomes
+    Voice(first).finish()
+    Voice(second).finish()
+    driver.advance(5)
+    assert [ear.outcome().status for ear in (first, second)] == ["done", "done"]
+    assert left_in(driver.folder) == ["a.json", "b.json"]
+
+
+def test_who_joins_the_line_while_the_site_is_busy_goes_with_the_others(driver: Driver, fake_slurm: FakeSlurm):
+    fake_slurm.fail("sbatch", "Socket timed out on send/recv operation", times=1)
+    (first,) = driver.submit("a")
+    (second,) = driver.submit("b")
+    driver.advance(LONGER_THAN_BACK_OFF)
+    assert len(fake_slurm.calls("sbatch")) == 2
+    assert [Voice(ear).slurm_id for ear in (first, second)] == ["100_0", "100_1"]
+
+
+def test_a_submission_that_only_seemed_to_fail_is_not_made_twice(driver: Driver, fake_slurm: FakeSlurm):
+    fake_slurm.fail("sbatch", "Batch job submission failed: Socket timed out on send/recv operation", 1, silently=True)
+    (ear,) = driver.submit("a")
+    driver.advance(LONGER_THAN_BACK_OFF)
+    with fake_slurm.state() as state:
+        states = {job_id: row["state"] for job_id, row in state["queue"].items()}
+    assert states == {"100": "CANCELLED", "101": "PENDING"}
+    assert Voice(ear).slurm_id == "101"
+
+
+def test_nothing_is_submitted_while_nobody_knows_what_became_of_it(driver: Driver, fake_slurm: FakeSlurm):
+    fake_slurm.fail("sbatch", "Socket timed out on send/recv operation", 1)
+    fake_slurm.fail("scancel", "Unable to contact slurm controller (connect failure)", 2)
+    (ear,) = driver.submit("a")
+    driver.advance(2 * LONGER_THAN_BACK_OFF)
+    assert len(fake_slurm.calls("sbatch")) == 1
+    driver.advance(2 * LONGER_THAN_BACK_OFF)
+    assert len(fake_slurm.calls("sbatch")) == 2
+    assert not ear.outcomes
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        "Batch job submission failed: Invalid account or account/partition combination specified",
+        "Batch job submission failed: Requested time limit is invalid (missing or exceeds some limit)",
+        "QOSMaxWallDurationPerJobLimit\nsbatch: error: Batch job submission failed: Job violates accounting/QOS policy"
+        " (job submit limit, user's size and/or time limits)",
+    ],
+)
+def test_a_job_that_the_site_never_takes_has_failed_with_its_words(driver: Driver, fake_slurm: FakeSlurm, says: str):
+    fake_slurm.fail("sbatch", says)
+    (ear,) = driver.submit("a")
+    outcome = ear.outcome()
+    assert (outcome.status, outcome.retry) == ("failed", False)
+    assert says.splitlines()[-1].removeprefix("sbatch: error: ") in outcome.message
+    assert left_in(driver.folder) == []
+    driver.advance(2 * LONGER_THAN_BACK_OFF)
+    assert len(fake_slurm.calls("sbatch")) == 1
+
+
+def test_what_another_driver_computes_is_not_submitted_when_the_site_is_free_again(
+    make_driver: Any, fake_slurm: FakeSlurm
+):
+    """One array of which a part is claimed elsewhere is refused for the moment: that part must not come back."""
+    mine, other = make_driver(), make_driver()
+    backend, wanted = mine.backend, [Ear(mine.job(tag)) for tag in ("a", "b")]
+    for ear in wanted:
+        backend.submit(ear.job, ear)
+    backend._turn()
+    (theirs,) = other.submit("b")
+    fake_slurm.fail("sbatch", "Socket timed out on send/recv operation", 1)
+    mine.advance(2 * LONGER_THAN_BACK_OFF)
+    assert [Voice(ear).slurm_id for ear in (*wanted, theirs)] == ["101", "100", "100"]
+    Voice(theirs).finish()
+    mine.advance(30)
+    assert len(wanted[1].outcomes) == 1
+    assert len(fake_slurm.calls("sbatch")) == 3
+
+
+@pytest.mark.parametrize("place", ["new_folder", "stake", "_write_requests"])
+def test_a_full_disk_delays_jobs_and_loses_none(driver: Driver, monkeypatch: pytest.MonkeyPatch, place: str):
+    module = backend_module.claims if place == "stake" else backend_module.submission
+    real, failures = getattr(module, place), [OSError(errno.ENOSPC, "No space left on device")]
+
+    def full(*arguments: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return real(*arguments)
+
+    monkeypatch.setattr(module, place, full)
+    ears = driver.submit("a", "b")
+    driver.advance(2 * LONGER_THAN_BACK_OFF)
+    assert not any(ear.outcomes for ear in ears)
+    for ear in ears:
+        Voice(ear).finish()
+    driver.advance(5)
+    assert [ear.outcome().status for ear in ears] == ["done", "done"]
+
+
+def test_a_disk_that_cannot_be_cleared_up_keeps_nobody_waiting(driver: Driver, monkeypatch: pytest.MonkeyPatch):
+    ears = driver.submit("a", "b")
+    for ear in ears:
+        Voice(ear).finish()
+
+    def refuse(output: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(backend_module.claims, "release", refuse)
+    driver.advance(5)
+    assert [ear.outcome().status for ear in ears] == ["done", "done"]
+    assert [len(ear.outcomes) for ear in ears] == [1, 1]
+
+
+def test_a_damaged_claim_does_not_keep_a_job_from_being_submitted(driver: Driver, fake_slurm: FakeSlurm):
+    path = claims.claim_path(driver.job("a").output, 1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("")
+    (ear,) = driver.submit("a")
+    assert Voice(ear).claim.attempt == 2
+    Voice(ear).finish()
+    driver.advance(5)
+    assert ear.outcome().status == "done"
+    assert left_in(driver.folder) == ["a.json"]
