@@ -165,6 +165,18 @@ def test_a_job_over_its_time_limit_fails_unless_it_has_saved(make_backend, make_
     assert not sleeping.outcome().retry
 
 
+def test_a_training_that_is_pushed_aside_saves_and_goes_on_afterwards(make_backend, make_job, cluster: Cluster):
+    whole_node = (("exclusive", "true"), ("nodelist", "n1"))
+    backend = make_backend(dataclasses.replace(LIMITS, sbatch=(("partition", "low"), *whole_node)))
+    ear = submit(backend, make_job("count", steps=60, every=1000))  # no checkpoint unless it is asked for
+    ear.runs(4)
+    cluster.sbatch("--partition=high", "--exclusive", "--nodelist=n1", wrap="sleep 3")
+    starts = ear.result()["starts"]
+    assert len(starts) == 2
+    assert starts[1] >= 4
+    assert backend.client.calls["sbatch"] == 1
+
+
 def test_a_node_that_dies_costs_the_steps_since_the_last_checkpoint(make_backend, make_job, cluster: Cluster):
     backend = make_backend()
     ear = submit(backend, make_job("count", steps=150))
