@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from luigi_prune.compute.pruning.layers import Layer, evaluating
 from luigi_prune.compute.pruning.lowrank.decomposed import Decomposed, assemble, square
-from luigi_prune.compute.pruning.lowrank.factors import LARGE, eigenpairs, trusted
+from luigi_prune.compute.pruning.lowrank.factors import LARGE, eigenpairs, gram, trusted
 from luigi_prune.compute.pruning.lowrank.foldings import cost_per_rank, full_rank
 from luigi_prune.compute.pruning.lowrank.spectra import Spectrum
 from luigi_prune.compute.pruning.protocol import Decomposition, Problem
@@ -44,7 +44,7 @@ def observe_outputs(problem: Problem, layers: list[Layer]) -> dict[str, tuple[Te
                 rows = rows[drawn.view(rows.shape[:-1]).to(rows.device)]  # before anything is copied
             rows = rows.reshape(-1, layer.weight.shape[0]).double()
             count, first, second = sums.get(layer.name, (0, rows.new_zeros(()), rows.new_zeros(())))
-            sums[layer.name] = count + len(rows), first + rows.sum(0), second + rows.T @ rows
+            sums[layer.name] = count + len(rows), first + rows.sum(0), second + gram(rows.T[None])[0]
 
         return hook
 
@@ -56,7 +56,7 @@ def observe_outputs(problem: Problem, layers: list[Layer]) -> dict[str, tuple[Te
     found = {}
     for name, (count, first, second) in sums.items():
         mean = first / max(1, count)
-        covariance = (second - count * torch.outer(mean, mean)) / max(1, count - 1)
+        covariance = (second - count * torch.outer(mean, mean)) / max(1, count - 1)  # its lower triangle
         if not bool(torch.isfinite(covariance).all()):
             raise ConfigError(f"layer {name!r} computes NaN or infinite outputs on the calibration data")
         found[name] = (mean, covariance)
