@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from torch import Tensor
 from luigi_prune.compute.pruning.layers import Layer
 from luigi_prune.compute.pruning.patches import patches, visit_inputs
 from luigi_prune.compute.pruning.protocol import Problem, Scores
-from luigi_prune.compute.pruning.scores.largest import EPSILON, images, raise_largest, reciprocal_sums, windows
+from luigi_prune.compute.pruning.scores.largest import images, raise_largest, reciprocal_sums, windows
 
 MEMORY = 32 * 2**20  # bytes of inputs, of patches, and of what is computed from them, that are held at a time
 WHOLE = 1 - 1e-6  # a share that cannot grow, but for rounding
@@ -46,25 +47,24 @@ def weight_mean(problem: Problem) -> Scores:
 
 def weight_max(problem: Problem) -> Scores:
     """Return the sensitivity of every weight, the largest share over patches, with the weight's sign."""
-    found = _sensitivities(problem, lambda half, value: _raise_maxima(half, value, _lowest_of_filters))
+    found = _sensitivities(problem, partial(_raise_maxima, needed=_lowest_of_filters))
     return [s * layer.weight.detach().sign().float() for s, layer in zip(found, problem.layers, strict=True)]
 
 
 def channel_max(problem: Problem) -> Scores:
     """Return per input channel the largest sensitivity of a weight that reads it."""
-    found = _sensitivities(problem, lambda half, value: _raise_maxima(half, value, _largest_of_channel))
+    found = _sensitivities(problem, partial(_raise_maxima, needed=_largest_of_channel))
     return [s.transpose(0, 1).flatten(1).amax(1) for s in found]
 
 
-def _sensitivities(problem: Problem, grow: Callable[[_Half, Tensor], None]) -> list[Tensor]:
-    """Return the largest share of each weight; `grow(half, inputs)` raises what is known of a half by some inputs."""
+def _sensitivities(problem: Problem, grow: Callable[[list[_Half], Tensor], None]) -> list[Tensor]:
+    """Return the largest share of each weight; `grow(halves, inputs)` raises what is known of a layer."""
     halves = [_halves(layer) for layer in problem.layers]
 
     def visit(index: int, value: Tensor, start: int) -> None:
         signs = [value.clamp_min(0), (-value).clamp_min(0)] if bool((value < 0).any()) else [value]
         for inputs in signs:
-            for half in halves[index]:
-                grow(half, inputs)
+            grow(halves[index], inputs)
 
     visit_inputs(problem, visit)
     shares = [sum((half.weight * half.best for half in pair), torch.zeros(())) for pair in halves]
@@ -94,23 +94,33 @@ def _largest_of_channel(half: _Half) -> Tensor:
     return (largest / steepest).masked_fill_((largest >= WHOLE) | (steepest <= 0), torch.inf)
 
 
-def _raise_maxima(half: _Half, value: Tensor, needed: Callable[[_Half], Tensor]) -> None:
+def _raise_maxima(halves: list[_Half], value: Tensor, needed: Callable[[_Half], Tensor]) -> None:
     """Raise the largest products by those of all samples and patches that matter."""
-    image = images(half.layer, value)
-    window = windows(half.layer, image)
-    per_sample = 4 * max(image[0].numel(), window.count * half.weight.shape[1])
-    for part in image.split(max(1, MEMORY // per_sample)):
-        r = reciprocal_sums(half.layer, part, half.filters)
-        raise_largest(half.best, part, r, window, lambda: needed(half), MEMORY)
+    layer = halves[0].layer
+    image = images(layer, value)
+    window = windows(layer, image)
+    for part in image.split(_samples(image[0].numel(), window.count * len(layer.weight))):
+        for half in halves:
+            r = reciprocal_sums(layer, part, half.filters)
+            raise_largest(half.best, part, r, window, partial(needed, half), MEMORY)
 
 
-def _raise_means(half: _Half, value: Tensor) -> None:
+def _raise_means(halves: list[_Half], value: Tensor) -> None:
     """Raise the largest products to those of a sample, averaged over its patches."""
+    layer = halves[0].layer
     if value.dim() == 3:  # a linear layer: one patch per sample, no mean to take
-        _raise_maxima(half, value, _lowest_of_filters)
+        _raise_maxima(halves, value, _lowest_of_filters)
         return
-    for piece in patches(half.layer, value, MEMORY):
-        for part in piece.split(max(1, MEMORY // (4 * half.weight.numel()))):
-            sums = half.filters @ part
-            r = sums.mul(sums.shape[2]).reciprocal_().masked_fill_(sums <= EPSILON, 0)
-            torch.maximum(half.best, (part @ r.transpose(1, 2)).amax(0), out=half.best)
+    count = windows(layer, images(layer, value)).count
+    means = torch.empty_like(halves[0].best)
+    for some in value.split(_samples(count * halves[0].best.shape[0], count * len(layer.weight))):
+        image, entries = images(layer, some), torch.cat(list(patches(layer, some, MEMORY)))
+        for half in halves:
+            r = reciprocal_sums(layer, image, half.filters).flatten(1, 2).div_(count)
+            for a, of_patch in zip(entries, r, strict=True):  # a product of batches is far slower where patches are few
+                torch.maximum(half.best, torch.mm(a, of_patch, out=means), out=half.best)
+
+
+def _samples(*numbers: int) -> int:
+    """Return how many samples to take at a time, where each holds so many numbers at once."""
+    return max(1, MEMORY // (4 * max(numbers)))
