@@ -61,11 +61,14 @@ class Running:
         pace = (self.fraction - self.first_fraction) / (self.heard - self.first) if self.heard > self.first else 0.0
         return max(0.0, (1 - self.fraction) / pace - (now - self.heard)) if pace else None
 
+    def status(self, now: float) -> str:
+        """Return what it does, and about how long it will."""
+        left = self.left(now)
+        return self.message + (f", about {_duration(left)} left" if left is not None else "")
+
     def line(self, now: float) -> str:
         """Return the task in one line."""
-        left = self.left(now)
-        estimate = f"  about {_duration(left)} left" if left is not None else ""
-        return f"{self.title}  {self.fraction:4.0%}  {self.message}{estimate}" if self.message else self.title
+        return f"{self.title}  {self.fraction:4.0%}  {self.status(now)}" if self.message else self.title
 
 
 class Board:
@@ -104,14 +107,17 @@ class Board:
             self._running[task.task_id] = Running(task.title)
         self._draw()
 
-    def progressed(self, task: JobTask, fraction: float, message: str) -> None:
-        """Hear how far a job is, or where it waits."""
+    def progressed(self, task: JobTask, fraction: float, message: str) -> str:
+        """Hear how far a job is, or where it waits; return that with what is known of its end."""
         with self._lock:
             if task.task_id in self._running:
-                self._running[task.task_id].hear(fraction, message, time.monotonic())
+                now = time.monotonic()
+                self._running[task.task_id].hear(fraction, message, now)
+                message = self._running[task.task_id].status(now)
             elif task.task_id in self._queue:
                 self._queue[task.task_id] = (task.title, message)
         self._draw()
+        return message
 
     def ended(self, task: JobTask, success: bool, message: str, seconds: float) -> None:
         """Hear that a task is over."""
