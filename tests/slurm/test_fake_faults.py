@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import errno
-import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from luigi_prune.backends.job import Outcome
 from luigi_prune.backends.slurm import backend as backend_module
 from luigi_prune.backends.slurm import claims
-from luigi_prune.errors import ConfigError
 from tests.slurm.fake_slurm import Driver, FakeSlurm, Voice, clock, driver, fake_slurm, make_driver
 from tests.slurm.watching import Ear
 

@@ -1,29 +1,289 @@
-"""The rare rows of the state table, and what a site can do to a driver, on a SLURM that a test commands."""
+"""The rare rows of the state table, on a SLURM that a test commands: what becomes of jobs that end strangely."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from luigi_prune.backends.job import Outcome
+from luigi_prune.backends.slurm import states
+from luigi_prune.backends.slurm import ticket as ticket_module
+from luigi_prune.backends.slurm.options import Resources
+from luigi_prune.store import checkpoint_path
 from tests.slurm.fake_slurm import Driver, FakeSlurm, Voice, clock, driver, fake_slurm, make_driver
+from tests.slurm.watching import Ear
 
 __all__ = ["clock", "driver", "fake_slurm", "make_driver"]
+
+POLL, GRACE, REQUEUE = 45.0, 31.0, 301.0  # a poll and a half; the patience of the settings that users have
+
+
+def running(driver: Driver, slurm_id: str = "100", tag: str = "a") -> tuple[Ear, Voice]:
+    """Return a job that runs on n1, and has said so."""
+    (ear,) = driver.submit(tag)
+    driver.slurm.put(slurm_id, "RUNNING")
+    voice = Voice(ear)
+    voice.say("epoch 1/3")
+    driver.advance(POLL)
+    assert ear.starts == 1
+    return ear, voice
+
+
+def excluded(script: str) -> list[str]:
+    return re.findall(r"^#SBATCH --exclude=(.*)$", script, re.M)
 
 
 def test_a_job_goes_from_the_queue_to_its_result(driver: Driver, fake_slurm: FakeSlurm):
     first, second = driver.submit("a", "b")
     voices = [Voice(ear) for ear in (first, second)]
     assert [voice.slurm_id for voice in voices] == ["100_0", "100_1"]
-    assert "pending (None)" in first.heard[-1] or "SLURM job 100_0" in first.heard[-1]
-    driver.advance(25)
-    assert first.heard[-1] == "SLURM job 100_0 pending (Priority)"
+    fake_slurm.put("100_0", "PENDING", "Priority", start="2030-01-01T08:00:00")
+    driver.advance(POLL)
+    assert first.heard[-1] == "SLURM job 100_0 pending (Priority, expected to start 2030-01-01 08:00:00)"
     assert not first.starts
     fake_slurm.put("100_0", "RUNNING")
     voices[0].say("epoch 1/3")
     driver.advance(2)
     assert first.starts == 1
-    assert first.heard[-1] == "SLURM job 100_0 on n1: epoch 1/3"
+    assert first.heard[-1].endswith("on n1: epoch 1/3")
     voices[0].finish()
     driver.advance(2)
     assert first.outcome().status == "done"
-    assert not second.outcomes
     assert Path(first.job.output).exists()
+    assert not second.outcomes
+
+
+def test_a_job_runs_to_its_end_as_its_script_says(driver: Driver, fake_slurm: FakeSlurm, monkeypatch):
+    monkeypatch.chdir(Path(__file__).resolve().parents[2])
+    (ear,) = driver.submit("a")
+    fake_slurm.run("100")
+    driver.advance(POLL)
+    assert ear.result()["job_id"] == "100"
+    assert ear.starts == 1
+    assert Path(ear.job.log).read_text().count("process 1 of 1") == 1
+
+
+@pytest.mark.parametrize("state", ["REQUEUE_HOLD", "SPECIAL_EXIT"])
+def test_a_held_job_waits_for_somebody_and_says_so(driver: Driver, fake_slurm: FakeSlurm, state: str):
+    (ear,) = driver.submit("a")
+    fake_slurm.put("100", state, "JobHeldAdmin", nodes="")
+    driver.advance(900)
+    assert not ear.outcomes
+    assert "HELD: it needs `scontrol release`" in ear.heard[-1]
+
+
+@pytest.mark.parametrize("state", ["SUSPENDED", "STOPPED", "RESIZING", "STAGE_OUT", "SIGNALING", "PONDERING"])
+def test_a_job_in_a_strange_state_is_alive(driver: Driver, fake_slurm: FakeSlurm, state: str):
+    ear, voice = running(driver)
+    fake_slurm.put("100", state)
+    driver.advance(900)
+    assert not ear.outcomes
+    if states.STATES.get(state) == "paused":
+        assert state in ear.heard[-1]
+    fake_slurm.put("100", "RUNNING")
+    voice.finish()
+    driver.advance(POLL)
+    assert ear.outcome().status == "done"
+    assert len(fake_slurm.calls("sbatch")) == 1
+
+
+@pytest.mark.parametrize(
+    ("state", "words", "retry"),
+    [
+        ("OUT_OF_MEMORY", "out of memory", False),
+        ("DEADLINE", "its deadline passed", False),
+        ("FAILED", "the SLURM job failed", True),
+        ("COMPLETED", "without an error and without a result", True),
+        ("TIMEOUT", "larger timeout_min", False),
+        ("CANCELLED", "was cancelled", False),
+    ],
+)
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_a_job_that_ends_badly_has_failed(
+    driver: Driver, fake_slurm: FakeSlurm, state: str, words: str, retry: bool, forgotten: bool
+):
+    ear, _ = running(driver)
+    Path(ear.job.log).parent.mkdir(exist_ok=True)
+    Path(ear.job.log).write_text("the last line of the log\n")
+    fake_slurm.put("100", state)
+    fake_slurm.account("100", state)
+    if forgotten:
+        fake_slurm.forget("100")
+    driver.advance(200 + GRACE)
+    outcome = ear.outcome()
+    assert (outcome.status, outcome.retry) == ("failed", retry)
+    assert words in outcome.message
+    assert "SLURM job 100" in outcome.message
+    assert "the last line of the log" in outcome.message
+    assert len(fake_slurm.calls("sbatch")) == 1
+
+
+def test_a_job_that_the_site_preempted_may_come_back_by_itself(driver: Driver, fake_slurm: FakeSlurm):
+    ear, voice = running(driver)
+    fake_slurm.put("100", "PREEMPTED")
+    driver.advance(200)
+    fake_slurm.put("100", "PENDING", "BeginTime", nodes="")
+    driver.advance(900)
+    assert not ear.outcomes
+    fake_slurm.put("100", "RUNNING", nodes="n2")
+    voice.say("epoch 2/3", restart=1)
+    voice.finish()
+    driver.advance(POLL)
+    assert ear.outcome().status == "done"
+    assert len(fake_slurm.calls("sbatch")) == 1
+
+
+@pytest.mark.parametrize("state", ["PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "LAUNCH_FAILED", "REVOKED"])
+def test_a_job_that_was_taken_away_is_submitted_again_without_the_node_that_failed(
+    driver: Driver, fake_slurm: FakeSlurm, state: str
+):
+    ear, _ = running(driver)
+    fake_slurm.put("100", state, nodes="n3")
+    driver.advance(200 + REQUEUE)
+    assert not ear.outcomes
+    assert len(fake_slurm.calls("sbatch")) == 2
+    blamed = state in ("NODE_FAIL", "BOOT_FAIL", "LAUNCH_FAILED")
+    assert excluded(fake_slurm.script("101")) == (["n3"] if blamed else [])
+    voice = Voice(ear)
+    assert (voice.slurm_id, voice.claim.attempt) == ("101", 2)
+    voice.finish()
+    driver.advance(5)
+    assert ear.outcome().status == "done"
+
+
+def test_of_several_nodes_those_are_excluded_that_slurm_has_taken_out_of_service(make_driver, fake_slurm: FakeSlurm):
+    driver = make_driver(Resources(nodes=3, sbatch=(("exclude", "n9"),)))
+    running(driver)
+    with fake_slurm.state() as state:
+        state["broken"] = ["n2", "n2"]
+    fake_slurm.put("100", "NODE_FAIL", nodes="n[1-2,4]")
+    driver.advance(200 + REQUEUE)
+    assert excluded(fake_slurm.script("101")) == ["n9,n2"]
+    assert fake_slurm.calls("sinfo")[0][2] == "--nodes=n[1-2,4]"
+
+
+def test_where_no_node_is_left_those_that_failed_are_tried_again(driver: Driver, fake_slurm: FakeSlurm):
+    ear, _ = running(driver)
+    fake_slurm.put("100", "NODE_FAIL", nodes="n3")
+    fake_slurm.fail("sbatch", "Batch job submission failed: Requested node configuration is not available", times=1)
+    driver.advance(200 + REQUEUE)
+    assert not ear.outcomes
+    assert len(fake_slurm.calls("sbatch")) == 3
+    assert excluded(fake_slurm.script("101")) == []
+
+
+def test_a_job_over_its_time_limit_goes_on_as_long_as_checkpoints_get_newer(driver: Driver, fake_slurm: FakeSlurm):
+    ear, _ = running(driver)
+    checkpoint_path(ear.job.output).write_text("epoch 2")
+    fake_slurm.put("100", "TIMEOUT")
+    driver.advance(POLL)
+    assert Voice(ear).slurm_id == "101"
+    fake_slurm.put("101", "RUNNING")
+    Voice(ear).say("epoch 3/9")
+    driver.advance(POLL)
+    fake_slurm.put("101", "TIMEOUT")
+    driver.advance(100 + GRACE)
+    assert "larger timeout_min" in ear.outcome().message
+    assert len(fake_slurm.calls("sbatch")) == 2
+
+
+def test_a_job_that_never_gets_anywhere_is_given_up(driver: Driver, fake_slurm: FakeSlurm):
+    ear, voice = running(driver)
+    for restart in range(1, ticket_module.FRUITLESS + 1):
+        fake_slurm.put("100", "PENDING", "BeginTime")
+        driver.advance(100)
+        fake_slurm.put("100", "RUNNING")
+        voice.say("epoch 1/3", restart=restart)
+        assert not ear.outcomes
+        driver.advance(POLL)
+    assert "started 4 times without a newer checkpoint" in ear.outcome().message
+    assert not ear.outcome().retry
+    assert fake_slurm.calls("scancel") == [["100"]]
+
+
+def test_a_lost_job_is_submitted_again_and_not_for_ever(driver: Driver, fake_slurm: FakeSlurm):
+    fake_slurm.fail("sacct", "Slurm accounting storage is disabled")
+    (ear,) = driver.submit("a")
+    for attempt in range(ticket_module.FRUITLESS + 1):
+        assert not ear.outcomes
+        assert Voice(ear).claim.attempt == attempt + 1
+        fake_slurm.forget(str(100 + attempt))
+        driver.advance(300)
+    outcome = ear.outcome()
+    assert (outcome.status, outcome.retry) == ("failed", False)
+    assert "submitted 4 times, and it never began; SLURM does not know the job any more" in outcome.message
+    assert len(fake_slurm.calls("sbatch")) == 4
+
+
+def test_a_job_that_slurm_has_forgotten_and_that_breathes_is_not_lost(
+    driver: Driver, fake_slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+):
+    fake_slurm.fail("sacct", "Slurm accounting storage is disabled")
+    ear, voice = running(driver)
+    fake_slurm.forget("100")
+    for beat in range(60):
+        voice.say(f"step {beat}")
+        driver.advance(10)
+    assert len(fake_slurm.calls("sbatch")) == 1
+    fake_slurm.put("100", "RUNNING")  # the controller has read its memory
+    driver.advance(600)
+    assert len(fake_slurm.calls("sbatch")) == 1
+    voice.finish()
+    driver.advance(5)
+    assert ear.outcome().status == "done"
+
+
+def test_one_answer_without_a_job_means_nothing(driver: Driver, fake_slurm: FakeSlurm):
+    fake_slurm.fail("sacct", "Slurm accounting storage is disabled")
+    (ear,) = driver.submit("a")
+    driver.advance(POLL)
+    polls = len(driver.polls)
+    with fake_slurm.state() as state:
+        row = state["queue"].pop("100")
+    while len(driver.polls) == polls:
+        driver.advance(1)
+    with fake_slurm.state() as state:
+        state["queue"]["100"] = row
+    driver.advance(900)
+    assert len(fake_slurm.calls("sbatch")) == 1
+    assert not ear.outcomes
+
+
+def test_a_result_may_be_seen_late_but_not_too_late(driver: Driver, fake_slurm: FakeSlurm):
+    first, second = driver.submit("a", "b")
+    for ear in (first, second):
+        Voice(ear).finish(result=False)
+        fake_slurm.put(Voice(ear).slurm_id, "COMPLETED")
+    while not driver.polls:
+        driver.advance(1)
+    driver.advance(GRACE - 5)
+    assert not first.outcomes + second.outcomes
+    Path(first.job.output).write_text("{}")
+    driver.advance(2)
+    assert first.outcome().status == "done"
+    driver.advance(10)
+    assert "is the folder shared?" in second.outcome().message
+    assert len(fake_slurm.calls("sbatch")) == 1
+
+
+def test_a_result_that_another_way_has_brought_ends_a_job_that_only_waits(driver: Driver, fake_slurm: FakeSlurm):
+    (ear,) = driver.submit("a")
+    Path(ear.job.output).write_text("{}")
+    driver.advance(POLL)
+    assert ear.outcome().status == "done"
+    assert fake_slurm.calls("scancel") == [["100"]]
+
+
+def test_what_one_of_several_processes_says_counts_when_slurm_has_spoken(make_driver: Any, fake_slurm: FakeSlurm):
+    driver = make_driver(Resources(processes_per_node=2))
+    ear, voice = running(driver)
+    voice.say(outcome=Outcome("failed", "gloo: connection reset by peer"))
+    fake_slurm.put("100", "FAILED")
+    log = Path(voice.claim.folder) / "100_0_log.out"
+    log.write_text("srun: error: n1: task 1: Killed\n")
+    driver.advance(POLL)
+    assert "task 1: Killed" in ear.outcome().message
+    assert ear.outcome().retry

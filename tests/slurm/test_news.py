@@ -63,7 +63,7 @@ def heart_beats() -> bool:
 
 
 def listen(ticket: Ticket) -> bool:
-    return ticket.listen(news.marks(ticket.news_file.parent))
+    return ticket.listen(news.marks(ticket.places.folder))
 
 
 def test_news_lie_together_and_say_whose_they_are(path: Path, tmp_path: Path):

@@ -34,7 +34,7 @@ def test_the_table_has_every_state_once():
 
 @pytest.mark.parametrize("state", [*RUNNING, *WAITING, *HELD, *PAUSED, UNHEARD_OF])
 @pytest.mark.parametrize("outcome", [None, INTERRUPTED, DONE])
-@pytest.mark.parametrize("more", [{}, {"began": True, "advanced": True}, {"accounted": True, "parallel": True}])
+@pytest.mark.parametrize("more", [{}, {"began": True, "advanced": True}, {"unrecorded": True, "parallel": True}])
 def test_what_is_in_the_queue_is_waited_for(state: str, outcome: Outcome | None, more: dict[str, bool]):
     assert verdict(state, outcome=outcome, **more) == WAIT
 
@@ -106,12 +106,12 @@ def test_a_job_that_stopped_when_asked_to_is_submitted_again(state: str):
 
 def test_a_job_that_nobody_knows_is_submitted_again_unless_it_breathes():
     assert verdict("").action == "again"
-    assert verdict("", began=True, accounted=True).action == "again"
+    assert verdict("", began=True, unrecorded=True).action == "again"
     assert verdict("", breathing=True, began=True) == WAIT
 
 
-def test_a_job_that_the_accounting_never_saw_begin_was_cancelled_in_the_queue():
-    found = verdict("", accounted=True)
+def test_a_job_that_never_began_and_has_no_record_was_cancelled_in_the_queue():
+    found = verdict("", unrecorded=True)
     assert (found.action, found.retry) == ("fail", False)
 
 
@@ -147,7 +147,7 @@ sightings = st.builds(
     nodes=st.sampled_from(["", "n1", "n[1-2]"]),
     seconds=st.floats(0, 1e6),
     outcome=outcomes,
-    **{name: st.booleans() for name in ("present", "began", "breathing", "advanced", "parallel", "accounted")},
+    **{name: st.booleans() for name in ("present", "began", "breathing", "advanced", "parallel", "unrecorded")},
 )
 patiences = st.builds(Patience, st.floats(0, 1e4), st.floats(0, 1e4))
 

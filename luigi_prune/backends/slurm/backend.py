@@ -128,6 +128,9 @@ class SlurmBackend(Backend):
             try:
                 submission.test(self.client, resources)
             except (CommandFailed, RuntimeError) as error:
+                if may_pass(str(error)) and "unable to contact" not in str(error).lower():
+                    logger.warning("%s", error)  # too many jobs at the moment, perhaps: no reason not to begin
+                    continue
                 raise ConfigError(f"luigi.cfg: [slurm], jobs of {', '.join(families)}: {error}{_hint(error)}") from None
         try:
             limit = self.client.array_limit()
@@ -173,9 +176,9 @@ class SlurmBackend(Backend):
 
     def _read_news(self) -> list[Ticket]:
         """Return the tickets whose jobs have said something new."""
-        folders = {ticket.news_file.parent for ticket in self._tickets}
+        folders = {ticket.places.folder for ticket in self._tickets}
         marks = {folder: news.marks(folder) for folder in folders}
-        changed = [ticket for ticket in self._tickets if ticket.listen(marks[ticket.news_file.parent])]
+        changed = [ticket for ticket in self._tickets if ticket.listen(marks[ticket.places.folder])]
         if any(ticket.resources.processes > 1 and ticket.is_ending for ticket in changed):
             self._next_poll = min(self._next_poll, time.monotonic() + _TICK_SECONDS)  # SLURM knows who was first
         return changed
@@ -327,7 +330,9 @@ class SlurmBackend(Backend):
         if not self._tickets:
             self._next_poll = float("inf")
             return []
+        self._next_poll = time.monotonic() + self._pause  # whatever goes wrong, SLURM has its peace until then
         changed: list[Ticket] = []
+        states = {ticket: ticket.row.state for ticket in self._tickets}
         try:
             self._look_for_ids()
             rows = self.client.queue({ticket.folder.name for ticket in self._tickets})
@@ -336,7 +341,8 @@ class SlurmBackend(Backend):
             changed = [t for t in self._tickets if t.slurm_id and t not in unknown and t.see(rows.get(t.slurm_id))]
         except CommandFailed as failure:
             logger.warning("%s; nothing is decided until SLURM answers", failure)
-        busy = bool(changed) or any(0 < t.misses < 2 for t in self._tickets)
+        # another reason to wait, or another guess at the start, is nothing that has happened
+        busy = any(t.row.state != states.get(t) or 0 < t.misses < 2 for t in self._tickets)
         slower = min(self._pause + self._site.poll_seconds / 2, self._site.poll_seconds_max)
         self._pause = self._site.poll_seconds if busy else slower
         self._next_poll = time.monotonic() + self._pause
@@ -347,28 +353,36 @@ class SlurmBackend(Backend):
 
         Returns the tickets that nothing can be said about now; where the accounting is silent for long, that is none.
         """
-        if self.client.accounting is False:
-            return []
-        try:
-            known = self.client.ended(ticket.slurm_id for ticket in missing) or {}
-        except CommandFailed as failure:
-            logger.warning("%s", failure)
-            return [ticket for ticket in missing if ticket.absent_for() < self._site.requeue_wait_seconds]
+        known: dict[str, Row] | None = None
+        unknown: list[Ticket] = []
+        if self.client.accounting is not False:
+            try:
+                known = self.client.ended(ticket.slurm_id for ticket in missing)
+            except CommandFailed as failure:
+                logger.warning("%s", failure)
+                unknown = [t for t in missing if t.absent_for() < self._site.requeue_wait_seconds]
+        for ticket in missing:
+            ticket.unrecorded = known is not None and ticket.slurm_id not in known
         # what the queue has forgotten cannot be alive, whatever the accounting still believes
-        ended = {job_id: row for job_id, row in known.items() if STATES.get(row.state, "running") not in IN_QUEUE}
-        rows |= {job_id: row for job_id, row in ended.items() if job_id not in rows}
-        return []
+        over = {i: row for i, row in (known or {}).items() if STATES.get(row.state, "running") not in IN_QUEUE}
+        rows |= {job_id: row for job_id, row in over.items() if job_id not in rows}
+        return unknown
 
     def _look_for_ids(self) -> None:
         """Find the jobs of drivers that died between sbatch and writing the id down."""
         lost = [ticket for ticket in self._tickets if not ticket.find_id()]
         if not lost:
             return
-        found = self.client.find({ticket.folder.name for ticket in lost})
+        try:
+            found = self.client.find({ticket.folder.name for ticket in lost})
+        except CommandFailed as failure:  # the others are not to wait for that
+            logger.warning("%s", failure)
+            return
         for ticket in lost:
             claim = claims.newest(ticket.job.output)
             if ticket.folder.name in found:
-                submission.adopt_lost(ticket.folder, found[ticket.folder.name])
+                with suppress(OSError):
+                    submission.adopt_lost(ticket.folder, found[ticket.folder.name])
                 ticket.find_id()
             elif claim is None or not claims.is_submitting(ticket.job.output, claim):
                 self._tickets.remove(ticket)  # it was never submitted
@@ -382,10 +396,12 @@ class SlurmBackend(Backend):
         ticket.listener.progressed(ticket.news.fraction if ticket.news else 0.0, ticket.text())
 
     def _judge(self, ticket: Ticket) -> None:
-        verdict = judge(ticket.sighting(accounted=bool(self.client.accounting)), self._patience)
-        if ticket.fruitless >= FRUITLESS and verdict.action in ("wait", "again"):
+        verdict = judge(ticket.sighting(), self._patience)
+        if ticket.is_fruitless and (verdict.action == "again" or (verdict.action == "wait" and ticket.began)):
             self._cancel_ids([ticket.slurm_id])
             message = f"started {FRUITLESS + 1} times without a newer checkpoint in between: more time is needed"
+            if not ticket.began:
+                message = f"submitted {FRUITLESS + 1} times, and it never began; {verdict.message}"
             self._end(ticket, ticket.failure(message, retry=False))
         elif verdict.action == "done":
             if verdict.drop:
@@ -399,6 +415,8 @@ class SlurmBackend(Backend):
 
     def _submit_again(self, ticket: Ticket, reason: str, exclude: str) -> None:
         """Put a job that SLURM has lost into a new array, away from nodes that failed."""
+        if not ticket.began and not ticket.adopted:
+            ticket.fruitless += 1
         if not ticket.adopted:  # a job that another driver left dead is no news
             logger.warning("%s: %s; submitted again (SLURM job %s)", ticket.job.name, reason, ticket.slurm_id)
         if exclude:

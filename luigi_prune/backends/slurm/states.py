@@ -62,7 +62,7 @@ class Sighting:
     breathing: bool = False  # its heartbeat is young
     advanced: bool = False  # its checkpoint is newer than when it started
     parallel: bool = False  # several processes: one that dies makes the others fail, and SLURM knows which was first
-    accounted: bool = False  # the accounting answered, so that "" is no gap in our knowledge
+    unrecorded: bool = False  # the accounting has answered, and knows no such job either
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def _ended(kind: str, seen: Sighting, patience: Patience) -> Verdict:
     if kind == "":
         if seen.breathing:
             return WAIT  # SLURM has lost its memory, not the job
-        if seen.accounted and not seen.began:
+        if seen.unrecorded and not seen.began:
             return Verdict("fail", "the SLURM job left the queue before it began: cancelled?", retry=False)
         return Verdict("again", "SLURM does not know the job any more")
     if kind == "away":

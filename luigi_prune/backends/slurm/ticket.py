@@ -6,7 +6,9 @@ import os
 import re
 import time
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from luigi_prune.backends.job import Job, Listener, Outcome
 from luigi_prune.backends.slurm import claims, news
@@ -19,6 +21,23 @@ from luigi_prune.store import checkpoint_path
 
 FRUITLESS = 3  # starts without a newer checkpoint in between that are one too many
 _STALE_SECONDS = 4 * news.HEARTBEAT_SECONDS
+
+
+class _Places(NamedTuple):
+    """Where a job writes its news."""
+
+    folder: Path
+    file: Path
+    failure: Path
+    name: str
+    failure_name: str
+
+
+@lru_cache(maxsize=10_000)  # hundreds of jobs, looked after every second: making their paths would be most of the work
+def _places(folder: Path, index: int) -> _Places:
+    file = news.news_path(folder, index)
+    failure = news.failure_path(file)
+    return _Places(file.parent, file, failure, file.name, failure.name)
 
 
 @dataclass(eq=False)
@@ -39,6 +58,7 @@ class Ticket:
     since: float = field(default_factory=lambda: time.monotonic())  # when row or news last spoke otherwise of its end
     heard: float = 0.0  # when its news last changed
     absent_since: float = 0.0  # when the queue first did not know it; 0 where it does
+    unrecorded: bool = False  # the accounting has no record of it, either
     misses: int = 0  # times in a row that SLURM did not know it
     began: bool = False
     told_start: bool = False
@@ -49,9 +69,9 @@ class Ticket:
     _marks: tuple[Mark | None, Mark | None] = (None, None)  # of its news, as they were last read
 
     @property
-    def news_file(self) -> Path:
+    def places(self) -> _Places:
         """Where the job writes its news."""
-        return news.news_path(self.folder, self.index)
+        return _places(self.folder, self.index)
 
     def find_id(self) -> bool:
         """Look the SLURM id up, and return whether there is one."""
@@ -60,11 +80,11 @@ class Ticket:
 
     def listen(self, marks: dict[str, Mark]) -> bool:
         """Read the job's news where they have changed, and return whether they have; `marks` are those of the files."""
-        failure = news.failure_path(self.news_file)
-        found = (marks.get(self.news_file.name), marks.get(failure.name))
+        places = self.places
+        found = (marks.get(places.name), marks.get(places.failure_name))
         if found in (self._marks, (None, None)):
             return False
-        latest = news.read(failure) or news.read(self.news_file)
+        latest = news.read(places.failure) or news.read(places.file)
         if latest is None:
             return False
         self._marks, self.heard, self.suspected = found, time.monotonic(), False
@@ -84,6 +104,11 @@ class Ticket:
         self.fruitless = self.fruitless + 1 if self.starts and mark == self.mark else 0
         self.starts.add((self.slurm_id, restart))
         self.mark = mark
+
+    @property
+    def is_fruitless(self) -> bool:
+        """Whether the job has been tried often enough without getting anywhere."""
+        return self.fruitless >= FRUITLESS
 
     def checkpoint_mark(self) -> int:
         """Return what changes with every checkpoint; 0 where there is none."""
@@ -126,7 +151,7 @@ class Ticket:
         over = self.row.state != "" and STATES.get(self.row.state, "running") not in IN_QUEUE
         return over or self.misses >= 2 or bool(self.news and self.news.ended)
 
-    def sighting(self, accounted: bool) -> Sighting:
+    def sighting(self) -> Sighting:
         """Return everything that a verdict depends on."""
         return Sighting(
             state=self.row.state or ("PENDING" if self.misses < 2 else ""),
@@ -139,7 +164,7 @@ class Ticket:
             breathing=self.is_breathing,
             advanced=self.mark is not None and self.checkpoint_mark() != self.mark,
             parallel=self.resources.processes > 1,
-            accounted=accounted,
+            unrecorded=self.unrecorded,
         )
 
     @property
@@ -218,5 +243,5 @@ class Ticket:
 
     def forget_news(self) -> None:
         """Remove what the job has told."""
-        for path in (self.news_file, news.failure_path(self.news_file)):
+        for path in (self.places.file, self.places.failure):
             path.unlink(missing_ok=True)
