@@ -232,7 +232,7 @@ def accounted(results: Path) -> tuple[float, float]:
                 [str((path.parent / p["path"]).resolve()) for p in about["parents"].values()],
             )
     text = subprocess.run(
-        ["sacct", "-X", "-n", "-P", "-o", "JobID,ElapsedRaw", "-j", ",".join(job for job, _ in ids.values())],
+        ["sacct", "-X", "-n", "-P", "-o", "JobID,ElapsedRaw", "-j", ",".join({job for job, _ in ids.values()})],
         capture_output=True,
         text=True,
         check=True,
@@ -244,7 +244,7 @@ def accounted(results: Path) -> tuple[float, float]:
         took, parents = taken.get(path, (0.0, []))
         return took + max((chain(parent) for parent in parents), default=0.0)
 
-    return sum(took for took, _ in taken.values()), max(map(chain, taken), default=0.0)
+    return sum(elapsed.values()), max(map(chain, taken), default=0.0)
 
 
 if __name__ == "__main__":
