@@ -112,18 +112,36 @@ def test_ctrl_c_lets_the_jobs_go_on_and_twice_cancels_them(tmp_path: Path, clust
         until(lambda: bool(cluster.squeue()) is (presses == 1))  # noqa: B023
 
 
-def test_several_processes_on_several_nodes_train_the_same_weights(tmp_path: Path):
+def test_several_processes_on_several_nodes_train_the_same_weights_though_they_are_preempted(
+    tmp_path: Path, cluster: Cluster
+):
     weights = {}
-    for tag, config in (("one", QUICK), ("four", QUICK + "[slurm.TrainBase]\nnodes=2\nprocesses_per_node=2\n")):
+    changes = {"training__batchSize": 62, "training__numEpochs": 25, "experiments__methods": []}
+    four = QUICK + "[slurm.TrainBase]\nnodes=2\nprocesses_per_node=2\n"
+    for tag, backend, config in (("one", "inline", ""), ("four", "slurm", four)):
         (tmp_path / tag).mkdir()
-        file = write_experiment(tmp_path / tag, training__batchSize=62, experiments__methods=[])
-        run(file, config=config)
+        file = write_experiment(tmp_path / tag, **changes)
+        process = command(file, backend=backend, config=config)
+        lines = follow(process)
+        if tag == "four":
+            until(lambda: "epoch 4/25" in log_of(tmp_path / "four", "TrainBase"))
+            (job,) = cluster.squeue()
+            cluster.run("scancel", "--signal=USR2", job)
+        assert process.wait(timeout=300) == 0, "".join(lines)
         (trained,) = (tmp_path / tag / "results").rglob("TrainBase/*.h5")
         result = read_result(trained)
         weights[tag] = result.group("weights")
         assert result.provenance["processes"] == (4 if tag == "four" else 1)
     for name, expected in weights["one"].items():
         np.testing.assert_allclose(weights["four"][name], expected, atol=1e-5)
+    said = log_of(tmp_path / "four", "TrainBase")
+    assert said.count("process 1 of 4") == 2
+    assert said.count("INFO epoch 1/25") == 1  # it went on where it was
+
+
+def log_of(folder: Path, family: str) -> str:
+    """Return what the one job of a family has printed so far."""
+    return "".join(log.read_text() for log in (folder / "results" / "logs").glob(f"{family}*.log"))
 
 
 def test_luigis_resources_limit_the_jobs_at_once(tmp_path: Path):

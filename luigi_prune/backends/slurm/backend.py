@@ -211,7 +211,7 @@ class SlurmBackend(Backend):
     def _flush(self) -> None:
         """Submit what has waited long enough, or is enough for an array."""
         now = time.monotonic()
-        if now < self._not_before:
+        if now < self._not_before or self._detached:
             return
         if self._doubtful and not self._clear_doubts():
             return
