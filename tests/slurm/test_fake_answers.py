@@ -42,7 +42,7 @@ def test_polls_get_rarer_while_nothing_happens_and_start_anew_with_news(driver: 
 
 def test_a_submission_brings_the_next_poll_forward(driver: Driver):
     driver.submit("a")
-    driver.advance(1500)
+    driver.advance(1000)
     (later,) = driver.submit("b")
     polls, now = len(driver.polls), driver.clock.now
     driver.advance(25)
@@ -69,7 +69,7 @@ def test_a_driver_without_jobs_asks_nothing(driver: Driver, fake_slurm: FakeSlur
     driver.advance(60)
     assert ear.outcomes
     polls = len(driver.polls)
-    driver.advance(20_000)
+    driver.advance(9000)
     assert len(driver.polls) <= polls + 1
 
 
@@ -91,7 +91,7 @@ def test_squeue_may_fail_for_minutes(driver: Driver, fake_slurm: FakeSlurm):
     driver.advance(60)
     fake_slurm.fail("squeue", "slurm_load_jobs error: Unable to contact slurm controller (connect failure)")
     fake_slurm.put("100_0", "CANCELLED")
-    driver.advance(1800)
+    driver.advance(900)
     assert not ending.outcomes + lasting.outcomes
     fake_slurm.mend()
     driver.advance(200)
@@ -181,7 +181,7 @@ def test_sacct_that_fails_for_ever_holds_nobody_up_and_condemns_nobody(driver: D
     assert ears[1].outcomes  # and the accounting has answered once
     fake_slurm.fail("sacct", "Connection refused")
     fake_slurm.forget("100_0")
-    driver.advance(1500)
+    driver.advance(1000)
     assert not ears[0].outcomes
     assert Voice(ears[0]).claim.attempt == 2
 

@@ -70,7 +70,7 @@ def test_a_job_runs_to_its_end_as_its_script_says(driver: Driver, fake_slurm: Fa
 def test_a_held_job_waits_for_somebody_and_says_so(driver: Driver, fake_slurm: FakeSlurm, state: str):
     (ear,) = driver.submit("a")
     fake_slurm.put("100", state, "JobHeldAdmin", nodes="")
-    driver.advance(900)
+    driver.advance(300)
     assert not ear.outcomes
     assert "HELD: it needs `scontrol release`" in ear.heard[-1]
 
@@ -79,7 +79,7 @@ def test_a_held_job_waits_for_somebody_and_says_so(driver: Driver, fake_slurm: F
 def test_a_job_in_a_strange_state_is_alive(driver: Driver, fake_slurm: FakeSlurm, state: str):
     ear, voice = running(driver)
     fake_slurm.put("100", state)
-    driver.advance(900)
+    driver.advance(300)
     assert not ear.outcomes
     if states.STATES.get(state) == "paused":
         assert state in ear.heard[-1]
@@ -112,7 +112,7 @@ def test_a_job_that_ends_badly_has_failed(
     fake_slurm.account("100", state)
     if forgotten:
         fake_slurm.forget("100")
-    driver.advance(200 + GRACE)
+    driver.advance(60 + GRACE)
     outcome = ear.outcome()
     assert (outcome.status, outcome.retry) == ("failed", retry)
     assert words in outcome.message
@@ -126,7 +126,7 @@ def test_a_job_that_the_site_preempted_may_come_back_by_itself(driver: Driver, f
     fake_slurm.put("100", "PREEMPTED")
     driver.advance(200)
     fake_slurm.put("100", "PENDING", "BeginTime", nodes="")
-    driver.advance(900)
+    driver.advance(300)
     assert not ear.outcomes
     fake_slurm.put("100", "RUNNING", nodes="n2")
     voice.say("epoch 2/3", restart=1)
@@ -142,7 +142,7 @@ def test_a_job_that_was_taken_away_is_submitted_again_without_the_node_that_fail
 ):
     ear, _ = running(driver)
     fake_slurm.put("100", state, nodes="n3")
-    driver.advance(200 + REQUEUE)
+    driver.advance(60 + REQUEUE)
     assert not ear.outcomes
     assert len(fake_slurm.calls("sbatch")) == 2
     blamed = state in ("NODE_FAIL", "BOOT_FAIL", "LAUNCH_FAILED")
@@ -160,7 +160,7 @@ def test_of_several_nodes_those_are_excluded_that_slurm_has_taken_out_of_service
     with fake_slurm.state() as state:
         state["broken"] = ["n2", "n2"]
     fake_slurm.put("100", "NODE_FAIL", nodes="n[1-2,4]")
-    driver.advance(200 + REQUEUE)
+    driver.advance(60 + REQUEUE)
     assert excluded(fake_slurm.script("101")) == ["n9,n2"]
     assert fake_slurm.calls("sinfo")[0][2] == "--nodes=n[1-2,4]"
 
@@ -169,7 +169,7 @@ def test_where_no_node_is_left_those_that_failed_are_tried_again(driver: Driver,
     ear, _ = running(driver)
     fake_slurm.put("100", "NODE_FAIL", nodes="n3")
     fake_slurm.fail("sbatch", "Batch job submission failed: Requested node configuration is not available", times=1)
-    driver.advance(200 + REQUEUE)
+    driver.advance(60 + REQUEUE)
     assert not ear.outcomes
     assert len(fake_slurm.calls("sbatch")) == 3
     assert excluded(fake_slurm.script("101")) == []
@@ -224,7 +224,7 @@ def test_a_job_that_slurm_has_forgotten_and_that_breathes_is_not_lost(
     fake_slurm.fail("sacct", "Slurm accounting storage is disabled")
     ear, voice = running(driver)
     fake_slurm.forget("100")
-    for beat in range(60):
+    for beat in range(30):
         voice.say(f"step {beat}")
         driver.advance(10)
     assert len(fake_slurm.calls("sbatch")) == 1
@@ -247,7 +247,7 @@ def test_one_answer_without_a_job_means_nothing(driver: Driver, fake_slurm: Fake
         driver.advance(1)
     with fake_slurm.state() as state:
         state["queue"]["100"] = row
-    driver.advance(900)
+    driver.advance(300)
     assert len(fake_slurm.calls("sbatch")) == 1
     assert not ear.outcomes
 

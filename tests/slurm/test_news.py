@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from luigi_prune.backends.job import Job, Outcome
@@ -204,6 +205,7 @@ def test_a_full_or_vanished_folder_stops_no_training(path: Path, tmp_path: Path)
     assert news.marks(path.parent) == {}
 
 
+@hypothesis_settings(deadline=None)
 @given(
     st.builds(
         Outcome,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import luigi.configuration
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from luigi.configuration.cfg_parser import LuigiConfigParser
 
@@ -226,6 +227,7 @@ words = st.text(st.sampled_from("abn_-. \n%=1T"), max_size=12)
 sections = st.dictionaries(st.sampled_from(KEYS) | words, words | st.integers(-2, 99).map(str), max_size=4)
 
 
+@hypothesis_settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["slurm", "slurm.Prune", "slurm.TrainBase", "slurm.x"]), sections, max_size=3))
 def test_whatever_stands_there_is_understood_or_refused_in_one_line(given_sections: dict[str, dict[str, str]]):
     found, refused = None, ""

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from luigi_prune.backends.job import Outcome
@@ -152,6 +153,7 @@ sightings = st.builds(
 patiences = st.builds(Patience, st.floats(0, 1e4), st.floats(0, 1e4))
 
 
+@hypothesis_settings(deadline=None)
 @given(sightings, patiences)
 def test_only_a_result_is_a_success_and_a_job_in_the_queue_never_a_failure(seen: Sighting, patience: Patience):
     found = judge(seen, patience)
@@ -171,6 +173,7 @@ def test_only_a_result_is_a_success_and_a_job_in_the_queue_never_a_failure(seen:
         assert found.action == "again"
 
 
+@hypothesis_settings(deadline=None)
 @given(sightings, patiences)
 def test_out_of_the_queue_patience_has_an_end(seen: Sighting, patience: Patience):
     over = seen.state == "" or (STATES.get(seen.state, "running") not in IN_QUEUE)
@@ -179,6 +182,7 @@ def test_out_of_the_queue_patience_has_an_end(seen: Sighting, patience: Patience
         assert judge(later, patience).action != "wait"
 
 
+@hypothesis_settings(deadline=None)
 @given(sightings, patiences, st.text(st.characters(categories=["Lu"]), min_size=1))
 def test_a_state_that_nobody_has_heard_of_is_as_good_as_running(seen: Sighting, patience: Patience, word: str):
     if word not in STATES:
