@@ -14,6 +14,7 @@ from luigi_prune.compute.pruning.protocol import Draws, Mixed, Selected, Selecti
 DrawsOf = Callable[[Tensor, Tensor], Tensor]  # probabilities and wanted numbers to numbers of draws
 SINGLY = 512  # draws of a row that are made one by one, at least
 SAMPLED = 2**12  # numbers that bracket a rank
+IN_CACHE = 2**16  # numbers that are computed with at a time, where that takes many passes over them
 MOST = 2.0**53  # draws of a row: beyond, whole numbers are not exact
 
 
@@ -166,14 +167,19 @@ def _draw_singly(probability: Tensor, drawn: Tensor, draws: Draws) -> Tensor:
     most = int(drawn.max()) if rows else 0
     if not most:
         return torch.zeros(rows, units, dtype=torch.float64)
-    cumulative = probability.cumsum(1)
-    last = units - 1 - (probability > 0).flip(1).int().argmax(1)  # rounding must not reach past the support
-    numbers = draws.rows(most).T.contiguous()  # (rows, draws)
-    point = numbers.double() * cumulative[:, -1:]
-    unit = torch.searchsorted(cumulative, point, right=True).clamp_(max=units - 1).minimum(last[:, None])
-    counted = torch.arange(most)[None] < drawn[:, None]
-    flat = (unit + torch.arange(rows)[:, None] * units)[counted]
-    return torch.bincount(flat, minlength=rows * units).view(rows, units).double()
+    numbers = draws.rows(most)
+    found = []
+    together = max(1, 4 * IN_CACHE // units)
+    for first in range(0, rows, together):
+        part = slice(first, first + together)
+        cumulative = probability[part].cumsum(1)
+        last = units - 1 - (probability[part] > 0).flip(1).int().argmax(1)  # rounding must not reach past the support
+        point = numbers[: int(drawn[part].max()), part].T.double() * cumulative[:, -1:]
+        unit = torch.searchsorted(cumulative, point.contiguous(), right=True).minimum(last[:, None])
+        counted = torch.arange(point.shape[1])[None] < drawn[part, None]
+        flat = (unit + torch.arange(len(unit))[:, None] * units)[counted]
+        found.append(torch.bincount(flat, minlength=cumulative.numel()).view_as(cumulative).double())
+    return torch.cat(found)
 
 
 def expected_distinct(probability: Tensor, drawn: Tensor) -> Tensor:
@@ -226,8 +232,12 @@ def solve_draws(probability: Tensor, goal: Tensor) -> Tensor:
 
 def most_draws(probability: Tensor, goal: Tensor) -> Tensor:
     """Return per row the largest whole m with E(m) <= goal: float64, (rows,)."""
-    low = solve_draws(probability, goal).floor()
-    return torch.where(expected_distinct(probability, low + 1) <= goal, low + 1, low)
+    found = [torch.zeros_like(goal[:0])]
+    together = max(1, IN_CACHE // max(1, probability.shape[1]))
+    for rows, wanted in zip(probability.split(together), goal.split(together), strict=True):
+        low = solve_draws(rows, wanted).floor()
+        found.append(torch.where(expected_distinct(rows, low + 1) <= wanted, low + 1, low))
+    return torch.cat(found)
 
 
 SELECTIONS: dict[str, Selection] = {"top": top, "sample": sample, "mixed": mixed}
