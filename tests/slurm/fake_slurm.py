@@ -17,7 +17,7 @@ import pytest
 
 from luigi_prune.backends.job import ComputeSettings, Job, Outcome
 from luigi_prune.backends.slurm import backend as backend_module
-from luigi_prune.backends.slurm import claims, news
+from luigi_prune.backends.slurm import claims, lookout, news, outbox
 from luigi_prune.backends.slurm import ticket as ticket_module
 from luigi_prune.backends.slurm.backend import SlurmBackend
 from luigi_prune.backends.slurm.options import FAMILIES, Resources, SlurmSettings
@@ -199,7 +199,7 @@ def fake_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Return the clock of backends that live without a thread."""
     clock = Clock()
-    for module in (backend_module, ticket_module):
+    for module in (backend_module, lookout, outbox, ticket_module):
         monkeypatch.setattr(module, "time", clock)
     monkeypatch.setattr(SlurmBackend, "_serve", lambda self: None)
     return clock

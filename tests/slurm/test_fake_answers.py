@@ -9,7 +9,7 @@ import pytest
 
 from luigi_prune.backends.job import ComputeSettings
 from luigi_prune.backends.slurm import backend as backend_module
-from luigi_prune.backends.slurm import claims
+from luigi_prune.backends.slurm import claims, outbox
 from luigi_prune.backends.slurm.backend import SlurmBackend
 from luigi_prune.backends.slurm.options import Resources
 from luigi_prune.errors import ConfigError
@@ -269,8 +269,8 @@ def test_a_site_that_is_busy_at_the_start_is_no_reason_not_to_begin(make_driver:
 
 
 def test_the_thread_does_all_this_by_itself(fake_slurm: FakeSlurm, tmp_path, monkeypatch: pytest.MonkeyPatch):
-    for name in ("_TICK_SECONDS", "_QUIET_SECONDS", "_BACK_OFF_SECONDS"):
-        monkeypatch.setattr(backend_module, name, 0.05)
+    monkeypatch.setattr(backend_module, "_TICK_SECONDS", 0.05)
+    monkeypatch.setattr(outbox, "BACK_OFF_SECONDS", 0.05)
     fake_slurm.fail("sbatch", "Socket timed out on send/recv operation", times=2)  # the first is a test of the site
     settings = site(Resources(), poll_seconds=0.2, poll_seconds_max=0.4, gather_seconds=0.1)
     backend = SlurmBackend(ComputeSettings(backend="slurm", device="cpu", slurm=settings))

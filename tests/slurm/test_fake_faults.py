@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 
-from luigi_prune.backends.slurm import backend as backend_module
-from luigi_prune.backends.slurm import claims
+from luigi_prune.backends.slurm import claims, outbox, submission
 from tests.slurm.fake_slurm import Driver, FakeSlurm, Voice, clock, driver, fake_slurm, make_driver
 from tests.slurm.watching import Ear
 
 __all__ = ["clock", "driver", "fake_slurm", "make_driver"]
 
-LONGER_THAN_BACK_OFF = backend_module._BACK_OFF_SECONDS + 2
+LONGER_THAN_BACK_OFF = outbox.BACK_OFF_SECONDS + 2
 
 
 def left_in(folder: Path) -> list[str]:
@@ -123,7 +122,7 @@ def test_what_another_driver_computes_is_not_submitted_when_the_site_is_free_aga
 
 @pytest.mark.parametrize("place", ["new_folder", "stake", "_write_requests"])
 def test_a_full_disk_delays_jobs_and_loses_none(driver: Driver, monkeypatch: pytest.MonkeyPatch, place: str):
-    module = backend_module.claims if place == "stake" else backend_module.submission
+    module = claims if place == "stake" else submission
     real, failures = getattr(module, place), [OSError(errno.ENOSPC, "No space left on device")]
 
     def full(*arguments: Any) -> Any:
@@ -149,7 +148,7 @@ def test_a_disk_that_cannot_be_cleared_up_keeps_nobody_waiting(driver: Driver, m
     def refuse(output: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(backend_module.claims, "release", refuse)
+    monkeypatch.setattr(claims, "release", refuse)
     driver.advance(5)
     assert [ear.outcome().status for ear in ears] == ["done", "done"]
     assert [len(ear.outcomes) for ear in ears] == [1, 1]

@@ -7,7 +7,7 @@ import re
 import shutil
 import threading
 import time
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -16,9 +16,11 @@ from pathlib import Path
 from luigi_prune.backends.job import Backend, ComputeSettings, Job, Listener, Outcome
 from luigi_prune.backends.local import LocalBackend
 from luigi_prune.backends.slurm import claims, news, submission
-from luigi_prune.backends.slurm.client import Client, CommandFailed, Row, may_have_worked, may_pass
-from luigi_prune.backends.slurm.options import FAMILIES, KEYS, Resources, SlurmSettings
-from luigi_prune.backends.slurm.states import IN_QUEUE, STATES, Patience, judge
+from luigi_prune.backends.slurm.client import Client, CommandFailed, may_pass
+from luigi_prune.backends.slurm.lookout import Lookout
+from luigi_prune.backends.slurm.options import FAMILIES, KEYS, SlurmSettings
+from luigi_prune.backends.slurm.outbox import QUIET_SECONDS, Outbox
+from luigi_prune.backends.slurm.states import Patience, judge
 from luigi_prune.backends.slurm.ticket import FRUITLESS, Ticket
 from luigi_prune.errors import ConfigError, nearest
 
@@ -26,8 +28,6 @@ logger = logging.getLogger(__name__)
 
 JOBS_AT_ONCE = 200
 _TICK_SECONDS = 1.0  # between two looks at the news
-_QUIET_SECONDS = 0.3  # nothing became ready for so long: the array may go
-_BACK_OFF_SECONDS = 60.0  # after a submission that the site did not take for the moment
 _SECOND_THOUGHT_SECONDS = 10.0
 
 
@@ -43,7 +43,7 @@ class SlurmBackend(Backend):
         self.slots = settings.jobs or JOBS_AT_ONCE
         self.client = Client(self._site.command_seconds)
         self._patience = Patience(self._site.grace_seconds, self._site.requeue_wait_seconds)
-        self._array_size = self._check_site()
+        array_size = self._check_site()
         self._local: LocalBackend | None = None  # for what takes no GPU: tables, reports
         self._lock = threading.Lock()  # guards the next three
         self._incoming: deque[Ticket] = deque()
@@ -51,14 +51,9 @@ class SlurmBackend(Backend):
         self._closing = False
         self._wake = threading.Event()
         self._detached = False
-        self._ready: dict[tuple[Resources, str, str], list[Ticket]] = defaultdict(list)  # the thread's own, from here
-        self._first_ready = self._last_ready = 0.0
-        self._not_before = 0.0  # the site wants no submissions until then
-        self._doubtful: list[str] = []  # names of submissions that failed, as it seems
-        self._tickets: list[Ticket] = []
-        self._bad_nodes: set[str] = set()
-        self._next_poll = float("inf")
-        self._pause = self._site.poll_seconds
+        self._tickets: list[Ticket] = []  # the thread's own, from here
+        self._outbox = Outbox(settings, self.client, array_size, sent=self._watch, outrun=self._take)
+        self._lookout = Lookout(self.client, self._site)
         self._thread = threading.Thread(target=self._serve, name="slurm backend", daemon=True)
         self._thread.start()
 
@@ -161,12 +156,16 @@ class SlurmBackend(Backend):
             self._cancel(cancelled)
         if closing:
             return False
-        self._flush()
+        if not self._detached:
+            self._outbox.send()
         changed = self._read_news()
         if [ticket for ticket in self._tickets if ticket.fell_silent()]:
-            self._next_poll = 0.0
-        if polled := time.monotonic() >= self._next_poll:
-            changed += self._poll()
+            self._lookout.soon(0)
+        if polled := self._lookout.is_due:
+            for ticket in self._lookout.find_ids(self._tickets):
+                self._tickets.remove(ticket)
+                self._outbox.add(ticket)
+            changed += self._lookout.ask(self._tickets)
         for ticket in dict.fromkeys(changed):
             self._tell(ticket)
         for ticket in list(self._tickets):
@@ -180,12 +179,12 @@ class SlurmBackend(Backend):
         marks = {folder: news.marks(folder) for folder in folders}
         changed = [ticket for ticket in self._tickets if ticket.listen(marks[ticket.places.folder])]
         if any(ticket.resources.processes > 1 and ticket.is_ending for ticket in changed):
-            self._next_poll = min(self._next_poll, time.monotonic() + _TICK_SECONDS)  # SLURM knows who was first
+            self._lookout.soon(_TICK_SECONDS)  # SLURM knows who was first
         return changed
 
     def _nap(self) -> float:
-        if self._ready:
-            return _QUIET_SECONDS
+        if self._outbox:
+            return QUIET_SECONDS
         return _TICK_SECONDS if self._tickets else 3600.0
 
     def _take(self, ticket: Ticket) -> None:
@@ -197,196 +196,15 @@ class SlurmBackend(Backend):
             ticket.adopted = True
             ticket.find_id()
             self._tickets.append(ticket)
-            self._next_poll = 0.0
+            self._lookout.soon(0)
             return
-        self._make_ready(ticket)
+        self._outbox.add(ticket)
 
-    def _make_ready(self, ticket: Ticket) -> None:
-        ticket.adopted = False
-        self._last_ready = time.monotonic()
-        if not self._ready:
-            self._first_ready = self._last_ready
-        self._ready[ticket.resources, ticket.exclude, ticket.job.folder].append(ticket)
-
-    def _flush(self) -> None:
-        """Submit what has waited long enough, or is enough for an array."""
-        now = time.monotonic()
-        if now < self._not_before or self._detached:
-            return
-        if self._doubtful and not self._clear_doubts():
-            return
-        due = now - self._last_ready >= _QUIET_SECONDS or now - self._first_ready >= self._site.gather_seconds
-        for group in list(self._ready):
-            while len(self._ready[group]) >= self._array_size or (due and self._ready[group]):
-                part = self._ready[group][: self._array_size]
-                del self._ready[group][: self._array_size]
-                if not self._send(part):
-                    return
-            if not self._ready[group]:
-                del self._ready[group]
-
-    def _send(self, tickets: list[Ticket]) -> bool:
-        """Claim the results and submit the jobs; return False where some are ready again, to be sent later."""
-        try:
-            folder = submission.new_folder(tickets[0].job.folder or Path(tickets[0].job.log).parent)
-        except OSError as error:
-            return self._wait_with(tickets, str(error))
-        own, unclaimed = self._claim(tickets, folder)
-        if not own:
-            shutil.rmtree(folder, ignore_errors=True)
-            return not unclaimed
-        settings = self._settings
-        resources = own[0].resources
-        context = {
-            "threads": settings.threads,
-            "loader_workers": settings.loader_workers,
-            "device": settings.device if resources.gpus_per_node else "cpu",
-            "gpus": resources.gpus,
-        }
-        exclude = ",".join(sorted({*filter(None, [own[0].exclude]), *self._bad_nodes}))
-        self.client.calls["sbatch"] += 1
-        try:
-            jobs = [ticket.job for ticket in own]
-            job_id = submission.submit(folder, jobs, context, resources, exclude, self._site.array_parallelism)
-        except CommandFailed as failure:
-            return self._refused(own, folder, str(failure), bool(exclude))
-        for ticket in own:
-            ticket.slurm_id = f"{job_id}_{ticket.index}" if len(own) > 1 else job_id
-            ticket.since = time.monotonic()
-            self._tickets.append(ticket)
-            self._tell(ticket)
-        self._expect_news()
-        return not unclaimed
-
-    def _claim(self, tickets: list[Ticket], folder: Path) -> tuple[list[Ticket], bool]:
-        """Return the tickets whose results are ours to make in `folder`, and whether others have to wait for that."""
-        own: list[Ticket] = []
-        unclaimed, reason = [], ""
-        for ticket in tickets:
-            try:
-                claim = claims.stake(ticket.job.output, folder, len(own), ticket.attempt + 1)
-            except OSError as error:
-                unclaimed.append(ticket)
-                reason = str(error)
-                continue
-            if claim is None:
-                self._take(ticket)  # another driver was faster: its job is ours, too
-                continue
-            ticket.folder, ticket.index, ticket.attempt = folder, len(own), ticket.attempt + 1
-            ticket.slurm_id, ticket.news, ticket.row, ticket.misses = "", None, Row(""), 0
-            own.append(ticket)
-        if unclaimed:
-            self._wait_with(unclaimed, reason)
-        return own, bool(unclaimed)
-
-    def _refused(self, tickets: list[Ticket], folder: Path, message: str, excluding: bool) -> bool:
-        """Try again later where the site is only busy; else the jobs have failed. Returns False in the first case."""
-        for ticket in tickets:
-            with suppress(OSError):
-                claims.release(ticket.job.output)
-            ticket.attempt = claims.last_attempt(ticket.job.output)
-        shutil.rmtree(folder, ignore_errors=True)
-        if may_pass(message):
-            if may_have_worked(message):
-                self._doubtful.append(folder.name)
-            return self._wait_with(tickets, f"sbatch: {message}")
-        if excluding:  # there may be no other nodes
-            self._bad_nodes.clear()
-            self._make_ready_first(tickets)
-            logger.warning("sbatch: %s; trying again with nodes that have failed", message)
-            return False
-        for ticket in tickets:
-            ticket.listener.ended(Outcome("failed", f"sbatch refused the job: {message}", retry=False))
-        return True
-
-    def _wait_with(self, tickets: list[Ticket], reason: str) -> bool:
-        """Keep jobs ready until the site, or the disk, may have recovered; returns False."""
-        seconds = min(_BACK_OFF_SECONDS, 3 * self._site.poll_seconds)
-        logger.warning("%s; trying again in %.0f s", reason, seconds)
-        self._not_before = time.monotonic() + seconds
-        self._make_ready_first(tickets)
-        return False
-
-    def _make_ready_first(self, tickets: list[Ticket]) -> None:
-        if tickets:
-            self._ready[tickets[0].resources, tickets[0].exclude, tickets[0].job.folder][:0] = tickets
-
-    def _clear_doubts(self) -> bool:
-        """Cancel what submissions have left in the queue that seemed to fail; return whether the site has answered."""
-        try:
-            self.client.cancel_named(self._doubtful)
-        except CommandFailed as failure:
-            return self._wait_with([], f"scancel: {failure}")
-        self._doubtful.clear()
-        return True
-
-    def _expect_news(self) -> None:
-        """Ask SLURM soon, and then often for a while."""
-        self._pause = self._site.poll_seconds
-        self._next_poll = min(self._next_poll, time.monotonic() + self._pause)
-
-    def _poll(self) -> list[Ticket]:
-        """Ask SLURM for all jobs; return those of which it said something new. No answer says nothing."""
-        if not self._tickets:
-            self._next_poll = float("inf")
-            return []
-        self._next_poll = time.monotonic() + self._pause  # whatever goes wrong, SLURM has its peace until then
-        changed: list[Ticket] = []
-        states = {ticket: ticket.row.state for ticket in self._tickets}
-        try:
-            self._look_for_ids()
-            rows = self.client.queue({ticket.folder.name for ticket in self._tickets})
-            missing = [t for t in self._tickets if t.slurm_id and t.slurm_id not in rows]
-            unknown = self._ask_accounting(missing, rows) if missing else []
-            changed = [t for t in self._tickets if t.slurm_id and t not in unknown and t.see(rows.get(t.slurm_id))]
-        except CommandFailed as failure:
-            logger.warning("%s; nothing is decided until SLURM answers", failure)
-        # another reason to wait, or another guess at the start, is nothing that has happened
-        busy = any(t.row.state != states.get(t) or 0 < t.misses < 2 for t in self._tickets)
-        slower = min(self._pause + self._site.poll_seconds / 2, self._site.poll_seconds_max)
-        self._pause = self._site.poll_seconds if busy else slower
-        self._next_poll = time.monotonic() + self._pause
-        return changed
-
-    def _ask_accounting(self, missing: list[Ticket], rows: dict[str, Row]) -> list[Ticket]:
-        """Add to `rows` what the accounting knows of jobs that the queue has forgotten.
-
-        Returns the tickets that nothing can be said about now; where the accounting is silent for long, that is none.
-        """
-        known: dict[str, Row] | None = None
-        unknown: list[Ticket] = []
-        if self.client.accounting is not False:
-            try:
-                known = self.client.ended(ticket.slurm_id for ticket in missing)
-            except CommandFailed as failure:
-                logger.warning("%s", failure)
-                unknown = [t for t in missing if t.absent_for() < self._site.requeue_wait_seconds]
-        for ticket in missing:
-            ticket.unrecorded = known is not None and ticket.slurm_id not in known
-        # what the queue has forgotten cannot be alive, whatever the accounting still believes
-        over = {i: row for i, row in (known or {}).items() if STATES.get(row.state, "running") not in IN_QUEUE}
-        rows |= {job_id: row for job_id, row in over.items() if job_id not in rows}
-        return unknown
-
-    def _look_for_ids(self) -> None:
-        """Find the jobs of drivers that died between sbatch and writing the id down."""
-        lost = [ticket for ticket in self._tickets if not ticket.find_id()]
-        if not lost:
-            return
-        try:
-            found = self.client.find({ticket.folder.name for ticket in lost})
-        except CommandFailed as failure:  # the others are not to wait for that
-            logger.warning("%s", failure)
-            return
-        for ticket in lost:
-            claim = claims.newest(ticket.job.output)
-            if ticket.folder.name in found:
-                with suppress(OSError):
-                    submission.adopt_lost(ticket.folder, found[ticket.folder.name])
-                ticket.find_id()
-            elif claim is None or not claims.is_submitting(ticket.job.output, claim):
-                self._tickets.remove(ticket)  # it was never submitted
-                self._make_ready(ticket)
+    def _watch(self, ticket: Ticket) -> None:
+        """Take care of a job that has been submitted."""
+        self._tickets.append(ticket)
+        self._tell(ticket)
+        self._lookout.expect_news()
 
     def _tell(self, ticket: Ticket) -> None:
         """Tell the listener where the job is."""
@@ -420,13 +238,13 @@ class SlurmBackend(Backend):
         if not ticket.adopted:  # a job that another driver left dead is no news
             logger.warning("%s: %s; submitted again (SLURM job %s)", ticket.job.name, reason, ticket.slurm_id)
         if exclude:
-            self._bad_nodes.update(self.client.broken(exclude))
+            self._outbox.bad_nodes.update(self.client.broken(exclude))
         self._tickets.remove(ticket)
         with suppress(OSError):
             ticket.forget_news()
             self._clear_folder(ticket)
         ticket.began = ticket.told_start = False
-        self._make_ready(ticket)
+        self._outbox.add(ticket)
 
     def _end(self, ticket: Ticket, outcome: Outcome) -> None:
         self._tickets.remove(ticket)
@@ -453,9 +271,7 @@ class SlurmBackend(Backend):
     def _cancel(self, jobs: Iterable[Job]) -> None:
         """Cancel jobs in the queue, and take back those that have not been submitted."""
         outputs = {job.output for job in jobs}
-        waiting = [t for group in self._ready.values() for t in group if t.job.output in outputs]
-        for group in self._ready.values():
-            group[:] = [ticket for ticket in group if ticket not in waiting]
+        waiting = self._outbox.take_back(outputs)
         chosen = [ticket for ticket in self._tickets if ticket.job.output in outputs]
         self._cancel_ids([ticket.slurm_id for ticket in chosen])
         for ticket in chosen:
