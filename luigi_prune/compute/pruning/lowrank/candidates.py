@@ -24,8 +24,6 @@ from luigi_prune.compute.pruning.lowrank.spectra import (
 from luigi_prune.compute.pruning.protocol import Decomposition, Problem, Score
 from luigi_prune.errors import ConfigError
 
-CPU = torch.device("cpu")
-
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
@@ -43,7 +41,6 @@ class Candidates:
     build: Callable[[Decomposition], Decomposed]
     extra: int = 0
     of_outputs: bool = False
-    device: torch.device = CPU
 
 
 def one_spectrum(problem: Problem, *, folding: int, groups: int) -> list[Candidates]:
@@ -114,8 +111,7 @@ def _one(
 ) -> Candidates:
     weight = layer.weight
     patches = problem.outputs.get(layer.name, 0) // max(1, weight.shape[0])
-    kept = int(problem.kept(layer).sum())
-    return Candidates(kept, weight.numel(), patches, spectra, build, extra, device=weight.device)
+    return Candidates(int(problem.kept(layer).sum()), weight.numel(), patches, spectra, build, extra)
 
 
 def _free(problem: Problem) -> Callable[[Layer], bool]:

@@ -17,7 +17,6 @@ import numpy as np
 
 from luigi_prune.compute.pruning.lowrank.candidates import Candidates
 from luigi_prune.compute.pruning.lowrank.spectra import Spectrum
-from luigi_prune.compute.pruning.lowrank.threads import map_layers
 from luigi_prune.compute.pruning.protocol import Allocation, Choice, Decomposition, Levels, Problem, Scores
 
 
@@ -71,20 +70,13 @@ def levels_of(paths: list[Path]) -> RankLevels:
     return RankLevels(costs.size, choose, lambda level: float(costs[level]), fill)
 
 
-def _by_rank(keys_of: Callable[[Candidates, Spectrum], np.ndarray], reads_values: bool = True) -> Allocation:
+def _by_rank(keys_of: Callable[[Candidates, Spectrum], np.ndarray]) -> Allocation:
     """Return the allocation of a rule for layers with one spectrum: the keys at which ranks 1, 2, ... are passed."""
 
     def allocation(problem: Problem, scores: Scores, granularity: str) -> Levels:
-        if reads_values:
-            _measure(scores)
         return levels_of([_path(layer, keys_of) for layer in scores])
 
     return allocation
-
-
-def _measure(scores: Scores) -> None:
-    """Compute the singular values of all layers."""
-    map_layers(lambda layer: [spectrum.values for spectrum in layer.spectra[:1]], [(layer, layer) for layer in scores])
 
 
 def _path(layer: Candidates, keys_of: Callable[[Candidates, Spectrum], np.ndarray]) -> Path:
@@ -172,7 +164,6 @@ def largest_error(problem: Problem, scores: Scores, granularity: str) -> Levels:
     (folding, groups, rank) with at most that error.
     """
     paths = []
-    _measure(scores)
     for layer in scores:
         choices, costs, errors = frontier(layer)
         paths.append(Path(choices, costs, -errors[:-1]))
@@ -182,7 +173,6 @@ def largest_error(problem: Problem, scores: Scores, granularity: str) -> Levels:
 def weight_fraction(problem: Problem, scores: Scores, granularity: str) -> Levels:
     """Return levels at which every layer keeps at most the same fraction of its weights, with the smallest error."""
     paths = []
-    _measure(scores)
     for layer in scores:
         choices, costs, _ = frontier(layer)
         paths.append(Path(choices, costs, costs[1:] / max(1, layer.total)))
@@ -190,7 +180,7 @@ def weight_fraction(problem: Problem, scores: Scores, granularity: str) -> Level
 
 
 RANK_ALLOCATIONS: dict[str, Allocation] = {
-    "rank_fraction": _by_rank(_fraction_keys, reads_values=False),
+    "rank_fraction": _by_rank(_fraction_keys),
     "operator_error": _by_rank(_operator_keys),
     "nuclear_error": _by_rank(_residual_keys(1)),
     "frobenius_error": _by_rank(_residual_keys(2)),

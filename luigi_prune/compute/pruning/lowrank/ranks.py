@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -19,7 +20,6 @@ from luigi_prune.compute.pruning.lowrank.decomposed import (
 )
 from luigi_prune.compute.pruning.lowrank.errors import error_of
 from luigi_prune.compute.pruning.lowrank.paths import RANK_ALLOCATIONS, RankLevels
-from luigi_prune.compute.pruning.lowrank.threads import map_layers
 from luigi_prune.compute.pruning.masks import Masks, apply_masks, initial_masks, removals
 from luigi_prune.compute.pruning.protocol import Batches, Choice, Decomposition, Loss, Problem
 from luigi_prune.compute.pruning.registry import resolve
@@ -63,23 +63,23 @@ def decompose_network(
     scores = cast("list[Candidates]", resolve("score", method.score, SPECTRA)(problem))
     levels = resolve("allocation", method.allocation, RANK_ALLOCATIONS)(problem, scores, method.granularity)
     outside = count_size(network) - sum(candidates.kept for candidates in scores)
-    built: dict[tuple[int, Decomposition], tuple[Decomposed, int]] = {}
 
-    def build(at: tuple[int, Decomposition]) -> tuple[Decomposed, int]:
-        new, before = scores[at[0]].build(at[1]), standing[at[0]][1]
+    @cache
+    def factors(index: int, choice: Decomposition) -> Decomposed:
+        new, before = scores[index].build(choice), standing[index][1]
         # A bias that an earlier step added is not in the layer of a fresh network either.
         new.adds_bias |= isinstance(before, Decomposed) and before.adds_bias
-        return new, count_size(new) - _bias_size(layers[at[0]].module)
+        return new
 
-    def factors(choices: list[Choice]) -> dict[int, tuple[Decomposed, int]]:
-        wanted = {index: (index, c) for index, c in enumerate(choices) if isinstance(c, Decomposition)}
-        new = [at for at in wanted.values() if at not in built]
-        built.update(zip(new, map_layers(build, [(scores[at[0]], at) for at in new]), strict=True))
-        return {index: built[at] for index, at in wanted.items()}
+    @cache
+    def size_at(index: int, choice: Decomposition) -> int:
+        return count_size(factors(index, choice)) - _bias_size(layers[index].module)
 
     def size_of(choices: list[Choice]) -> int:
-        sizes = {index: size for index, (_, size) in factors(choices).items()}
-        return outside + sum(sizes.get(index, layer.kept) for index, layer in enumerate(scores))
+        return outside + sum(
+            size_at(index, choice) if isinstance(choice, Decomposition) else scores[index].kept
+            for index, choice in enumerate(choices)
+        )
 
     level = find_level(
         levels.count, lambda at: levels.cost(at) + outside, lambda at: size_of(levels.choose(at)), wanted
@@ -88,18 +88,15 @@ def decompose_network(
     if isinstance(levels, RankLevels) and abs(size_of(choices) - wanted) > CLOSE_ENOUGH * wanted:
         finer = levels.fill(wanted - outside)
         choices = min(choices, finer, key=lambda made: abs(size_of(made) - wanted))
-    made = {index: new for index, (new, _) in factors(choices).items()}
-
-    def measure(index: int) -> None:
-        choice = choices[index]
-        if isinstance(choice, Decomposition) and not scores[index].of_outputs:
-            weight = square(layers[index].module)
-            made[index].error = error_of(weight, made[index], choice, scores[index].spectra)
-
-    map_layers(measure, [(scores[index], index) for index in made])
-    for index, new in made.items():
-        network = replace_module(network, standing[index][1], new)
-    replaced = [standing[index][0] for index in made]
+    replaced = []
+    for index, choice in enumerate(choices):
+        if isinstance(choice, Decomposition):
+            name, old = standing[index]
+            new = factors(index, choice)
+            if not scores[index].of_outputs:
+                new.error = error_of(square(layers[index].module), new, choice, scores[index].spectra)
+            network = replace_module(network, old, new)
+            replaced.append(name)
     return network, _masks(network, held, replaced)
 
 

@@ -12,7 +12,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
-from threading import Lock
 
 import numpy as np
 import torch
@@ -95,7 +94,6 @@ def spectra_of(weight: Tensor, wanted: list[tuple[int, int]]) -> list[Spectrum]:
 
 
 _remembered: OrderedDict[tuple[bytes, bool, int, int], np.ndarray] = OrderedDict()
-_lock = Lock()
 
 
 class _Measured:
@@ -113,18 +111,17 @@ class _Measured:
             groups = [1, *(k for at, k in self._wanted if at == folding and k != 1)]
             # Both ways of computing agree but for rounding; what is read must not depend on who asked before.
             keys = {k: (digest.digest(), (folding, k) in self._bases, folding, k) for k in groups}
-            with _lock:
-                known = {k: _remembered[key] for k, key in keys.items() if key in _remembered}
-            new = {k: self._from_basis(folding, k) for k in groups if k not in known and keys[k][1]}
-            if missing := [k for k in groups if k not in known and k not in new]:
-                new |= singular_values(self._weight, folding, missing)
-            with _lock:
-                for k, values in (known | new).items():
+            for k in [k for k in groups if keys[k] not in _remembered and keys[k][1]]:
+                _remembered[keys[k]] = self._from_basis(folding, k)
+            new = [k for k in groups if keys[k] not in _remembered]
+            if new:
+                for k, values in singular_values(self._weight, folding, new).items():
                     _remembered[keys[k]] = values
-                    _remembered.move_to_end(keys[k])
-                    found[folding, k] = values
-                while len(_remembered) > REMEMBERED:
-                    _remembered.popitem(last=False)
+            for k in groups:
+                _remembered.move_to_end(keys[k])
+                found[folding, k] = _remembered[keys[k]]
+        while len(_remembered) > REMEMBERED:
+            _remembered.popitem(last=False)
         return found
 
     def _from_basis(self, folding: int, groups: int) -> np.ndarray:
