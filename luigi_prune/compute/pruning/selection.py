@@ -135,16 +135,29 @@ def _draw(
     probability = weights / weights.sum(1, keepdim=True).clamp_min(tiny)
     wanted = wanted.long()
     whole = wanted >= support if spare_whole else support == 0
-    drawn = (draws_of or draws_for_distinct)(probability, torch.minimum(wanted, (support - 1).clamp_min(1)))
+    packed, filled = pack(probability)
+    drawn = (draws_of or draws_for_distinct)(packed, torch.minimum(wanted, (support - 1).clamp_min(1)))
     drawn[whole] = 0
-    times = _count_draws(probability, drawn, draws)
+    times = _count_draws(probability, packed, filled, drawn, draws)
     kept = (times > 0) | (whole[:, None] & positive)
     whole = whole | (kept == positive).all(1)
     factor = times / (drawn[:, None] * probability).clamp_min(tiny)
     return kept, torch.where(whole[:, None], positive.double(), factor)
 
 
-def _count_draws(probability: Tensor, drawn: Tensor, draws: Draws) -> Tensor:
+def pack(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the positive numbers of each row in their order, then zeros, and the mask of where the former are.
+
+    Both have as many columns as the fullest row has positive numbers. Rows of one sign are half zeros.
+    """
+    positive = rows > 0
+    support = positive.sum(1)
+    width = int(support.max()) if support.numel() else 0
+    filled = torch.arange(width, device=rows.device) < support[:, None]
+    return rows.new_zeros(filled.shape).masked_scatter_(filled, rows[positive]), filled
+
+
+def _count_draws(probability: Tensor, packed: Tensor, filled: Tensor, drawn: Tensor, draws: Draws) -> Tensor:
     """Return how often each unit of each row is drawn: row i is drawn from `drawn[i]` times. Shape as `probability`.
 
     The first draws, at least as many as there are units, are made one by one. Of the rest, which only very uneven rows
@@ -152,7 +165,8 @@ def _count_draws(probability: Tensor, drawn: Tensor, draws: Draws) -> Tensor:
     """
     units = probability.shape[1]
     singly = max(SINGLY, units)
-    times = _draw_singly(probability, drawn.clamp_max(singly), draws)
+    times = torch.zeros_like(probability)
+    times[probability > 0] = _draw_singly(packed, drawn.clamp_max(singly), draws)[filled]
     far = torch.nonzero(drawn > singly).flatten()
     if far.numel():
         rate = probability[far] * (drawn[far] - singly).double()[:, None]
@@ -209,23 +223,27 @@ def draws_for_distinct(probability: Tensor, wanted: Tensor) -> Tensor:
     return drawn
 
 
-def solve_draws(probability: Tensor, goal: Tensor) -> Tensor:
-    """Return per row the real number m of draws with E(m) = goal, to 1e-3, from below; goal is less than the support.
+def solve_draws(probability: Tensor, goal: Tensor, *, close: float = 1e-3) -> Tensor:
+    """Return per row the real number m of draws with E(m) = goal, from below; goal is less than the support.
 
-    Newton's method on log(support - E(m)), which is convex in m, so that it never overshoots; one step if p is even.
+    Newton's method on log(support - E(m)), which is convex in m, so that it never overshoots. A step
+    shorter than `close` is the last; what it leaves is of the order of its square.
     """
-    chance = torch.log1p(-probability.clamp(max=1 - 1e-16))
-    counted = (probability > 0).double()
-    missing = torch.log(counted.sum(1) - goal)
-    m = goal.clone()
+    counted = probability > 0
+    never = torch.finfo(probability.dtype).min  # exp(m x never) and its product with `never` are both 0
+    chance = torch.where(counted, torch.log1p(-probability.clamp(max=1 - 1e-16)), never)
+    support = counted.sum(1).to(goal)
+    missing = torch.log(support - goal)
+    m = torch.log1p(-goal / support) / torch.log1p(-1 / support)  # what even chances take: no others take less
+    m = m.nan_to_num(0).maximum(goal)
     if not m.numel():
         return m
     for _ in range(200):
-        unseen = torch.exp(m[:, None] * chance).mul_(counted)
+        unseen = (m[:, None] * chance).exp_()
         total = unseen.sum(1)
         step = (torch.log(total) - missing) * total / -(unseen.mul_(chance)).sum(1)
         m = (m + step.clamp_min(0).nan_to_num(0)).clamp_max(MOST)
-        if float(torch.where(m < MOST, step.nan_to_num(0), 0).max()) < 1e-3:
+        if float(torch.where(m < MOST, step.nan_to_num(0), 0).max()) < close:
             break
     return m
 
@@ -235,7 +253,7 @@ def most_draws(probability: Tensor, goal: Tensor) -> Tensor:
     found = [torch.zeros_like(goal[:0])]
     together = max(1, IN_CACHE // max(1, probability.shape[1]))
     for rows, wanted in zip(probability.split(together), goal.split(together), strict=True):
-        low = solve_draws(rows, wanted).floor()
+        low = solve_draws(rows, wanted, close=0.1).floor()  # one too few at most
         found.append(torch.where(expected_distinct(rows, low + 1) <= wanted, low + 1, low))
     return torch.cat(found)
 
