@@ -63,9 +63,7 @@ class JobTask(luigi.Task):
         """Return the job that makes the result."""
         log = store.log_path(self.places.results, self.title, self.key)
         folder = store.jobs_folder(self.places.results)
-        return Job(
-            self.function, self.title, self.task_family, self.request(), str(self.path), str(log), str(folder)
-        )
+        return Job(self.function, self.title, self.task_family, self.request(), str(self.path), str(log), str(folder))
 
     @property
     def title(self) -> str:
