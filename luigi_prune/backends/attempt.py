@@ -18,10 +18,8 @@ from pathlib import Path
 from luigi_prune.backends.fork_server import Child, WarmServer
 from luigi_prune.backends.job import Job, Listener, Outcome
 from luigi_prune.backends.local_child import ChildStart
+from luigi_prune.backends.output import last_lines
 from luigi_prune.backends.slots import Slots
-
-TAIL_LINES = 20
-TAIL_BYTES = 16_384
 
 
 @dataclass(eq=False)
@@ -93,7 +91,9 @@ class Attempt:
             if rank not in self.outcomes:
                 # a rank that died takes the others along, and their complaints may be heard first
                 crashed = (child.exit_code or 0) < 0 and child.exit_code not in self.signals
-                message = _cause(child) + _tail(self.log, self.log_start)
+                message = _cause(child)
+                if end := last_lines(self.log, self.log_start):
+                    message += f"\nlast lines of {self.log}:\n{end}"
                 self._fail(rank, Outcome("failed", message), first=crashed)
 
     def _hear(self, rank: int) -> None:
@@ -188,15 +188,3 @@ def _cause(child: Child) -> str:
     if number == signal.SIGKILL:
         name += "; perhaps the machine ran out of memory: fewer jobs at once or smaller batches help"
     return f"killed by signal {number} ({name})"
-
-
-def _tail(log: Path, start: int) -> str:
-    """Return the last lines of a log, as far as they were written after byte `start`."""
-    try:
-        with open(log, "rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(start, size - TAIL_BYTES))
-            lines = file.read().decode(errors="replace").splitlines()[-TAIL_LINES:]
-    except OSError:
-        return ""
-    return f"\nlast lines of {log}:\n" + "\n".join(lines) if lines else ""

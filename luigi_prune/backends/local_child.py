@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import faulthandler
 import json
 import logging
 import os
@@ -19,6 +18,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from luigi_prune.backends.job import Context, Job, Outcome
+from luigi_prune.backends.output import write_output_to
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def run_process(start: ChildStart, messages: Connection, driver: int) -> None:
         return  # cancelled before it was born
     stop = threading.Event()
     _set_signals(stop)
-    _write_output_to(start.log)
+    write_output_to(start.log)
     threading.Thread(target=_end_with, args=(driver, start), daemon=True).start()
     speaker = _Speaker(messages)
     os.register_at_fork(after_in_child=messages.close)  # only this process speaks for the job
@@ -95,21 +95,6 @@ def _set_signals(stop: threading.Event) -> None:
     signal.signal(signal.SIGTERM, on_terminate)
     # a data loader worker must die of SIGTERM at once, or whoever terminates it would wait for ever
     os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
-
-
-def _write_output_to(log: str) -> None:
-    """Append everything that this process and its libraries print to the file `log`."""
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)
-    for number, name in ((1, "stdout"), (2, "stderr")):
-        setattr(
-            sys, name, os.fdopen(number, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
-        )
-    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s", force=True)
-    logging.getLogger("luigi_prune").setLevel(logging.INFO)
-    faulthandler.enable(sys.stderr)  # a crash in native code leaves its Python stack in the log
 
 
 def _end_with(driver: int, start: ChildStart) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from listening import Ear, running, submit, wait_until
 
-from luigi_prune.backends.attempt import TAIL_LINES
+from luigi_prune.backends.output import LAST_LINES
 
 pytestmark = pytest.mark.usefixtures("light_server")
 
@@ -74,7 +74,7 @@ def test_a_killed_job_ends_with_its_signal_and_its_last_lines(make_backend, make
     assert "killed by signal 9 (SIGKILL" in outcome.message
     assert "memory" in outcome.message
     lines = [line for line in outcome.message.splitlines() if line.startswith("line ")]
-    assert lines == [f"line {number}" for number in range(30 - TAIL_LINES, 30)]
+    assert lines == [f"line {number}" for number in range(30 - LAST_LINES, 30)]
     assert Path(outcome.log).read_text().count("line 29\n") == 2
     assert outcome.retry
 

@@ -7,7 +7,6 @@ the training looks at behind every step; a job that has nothing to save ends at 
 
 from __future__ import annotations
 
-import faulthandler
 import json
 import logging
 import os
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from luigi_prune.backends.job import Context, Job, Outcome
+from luigi_prune.backends.output import write_output_to
 from luigi_prune.backends.slurm import claims
 from luigi_prune.backends.slurm.news import Herald, news_path
 
@@ -74,7 +74,8 @@ def run(path: str) -> NoReturn:
     rank = int(os.environ.get("SLURM_PROCID", 0))
     restart = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
     herald = Herald(news_path(folder, index), restart, rank)
-    _write_output_to(job.log)
+    Path(job.log).parent.mkdir(parents=True, exist_ok=True)
+    write_output_to(job.log)
     outcome = _run_job(job, request["context"], flag, herald, folder, index, restart)
     if outcome.status != "done":
         print(outcome.message, file=sys.stderr)
@@ -200,17 +201,3 @@ def _address() -> str:
         if not socket.gethostbyname(name).startswith("127."):
             return name
     return os.environ.get("SLURM_LAUNCH_NODE_IPADDR") or name
-
-
-def _write_output_to(log: str) -> None:
-    """Append everything that this process and its libraries print to the file `log`."""
-    Path(log).parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)
-    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s", force=True)
-    logging.getLogger("luigi_prune").setLevel(logging.INFO)
-    faulthandler.enable(sys.stderr)  # a crash in native code leaves its Python stack in the log

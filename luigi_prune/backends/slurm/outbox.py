@@ -39,7 +39,7 @@ class Outbox:
         self._client = client
         self._array_size = array_size
         self._sent, self._outrun = sent, outrun
-        self._ready: dict[tuple[Resources, str, str], list[Ticket]] = defaultdict(list)
+        self._ready: dict[tuple[Resources, str], list[Ticket]] = defaultdict(list)
         self._first_ready = self._last_ready = 0.0
         self._not_before = 0.0  # the site wants no submissions until then
         self._doubtful: list[str] = []  # names of submissions that failed, as it seems
@@ -55,7 +55,7 @@ class Outbox:
         self._last_ready = time.monotonic()
         if not self._ready:
             self._first_ready = self._last_ready
-        self._ready[ticket.resources, ticket.exclude, ticket.job.folder].append(ticket)
+        self._ready[ticket.resources, ticket.job.folder].append(ticket)
 
     def send(self) -> None:
         """Submit what has waited long enough, or is enough for an array."""
@@ -100,7 +100,7 @@ class Outbox:
             "device": settings.device if resources.gpus_per_node else "cpu",
             "gpus": resources.gpus,
         }
-        exclude = ",".join(sorted({*filter(None, [own[0].exclude]), *self.bad_nodes}))
+        exclude = ",".join(sorted(self.bad_nodes))
         self._client.calls["sbatch"] += 1
         try:
             jobs = [ticket.job for ticket in own]
@@ -164,7 +164,7 @@ class Outbox:
 
     def _make_ready_first(self, tickets: list[Ticket]) -> None:
         if tickets:
-            self._ready[tickets[0].resources, tickets[0].exclude, tickets[0].job.folder][:0] = tickets
+            self._ready[tickets[0].resources, tickets[0].job.folder][:0] = tickets
 
     def _clear_doubts(self) -> bool:
         """Cancel what submissions have left in the queue that seemed to fail; return whether the site has answered."""

@@ -19,13 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from luigi_prune.backends.job import Job
+from luigi_prune.backends.output import last_lines
 from luigi_prune.backends.preload import THREAD_VARIABLES
 from luigi_prune.backends.slurm import job_process
 from luigi_prune.backends.slurm.client import Client, CommandFailed
 from luigi_prune.backends.slurm.options import Resources
-
-TAIL_LINES = 20
-TAIL_BYTES = 16_384
 
 
 def new_folder(parent: str | Path) -> Path:
@@ -97,19 +95,7 @@ def test(client: Client, resources: Resources) -> None:
 
 def start_log(folder: str | Path, slurm_id: str) -> str:
     """Return the last lines of what SLURM and the start of a job printed, before its own log took over."""
-    return tail(Path(folder) / f"{slurm_id}_0_log.out")
-
-
-def tail(path: Path) -> str:
-    """Return the last lines of a log; "" where there is none."""
-    try:
-        with open(path, "rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - TAIL_BYTES))
-            lines = file.read().decode(errors="replace").splitlines()[-TAIL_LINES:]
-    except OSError:
-        return ""
-    return "\n".join(lines)
+    return last_lines(Path(folder) / f"{slurm_id}_0_log.out")
 
 
 def _executor(folder: Path, resources: Resources, threads: int, exclude: str, parallelism: int) -> Any:

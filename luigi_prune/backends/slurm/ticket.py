@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from luigi_prune.backends.job import Job, Listener, Outcome
+from luigi_prune.backends.output import last_lines
 from luigi_prune.backends.slurm import claims, news
 from luigi_prune.backends.slurm.client import Row
 from luigi_prune.backends.slurm.news import Mark
 from luigi_prune.backends.slurm.options import Resources
 from luigi_prune.backends.slurm.states import HELD_REASONS, IN_QUEUE, STATES, Sighting
-from luigi_prune.backends.slurm.submission import element_id, start_log, tail
+from luigi_prune.backends.slurm.submission import element_id, start_log
 from luigi_prune.store import checkpoint_path
 
 FRUITLESS = 3  # starts without a newer checkpoint in between that are one too many
@@ -52,7 +53,6 @@ class Ticket:
     slurm_id: str = ""
     attempt: int = 0
     adopted: bool = False  # another driver submitted it, and this one has not seen it alive yet
-    exclude: str = ""  # nodes to keep away from
     row: Row = field(default_factory=lambda: Row(""))
     news: news.News | None = None
     since: float = field(default_factory=lambda: time.monotonic())  # when row or news last spoke otherwise of its end
@@ -219,7 +219,7 @@ class Ticket:
         if killed and self.resources.processes > 1:
             message, retry = f"{killed[0]}\n{message}", True  # what the other processes then complained of is no cause
         elif not (self.news and self.news.ended):
-            own = tail(Path(self.job.log)) if self.began else ""
+            own = last_lines(Path(self.job.log)) if self.began else ""
             message = "\n".join(filter(None, (message, *killed[:1], own, printed if not own else "")))
         seconds = self.news.ended.seconds if self.news and self.news.ended else 0.0
         return Outcome(

@@ -1,0 +1,38 @@
+"""What a job prints: into its log, and out of it."""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import sys
+from pathlib import Path
+
+LAST_LINES = 20
+_BYTES = 16_384
+
+
+def last_lines(log: str | Path, start: int = 0) -> str:
+    """Return the last lines of a log, as far as they were written after byte `start`; "" where there is none."""
+    try:
+        with open(log, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(start, size - _BYTES))
+            return "\n".join(file.read().decode(errors="replace").splitlines()[-LAST_LINES:])
+    except OSError:
+        return ""
+
+
+def write_output_to(log: str) -> None:
+    """Append everything that this process and its libraries print to the file `log`."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        setattr(
+            sys, name, os.fdopen(number, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+        )
+    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s", force=True)
+    logging.getLogger("luigi_prune").setLevel(logging.INFO)
+    faulthandler.enable(sys.stderr)  # a crash in native code leaves its Python stack in the log
