@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from collections import Counter
@@ -72,7 +73,6 @@ def test_a_killed_driver_adopts_its_jobs(tmp_path: Path, cluster: Cluster):
     changes = {"experiments__mode": "retrain", "training__numEpochs": 20}
     run(write_experiment(tmp_path / "calm", **changes), backend="inline", config="")
     file = write_experiment(tmp_path / "killed", **changes)
-    began = time.localtime()
     for moment in ("TrainBase", "Prune", "Evaluate"):
         process = command(file, backend="slurm", config=QUICK)
         until(lambda: process.poll() is not None or running(file, moment))  # noqa: B023
@@ -81,10 +81,38 @@ def test_a_killed_driver_adopts_its_jobs(tmp_path: Path, cluster: Cluster):
     run(file)
     assert contents(tmp_path / "killed" / "results") == contents(tmp_path / "calm" / "results")
     assert set(jobs_of(tmp_path / "killed").values()) == {1}  # each job began once, and once only
-    since = ("--starttime", time.strftime("%Y-%m-%dT%H:%M:%S", began))
-    jobs = cluster.run("sacct", "-X", "-n", "-P", *since, "-o", "JobID,State").stdout.split()
-    assert len(jobs) == len(jobs_of(tmp_path / "killed")) - 2  # the tables and the report are made here
-    assert all(job.endswith("|COMPLETED") for job in jobs)
+    states = states_in_accounting(cluster, tmp_path / "killed")
+    assert states == ["COMPLETED"] * (len(jobs_of(tmp_path / "killed")) - 2)  # tables and report are made here
+
+
+def test_a_driver_killed_before_it_knows_the_job_id_adopts_its_job(tmp_path: Path, cluster: Cluster):
+    file = write_experiment(tmp_path)
+    (tmp_path / "bin").mkdir()
+    deadly = tmp_path / "bin" / "sbatch"
+    deadly.write_text(
+        f"""#!/bin/sh
+case "$*" in *--test-only*) exec {shutil.which("sbatch")} "$@";; esac
+{shutil.which("sbatch")} "$@" > {tmp_path}/answer && kill -9 $PPID
+"""
+    )
+    deadly.chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{deadly.parent}:{os.environ['PATH']}")
+        process = command(file, backend="slurm", config=QUICK)
+        process.communicate(timeout=300)
+    assert process.returncode == -signal.SIGKILL
+    assert "Submitted batch job" in (tmp_path / "answer").read_text()
+    assert list((tmp_path / "results" / "slurm").glob("lp-*/submitted.json")) == []
+    run(file)
+    assert set(jobs_of(tmp_path).values()) == {1}
+    assert set(states_in_accounting(cluster, tmp_path)) == {"COMPLETED"}
+
+
+def states_in_accounting(cluster: Cluster, folder: Path) -> list[str]:
+    """Return how each job that was submitted from `folder` stands in SLURM's accounting."""
+    columns = ("-X", "-n", "-P", "-o", "WorkDir,State")
+    lines = cluster.run("sacct", "--starttime", "now-1hours", *columns).stdout.splitlines()
+    return [state for where, _, state in (line.rpartition("|") for line in lines) if where == str(folder)]
 
 
 def running(file: Path, family: str) -> bool:

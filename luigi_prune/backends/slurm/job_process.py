@@ -1,8 +1,9 @@
 """The other side of the SLURM backend: what one process of a job does before, around and after the job function.
 
-submitit calls `run` with the path of a request file. Signals: USR2 (time limit near, or preemption) means to save and
-go back into the queue; SIGTERM (scancel, an admin's requeue, a drained node) to save and end. Both only set a flag that
-the training looks at behind every step; a job that has nothing to save ends at once.
+submitit calls `run` with the folder of a submission; SLURM says which of its requests is meant. Signals: USR2 (time
+limit near, or preemption) means to save and go back into the queue; SIGTERM (scancel, an admin's requeue, a drained
+node) to save and end. Both only set a flag that the training looks at behind every step; a job that has nothing to save
+ends at once.
 """
 
 from __future__ import annotations
@@ -59,10 +60,10 @@ class Flag:
         return bool(self.wish)
 
 
-def run(path: str) -> NoReturn:
-    """Run the job of the request file at `path` in this process, and end it; called by submitit."""
-    request = json.loads(Path(path).read_text())
-    folder, index = Path(path).parent, int(request["index"])
+def run(submission: str) -> NoReturn:
+    """Run this process's job of the submission in a folder, and end the process; called by submitit."""
+    folder, index = Path(submission), int(os.environ.get("SLURM_ARRAY_TASK_ID", 0))
+    request = json.loads((folder / f"{index}.json").read_text())
     os.chdir(request["directory"])
     job = Job(**request["job"])
     claim = claims.newest(job.output)

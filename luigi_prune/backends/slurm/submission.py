@@ -2,6 +2,7 @@
 
 <results>/slurm/<name>/<index>.json       what the job is told
 <results>/slurm/<name>/submitted.json     the job id, once there is one
+<results>/slurm/<name>/call.pkl           what submitit's processes call
 <results>/slurm/<name>/<id>_<rank>_log.out   what SLURM and the start of the job printed
 <results>/slurm/news/<name>.<index>.json  what the job says (news.py)
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shlex
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -24,6 +26,8 @@ from luigi_prune.backends.preload import THREAD_VARIABLES
 from luigi_prune.backends.slurm import job_process
 from luigi_prune.backends.slurm.client import Client, CommandFailed
 from luigi_prune.backends.slurm.options import Resources
+
+CALL = "call.pkl"
 
 
 def new_folder(parent: str | Path) -> Path:
@@ -42,14 +46,15 @@ def submit(
 
     `context` are the fields of Context that do not depend on the process; `exclude` are nodes to keep away from.
     """
+    from submitit.helpers import DelayedSubmission
+
     with outside_of_slurm():
         try:
             _write_requests(folder, jobs, context)
+            DelayedSubmission(job_process.run, str(folder)).dump(folder / CALL)
             executor = _executor(folder, resources, context["threads"], exclude, parallelism or len(jobs))
             with executor.batch():
-                submitted = [
-                    executor.submit(job_process.run, str(folder / f"{index}.json")) for index in range(len(jobs))
-                ]
+                submitted = [executor.submit(job_process.run, str(folder)) for _ in jobs]
         except (OSError, RuntimeError, subprocess.SubprocessError) as error:
             raise CommandFailed(_said(error)) from error
     job_id = str(submitted[0].job_id).partition("_")[0]
@@ -60,7 +65,7 @@ def submit(
 
 def _write_requests(folder: Path, jobs: Sequence[Job], context: dict[str, Any]) -> None:
     for index, job in enumerate(jobs):
-        request = {"job": job.as_json(), "index": index, "context": context, "directory": os.getcwd()}
+        request = {"job": job.as_json(), "context": context, "directory": os.getcwd()}
         (folder / f"{index}.json").write_text(json.dumps(request))
 
 
@@ -120,12 +125,23 @@ def _executor(folder: Path, resources: Resources, threads: int, exclude: str, pa
         array_parallelism=parallelism,
         wckey=None,  # submitit's own default is refused by sites that keep a list of them
         stderr_to_stdout=True,
-        setup=[*(f"export {name}={threads}" for name in THREAD_VARIABLES), *resources.setup],
+        setup=[*(f"export {name}={threads}" for name in THREAD_VARIABLES), *_place_call(folder), *resources.setup],
         # srun does not take over the number of CPUs; a process that dies takes the others along
         srun_args=["--kill-on-bad-exit=1", f"--cpus-per-task={resources.cpus_per_task}"],
         additional_parameters=own,
     )
     return executor
+
+
+def _place_call(folder: Path) -> list[str]:
+    """Return shell lines that put the call where submitit's processes look for it.
+
+    submitit does so itself, once sbatch has told it the job id; a driver that is killed before that leaves a job
+    behind that would wait for the file in vain.
+    """
+    job = '"${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}_submitted.pkl"'
+    place, call = f"{shlex.quote(str(folder))}/{job}", shlex.quote(str(folder / CALL))
+    return [f"[ -e {place} ] || cp {call} {place}"]
 
 
 @contextmanager
