@@ -3,8 +3,8 @@
 A copy of the network gets random *positive* numbers wherever a parameter is not removed, and random positive inputs.
 Sums of positive numbers cannot cancel, so a channel is exactly zero in the copy if and only if nothing that was not
 removed feeds it, and the gradient of a positive sum of the outputs is exactly zero if and only if the channel feeds
-nothing. The answer holds for every weight and every input, not for some calibration data. Rows are scaled to sum 1, so
-that depth neither overflows nor underflows; functions that go flat (ReLU, clipping, rounding, sigmoid) get something
+nothing. The answer holds for every weight and every input, not for some calibration data. Numbers are scaled at every
+layer, so that depth neither overflows nor underflows; functions that go flat (ReLU, clipping, rounding, sigmoid) get something
 added that leaves zeros zero and constants constant but lets every gradient through. Samples differ in brightness, so
 a channel that is equal over all samples and positions is structurally constant.
 """
@@ -63,20 +63,27 @@ class _Precision:
     same: float  # relative spread
 
 
+_SINGLE = _Precision(torch.float32, shift=1e-4, same=1e-5)  # several times as fast
 _DOUBLE = _Precision(torch.float64, shift=1e-40, same=1e-9)
-_SINGLE = _Precision(torch.float32, shift=1e-2, same=1e-5)
+_SAFE = 1e-20, 1e20  # numbers in single precision that are far from being lost
+_BLOCK = 2**16 + 1  # random numbers, no multiple of any number of channels, that larger parameters repeat
 
 
 class StructureProbe:
     """The copy with other numbers, and what it finds for given masks."""
 
     def __init__(self, network: nn.Module, example_input: Tensor, *, samples: int = 2) -> None:
+        """Raises RuntimeError, TypeError or ValueError for a network that cannot be run so."""
         try:
-            self._prepare(network, example_input, samples, _DOUBLE)
-        except (RuntimeError, TypeError):  # a network that insists on single precision, or a device without double
-            self._prepare(network, example_input, samples, _SINGLE)
+            sizes = self._prepare(network, example_input, samples, _SINGLE)
+            if not sizes or _are_safe(torch.cat([size.flatten() for size in sizes])):
+                return
+        except (RuntimeError, TypeError):  # a network that insists on double precision
+            pass
+        self._prepare(network, example_input, samples, _DOUBLE)
 
-    def _prepare(self, network: nn.Module, example_input: Tensor, samples: int, precision: _Precision) -> None:
+    def _prepare(self, network: nn.Module, example_input: Tensor, samples: int, precision: _Precision) -> list[Tensor]:
+        """Make everything ready in this precision; return the sizes of all channels that a first run has met."""
         self._precision = precision
         self.network = copy.deepcopy(network).to(precision.dtype).eval().requires_grad_(True)
         self._generator = torch.Generator().manual_seed(0x5EED)
@@ -91,10 +98,12 @@ class StructureProbe:
         everything = {name: torch.ones_like(p, dtype=torch.bool) for name, p in self.network.named_parameters()}
         self._zero_at_first: dict[str, Tensor] = {}
         self._baseline: Structure | None = None
+        self._sizes: list[Tensor] = []
         self._baseline = baseline = self.observe(everything, silence=False)
         shared = {name for name, calls in baseline.calls.items() if calls > 1} | self._tied()
         self._zero_at_first = {name: zero for name, zero in baseline.zero_inputs.items() if name not in shared}
         self.normalised_by = baseline.normalised_by
+        return self._sizes
 
     def _tied(self) -> set[str]:
         """Return the names of modules whose parameters other modules use as well."""
@@ -106,8 +115,9 @@ class StructureProbe:
         return {name for key, names in owners.items() if key != none and len(names) > 1 for name in names}
 
     def _uniform(self, like: Tensor, low: float, high: float) -> Tensor:
-        numbers = torch.rand(like.shape, generator=self._generator, dtype=torch.float32)
-        return numbers.mul_(high - low).add_(low).to(like)
+        count = like.numel()
+        block = torch.rand(min(count, _BLOCK), generator=self._generator).mul_(high - low).add_(low).to(like)
+        return block.repeat(-(-count // max(1, len(block))))[:count].view(like.shape)
 
     def _random_input(self, example: Tensor, samples: int) -> Tensor:
         if not example.is_floating_point():
@@ -135,14 +145,9 @@ class StructureProbe:
 
     @torch.no_grad()
     def _fill(self, masks: Masks) -> None:
-        """Put random numbers where `masks` keep; the rows of linear maps sum to 1."""
-        rows = {id(module.weight) for module in self._modules.values() if is_reader(module)}
+        """Put random numbers where `masks` keep."""
         for name, parameter in self.network.named_parameters():
-            value = self._values[name] * masks[name]
-            if id(parameter) in rows:
-                sums = value.flatten(1).sum(1).clamp_min(1e-20)
-                value /= sums.view(-1, *[1] * (value.dim() - 1))
-            parameter.copy_(value)
+            torch.mul(self._values[name], masks[name], out=parameter)
 
     def observe(self, masks: Masks, *, silence: bool) -> Structure:
         """Return what the masks make of the network.
@@ -170,4 +175,11 @@ class StructureProbe:
             if taps.watched:  # gradients of activations only: the hooks do the rest
                 torch.autograd.grad(total, taps.watched, allow_unused=True)
         taps.find_sole_readers()
+        self._sizes = taps.sizes
         return taps.found
+
+
+def _are_safe(sizes: Tensor) -> bool:
+    """Return whether no number, but for zeros, is in danger of becoming zero or infinite."""
+    low, high = _SAFE
+    return bool(((sizes == 0) | ((sizes > low) & (sizes < high))).all())

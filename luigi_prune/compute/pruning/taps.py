@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.overrides import wrap_torch_function
 
 from luigi_prune.compute.pruning.layers import READERS
 
@@ -43,12 +44,31 @@ def is_reader(module: nn.Module) -> bool:
     return isinstance(module, READERS) and isinstance(module._parameters.get("weight"), nn.Parameter)
 
 
+def _axes(module: nn.Module, value: Tensor) -> tuple[int, list[int]]:
+    """Return the axis of `value`, an input or output of `module`, that runs over channels, and the other ones."""
+    axis = value.dim() - 1
+    if not isinstance(module, (nn.Linear, nn.LayerNorm)):
+        axis -= len(module.kernel_size) if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) else value.dim() - 2
+    return axis, [other for other in range(value.dim()) if other != axis]
+
+
+def largest_of_channels(module: nn.Module, value: Tensor) -> Tensor:
+    """Return the largest absolute number of each channel of `value`, an input or output of `module`."""
+    _, others = _axes(module, value)
+    return value.abs().amax(others) if others else value.abs()
+
+
+def scaled(module: nn.Module, value: Tensor, largest: Tensor) -> Tensor:
+    """Return `value` with its channels divided by `largest`, where that is not zero."""
+    axis, _ = _axes(module, value)
+    return value / torch.where(largest == 0, 1, largest).view(-1, *[1] * (value.dim() - 1 - axis))
+
+
 def channels_last(module: nn.Module, value: Tensor) -> Tensor:
     """Return `value`, an input or output of `module`, as (samples and positions, channels)."""
     if isinstance(module, (nn.Linear, nn.LayerNorm)):
         return value.reshape(-1, value.shape[-1])
-    spatial = len(module.kernel_size) if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) else value.dim() - 2
-    axis = value.dim() - 1 - spatial
+    axis, _ = _axes(module, value)
     return value.movedim(axis, -1).reshape(-1, value.shape[axis])
 
 
@@ -62,7 +82,11 @@ def spread_columns(module: nn.Module, channels: Tensor) -> Tensor:
 
 
 class Taps:
-    """The hooks of one run: they fill a `Structure` while the network computes forward and backward."""
+    """The hooks of one run: they fill a `Structure` while the network computes forward and backward.
+
+    Each channel that a reader writes is divided by its largest number, and so is its gradient: zeros stay zeros and
+    constants constant, and no depth makes numbers so small or large that they are lost.
+    """
 
     def __init__(self, modules: dict[str, nn.Module], silence_unless: dict[str, Tensor] | None, same: float) -> None:
         """Watch `modules`. A BatchNorm channel that reads only zeros is silenced unless `silence_unless` marks it.
@@ -73,18 +97,23 @@ class Taps:
         self.modules, self.found, self._silence_unless = modules, Structure(), silence_unless or {}
         self._same = same
         self.watched: list[Tensor] = []
+        self.sizes: list[Tensor] = []  # the largest number of each channel, of values and of gradients
         self._alive_inputs: dict[str, Tensor] = {}
         self._latest: dict[int, tuple[str, Tensor]] = {}  # outputs of readers by identity, to see what reads them
         self._pairs: dict[str, str] = {}
         self._gradients: dict[str, Tensor] = {}
 
     def before(self, name: str) -> Callable[..., Any]:
+        @wrap_torch_function(lambda module, inputs: inputs)
         def hook(module: nn.Module, inputs: tuple[Any, ...]) -> Any:
             value = inputs[0]
-            rows = channels_last(module, value.detach())
-            largest, smallest = rows.amax(0), rows.amin(0)
+            _, others = _axes(module, value)
+            largest, smallest = (
+                (value.detach().amax(others), value.detach().amin(others)) if others else (value.detach(),) * 2
+            )
             zero = (largest == 0) & (smallest == 0)
             size = torch.maximum(largest.abs(), smallest.abs())
+            self.sizes.append(size)
             constant = torch.isfinite(size) & ((largest - smallest) <= self._same * size)
             found = self.found
             found.zero_inputs[name] = found.zero_inputs.get(name, zero) & zero
@@ -117,6 +146,7 @@ class Taps:
         return (seen, *inputs[1:])
 
     def after(self, name: str) -> Callable[..., Any]:
+        @wrap_torch_function(lambda module, inputs, output: (output,))
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Any:
             rows, columns = self._shape(name)
             found = self.found
@@ -126,22 +156,28 @@ class Taps:
                 found.reaching[name][:] = True
                 linked[:] = True
                 return None
-            if is_reader(module):
+            reads = is_reader(module)
+            if reads:
                 alive = spread_columns(module, self._alive_inputs[name])
+                output = scaled(module, output, largest_of_channels(module, output.detach()))
                 self._latest[id(output)] = (name, output)
             else:
                 alive = torch.ones_like(linked)
 
-            def collect(gradient: Tensor) -> None:
-                reaches = (channels_last(module, gradient) != 0).any(0)
+            def collect(gradient: Tensor) -> Tensor | None:
+                size = largest_of_channels(module, gradient)
+                reaches = size != 0
                 found.reaching[name] |= reaches
                 found.linked[name] |= reaches[:, None] & alive
-                if is_reader(module):
-                    self._gradients[f"out {name}"] = gradient
+                if not reads:
+                    return None
+                self._gradients[f"out {name}"] = gradient
+                self.sizes.append(size)
+                return scaled(module, gradient, size)
 
             output.register_hook(collect)
             self.watched.append(output)
-            return None
+            return output if reads else None
 
         return hook
 
