@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from luigi_prune.compute.zeros import keep_only
 from luigi_prune.errors import ConfigError
 
 # By id: tensors compare entry by entry. A value lives as long as a module or its parameter's gradient hook holds it.
@@ -60,7 +61,7 @@ class _Held:
         """Set removed entries to zero."""
         # `.data`, because a module that is called twice in one pass must not look changed to the backward pass.
         data = self.parameter.data
-        data.masked_fill_(self._removed_at(data.device), 0)
+        keep_only(data, ~self._removed_at(data.device))
 
     def unbind(self) -> None:
         """Leave the parameter as it is from now on."""

@@ -9,16 +9,16 @@ from luigi_prune.compute.pruning.chain import feature_chain
 from luigi_prune.compute.pruning.granularity import GRANULARITIES
 from luigi_prune.compute.pruning.protocol import Allocation, Choice, Levels, Problem, Scores
 from luigi_prune.compute.pruning.sampling import channel_complexity, channel_complexity_top, filter_error, filter_hybrid
-from luigi_prune.compute.pruning.selection import kth_largest
+from luigi_prune.compute.pruning.selection import kth_largest, living_scores
+from luigi_prune.compute.zeros import count_true
 
 
 def global_top(problem: Problem, scores: Scores, granularity: str) -> Levels:
     """Return levels that keep the best units over all layers, one more at each, but always the best of every layer."""
     alive = [problem.kept(layer) for layer in problem.layers]
-    living = [int(np.count_nonzero(kept.cpu().numpy())) for kept in alive]
+    living = [count_true(kept) for kept in alive]
     vectors = [
-        torch.where(kept, score.float(), -torch.inf).flatten().cpu().numpy()
-        for score, kept in zip(scores, alive, strict=True)
+        living_scores(score, kept).flatten().cpu().numpy() for score, kept in zip(scores, alive, strict=True)
     ]
     everything = np.concatenate(vectors) if vectors else np.empty(0, dtype=np.float32)
 

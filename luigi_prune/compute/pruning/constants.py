@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from luigi_prune.compute.pruning.layers import evaluating
 from luigi_prune.compute.pruning.masks import Masks
 from luigi_prune.compute.pruning.taps import Structure, channels_last, is_reader, spread_columns
+from luigi_prune.compute.zeros import keep_only
 
 SAME = 1e-5  # relative spread below which a network's own numbers are equal but for float rounding
 Constants = dict[str, tuple[Tensor, Tensor]]  # module -> (which input channels are constant, their values)
@@ -127,7 +128,7 @@ def _fold_reader(
         elif isinstance(norm, _BatchNorm) and isinstance(norm.running_mean, Tensor):
             norm.running_mean.sub_(shift)
     masks[key] = masks[key] & ~going.view(*going.shape, *[1] * (weight.dim() - 2))
-    weight.masked_fill_(~masks[key], 0)
+    keep_only(weight, masks[key])
     return bool(going.any())
 
 

@@ -8,12 +8,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from luigi_prune.compute.pruning.layers import COUNTED, compressible_modules, evaluating
 from luigi_prune.compute.pruning.lowrank.decomposed import Decomposed, standing_layers
+from luigi_prune.compute.zeros import count_nonzero
 
 CALIBRATION_CONSTANT = 3  # C of the SiPP and PFP papers' sample sizes
 
@@ -31,12 +31,6 @@ class LayerBudget:
 def count_size(network: nn.Module) -> int:
     """Return the number of non-zero entries over all parameters of `network`; shared ones count once."""
     return sum(count_nonzero(parameter) for parameter in network.parameters())
-
-
-def count_nonzero(value: Tensor) -> int:
-    """Return how many entries are not zero; on a CPU numpy counts them many times as fast as torch."""
-    present = value.detach() != 0
-    return int(np.count_nonzero(present.numpy())) if present.device.type == "cpu" else int(torch.count_nonzero(present))
 
 
 def layer_budgets(network: nn.Module) -> list[LayerBudget]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from luigi_prune.compute.pruning.layers import Layer
 from luigi_prune.compute.pruning.masks import Masks
 from luigi_prune.compute.pruning.protocol import Selected
+from luigi_prune.compute.zeros import keep_only
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,9 @@ def cut(kind: str, layer: Layer, module: nn.Module, selected: Selected, masks: M
     mask = mask & unit.spread(selected.kept, mask)
     if selected.factor is not None:
         weight.mul_(unit.spread(selected.factor, weight))
-    weight.masked_fill_(~mask, 0)
+    keep_only(weight, mask)
     masks[layer.weight_name] = mask
     bias_name = layer.weight_name.removesuffix("weight") + "bias"
     if kind == "filter" and with_bias and bias_name in masks and isinstance(module.bias, Tensor):
         masks[bias_name] = masks[bias_name] & selected.kept
-        module.bias.masked_fill_(~masks[bias_name], 0)
+        keep_only(module.bias, masks[bias_name])

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from luigi_prune.compute.pruning.layers import READERS
+from luigi_prune.compute.zeros import keep_only, nonzero
 from luigi_prune.errors import ConfigError
 
 Masks = dict[str, Tensor]
@@ -20,7 +21,7 @@ def initial_masks(network: nn.Module, held: Masks | None) -> Masks:
     for module_name, module in network.named_modules():
         weight_name = f"{module_name}.weight" if module_name else "weight"
         if isinstance(module, READERS) and weight_name in masks:
-            masks[weight_name] = module.weight.detach() != 0
+            masks[weight_name] = nonzero(module.weight)
     for name, mask in (held or {}).items():
         if name not in masks or masks[name].shape != mask.shape:
             wanted = (
@@ -31,12 +32,11 @@ def initial_masks(network: nn.Module, held: Masks | None) -> Masks:
     return masks
 
 
-@torch.no_grad()
 def apply_masks(network: nn.Module, masks: Masks) -> None:
     """Set every removed entry of `network` to zero, in place."""
     for name, parameter in network.named_parameters():
         if name in masks:
-            parameter.masked_fill_(~masks[name], 0)
+            keep_only(parameter, masks[name])
 
 
 def removals(masks: Masks) -> Masks:

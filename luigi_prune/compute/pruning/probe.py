@@ -27,6 +27,7 @@ from luigi_prune.compute.pruning.masks import Masks
 from luigi_prune.compute.pruning.taps import Structure, Taps, is_norm, is_reader
 
 LEAK = 0.3
+_RELU = ("relu", "relu_")
 _CLIPPING = (
     *("relu", "relu_", "relu6", "hardtanh", "hardtanh_", "hardswish", "threshold", "threshold_", "softshrink"),
     *("hardshrink", "clamp", "clamp_", "clamp_min", "clamp_min_", "clamp_max", "clamp_max_", "clip", "clip_"),
@@ -43,6 +44,8 @@ class _Leaky(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", "")
+        if name in _RELU and len(args) == 1:
+            return F.leaky_relu(args[0], LEAK)
         flat = name in _CLIPPING or name in _SQUASHING
         if flat and args and isinstance(args[0], Tensor) and args[0].is_floating_point():
             value = args[0]
@@ -165,17 +168,12 @@ class StructureProbe:
                 stack.callback(module.register_forward_hook(taps.after(name)).remove)
             with _Leaky():
                 outputs = [out for out in tensors_in(self.network(self._input.clone())) if out.requires_grad]
-            if not outputs:
-                taps.everything_reaches()
-                return taps.found
-            if not self._projections:
-                self._projections = [self._uniform(out.detach(), 0.5, 1.5) for out in outputs]
-            total = sum((out * p).sum() for out, p in zip(outputs, self._projections, strict=True))
-            assert isinstance(total, Tensor)
-            if taps.watched:  # gradients of activations only: the hooks do the rest
-                torch.autograd.grad(total, taps.watched, allow_unused=True)
-        taps.find_sole_readers()
-        self._sizes = taps.sizes
+            if outputs and taps.watched:  # gradients of activations only: the hooks do the rest
+                if not self._projections:
+                    self._projections = [self._uniform(out.detach(), 0.5, 1.5) for out in outputs]
+                totals = [(out * weights).sum() for out, weights in zip(outputs, self._projections, strict=True)]
+                torch.autograd.grad(totals, taps.watched, allow_unused=True)
+        self._sizes = taps.finish(reached=bool(outputs))
         return taps.found
 
 

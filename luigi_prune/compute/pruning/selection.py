@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from luigi_prune.compute.pruning.protocol import Draws, Mixed, Selected, Selection
+from luigi_prune.compute.zeros import count_true
 
 DrawsOf = Callable[[Tensor, Tensor], Tensor]  # probabilities and wanted numbers to numbers of draws
 SINGLY = 512  # draws of a row that are made one by one, at least
@@ -24,27 +25,33 @@ def top(score: Tensor, alive: Tensor, counts: Tensor, draws: Draws) -> Selected:
     Equal scores: the first unit wins.
     """
     rows = int(counts.numel()) if counts.dim() else 1
-    flat = torch.where(alive, score.float(), -torch.inf).reshape(rows, -1)
-    wanted = torch.minimum(counts.reshape(rows).to(flat.device), alive.reshape(rows, -1).sum(1))
+    flat = living_scores(score, alive).reshape(rows, -1)
     if rows == 1:
-        kept = _best(flat[0], int(wanted))[None]
+        kept = _best(flat[0], min(int(counts), count_true(alive)))[None]
     else:
         rank = torch.empty_like(flat, dtype=torch.long)
         order = flat.argsort(dim=1, descending=True, stable=True)
         rank.scatter_(1, order, torch.arange(flat.shape[1], device=flat.device).expand_as(order))
-        kept = rank < wanted[:, None]
+        kept = rank < torch.minimum(counts.to(flat.device), alive.reshape(rows, -1).sum(1))[:, None]
     return Selected(kept.reshape(score.shape))
+
+
+def living_scores(score: Tensor, alive: Tensor) -> Tensor:
+    """Return float32 scores, minus infinity for units that are not `alive`."""
+    score = score.float()
+    return score if count_true(alive) == alive.numel() else torch.where(alive, score, -torch.inf)
 
 
 def _best(score: Tensor, count: int) -> Tensor:
     """Return a mask of the `count` largest numbers of a vector, by partition: a sort would cost many times that."""
     if count <= 0:
         return torch.zeros_like(score, dtype=torch.bool)
-    threshold = kth_largest(score.cpu().numpy(), count)
-    kept = score > threshold
-    ties = torch.nonzero(score == threshold).flatten()
-    kept[ties[: count - int(kept.sum())]] = True
-    return kept
+    values = score.cpu().numpy()  # it compares many times as fast as torch
+    threshold = np.float32(kth_largest(values, count))
+    kept = values > threshold
+    ties = np.flatnonzero(values == threshold)
+    kept[ties[: count - int(np.count_nonzero(kept))]] = True
+    return torch.from_numpy(kept).to(score.device)
 
 
 def kth_largest(values: np.ndarray, k: int) -> float:
@@ -55,7 +62,7 @@ def kth_largest(values: np.ndarray, k: int) -> float:
         place = (1 - k / values.size) * len(some)
         slack = 4 * math.sqrt(len(some))
         low, high = some[max(0, int(place - slack))], some[min(len(some) - 1, int(place + slack))]
-        between = values[(values >= low) & (values <= high)]
+        between = values[np.flatnonzero((values >= low) & (values <= high))]
         above = int(np.count_nonzero(values > high))
         if above < k <= above + between.size:
             values, rank = between, k - above

@@ -13,6 +13,8 @@ from torch.overrides import wrap_torch_function
 
 from luigi_prune.compute.pruning.layers import READERS
 
+TINY = 1e-30  # what no number but zero comes near
+
 
 @dataclass
 class Structure:
@@ -55,13 +57,13 @@ def _axes(module: nn.Module, value: Tensor) -> tuple[int, list[int]]:
 def largest_of_channels(module: nn.Module, value: Tensor) -> Tensor:
     """Return the largest absolute number of each channel of `value`, an input or output of `module`."""
     _, others = _axes(module, value)
-    return value.abs().amax(others) if others else value.abs()
+    return torch.linalg.vector_norm(value, torch.inf, others) if others else value.abs()
 
 
 def scaled(module: nn.Module, value: Tensor, largest: Tensor) -> Tensor:
-    """Return `value` with its channels divided by `largest`, where that is not zero."""
+    """Return `value` with its channels divided by `largest`; those that are zero stay so."""
     axis, _ = _axes(module, value)
-    return value / torch.where(largest == 0, 1, largest).view(-1, *[1] * (value.dim() - 1 - axis))
+    return value / largest.clamp_min(TINY).view(-1, *[1] * (value.dim() - 1 - axis))
 
 
 def channels_last(module: nn.Module, value: Tensor) -> Tensor:
@@ -97,82 +99,68 @@ class Taps:
         self.modules, self.found, self._silence_unless = modules, Structure(), silence_unless or {}
         self._same = same
         self.watched: list[Tensor] = []
-        self.sizes: list[Tensor] = []  # the largest number of each channel, of values and of gradients
-        self._alive_inputs: dict[str, Tensor] = {}
+        # The hooks only note what they see; `finish` draws the conclusions, for all channels at once.
+        self._calls: list[tuple[str, Tensor, Tensor]] = []  # module, largest and smallest number of its input channels
+        self._gradients: list[tuple[int, Tensor]] = []  # number of the call, largest of its output channels' gradients
         self._latest: dict[int, tuple[str, Tensor]] = {}  # outputs of readers by identity, to see what reads them
         self._pairs: dict[str, str] = {}
-        self._gradients: dict[str, Tensor] = {}
+        self._whole: dict[str, Tensor] = {}  # the gradient of a reader's output
+        self._through: dict[str, Tensor] = {}  # the part of it that comes through a BatchNorm
 
     def before(self, name: str) -> Callable[..., Any]:
         @wrap_torch_function(lambda module, inputs: inputs)
         def hook(module: nn.Module, inputs: tuple[Any, ...]) -> Any:
-            value = inputs[0]
+            value = inputs[0].detach()
             _, others = _axes(module, value)
-            largest, smallest = (
-                (value.detach().amax(others), value.detach().amin(others)) if others else (value.detach(),) * 2
-            )
-            zero = (largest == 0) & (smallest == 0)
-            size = torch.maximum(largest.abs(), smallest.abs())
-            self.sizes.append(size)
-            constant = torch.isfinite(size) & ((largest - smallest) <= self._same * size)
-            found = self.found
-            found.zero_inputs[name] = found.zero_inputs.get(name, zero) & zero
-            found.constant_inputs[name] = found.constant_inputs.get(name, constant) & constant
-            found.calls[name] = found.calls.get(name, 0) + 1
-            self._alive_inputs[name] = ~zero
+            largest, smallest = (value.amax(others), value.amin(others)) if others else (value, value)
+            self._calls.append((name, largest, smallest))
             if isinstance(module, _BatchNorm):
-                return self._before_norm(name, module, value, zero, inputs)
+                if name in self._silence_unless:
+                    self._silence(name, module, (largest == 0) & (smallest == 0))
+                return self._before_norm(name, inputs)
             return None
 
         return hook
 
-    @torch.no_grad()
     def _silence(self, name: str, module: _BatchNorm, zero: Tensor) -> None:
-        gone = zero & ~self._silence_unless[name]
-        self.found.silenced[name] = gone
+        self.found.silenced[name] = gone = zero & ~self._silence_unless[name]
         for tensor in (module.weight, module.bias, module.running_mean):
             if isinstance(tensor, Tensor):
                 tensor.data.masked_fill_(gone, 0)
 
-    def _before_norm(self, name: str, module: _BatchNorm, value: Tensor, zero: Tensor, inputs: tuple[Any, ...]) -> Any:
-        if name in self._silence_unless:
-            self._silence(name, module, zero)
+    def _before_norm(self, name: str, inputs: tuple[Any, ...]) -> Any:
+        value = inputs[0]
         source = self._latest.get(id(value))
         if source is None or source[1] is not value or not value.requires_grad:
             return None
         self._pairs[source[0]] = name
         seen = value.view_as(value)
-        seen.register_hook(lambda gradient: self._gradients.__setitem__(f"in {name}", gradient))
+        seen.register_hook(lambda gradient: self._through.__setitem__(name, gradient))
         return (seen, *inputs[1:])
 
     def after(self, name: str) -> Callable[..., Any]:
         @wrap_torch_function(lambda module, inputs, output: (output,))
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Any:
             rows, columns = self._shape(name)
-            found = self.found
-            found.reaching.setdefault(name, torch.zeros(rows, dtype=torch.bool, device=output.device))
-            linked = found.linked.setdefault(name, torch.zeros(rows, columns, dtype=torch.bool, device=output.device))
+            for vectors, shape in ((self.found.reaching, (rows,)), (self.found.linked, (rows, columns))):
+                if name not in vectors:
+                    vectors[name] = torch.zeros(shape, dtype=torch.bool, device=output.device)
+                if not output.requires_grad:
+                    vectors[name][:] = True
             if not output.requires_grad:
-                found.reaching[name][:] = True
-                linked[:] = True
                 return None
+            call = len(self._calls) - 1 - [n for n, _, _ in reversed(self._calls)].index(name)
             reads = is_reader(module)
             if reads:
-                alive = spread_columns(module, self._alive_inputs[name])
                 output = scaled(module, output, largest_of_channels(module, output.detach()))
                 self._latest[id(output)] = (name, output)
-            else:
-                alive = torch.ones_like(linked)
 
             def collect(gradient: Tensor) -> Tensor | None:
                 size = largest_of_channels(module, gradient)
-                reaches = size != 0
-                found.reaching[name] |= reaches
-                found.linked[name] |= reaches[:, None] & alive
+                self._gradients.append((call, size))
                 if not reads:
                     return None
-                self._gradients[f"out {name}"] = gradient
-                self.sizes.append(size)
+                self._whole[name] = gradient
                 return scaled(module, gradient, size)
 
             output.register_hook(collect)
@@ -188,17 +176,41 @@ class Taps:
         shape = module.get_parameter("weight").shape
         return shape[0], shape[1] if is_reader(module) else 1
 
-    def everything_reaches(self) -> None:
-        """Say of every channel that the output may depend on it: there is no gradient to tell."""
-        for name in self.found.calls:
-            rows, columns = self._shape(name)
-            self.found.reaching[name] = torch.ones(rows, dtype=torch.bool)
-            self.found.linked[name] = torch.ones(rows, columns, dtype=torch.bool)
+    def finish(self, *, reached: bool) -> list[Tensor]:
+        """Complete what was found; return the sizes of all numbers that were met: of values and of gradients.
 
-    def find_sole_readers(self) -> None:
+        `reached` False: the run had no gradient to tell what the output depends on; any channel may be what it needs.
+        """
+        if not self._calls:
+            return []
+        names = [name for name, _, _ in self._calls]
+        counts = [len(largest) for _, largest, _ in self._calls]
+        largest, smallest = (torch.cat([call[part] for call in self._calls]) for part in (1, 2))
+        size = torch.maximum(largest.abs(), smallest.abs())
+        alive = size != 0
+        constant = torch.isfinite(size) & (largest - smallest <= self._same * size)
+        found, alive_inputs = self.found, alive.split(counts)
+        for name, lives, same in zip(names, alive_inputs, constant.split(counts), strict=True):
+            found.zero_inputs[name] = ~lives & found.zero_inputs.get(name, ~lives)
+            found.constant_inputs[name] = same & found.constant_inputs.get(name, same)
+            found.calls[name] = found.calls.get(name, 0) + 1
+        for call, gradient in self._gradients:
+            name, reaches = names[call], gradient != 0
+            found.reaching[name] |= reaches
+            module = self.modules[name]
+            reads = spread_columns(module, alive_inputs[call]) if is_reader(module) else torch.ones_like(reaches[:, None])
+            found.linked[name] |= reaches[:, None] & reads
+        if not reached:
+            for vectors in (found.reaching, found.linked):
+                for name, vector in vectors.items():
+                    vectors[name] = torch.ones_like(vector)
+        self._find_sole_readers()
+        return [size, *(gradient for _, gradient in self._gradients)]
+
+    def _find_sole_readers(self) -> None:
         """Note each BatchNorm through which the whole gradient of a layer's output comes: nothing else reads it."""
         for layer, norm in self._pairs.items():
-            whole, through = self._gradients.get(f"out {layer}"), self._gradients.get(f"in {norm}")
+            whole, through = self._whole.get(layer), self._through.get(norm)
             once = self.found.calls[layer] == 1 and self.found.calls[norm] == 1
             if once and whole is not None and through is not None and torch.equal(whole, through):
                 self.found.normalised_by[layer] = norm

@@ -8,25 +8,25 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from luigi_prune.compute.zeros import keep_only
+
 
 @dataclass(frozen=True)
 class Masks:
-    """The removed entries (True) of some parameters of a network."""
+    """Which entries of some parameters of a network are kept (True)."""
 
-    removed: tuple[tuple[nn.Parameter, Tensor], ...] = ()
+    kept: tuple[tuple[nn.Parameter, Tensor], ...] = ()
 
-    @torch.no_grad()
     def clear_gradients(self) -> None:
         """Set the gradients of removed entries to zero, so that no momentum builds up there."""
-        for parameter, removed in self.removed:
+        for parameter, kept in self.kept:
             if parameter.grad is not None:
-                parameter.grad.masked_fill_(removed, 0)
+                keep_only(parameter.grad, kept)
 
-    @torch.no_grad()
     def clear_weights(self) -> None:
         """Set removed entries to zero: some optimizers move even what has no gradient."""
-        for parameter, removed in self.removed:
-            parameter.masked_fill_(removed, 0)
+        for parameter, kept in self.kept:
+            keep_only(parameter, kept)
 
 
 def bind_masks(network: nn.Module, masks: Mapping[str, Tensor] | None, device: torch.device) -> Masks:
@@ -41,5 +41,5 @@ def bind_masks(network: nn.Module, masks: Mapping[str, Tensor] | None, device: t
             raise ValueError(f"a mask for {name}, which is no parameter of the network")
         if kept.shape != parameters[name].shape:
             raise ValueError(f"the mask of {name} has shape {tuple(kept.shape)}, not {tuple(parameters[name].shape)}")
-        bound.append((parameters[name], ~kept.to(device=device, dtype=torch.bool)))
+        bound.append((parameters[name], kept.to(device=device, dtype=torch.bool)))
     return Masks(tuple(bound))

@@ -7,12 +7,11 @@ a lower bound of it, which the true error exceeds by up to sqrt(k).
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from luigi_prune.compute.pruning.lowrank.decomposed import Decomposed, DecompositionError
-from luigi_prune.compute.pruning.lowrank.factors import LARGE, eigenvalues, gram, short_side
 from luigi_prune.compute.pruning.lowrank.foldings import fold
+from luigi_prune.compute.pruning.lowrank.norms import operator_norm
 from luigi_prune.compute.pruning.lowrank.spectra import NOISE, Spectrum
 from luigi_prune.compute.pruning.protocol import Decomposition
 
@@ -34,15 +33,6 @@ def error_of(weight: Tensor, new: Decomposed, choice: Decomposition, spectra: li
         return DecompositionError(error, error)
     norm = spectrum.norm if spectrum.is_measured else operator_norm(spectrum.basis.left_over(0))
     return DecompositionError(_share(dropped, norm), _share(operator_norm(spectrum.basis.left_over(choice.rank)), norm))
-
-
-def operator_norm(matrix: Tensor) -> float:
-    """Return the largest singular value of a matrix, 0 where it is empty."""
-    if not matrix.numel():
-        return 0.0
-    rows = short_side(matrix[None])
-    large = rows.shape[1] >= LARGE and matrix.dtype != torch.float64
-    return float(eigenvalues(gram(rows.float() if large else rows.double()))[0, 0].sqrt())
 
 
 def _share(part: float, whole: float) -> float:

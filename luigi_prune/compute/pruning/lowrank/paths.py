@@ -35,12 +35,17 @@ class RankLevels(Levels):
 
     They are those of the highest level within that cost; what is left of it goes to the layers that are next in turn,
     passing over those whose next choice is too dear. So no layer is worse off than at that level.
+    `refined(choices)`: the levels once more, after something of the choices has been measured that is only bounded yet;
+    None where all of it is measured, so that they are what they would be if everything were.
     """
 
     fill: Callable[[float], list[Choice]]
+    refined: Callable[[list[Choice]], RankLevels | None] = lambda choices: None
 
 
-def levels_of(paths: list[Path]) -> RankLevels:
+def levels_of(
+    paths: list[Path], refined: Callable[[list[Choice]], RankLevels | None] = lambda choices: None
+) -> RankLevels:
     """Return the levels that walk all paths together, in the order of their keys; ties in the order of the layers."""
     keys = np.concatenate([np.empty(0), *(np.maximum.accumulate(path.keys) for path in paths)])
     owners = np.repeat(np.arange(len(paths)), [path.keys.size for path in paths])
@@ -67,7 +72,7 @@ def levels_of(paths: list[Path]) -> RankLevels:
                 left -= gain
         return choices(steps)
 
-    return RankLevels(costs.size, choose, lambda level: float(costs[level]), fill)
+    return RankLevels(costs.size, choose, lambda level: float(costs[level]), fill, refined)
 
 
 def _by_rank(keys_of: Callable[[Candidates, Spectrum], np.ndarray]) -> Allocation:
@@ -138,6 +143,7 @@ def frontier(layer: Candidates) -> tuple[list[Choice], np.ndarray, np.ndarray]:
     """Return the choices of a layer that no other beats, by weights, with their weights and relative errors.
 
     Over all spectra and ranks: each has a smaller error than every cheaper one. The last is None, the layer as it is.
+    Of spectra that are not measured yet the error is what it is at least.
     """
     costs, errors, where = [np.empty(0)], [np.empty(0)], [np.empty((0, 3), dtype=int)]
     for spectrum in layer.spectra:
@@ -145,7 +151,7 @@ def frontier(layer: Candidates) -> tuple[list[Choice], np.ndarray, np.ndarray]:
         cost = ranks * spectrum.per_rank + layer.extra
         saving = cost < layer.kept
         costs.append(cost[saving].astype(float))
-        errors.append(spectrum.errors()[saving])
+        errors.append(spectrum.least_errors()[saving])
         fixed = np.full((int(saving.sum()), 2), (spectrum.groups, spectrum.folding))
         where.append(np.column_stack([ranks[saving], fixed]))
     cost, error, choice = np.concatenate(costs), np.concatenate(errors), np.concatenate(where)
@@ -157,26 +163,42 @@ def frontier(layer: Candidates) -> tuple[list[Choice], np.ndarray, np.ndarray]:
     return [*choices, None], np.append(cost[wins], layer.kept), np.append(error[wins], 0.0)
 
 
+def _along_frontiers(scores: Scores, keys_of: Callable[[Candidates, np.ndarray, np.ndarray], np.ndarray]) -> Levels:
+    """Return the levels along the layers' frontiers; `keys_of`: of a layer, its choices' weights and their errors."""
+
+    def path(layer: Candidates) -> Path:
+        choices, costs, errors = frontier(layer)
+        return Path(choices, costs, keys_of(layer, costs, errors))
+
+    paths = [path(layer) for layer in scores]
+
+    def refined(choices: list[Choice]) -> RankLevels | None:
+        changed = [index for index, choice in enumerate(choices) if _refine(scores[index], choice)]
+        for index in changed:
+            paths[index] = path(scores[index])
+        return levels_of(paths, refined) if changed else None
+
+    return levels_of(paths, refined)
+
+
+def _refine(layer: Candidates, choice: Choice) -> bool:
+    if not isinstance(choice, Decomposition):
+        return False
+    return next(s for s in layer.spectra if (s.groups, s.folding) == (choice.groups, choice.folding)).refine()
+
+
 def largest_error(problem: Problem, scores: Scores, granularity: str) -> Levels:
     """Return levels at which the largest relative error over the layers is the smallest possible for their cost.
 
     The exact optimum of ALDS's objective (arXiv 2107.11442): for an error v every layer by itself takes its cheapest
     (folding, groups, rank) with at most that error.
     """
-    paths = []
-    for layer in scores:
-        choices, costs, errors = frontier(layer)
-        paths.append(Path(choices, costs, -errors[:-1]))
-    return levels_of(paths)
+    return _along_frontiers(scores, lambda layer, costs, errors: -errors[:-1])
 
 
 def weight_fraction(problem: Problem, scores: Scores, granularity: str) -> Levels:
     """Return levels at which every layer keeps at most the same fraction of its weights, with the smallest error."""
-    paths = []
-    for layer in scores:
-        choices, costs, _ = frontier(layer)
-        paths.append(Path(choices, costs, costs[1:] / max(1, layer.total)))
-    return levels_of(paths)
+    return _along_frontiers(scores, lambda layer, costs, errors: costs[1:] / max(1, layer.total))
 
 
 RANK_ALLOCATIONS: dict[str, Allocation] = {

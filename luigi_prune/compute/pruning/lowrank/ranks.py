@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, cast
 
@@ -21,7 +22,7 @@ from luigi_prune.compute.pruning.lowrank.decomposed import (
 from luigi_prune.compute.pruning.lowrank.errors import error_of
 from luigi_prune.compute.pruning.lowrank.paths import RANK_ALLOCATIONS, RankLevels
 from luigi_prune.compute.pruning.masks import Masks, apply_masks, initial_masks, removals
-from luigi_prune.compute.pruning.protocol import Batches, Choice, Decomposition, Loss, Problem
+from luigi_prune.compute.pruning.protocol import Batches, Choice, Decomposition, Levels, Loss, Problem
 from luigi_prune.compute.pruning.registry import resolve
 from luigi_prune.compute.pruning.search import CLOSE_ENOUGH, find_level
 from luigi_prune.errors import ConfigError
@@ -81,13 +82,19 @@ def decompose_network(
             for index, choice in enumerate(choices)
         )
 
-    level = find_level(
-        levels.count, lambda at: levels.cost(at) + outside, lambda at: size_of(levels.choose(at)), wanted
-    )
-    choices = levels.choose(level)
-    if isinstance(levels, RankLevels) and abs(size_of(choices) - wanted) > CLOSE_ENOUGH * wanted:
-        finer = levels.fill(wanted - outside)
-        choices = min(choices, finer, key=lambda made: abs(size_of(made) - wanted))
+    def search(levels: Levels) -> list[Choice]:
+        level = find_level(
+            levels.count, lambda at: levels.cost(at) + outside, lambda at: size_of(levels.choose(at)), wanted
+        )
+        choices = levels.choose(level)
+        if isinstance(levels, RankLevels) and abs(size_of(choices) - wanted) > CLOSE_ENOUGH * wanted:
+            finer = levels.fill(wanted - outside)
+            choices = min(choices, finer, key=lambda made: abs(size_of(made) - wanted))
+        return choices
+
+    levels = _settled(levels, lambda now: now.fill(wanted - outside))  # first without building any factors
+    levels = _settled(levels, search)
+    choices = search(levels)
     replaced = []
     for index, choice in enumerate(choices):
         if isinstance(choice, Decomposition):
@@ -98,6 +105,13 @@ def decompose_network(
             network = replace_module(network, old, new)
             replaced.append(name)
     return network, _masks(network, held, replaced)
+
+
+def _settled(levels: Levels, choose: Callable[[RankLevels], list[Choice]]) -> Levels:
+    """Return levels of which everything is measured that `choose` chooses."""
+    while isinstance(levels, RankLevels) and (finer := levels.refined(choose(levels))):
+        levels = finer
+    return levels
 
 
 def undecomposed(network: nn.Module, method: str) -> nn.Module:
