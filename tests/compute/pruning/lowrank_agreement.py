@@ -53,6 +53,8 @@ def candidates(name: str, method: str) -> tuple[list[Candidates], RankLevels]:
     problem = Problem(network, layers, kept, count_outputs(network, x), x, [], None, 0, "paper")
     with torch.no_grad():
         scores = SPECTRA[row.score](problem)
+        for spectrum in (spectrum for layer in scores for spectrum in layer.spectra):
+            assert spectrum.values.size  # measures it: there are no bounds left to choose by
     levels = RANK_ALLOCATIONS[row.allocation](problem, scores, "rank")
     assert isinstance(levels, RankLevels)
     return scores, levels

@@ -11,11 +11,12 @@ from torch import nn
 from luigi_prune import api, catalogue
 from luigi_prune.compute.pruning import restore
 from luigi_prune.compute.pruning.lowrank import structure_of
+from luigi_prune.compute.pruning.lowrank.bounds import first_grams, least_dropped
 from luigi_prune.compute.pruning.lowrank.decomposed import square
-from luigi_prune.compute.pruning.lowrank.errors import operator_norm
 from luigi_prune.compute.pruning.lowrank.factors import LARGE, SINGLE_FLOOR, Basis, basis_of
 from luigi_prune.compute.pruning.lowrank.foldings import fold, fold_chunks
-from luigi_prune.compute.pruning.lowrank.spectra import singular_values, spectra_of
+from luigi_prune.compute.pruning.lowrank.norms import largest_eigenvalue, operator_norm
+from luigi_prune.compute.pruning.lowrank.spectra import chunk_values, spectra_of
 from tests.compute.pruning.test_contract import prune_like
 from tests.compute.pruning.zoo import trained_like
 
@@ -94,21 +95,83 @@ def test_large_layers_are_as_exact_as_a_singular_value_decomposition(last: float
     left, right = Basis(lambda: matrix[None]).factors(rank)
     left_out = norm(matrix.double() - left[0].double() @ right[0].double())
     assert left_out == pytest.approx(float(exact[rank]), rel=2e-3, abs=1e-6)
-    values = singular_values(matrix[:, :, None, None], 0, [1])[1][0]
+    weight = matrix[:, :, None, None]
+    values = chunk_values(weight, 0, 1, basis_of(weight, 0, 1))[0]
     assert abs(torch.from_numpy(values[:171]) / exact[:171] - 1).max() < 1e-4  # 170 is the largest rank that saves
 
 
-@pytest.mark.parametrize("shape", [(LARGE, 8, 6, 6), (40, 12, 3, 3), (300, 12, 2, 2), (6, 10, 3, 1)])
-def test_groups_share_gram_matrices(shape: tuple[int, int, int, int]) -> None:
+SHAPES = [(LARGE, 8, 6, 6), (40, 12, 3, 3), (300, 12, 2, 2), (6, 36, 3, 1)]
+
+
+def all_pairs(shape: tuple[int, int, int, int]) -> list[tuple[int, int]]:
+    return [(folding, k) for folding in range(4) for k in range(1, shape[1] + 1) if shape[1] % k == 0]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_first_chunks_share_gram_matrices(shape: tuple[int, int, int, int]) -> None:
     """Those of chunks are summed from finer ones or cut from coarser ones: as if each were computed by itself."""
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    groups = [k for k in range(1, shape[1] + 1) if shape[1] % k == 0]
     for folding in range(4):
-        for spectrum in spectra_of(weight, [(folding, k) for k in groups]):
-            exact = torch.linalg.svdvals(fold_chunks(weight, folding, spectrum.groups).double())
-            assert spectrum.values.shape == exact.shape == (spectrum.groups, spectrum.full)
-            assert abs(torch.from_numpy(spectrum.values) - exact).max() < 2e-5 * spectrum.norm
-            assert spectrum.norm == pytest.approx(norm(fold(weight, folding)), rel=1e-5)
+        for k, lower in first_grams(weight, folding, [k for at, k in all_pairs(shape) if at == folding]).items():
+            first = fold_chunks(weight, folding, k)[0].double()
+            exact = first @ first.T if len(first) <= first.shape[1] else first.T @ first
+            assert lower.shape == exact.shape
+            assert float((lower.double() - exact).tril().abs().max()) < 1e-5 * float(exact.max())
+
+
+@pytest.mark.parametrize("steepness", [0.0, 3.0])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_bounds_close_in_on_the_errors(shape: tuple[int, int, int, int], steepness: float) -> None:
+    """What several spectra of a layer lose is bounded from below ever better, and read exactly in the end."""
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    weight *= torch.logspace(0, -steepness, shape[0])[:, None, None, None]
+    for spectrum in spectra_of(weight, all_pairs(shape)):
+        exact = torch.linalg.svdvals(fold_chunks(weight, spectrum.folding, spectrum.groups).double())
+        whole = norm(fold(weight, spectrum.folding))
+        errors = torch.cat([exact[:, 1:].amax(0), exact.new_zeros(1)]).numpy() / whole
+        while not spectrum.is_measured:
+            bound = spectrum.least_errors()
+            assert bound.shape == errors.shape
+            assert (bound <= errors + 2e-5).all()
+            if not spectrum.refine():
+                break
+            assert (spectrum.least_errors() >= bound - 2e-5).all()
+        assert abs(spectrum.least_errors() - errors).max() < 2e-5
+        assert spectrum.values.shape == exact.shape == (spectrum.groups, spectrum.full)
+        assert abs(torch.from_numpy(spectrum.values) - exact).max() < 2e-5 * whole
+        assert spectrum.norm == pytest.approx(whole, rel=1e-5)
+
+
+def test_moments_bound_any_spectrum() -> None:
+    """Equal eigenvalues are known exactly; of others what is dropped is never more than the truth."""
+    assert least_dropped(4 * torch.eye(5)) == pytest.approx([2 * (1 - r**0.5 / 5**0.5) ** 0.5 / (1 - r / 5) ** 0.5
+                                                            for r in (1, 2, 3, 4)] + [0], rel=1e-4)  # fmt: skip
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        values = torch.rand(30, generator=generator, dtype=torch.float64) ** (seed / 3)
+        values = values.sort(descending=True)[0]
+        turn = torch.linalg.qr(torch.randn(30, 30, generator=generator, dtype=torch.float64))[0]
+        found = least_dropped((turn * values @ turn.T).tril())
+        assert (found[:-1] <= values[1:].sqrt().numpy() + 1e-9).all()
+        assert found[-1] == 0
+
+
+@pytest.mark.parametrize("kind", ["flat", "steep", "equal", "zero", "low", "one"])
+def test_the_largest_eigenvalue_is_found_in_a_few_products(kind: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    turn = torch.linalg.qr(torch.randn(200, 200, generator=generator, dtype=torch.float64))[0]
+    values = {
+        "flat": torch.linspace(1, 2, 200),
+        "steep": torch.logspace(0, -9, 200),
+        "equal": torch.ones(200),
+        "zero": torch.zeros(200),
+        "low": (torch.arange(200) < 2) * 3.0,
+        "one": torch.cat([torch.tensor([1.01]), torch.ones(199)]),
+    }[kind].double()
+    for dtype in (torch.float32, torch.float64):
+        lower = (turn * values @ turn.T).tril().to(dtype)
+        assert largest_eigenvalue(lower) == pytest.approx(float(values.max()), rel=2e-5, abs=1e-9)
+        assert operator_norm((turn * values).to(dtype)) == pytest.approx(float(values.max()), rel=2e-5, abs=1e-6)
 
 
 @pytest.mark.parametrize("groups", [1, 2, 6])

@@ -18,7 +18,14 @@ from luigi_prune.compute.pruning.lowrank import spectra
 from luigi_prune.compute.pruning.lowrank.candidates import Candidates
 from luigi_prune.compute.pruning.lowrank.clusters import cluster_rows
 from luigi_prune.compute.pruning.lowrank.decomposed import Decomposed, decompose, recompose_layer
-from luigi_prune.compute.pruning.lowrank.paths import RANK_ALLOCATIONS, RankLevels, largest_error, weight_fraction
+from luigi_prune.compute.pruning.lowrank.factors import Basis
+from luigi_prune.compute.pruning.lowrank.paths import (
+    RANK_ALLOCATIONS,
+    RankLevels,
+    largest_error,
+    settled,
+    weight_fraction,
+)
 from luigi_prune.compute.pruning.lowrank.spectra import distinct_foldings, divisors, nearest_divisor, spectra_of
 from luigi_prune.compute.pruning.protocol import Choice, Decomposition
 from luigi_prune.compute.training.masks import bind_masks
@@ -50,7 +57,7 @@ def every_choice(layer: Candidates) -> list[tuple[int, float]]:
     """Return (weights, error) of all that a layer may become, from the definition."""
     found = [(layer.kept, 0.0)]
     for spectrum in layer.spectra:
-        for rank in range(1, spectrum.values.shape[1] + 1):
+        for rank in range(1, spectrum.values.shape[1] + 1):  # reading them measures them all
             dropped = [float(chunk[rank]) if rank < len(chunk) else 0.0 for chunk in spectrum.values]
             found.append((rank * spectrum.per_rank, max(dropped) / spectrum.norm))
     return found
@@ -66,9 +73,7 @@ def cost_and_error(layer: Candidates, choice: Choice) -> tuple[int, float]:
 
 @pytest.mark.parametrize("foldings", [False, True])
 def test_alds_reaches_the_optimum_that_brute_force_finds(foldings: bool) -> None:
-    layers = small_layers(foldings)
-    levels = largest_error(None, layers, "rank")  # type: ignore[arg-type]
-    assert isinstance(levels, RankLevels)
+    layers, fresh = small_layers(foldings), small_layers(foldings)
     best: dict[int, float] = {}  # by cost
     for combination in itertools.product(*(sorted(set(every_choice(layer))) for layer in layers)):
         cost, error = sum(pair[0] for pair in combination), max(pair[1] for pair in combination)
@@ -76,6 +81,8 @@ def test_alds_reaches_the_optimum_that_brute_force_finds(foldings: bool) -> None
     costs = np.array(sorted(best))
     optimum = np.minimum.accumulate([best[cost] for cost in costs])
     for budget in range(int(costs[0]), int(costs[-1]) + 1, 7):
+        levels = settled(largest_error(None, fresh, "rank"), lambda now, at=budget: now.fill(at))  # type: ignore
+        assert isinstance(levels, RankLevels)
         made = [cost_and_error(layer, c) for layer, c in zip(layers, levels.fill(budget), strict=True)]
         assert sum(pair[0] for pair in made) <= budget
         wanted = optimum[np.searchsorted(costs, budget, side="right") - 1]
@@ -193,27 +200,42 @@ def test_one_method_always_begins_with_the_original() -> None:
         prune_like(first.network, "ALDSNetOne", 0.3, example, masks=first.masks, original_size=count_size(network))
 
 
-def test_singular_values_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_singular_values_are_computed_once_and_only_those_that_decide(monkeypatch: pytest.MonkeyPatch) -> None:
     network, example = trained_like("residual")
     calls: list[tuple[int, int]] = []
-    compute = spectra.singular_values
+    compute = spectra.chunk_values
 
-    def counted(weight: Tensor, folding: int, wanted: list[int]) -> dict[int, np.ndarray]:
-        calls.extend((folding, k) for k in wanted)
-        return compute(weight, folding, wanted)
+    def counted(weight: Tensor, folding: int, groups: int, basis: Basis) -> np.ndarray:
+        calls.append((folding, groups))
+        return compute(weight, folding, groups, basis)
 
     monkeypatch.setattr(spectra, "_remembered", type(spectra._remembered)())
-    monkeypatch.setattr(spectra, "singular_values", counted)
+    monkeypatch.setattr(spectra, "chunk_values", counted)
     prune_like(network, "ALDSNet", 0.5, example)
-    once = len(calls)
-    assert once == sum(len(divisors(layer.shape[1])) for layer in layer_budgets(network))
-    for method in ("ALDSNet", "ALDSNetOptK", "ALDSNetOne"):
-        prune_like(network, method, 0.3, example, seed=7)
-    assert len(calls) == once
-    read = len(spectra._remembered)
+    once, read = len(calls), len(spectra._remembered)
+    assert len(layer_budgets(network)) / 2 < once < sum(len(divisors(la.shape[1])) for la in layer_budgets(network))
+    prune_like(network, "ALDSNet", 0.5, example, seed=7)
+    prune_like(network, "ALDSNetOne", 0.5, example)
+    assert (len(calls), len(spectra._remembered)) == (once, read)
     for method in ("SVDNet", "ALDSNetSimple", "MessiNet"):
         prune_like(network, method, 0.3, example)  # the same fraction of the rank: nothing to read
-    assert len(spectra._remembered) == read
+    assert (len(calls), len(spectra._remembered)) == (once, read)
+
+
+@pytest.mark.parametrize("kind", ["convnet", "residual"])
+@pytest.mark.parametrize("method", ["ALDSNet", "ALDSNetPlus", "ALDSNetOptK"])
+def test_measuring_only_what_is_chosen_changes_nothing(method: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, example = trained_like(kind)
+    lazy = {}
+    for ratio in (0.7, 0.4, 0.15):
+        monkeypatch.setattr(spectra, "_remembered", type(spectra._remembered)())
+        lazy[ratio] = prune_like(network, method, ratio, example).structure
+    monkeypatch.setattr(spectra.Spectrum, "least_errors", spectra.Spectrum.errors)
+    for ratio, structure in lazy.items():
+        eager = prune_like(network, method, ratio, example).structure
+        assert [entry | {"error_estimate": 0, "error_operator": 0} for entry in eager] == [
+            entry | {"error_estimate": 0, "error_operator": 0} for entry in structure
+        ]
 
 
 class Attending(nn.Module):

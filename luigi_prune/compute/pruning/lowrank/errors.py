@@ -31,8 +31,9 @@ def error_of(weight: Tensor, new: Decomposed, choice: Decomposition, spectra: li
     if choice.groups == 1:
         error = _share(dropped, float(roots.max()))
         return DecompositionError(error, error)
-    norm = spectrum.norm if spectrum.is_measured else operator_norm(spectrum.basis.left_over(0))
-    return DecompositionError(_share(dropped, norm), _share(operator_norm(spectrum.basis.left_over(choice.rank)), norm))
+    norm = spectrum.norm if spectrum.is_measured else operator_norm(fold(weight, choice.folding))
+    left = operator_norm(spectrum.basis.left_over(choice.rank).to(weight.dtype))
+    return DecompositionError(_share(dropped, norm), _share(left, norm))
 
 
 def _share(part: float, whole: float) -> float:

@@ -51,9 +51,7 @@ def _lanczos(matrix: Tensor, start: Tensor) -> float | None:
         beside[step] = length = float(torch.linalg.vector_norm(product))
         if step % CHECKED == CHECKED - 1 or length <= RESIDUAL * diagonal[0]:
             inner = beside[:step]
-            values, vectors = np.linalg.eigh(
-                np.diag(diagonal[: step + 1]) + np.diag(inner, 1) + np.diag(inner, -1)
-            )
+            values, vectors = np.linalg.eigh(np.diag(diagonal[: step + 1]) + np.diag(inner, 1) + np.diag(inner, -1))
             if length * abs(vectors[-1, -1]) <= RESIDUAL * values[-1]:
                 return float(values[-1])
             if not np.isfinite(length) or length == 0:

@@ -75,6 +75,13 @@ def levels_of(
     return RankLevels(costs.size, choose, lambda level: float(costs[level]), fill, refined)
 
 
+def settled(levels: Levels, choose: Callable[[RankLevels], list[Choice]]) -> Levels:
+    """Return levels of which everything is measured that `choose` chooses."""
+    while isinstance(levels, RankLevels) and (finer := levels.refined(choose(levels))):
+        levels = finer
+    return levels
+
+
 def _by_rank(keys_of: Callable[[Candidates, Spectrum], np.ndarray]) -> Allocation:
     """Return the allocation of a rule for layers with one spectrum: the keys at which ranks 1, 2, ... are passed."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, cast
 
@@ -20,7 +19,7 @@ from luigi_prune.compute.pruning.lowrank.decomposed import (
     standing_layers,
 )
 from luigi_prune.compute.pruning.lowrank.errors import error_of
-from luigi_prune.compute.pruning.lowrank.paths import RANK_ALLOCATIONS, RankLevels
+from luigi_prune.compute.pruning.lowrank.paths import RANK_ALLOCATIONS, RankLevels, settled
 from luigi_prune.compute.pruning.masks import Masks, apply_masks, initial_masks, removals
 from luigi_prune.compute.pruning.protocol import Batches, Choice, Decomposition, Levels, Loss, Problem
 from luigi_prune.compute.pruning.registry import resolve
@@ -92,8 +91,8 @@ def decompose_network(
             choices = min(choices, finer, key=lambda made: abs(size_of(made) - wanted))
         return choices
 
-    levels = _settled(levels, lambda now: now.fill(wanted - outside))  # first without building any factors
-    levels = _settled(levels, search)
+    levels = settled(levels, lambda now: now.fill(wanted - outside))  # first without building any factors
+    levels = settled(levels, search)
     choices = search(levels)
     replaced = []
     for index, choice in enumerate(choices):
@@ -105,13 +104,6 @@ def decompose_network(
             network = replace_module(network, old, new)
             replaced.append(name)
     return network, _masks(network, held, replaced)
-
-
-def _settled(levels: Levels, choose: Callable[[RankLevels], list[Choice]]) -> Levels:
-    """Return levels of which everything is measured that `choose` chooses."""
-    while isinstance(levels, RankLevels) and (finer := levels.refined(choose(levels))):
-        levels = finer
-    return levels
 
 
 def undecomposed(network: nn.Module, method: str) -> nn.Module:

@@ -6,8 +6,8 @@ others in double: exact to about 1e-8 of the largest, which is what single-preci
 
 Where many (folding, groups) of a layer compete, few of them come into question at a given size of the network. What
 most of them would lose at least is known for little: from two moments of the first chunk's Gram matrix, then from that
-chunk's singular values alone. Whoever chooses by these bounds measures what was chosen, until all of it is measured
-(`Spectrum.refine`): that is the choice by the singular values of all chunks.
+chunk's singular values alone, then from those of a few. Whoever chooses by these bounds measures what was chosen, until
+all of it is measured (`Spectrum.refine`, `paths.settled`): that is the choice by the singular values of all chunks.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from luigi_prune.compute.pruning.lowrank.factors import LARGE, Basis, basis_of, eigenvalues, gram, short_side, trusted
+from luigi_prune.compute.pruning.lowrank.bounds import first_grams, least_dropped
+from luigi_prune.compute.pruning.lowrank.factors import Basis, basis_of, eigenvalues, gram, short_side, trusted
 from luigi_prune.compute.pruning.lowrank.foldings import cost_per_rank, fold, full_rank, kernels
 from luigi_prune.compute.pruning.lowrank.norms import largest_eigenvalue, operator_norm
 
 NOISE = 1e-7  # relative to the largest: smaller singular values are rounding of single precision, that is zero
 REMEMBERED = 40_000  # arrays, of a few hundred numbers each
+SOME = 8  # chunks that are looked at before all are, where there are many more
 BY_MOMENTS = 128  # rows of a Gram matrix from which on its moments are much cheaper than its eigenvalues
 
 
@@ -50,7 +52,6 @@ class Spectrum:
 
     @cached_property
     def _measured(self) -> tuple[np.ndarray, float]:
-        self.bounds = []
         return self.measure()
 
     @cached_property
@@ -82,13 +83,13 @@ class Spectrum:
 
     def least_errors(self) -> np.ndarray:
         """Return `errors` where there is nothing cheaper to read, else what they are at least, as far as is known."""
-        return self._bound if self.bounds else self.errors()
+        return self._bound if self.bounds and not self.is_measured else self.errors()
 
     def refine(self) -> bool:
         """Make `least_errors` more exact; return False where they are the `errors` already."""
         if not self.bounds:
             return False
-        self.bounds = self.bounds[1:]
+        self.bounds = [] if self.is_measured else self.bounds[1:]
         self.__dict__.pop("_bound", None)
         return True
 
@@ -162,24 +163,33 @@ class _Competing:
         """Return the functions that bound the relative errors at ranks 1, 2, ... full from below."""
         if (self._digest, "values", folding, groups) in _remembered:
             return []
-        found = [self._by_first] if full < BY_MOMENTS else [self._by_moments, self._by_first]
-        return [partial(bound, folding, groups) for bound in found]
+        found: list[Callable[[], np.ndarray]] = []
+        if full >= BY_MOMENTS:
+            found.append(partial(self._by_moments, folding, groups))
+        found.append(partial(self._by_first, folding, groups, 1))
+        if groups > 2 * SOME:
+            found.append(partial(self._by_first, folding, groups, SOME))
+        return found
 
     def _by_moments(self, folding: int, groups: int) -> np.ndarray:
         least = self._once("moments", folding, groups, lambda: least_dropped(self._gram(folding, groups)))
         return least / (self._norm(folding) or 1.0)
 
-    def _by_first(self, folding: int, groups: int) -> np.ndarray:
-        values = self._once("first", folding, groups, lambda: self._first_values(folding, groups))
+    def _by_first(self, folding: int, groups: int, count: int) -> np.ndarray:
+        """Return the bound by the singular values of the first `count` chunks."""
+        values = self._once(f"first {count}", folding, groups, lambda: self._first_values(folding, groups, count))
         norm = self._norm(folding)
         return np.append(np.where(values < NOISE * norm, 0.0, values)[1:], 0.0) / (norm or 1.0)
 
-    def _first_values(self, folding: int, groups: int) -> np.ndarray:
-        values = eigenvalues(self._gram(folding, groups)[None])
-        if not trusted(values, _readable(self._weight, folding, groups)):
-            whole = fold(self._weight, folding)
-            values = eigenvalues(_gram(whole[:, : whole.shape[1] // groups].double())[None])
-        return _roots(values)[0]
+    def _first_values(self, folding: int, groups: int, count: int) -> np.ndarray:
+        if count == 1:
+            values = eigenvalues(self._gram(folding, groups)[None])
+            if trusted(values, _readable(self._weight, folding, groups)):
+                return _roots(values)[0]
+        whole = fold(self._weight, folding)
+        some = whole[:, : count * (whole.shape[1] // groups)].double()
+        chunks = some.unflatten(1, (count, -1)).movedim(1, 0)
+        return _roots(eigenvalues(gram(short_side(chunks)))).max(axis=0)
 
     def _norm(self, folding: int) -> float:
         def compute() -> np.ndarray:
@@ -193,53 +203,6 @@ class _Competing:
         if folding not in self._grams:
             self._grams[folding] = first_grams(self._weight, folding, [k for at, k in self._wanted if at == folding])
         return self._grams[folding][groups]
-
-
-def least_dropped(lower: Tensor) -> np.ndarray:
-    """Return what the largest dropped singular value is at least, at ranks 1, 2, ... n, by a Gram matrix (n, n).
-
-    The j largest eigenvalues sum up to at most sqrt(j m2), where m2 is the sum of the squares of all; what is left of
-    the trace m1 is spread over n - j. Only the lower triangle is read.
-    """
-    size, strict = len(lower), lower.tril(-1)
-    diagonal = lower.diagonal().double()
-    first = float(diagonal.sum())
-    second = float(diagonal.square().sum()) + 2 * float(torch.linalg.vector_norm(strict, dtype=torch.float64)) ** 2
-    ranks = np.arange(1, size)
-    least = (first - np.sqrt(ranks * second)) / (size - ranks)
-    later = np.maximum.accumulate(least[::-1])[::-1]  # errors never grow with the rank
-    return np.append(np.sqrt(later.clip(min=0)), 0.0) * (1 - 1e-6)  # single precision must not make it too large
-
-
-def first_grams(weight: Tensor, folding: int, wanted: list[int]) -> dict[int, Tensor]:
-    """Return for every number of groups the Gram matrix of the first chunk's shorter side, its lower triangle.
-
-    Few are computed: where the rows are the shorter side, that of a chunk is the sum of those of its parts; where the
-    columns are, that of a part is the corner of its chunk's.
-    """
-    whole = fold(weight, folding)
-    single, rows = weight.dtype != torch.float64, len(whole)
-    found: dict[int, Tensor] = {}
-    held, last = whole.new_zeros(()), 0
-    for k in sorted((k for k in wanted if rows <= whole.shape[1] // k), reverse=True):
-        end = whole.shape[1] // k
-        part = whole[:, last:end]
-        found[k] = held = held + gram((part.float() if single and rows >= LARGE else part.double())[None])[0]
-        last = end
-    corner = None
-    for k in sorted(k for k in wanted if rows > whole.shape[1] // k):
-        size = whole.shape[1] // k
-        exact = not (single and size >= LARGE)
-        if corner is None or (exact and corner.dtype != torch.float64):
-            part = whole[:, :size]
-            corner = gram((part.double() if exact else part.float()).T[None])[0]
-        found[k] = corner[:size, :size]
-    return found
-
-
-def _gram(chunk: Tensor) -> Tensor:
-    """Return the Gram matrix of the shorter side of a matrix."""
-    return gram(short_side(chunk[None]))[0]
 
 
 def _roots(values: Tensor) -> np.ndarray:
