@@ -17,9 +17,7 @@ def global_top(problem: Problem, scores: Scores, granularity: str) -> Levels:
     """Return levels that keep the best units over all layers, one more at each, but always the best of every layer."""
     alive = [problem.kept(layer) for layer in problem.layers]
     living = [count_true(kept) for kept in alive]
-    vectors = [
-        living_scores(score, kept).flatten().cpu().numpy() for score, kept in zip(scores, alive, strict=True)
-    ]
+    vectors = [living_scores(score, kept).flatten().cpu().numpy() for score, kept in zip(scores, alive, strict=True)]
     everything = np.concatenate(vectors) if vectors else np.empty(0, dtype=np.float32)
 
     def choose(level: int) -> list[Choice]:

@@ -4,9 +4,9 @@ A copy of the network gets random *positive* numbers wherever a parameter is not
 Sums of positive numbers cannot cancel, so a channel is exactly zero in the copy if and only if nothing that was not
 removed feeds it, and the gradient of a positive sum of the outputs is exactly zero if and only if the channel feeds
 nothing. The answer holds for every weight and every input, not for some calibration data. Numbers are scaled at every
-layer, so that depth neither overflows nor underflows; functions that go flat (ReLU, clipping, rounding, sigmoid) get something
-added that leaves zeros zero and constants constant but lets every gradient through. Samples differ in brightness, so
-a channel that is equal over all samples and positions is structurally constant.
+layer, so that depth neither overflows nor underflows; functions that go flat (ReLU, clipping, rounding, sigmoid) get
+something added that leaves zeros zero and constants constant but lets every gradient through. Samples differ in
+brightness, so a channel that is equal over all samples and positions is structurally constant.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,24 +103,45 @@ class Draws:
     def __init__(self, generator: torch.Generator, columns: int) -> None:
         self._generator = generator
         self._arrivals: Tensor | None = None
-        self._blocks: list[Tensor] = []
-        self._columns = columns
+        self._numbers = torch.empty(0, columns)
 
     def rows(self, count: int) -> Tensor:
         """Return `count` rows of numbers in [0, 1), float32 of shape (count, columns), on the CPU."""
-        while len(self._blocks) * self.ROWS < count:
-            self._blocks.append(torch.rand(self.ROWS, self._columns, generator=self._generator))
-        if not count:
-            return torch.empty(0, self._columns)
-        return torch.cat(self._blocks[: -(-count // self.ROWS)])[:count]
+        if (missing := count - len(self._numbers)) > 0:
+            shape = -(-missing // self.ROWS) * self.ROWS, self._numbers.shape[1]
+            self._numbers = torch.cat([self._numbers, torch.rand(shape, generator=self._generator)])
+        return self._numbers[:count]
 
     def arrivals(self, units: int) -> Tensor:
         """Return for every unit of every row when it is first drawn, at rate 1: exponential, (columns, units)."""
         if self._arrivals is None:
-            uniform = torch.rand(self._columns, units, generator=self.another(0), dtype=torch.float64)
+            uniform = torch.rand(self._numbers.shape[1], units, generator=self.another(0), dtype=torch.float64)
             self._arrivals = -torch.log1p(-uniform)
         return self._arrivals
+
+    def parts(self, columns: Iterable[slice]) -> Iterator[DrawsPart]:
+        """Yield the numbers of some columns after the other; together they are those of all columns at once."""
+        late = self.another(1)
+        for some in columns:
+            yield DrawsPart(self, some, late)
 
     def another(self, number: int) -> torch.Generator:
         """Return a fresh generator, the same for the same number, that shares nothing with `rows`."""
         return torch.Generator().manual_seed(derive_seed(self._generator.initial_seed(), "another", number))
+
+
+@dataclass(frozen=True)
+class DrawsPart:
+    """The random numbers of some rows of a layer. `late`: a generator that is asked for one part after the other."""
+
+    draws: Draws
+    columns: slice
+    late: torch.Generator
+
+    def rows(self, count: int) -> Tensor:
+        """Return what `Draws.rows` returns, of these columns."""
+        return self.draws.rows(count)[:, self.columns]
+
+    def arrivals(self, units: int) -> Tensor:
+        """Return what `Draws.arrivals` returns, of these columns."""
+        return self.draws.arrivals(units)[self.columns]

@@ -8,8 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from luigi_prune.compute.pruning.drawing import most_draws
 from luigi_prune.compute.pruning.protocol import Draws, Mixed, Selected, Selection
-from luigi_prune.compute.pruning.selection import SELECTIONS, mixed, most_draws, sample
+from luigi_prune.compute.pruning.selection import SELECTIONS, mixed, sample
 
 SEEN = float(torch.finfo(torch.float32).eps)  # smaller probabilities do not count as support
 

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from luigi_prune.compute.pruning.chain import feature_chain
 from luigi_prune.compute.pruning.counting import CALIBRATION_CONSTANT
+from luigi_prune.compute.pruning.drawing import expected_distinct, solve_draws
 from luigi_prune.compute.pruning.granularity import GRANULARITIES
 from luigi_prune.compute.pruning.layers import Layer
 from luigi_prune.compute.pruning.patches import patch_count
 from luigi_prune.compute.pruning.protocol import Choice, Levels, Mixed, Problem, Scores
-from luigi_prune.compute.pruning.selection import expected_distinct, solve_draws
 
 ROW_BYTES = 32 * 2**20  # what the search for a layer's numbers of draws may hold at a time
 

@@ -57,7 +57,7 @@ def _axes(module: nn.Module, value: Tensor) -> tuple[int, list[int]]:
 def largest_of_channels(module: nn.Module, value: Tensor) -> Tensor:
     """Return the largest absolute number of each channel of `value`, an input or output of `module`."""
     _, others = _axes(module, value)
-    return torch.linalg.vector_norm(value, torch.inf, others) if others else value.abs()
+    return value.abs().amax(others) if others else value.abs()
 
 
 def scaled(module: nn.Module, value: Tensor, largest: Tensor) -> Tensor:
@@ -197,9 +197,8 @@ class Taps:
         for call, gradient in self._gradients:
             name, reaches = names[call], gradient != 0
             found.reaching[name] |= reaches
-            module = self.modules[name]
-            reads = spread_columns(module, alive_inputs[call]) if is_reader(module) else torch.ones_like(reaches[:, None])
-            found.linked[name] |= reaches[:, None] & reads
+            module, rows = self.modules[name], reaches[:, None]
+            found.linked[name] |= rows & spread_columns(module, alive_inputs[call]) if is_reader(module) else rows
         if not reached:
             for vectors in (found.reaching, found.linked):
                 for name, vector in vectors.items():

@@ -139,7 +139,9 @@ def write_tensors(targets: list[Tensor], values: list[Tensor]) -> None:
 
 def check_inputs(problem: Problem) -> list[Tensor]:
     """Return the inputs on which propagation is checked: the example and the first calibration batch."""
-    return [problem.example_input, *(batch[:CHECKED_SAMPLES] for batch, _ in problem.batches[:1])]
+    inputs = [problem.example_input, *(batch[:CHECKED_SAMPLES] for batch, _ in problem.batches[:1])]
+    alike = len({(value.shape[1:], value.dtype) for value in inputs}) == 1
+    return [torch.cat(inputs)] if alike else inputs
 
 
 @torch.no_grad()

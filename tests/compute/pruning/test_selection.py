@@ -7,8 +7,9 @@ import math
 import pytest
 import torch
 
+from luigi_prune.compute.pruning.drawing import draws_for_distinct, expected_distinct
 from luigi_prune.compute.pruning.protocol import Draws
-from luigi_prune.compute.pruning.selection import draws_for_distinct, expected_distinct, sample, top
+from luigi_prune.compute.pruning.selection import sample, top
 
 
 def draws(seed: int = 0, columns: int = 1) -> Draws:

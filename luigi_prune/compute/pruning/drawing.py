@@ -1,0 +1,180 @@
+"""Draws with replacement: how many find a wanted number of distinct units, which they are, and what they weigh."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from luigi_prune.compute.pruning.protocol import DrawsPart
+
+DrawsOf = Callable[[Tensor, Tensor], Tensor]  # probabilities and wanted numbers to numbers of draws
+SINGLY = 512  # draws of a row that are made one by one, at least
+IN_CACHE = 2**16  # numbers that are computed with at a time, where that takes many passes over them
+MOST = 2.0**53  # draws of a row: beyond, whole numbers are not exact
+
+
+def draw(
+    weights: Tensor, wanted: Tensor, draws: DrawsPart, spare_whole: bool, draws_of: DrawsOf | None
+) -> tuple[Tensor, Tensor]:
+    """Return which units of each row are kept, and their factors: (rows, units) both.
+
+    `weights`: float64 on the CPU, not negative; probabilities are proportional to them. `wanted`: distinct units, per
+    row. The rest is `selection.sample`'s.
+    """
+    tiny = torch.finfo(torch.float64).tiny
+    positive = weights.bool()
+    support = positive.sum(1)
+    probability = weights / weights.sum(1, keepdim=True).clamp_min(tiny)
+    wanted = wanted.long()
+    whole = wanted >= support if spare_whole else support == 0
+    packing = Packing(positive, support)
+    packed = packing.pack(probability)
+    drawn = (draws_of or draws_for_distinct)(packed, torch.minimum(wanted, (support - 1).clamp_min(1)))
+    drawn[whole] = 0
+    times = _count_draws(probability, packed, packing, drawn, draws)
+    kept = times.bool() | (whole[:, None] & positive)
+    whole = whole | (kept == positive).all(1)
+    factor = times / (drawn[:, None] * probability).clamp_min(tiny)
+    factor[whole] = positive[whole].double()
+    return kept, factor
+
+
+class Packing:
+    """Where the positive numbers of rows are, so that one need not compute with the others: half, in rows of one sign.
+
+    Packed rows hold the positive numbers in their order, then zeros; they are as long as the fullest of them.
+    """
+
+    def __init__(self, positive: Tensor, support: Tensor) -> None:
+        """`support`: how many numbers of each row are positive."""
+        rows, self._columns = positive.shape
+        self._width = int(support.max()) if rows else 0
+        self._dense = rows == 0 or int(support.min()) == self._columns
+        if not self._dense:
+            self._there = np.flatnonzero(positive.numpy())
+            self._here = np.flatnonzero((torch.arange(self._width) < support[:, None]).numpy())
+
+    def pack(self, rows: Tensor) -> Tensor:
+        """Return rows packed."""
+        if self._dense:
+            return rows
+        packed = rows.new_zeros(len(rows), self._width)
+        packed.numpy().reshape(-1)[self._here] = rows.numpy().reshape(-1)[self._there]
+        return packed
+
+    def unpack(self, packed: Tensor) -> Tensor:
+        """Return packed rows as they were, with zeros where nothing is positive."""
+        if self._dense:
+            return packed
+        rows = packed.new_zeros(len(packed), self._columns)
+        rows.numpy().reshape(-1)[self._there] = packed.numpy().reshape(-1)[self._here]
+        return rows
+
+
+def _count_draws(probability: Tensor, packed: Tensor, packing: Packing, drawn: Tensor, draws: DrawsPart) -> Tensor:
+    """Return how often each unit of each row is drawn: row i is drawn from `drawn[i]` times. Shape as `probability`.
+
+    The first draws, at least as many as there are units, are made one by one. Of the rest, which only very uneven rows
+    want, every unit has its own Poisson process: so far out the two agree to a part in a thousand.
+    """
+    units = probability.shape[1]
+    singly = max(SINGLY, units)
+    times = packing.unpack(_draw_singly(packed, drawn.clamp_max(singly), draws))
+    far = torch.nonzero(drawn > singly).flatten()
+    if far.numel():
+        rate = probability[far] * (drawn[far] - singly).double()[:, None]
+        left = rate - draws.arrivals(units)[far]
+        more = 1 + torch.poisson(left.clamp_min(0), generator=draws.late)
+        times[far] += more.mul_(left > 0)
+    return times
+
+
+def _draw_singly(probability: Tensor, drawn: Tensor, draws: DrawsPart) -> Tensor:
+    """Return how often each unit is among the first `drawn` draws of its row: (rows, units).
+
+    A draw is a random number between 0 and the sum of the row; it falls to the unit behind whose cumulative sum it
+    lies. All of them and the sums are sorted together, and the sums are told by their last bit.
+    """
+    rows, units = probability.shape
+    most = int(drawn.max()) if rows else 0
+    if not most:
+        return torch.zeros(rows, units, dtype=torch.float64)
+    cumulative = probability.cumsum(1)
+    last = cumulative[:, -1:].clone()
+    points = draws.rows(most).T.double() * last
+    if int(drawn.min()) < most:
+        points[torch.arange(most) >= drawn[:, None]] = torch.inf
+    line = np.empty((rows, units + most))
+    line[:, :units], line[:, units:] = cumulative.numpy(), points.numpy()
+    bits = line.view(np.int64)
+    bits[:, :units] &= ~1
+    bits[:, units:] |= 1
+    bits.sort(axis=1)  # numbers that are not negative have the order of their bits
+    places = np.flatnonzero((bits & 1) == 0).reshape(rows, units) - np.arange(units)
+    places -= (units + most) * np.arange(rows)[:, None]  # points below each sum
+    return torch.from_numpy(np.diff(places, axis=1, prepend=0).astype(np.float64))
+
+
+def expected_distinct(probability: Tensor, drawn: Tensor) -> Tensor:
+    """Return per row the expected number of distinct units in `drawn` draws with replacement: float64, (rows,)."""
+    return -torch.expm1(drawn.double()[:, None] * torch.log1p(-probability.clamp(max=1 - 1e-16))).sum(1)
+
+
+def draws_for_distinct(probability: Tensor, wanted: Tensor) -> Tensor:
+    """Return per row the least number m of draws whose expected distinct count reaches `wanted` (at most 1: `wanted`).
+
+    For unequal probabilities it is the largest with ceil(E(m)) = wanted (SiPP, 1910.05422).
+    """
+    wanted = wanted.long()
+    drawn = wanted.clone()
+    open_rows = torch.nonzero(wanted > 1).flatten()
+    if not open_rows.numel():
+        return drawn
+    rows, goal = probability[open_rows], wanted[open_rows].double()
+    support = (rows > 0).sum(1)
+    equal = rows.amax(1) * support < 1 + 1e-9
+    size = support[equal].double()
+    solved = torch.zeros_like(goal)
+    solved[equal] = torch.ceil(torch.log1p(-goal[equal] / size) / torch.log1p(-1 / size) - 1e-9)
+    if not bool(equal.all()):
+        solved[~equal] = most_draws(rows[~equal], goal[~equal])
+    drawn[open_rows] = solved.long()
+    return drawn
+
+
+def solve_draws(probability: Tensor, goal: Tensor, *, close: float = 1e-3) -> Tensor:
+    """Return per row the real number m of draws with E(m) = goal, from below; goal is less than the support.
+
+    Newton's method on log(support - E(m)), which is convex in m, so that it never overshoots. A step
+    shorter than `close` is the last; what it leaves is of the order of its square.
+    """
+    counted = probability > 0
+    never = torch.finfo(probability.dtype).min  # exp(m x never) and its product with `never` are both 0
+    chance = torch.where(counted, torch.log1p(-probability.clamp(max=1 - 1e-16)), never)
+    support = counted.sum(1).to(goal)
+    missing = torch.log(support - goal)
+    m = torch.log1p(-goal / support) / torch.log1p(-1 / support)  # what even chances take: no others take less
+    m = m.nan_to_num(0).maximum(goal)
+    if not m.numel():
+        return m
+    for _ in range(200):
+        unseen = (m[:, None] * chance).exp_()
+        total = unseen.sum(1)
+        step = (torch.log(total) - missing) * total / -(unseen.mul_(chance)).sum(1)
+        m = (m + step.clamp_min(0).nan_to_num(0)).clamp_max(MOST)
+        if float(torch.where(m < MOST, step.nan_to_num(0), 0).max()) < close:
+            break
+    return m
+
+
+def most_draws(probability: Tensor, goal: Tensor) -> Tensor:
+    """Return per row the largest whole m with E(m) <= goal: float64, (rows,)."""
+    found = [torch.zeros_like(goal[:0])]
+    together = max(1, IN_CACHE // max(1, probability.shape[1]))
+    for rows, wanted in zip(probability.split(together), goal.split(together), strict=True):
+        low = solve_draws(rows, wanted, close=0.1).floor()  # one too few at most
+        found.append(torch.where(expected_distinct(rows, low + 1) <= wanted, low + 1, low))
+    return torch.cat(found)
