@@ -19,7 +19,7 @@ from luigi_prune.config.schema import Experiment, TrainingConfig
 from luigi_prune.spec import ChainSpec, EvaluateSpec, TrainSpec, evaluations, experiment_spec, shown_methods
 
 # Bump a stage's version when the same settings give another result than before, or when a default changes.
-ALGORITHM_VERSION = {"TrainBase": 1, "Prune": 2, "Retrain": 1, "Evaluate": 1, "Aggregate": 1, "Report": 1, "Scores": 2}
+ALGORITHM_VERSION = {"TrainBase": 1, "Prune": 3, "Retrain": 1, "Evaluate": 1, "Aggregate": 1, "Report": 1, "Scores": 2}
 
 
 def canonical(value: Any) -> Any:

@@ -21,7 +21,6 @@ from luigi_prune.compute.pruning.lowrank.decomposed import Decomposed, decompose
 from luigi_prune.compute.pruning.lowrank.factors import Basis
 from luigi_prune.compute.pruning.lowrank.paths import (
     RANK_ALLOCATIONS,
-    RankLevels,
     largest_error,
     settled,
     weight_fraction,
@@ -81,9 +80,9 @@ def test_alds_reaches_the_optimum_that_brute_force_finds(foldings: bool) -> None
     costs = np.array(sorted(best))
     optimum = np.minimum.accumulate([best[cost] for cost in costs])
     for budget in range(int(costs[0]), int(costs[-1]) + 1, 7):
-        levels = settled(largest_error(None, fresh, "rank"), lambda now, at=budget: now.fill(at))  # type: ignore
-        assert isinstance(levels, RankLevels)
-        made = [cost_and_error(layer, c) for layer, c in zip(layers, levels.fill(budget), strict=True)]
+        allocated = largest_error(None, fresh, "rank")  # type: ignore[arg-type]
+        _, choices = settled(allocated, lambda levels, at=budget: levels.fill(at))
+        made = [cost_and_error(layer, c) for layer, c in zip(layers, choices, strict=True)]
         assert sum(pair[0] for pair in made) <= budget
         wanted = optimum[np.searchsorted(costs, budget, side="right") - 1]
         assert max(pair[1] for pair in made) == pytest.approx(wanted, rel=1e-9)

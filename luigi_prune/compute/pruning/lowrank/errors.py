@@ -9,32 +9,28 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from luigi_prune.compute.pruning.lowrank.decomposed import Decomposed, DecompositionError
+from luigi_prune.compute.pruning.lowrank.decomposed import DecompositionError
 from luigi_prune.compute.pruning.lowrank.foldings import fold
 from luigi_prune.compute.pruning.lowrank.norms import operator_norm
 from luigi_prune.compute.pruning.lowrank.spectra import NOISE, Spectrum
 from luigi_prune.compute.pruning.protocol import Decomposition
 
 
-def error_of(weight: Tensor, new: Decomposed, choice: Decomposition, spectra: list[Spectrum]) -> DecompositionError:
-    """Return the errors of `new`, made by `choice` from a layer with `weight` (f, c, k1, k2).
-
-    MESSI's clusters are no chunks: there is no estimate.
-    """
+def error_of(weight: Tensor, choice: Decomposition, spectra: list[Spectrum]) -> DecompositionError:
+    """Return the errors of `choice` for a layer with `weight` (f, c, k1, k2), by the basis that it is decomposed by."""
     spectrum = next(s for s in spectra if (s.folding, s.groups) == (choice.folding, choice.groups))
-    if spectrum.basis is None:
-        left = operator_norm(fold(weight - new.weight.reshape(weight.shape), choice.folding))
-        return DecompositionError(None, _share(left, operator_norm(fold(weight, choice.folding))))
+    assert spectrum.basis is not None
     values, _ = spectrum.basis.pairs(min(choice.rank + 1, spectrum.full))
     roots = values.double().sqrt()
     dropped = float(roots[:, choice.rank].max()) if choice.rank < spectrum.full else 0.0
     if choice.groups == 1:
-        error = _share(dropped, float(roots.max()))
+        error = share(dropped, float(roots.max()))
         return DecompositionError(error, error)
     norm = spectrum.norm if spectrum.is_measured else operator_norm(fold(weight, choice.folding))
     left = operator_norm(spectrum.basis.left_over(choice.rank).to(weight.dtype))
-    return DecompositionError(_share(dropped, norm), _share(left, norm))
+    return DecompositionError(share(dropped, norm), share(left, norm))
 
 
-def _share(part: float, whole: float) -> float:
+def share(part: float, whole: float) -> float:
+    """Return `part` / `whole`, 0 where `part` is rounding."""
     return part / whole if part > NOISE * whole else 0.0

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -75,11 +76,12 @@ def levels_of(
     return RankLevels(costs.size, choose, lambda level: float(costs[level]), fill, refined)
 
 
-def settled(levels: Levels, choose: Callable[[RankLevels], list[Choice]]) -> Levels:
-    """Return levels of which everything is measured that `choose` chooses."""
-    while isinstance(levels, RankLevels) and (finer := levels.refined(choose(levels))):
-        levels = finer
-    return levels
+def settled(levels: Levels, choose: Callable[[Any], list[Choice]]) -> tuple[Levels, list[Choice]]:
+    """Return levels of which everything is measured that `choose` chooses of them, and these choices."""
+    choices = choose(levels)
+    while isinstance(levels, RankLevels) and (finer := levels.refined(choices)):
+        levels, choices = finer, choose(finer)
+    return levels, choices
 
 
 def _by_rank(keys_of: Callable[[Candidates, Spectrum], np.ndarray]) -> Allocation:

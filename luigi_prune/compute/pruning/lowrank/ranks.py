@@ -91,16 +91,16 @@ def decompose_network(
             choices = min(choices, finer, key=lambda made: abs(size_of(made) - wanted))
         return choices
 
-    levels = settled(levels, lambda now: now.fill(wanted - outside))  # first without building any factors
-    levels = settled(levels, search)
-    choices = search(levels)
+    if isinstance(levels, RankLevels):
+        levels, _ = settled(levels, lambda now: now.fill(wanted - outside))  # first without building any factors
+    _, choices = settled(levels, search)
     replaced = []
     for index, choice in enumerate(choices):
         if isinstance(choice, Decomposition):
             name, old = standing[index]
             new = factors(index, choice)
-            if not scores[index].of_outputs:
-                new.error = error_of(square(layers[index].module), new, choice, scores[index].spectra)
+            if new.error is None and not scores[index].of_outputs:
+                new.error = error_of(square(layers[index].module), choice, scores[index].spectra)
             network = replace_module(network, old, new)
             replaced.append(name)
     return network, _masks(network, held, replaced)
