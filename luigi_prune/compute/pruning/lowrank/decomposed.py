@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 
 from luigi_prune.compute.pruning.layers import compressible_modules
 from luigi_prune.compute.pruning.lowrank.factors import Basis, factorise
@@ -77,8 +76,8 @@ def build_decomposed(layer: nn.Module, choice: Decomposition, *, add_bias: bool 
     kind: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype}
     inner = choice.rank * choice.groups
     if isinstance(layer, nn.Linear):
-        encode: nn.Module = skip_init(nn.Linear, layer.in_features, inner, bias=False, **kind)
-        decode = skip_init(nn.Linear, inner, layer.out_features, bias=has_bias, **kind)
+        encode: nn.Module = _bare(nn.Linear, layer.in_features, inner, bias=False, **kind)
+        decode = _bare(nn.Linear, inner, layer.out_features, bias=has_bias, **kind)
         return Decomposed(encode, decode, choice, adds_bias)
     if not isinstance(layer, nn.Conv2d) or layer.groups != 1:
         raise TypeError(f"a {type(layer).__name__} cannot be decomposed")
@@ -101,14 +100,21 @@ def build_decomposed(layer: nn.Module, choice: Decomposition, *, add_bias: bool 
             "padding_mode": layer.padding_mode,
         }
 
-    first = skip_init(
+    first = _bare(
         nn.Conv2d, layer.in_channels, inner, encoder,
         groups=choice.groups, bias=False, **settings(encoder, decoder), **kind,
     )  # fmt: skip
-    second = skip_init(
-        nn.Conv2d, inner, layer.out_channels, decoder, bias=has_bias, **settings(decoder, encoder), **kind
-    )
+    second = _bare(nn.Conv2d, inner, layer.out_channels, decoder, bias=has_bias, **settings(decoder, encoder), **kind)
     return Decomposed(first, second, choice, adds_bias)
+
+
+def _bare(kind: type[nn.Module], *args: Any, device: torch.device, dtype: torch.dtype, **settings: Any) -> nn.Module:
+    """Return a module whose parameters are not set."""
+    module = kind(*args, device="meta", **settings)
+    for name, parameter in module._parameters.items():
+        if parameter is not None:
+            module._parameters[name] = nn.Parameter(torch.empty(parameter.shape, device=device, dtype=dtype))
+    return module
 
 
 @torch.no_grad()

@@ -10,9 +10,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from luigi_prune.compute.pruning.lowrank.decomposed import DecompositionError
-from luigi_prune.compute.pruning.lowrank.foldings import fold
 from luigi_prune.compute.pruning.lowrank.norms import operator_norm
-from luigi_prune.compute.pruning.lowrank.spectra import NOISE, Spectrum
+from luigi_prune.compute.pruning.lowrank.spectra import NOISE, Spectrum, whole_norm
 from luigi_prune.compute.pruning.protocol import Decomposition
 
 
@@ -26,7 +25,7 @@ def error_of(weight: Tensor, choice: Decomposition, spectra: list[Spectrum]) -> 
     if choice.groups == 1:
         error = share(dropped, float(roots.max()))
         return DecompositionError(error, error)
-    norm = spectrum.norm if spectrum.is_measured else operator_norm(fold(weight, choice.folding))
+    norm = spectrum.norm if spectrum.is_measured else whole_norm(weight, choice.folding, spectrum.basis)
     left = operator_norm(spectrum.basis.left_over(choice.rank).to(weight.dtype))
     return DecompositionError(share(dropped, norm), share(left, norm))
 

@@ -60,19 +60,29 @@ def in_single(chunks: Tensor) -> bool:
 
 
 class Basis:
-    """The eigenpairs of the Gram matrices of chunks (b, m, n), computed when they are asked for, once."""
+    """The eigenpairs of the Gram matrices of chunks (b, m, n), computed when they are asked for, once.
+
+    `whole`: the Gram matrix (m, m) of the chunks side by side, its lower triangle, once it is known.
+    """
 
     def __init__(self, chunks: Callable[[], Tensor]) -> None:
         self._chunks = chunks
+        self.whole: Tensor | None = None
 
     @cached_property
     def _single(self) -> tuple[Tensor, Tensor] | None:
         chunks = self._chunks()
-        return eigenpairs(gram(short_side(chunks.float()))) if in_single(chunks) else None
+        return self._pairs(chunks.float()) if in_single(chunks) else None
 
     @cached_property
     def _double(self) -> tuple[Tensor, Tensor]:
-        return eigenpairs(gram(short_side(self._chunks().double())))
+        return self._pairs(self._chunks().double())
+
+    def _pairs(self, chunks: Tensor) -> tuple[Tensor, Tensor]:
+        grams = gram(short_side(chunks))
+        if chunks.shape[1] <= chunks.shape[2]:
+            self.whole = grams.sum(0)
+        return eigenpairs(grams)
 
     def pairs(self, rank: int) -> tuple[Tensor, Tensor]:
         """Return all eigenvalues, descending, (b, s), and eigenvectors, (b, s, s), right for the `rank` largest."""

@@ -148,52 +148,79 @@ def _energy_keys(layer: Candidates, spectrum: Spectrum) -> np.ndarray:
     return -np.append(share[1:], 0.0) / (spectrum.per_rank * max(1, layer.patches))
 
 
-def frontier(layer: Candidates) -> tuple[list[Choice], np.ndarray, np.ndarray]:
-    """Return the choices of a layer that no other beats, by weights, with their weights and relative errors.
+class Frontier:
+    """The choices of a layer that no other beats, over all spectra and the ranks that save weights.
 
-    Over all spectra and ranks: each has a smaller error than every cheaper one. The last is None, the layer as it is.
-    Of spectra that are not measured yet the error is what it is at least.
+    By what the spectra say of their errors so far: of one that is not measured yet, what its errors are at least.
     """
-    costs, errors, where = [np.empty(0)], [np.empty(0)], [np.empty((0, 3), dtype=int)]
-    for spectrum in layer.spectra:
-        ranks = np.arange(1, spectrum.full + 1)
-        cost = ranks * spectrum.per_rank + layer.extra
-        saving = cost < layer.kept
-        costs.append(cost[saving].astype(float))
-        errors.append(spectrum.least_errors()[saving])
-        fixed = np.full((int(saving.sum()), 2), (spectrum.groups, spectrum.folding))
-        where.append(np.column_stack([ranks[saving], fixed]))
-    cost, error, choice = np.concatenate(costs), np.concatenate(errors), np.concatenate(where)
-    order = np.lexsort((error, cost))
-    cost, error, choice = cost[order], error[order], choice[order]
-    best = np.append(np.inf, np.minimum.accumulate(error)[:-1]) if error.size else error
-    wins = error < best
-    choices: list[Choice] = [Decomposition(int(j), int(k), int(folding)) for j, k, folding in choice[wins]]
-    return [*choices, None], np.append(cost[wins], layer.kept), np.append(error[wins], 0.0)
+
+    def __init__(self, layer: Candidates) -> None:
+        self._layer = layer
+        costs = [np.arange(1, s.full + 1) * s.per_rank + layer.extra for s in layer.spectra]
+        counts = [int(np.searchsorted(cost, layer.kept)) for cost in costs]  # of the ranks that save weights
+        self._ends = np.cumsum([0, *counts])
+        self._costs = np.concatenate([np.empty(0), *(cost[:n] for cost, n in zip(costs, counts, strict=True))])
+        self._owners = np.repeat(np.arange(len(counts)), counts)
+        self._order = np.argsort(self._costs, kind="stable")
+        self._errors = np.empty(len(self._costs))
+        for index in range(len(counts)):
+            self._read(index)
+
+    def _read(self, index: int) -> None:
+        first, end = self._ends[index : index + 2]
+        if end > first:
+            self._errors[first:end] = self._layer.spectra[index].least_errors()[: end - first]
+
+    def refine(self, choice: Choice) -> bool:
+        """Measure more of what `choice` is decomposed by; return False where it is measured."""
+        if not isinstance(choice, Decomposition):
+            return False
+        pairs = [(spectrum.groups, spectrum.folding) for spectrum in self._layer.spectra]
+        index = pairs.index((choice.groups, choice.folding))
+        refined = self._layer.spectra[index].refine()
+        if refined:
+            self._read(index)
+        return refined
+
+    def choices(self) -> tuple[list[Choice], np.ndarray, np.ndarray]:
+        """Return the choices by weights, with their weights and relative errors: each has less than all cheaper ones.
+
+        The last is None, the layer as it is.
+        """
+        errors = self._errors[self._order]
+        best = np.minimum.accumulate(np.append(np.inf, errors))
+        wins = self._order[errors < best[:-1]]
+        costs, errors = self._costs[wins], self._errors[wins]
+        later = np.append(costs[1:] > costs[:-1], True) if costs.size else costs.astype(bool)  # the best of equal cost
+        wins, costs, errors = wins[later], costs[later], errors[later]
+        owners = self._owners[wins]
+        ranks = wins - self._ends[owners] + 1
+        spectra = self._layer.spectra
+        found: list[Choice] = [
+            Decomposition(rank, spectra[owner].groups, spectra[owner].folding)
+            for rank, owner in zip(ranks.tolist(), owners.tolist(), strict=True)
+        ]
+        return [*found, None], np.append(costs, self._layer.kept), np.append(errors, 0.0)
 
 
 def _along_frontiers(scores: Scores, keys_of: Callable[[Candidates, np.ndarray, np.ndarray], np.ndarray]) -> Levels:
     """Return the levels along the layers' frontiers; `keys_of`: of a layer, its choices' weights and their errors."""
 
-    def path(layer: Candidates) -> Path:
-        choices, costs, errors = frontier(layer)
-        return Path(choices, costs, keys_of(layer, costs, errors))
+    frontiers = [Frontier(layer) for layer in scores]
 
-    paths = [path(layer) for layer in scores]
+    def path(index: int) -> Path:
+        choices, costs, errors = frontiers[index].choices()
+        return Path(choices, costs, keys_of(scores[index], costs, errors))
+
+    paths = [path(index) for index in range(len(scores))]
 
     def refined(choices: list[Choice]) -> RankLevels | None:
-        changed = [index for index, choice in enumerate(choices) if _refine(scores[index], choice)]
+        changed = [index for index, choice in enumerate(choices) if frontiers[index].refine(choice)]
         for index in changed:
-            paths[index] = path(scores[index])
+            paths[index] = path(index)
         return levels_of(paths, refined) if changed else None
 
     return levels_of(paths, refined)
-
-
-def _refine(layer: Candidates, choice: Choice) -> bool:
-    if not isinstance(choice, Decomposition):
-        return False
-    return next(s for s in layer.spectra if (s.groups, s.folding) == (choice.groups, choice.folding)).refine()
 
 
 def largest_error(problem: Problem, scores: Scores, granularity: str) -> Levels:

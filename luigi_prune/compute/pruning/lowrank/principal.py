@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,17 +21,18 @@ from luigi_prune.compute.pruning.reference_rules import merge_batches
 from luigi_prune.errors import ConfigError
 
 SAMPLED_OUTPUTS = 30_000  # of each layer, over all calibration samples and output positions
+SINGLE = 128  # channels from which on products are made in single precision
 TOGETHER = 16  # samples in one pass: more are no faster, and take more memory
 
 
 def observe_outputs(problem: Problem, layers: list[Layer]) -> dict[str, tuple[Tensor, Tensor]]:
     """Return per layer the mean (f,) and covariance (f, f) of its outputs over the calibration set, double precision.
 
-    Up to 30,000 outputs, all equally likely to be among them.
+    Up to 30,000 outputs, all equally likely to be among them. Wide layers' products are made in single precision.
     """
     samples = sum(len(inputs) for inputs, _ in problem.batches)
     modules = dict(problem.network.named_modules())
-    sums: dict[str, tuple[int, Tensor, Tensor]] = {}
+    sums: dict[str, tuple[int, Tensor, Tensor, Tensor]] = {}  # count, both moments around the last
 
     def note(layer: Layer) -> Callable[..., None]:
         total = samples * problem.outputs[layer.name] // layer.weight.shape[0]
@@ -42,9 +45,16 @@ def observe_outputs(problem: Problem, layers: list[Layer]) -> dict[str, tuple[Te
             if share < 1:
                 drawn = torch.rand(rows.shape[:-1].numel(), generator=generator) < share
                 rows = rows[drawn.view(rows.shape[:-1]).to(rows.device)]  # before anything is copied
-            rows = rows.reshape(-1, layer.weight.shape[0]).double()
-            count, first, second = sums.get(layer.name, (0, rows.new_zeros(()), rows.new_zeros(())))
-            sums[layer.name] = count + len(rows), first + rows.sum(0), second + gram(rows.T[None])[0]
+            rows = rows.reshape(-1, layer.weight.shape[0])
+            wide = rows.shape[1] >= SINGLE
+            if layer.name not in sums:
+                zero = rows.new_zeros((), dtype=torch.float64)
+                sums[layer.name] = 0, zero, zero, rows.double().mean(0).nan_to_num().to(rows) if wide else zero
+            count, first, second, middle = sums[layer.name]
+            # Around a mean, so that single precision loses nothing of a small covariance.
+            rows = rows - middle if wide else rows.double()
+            more = gram(rows.T[None])[0].double()
+            sums[layer.name] = count + len(rows), first + rows.sum(0, dtype=torch.float64), second + more, middle
 
         return hook
 
@@ -54,37 +64,61 @@ def observe_outputs(problem: Problem, layers: list[Layer]) -> dict[str, tuple[Te
         for inputs, _ in merge_batches(problem.batches, TOGETHER):
             problem.network(inputs)
     found = {}
-    for name, (count, first, second) in sums.items():
+    for name, (count, first, second, middle) in sums.items():
         mean = first / max(1, count)
         covariance = (second - count * torch.outer(mean, mean)) / max(1, count - 1)  # its lower triangle
+        mean = mean + middle
         if not bool(torch.isfinite(covariance).all()):
             raise ConfigError(f"layer {name!r} computes NaN or infinite outputs on the calibration data")
         found[name] = (mean, covariance)
     return found
 
 
-def principal_spectrum(weight: Tensor, mean: Tensor, covariance: Tensor) -> tuple[Spectrum, Tensor, Tensor]:
-    """Return the eigenvalues of the covariance, (1, full rank), its eigenvectors as columns, and the mean."""
+class Directions:
+    """The eigenpairs of a covariance (f, f), of which the lower triangle is read.
+
+    Those of a large one in single precision first: that tells the energies of all components that matter. Directions
+    of which it cannot be sure are computed again.
+    """
+
+    def __init__(self, covariance: Tensor) -> None:
+        self._covariance = covariance
+
+    @cached_property
+    def _first(self) -> tuple[Tensor, Tensor]:
+        large = len(self._covariance) >= LARGE
+        return eigenpairs(self._covariance.to(torch.float32 if large else torch.float64)[None])
+
+    @cached_property
+    def _exact(self) -> tuple[Tensor, Tensor]:
+        return eigenpairs(self._covariance[None])
+
+    def energies(self) -> Tensor:
+        """Return the eigenvalues, descending, (f,)."""
+        return self._first[0][0].double()
+
+    def leading(self, rank: int) -> Tensor:
+        """Return the eigenvectors of the largest eigenvalues as columns, (f, rank), in double precision."""
+        _, vectors = self._first if trusted(self._first[0], rank) else self._exact
+        return vectors[0, :, :rank].double()
+
+
+def principal_spectrum(weight: Tensor, mean: Tensor, covariance: Tensor) -> tuple[Spectrum, Directions, Tensor]:
+    """Return the eigenvalues of the covariance, (1, full rank), its eigenvectors, and the mean."""
     f, c, *size = weight.shape
     shape = (f, c, size[0], size[1])
-    values, vectors = _eigenpairs(covariance, min(f, weight.numel() // cost_per_rank(shape, 1, 0) + 1))
-    energy = values[: full_rank(shape, 1, 0)].cpu().numpy()
-    measured = (energy[None], float(energy.max(initial=0.0)))
-    spectrum = Spectrum(0, 1, cost_per_rank(shape, 1, 0), len(energy), lambda: measured)
-    return spectrum, vectors, mean
+    directions = Directions(covariance)
 
+    def measure() -> tuple[np.ndarray, float]:
+        energy = directions.energies()[: full_rank(shape, 1, 0)].cpu().numpy()
+        return energy[None], float(energy.max(initial=0.0))
 
-def _eigenpairs(covariance: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """Return eigenvalues, descending, and eigenvectors, in double precision; `rank` of them are going to be used."""
-    for dtype in (torch.float32, torch.float64) if len(covariance) >= LARGE else (torch.float64,):
-        values, vectors = eigenpairs(covariance.to(dtype)[None])
-        if trusted(values, rank):
-            break
-    return values[0].double(), vectors[0].double()
+    spectrum = Spectrum(0, 1, cost_per_rank(shape, 1, 0), full_rank(shape, 1, 0), measure)
+    return spectrum, directions, mean
 
 
 def decompose_principal(
-    layer: nn.Module, directions: Tensor, mean: Tensor, choice: Decomposition, *, double_bias: bool
+    layer: nn.Module, directions: Directions, mean: Tensor, choice: Decomposition, *, double_bias: bool
 ) -> Decomposed:
     """Return `layer` with its outputs projected onto the leading directions U around their mean.
 
@@ -92,7 +126,7 @@ def decompose_principal(
     outputs. `double_bias`: (I - U U^T) mean + b as in the reference, although the mean holds b already.
     """
     weight = square(layer)
-    leading = directions[:, : choice.rank]
+    leading = directions.leading(choice.rank)
     encoder = (leading.T.to(weight) @ weight.flatten(1)).unflatten(1, weight.shape[1:])
     own = layer.bias.detach().double() if isinstance(layer.bias, Tensor) else torch.zeros_like(mean)
     offset = own if double_bias else leading @ (leading.T @ own)

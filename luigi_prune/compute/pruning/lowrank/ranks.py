@@ -50,7 +50,7 @@ def decompose_network(
     decomposed already are recomposed and decomposed again, or stay as they are. `outputs`: what `count_outputs` says.
     """
     held = initial_masks(network, masks)
-    apply_masks(network, held)
+    apply_masks(network, removals(masks or {}))  # what is zero already needs no mask
     standing = standing_layers(network)
     if not standing:
         raise ConfigError(f"{method.name}: the network has no compressible layer (a Linear or an ungrouped Conv2d)")

@@ -30,6 +30,7 @@ from luigi_prune.compute.pruning.lowrank.norms import largest_eigenvalue, operat
 NOISE = 1e-7  # relative to the largest: smaller singular values are rounding of single precision, that is zero
 REMEMBERED = 40_000  # arrays, of a few hundred numbers each
 SOME = 8  # chunks that are looked at before all are, where there are many more
+WORTH_SOME = 2**16  # entries of a layer from which on that pays
 BY_MOMENTS = 128  # rows of a Gram matrix from which on its moments are much cheaper than its eigenvalues
 
 
@@ -119,8 +120,13 @@ def spectra_of(weight: Tensor, wanted: list[tuple[int, int]]) -> list[Spectrum]:
 
 def _alone(weight: Tensor, folding: int, groups: int, basis: Basis) -> tuple[np.ndarray, float]:
     values = chunk_values(weight, folding, groups, basis)
-    norm = float(values.max(initial=0.0)) if groups == 1 else operator_norm(fold(weight, folding))
+    norm = float(values.max(initial=0.0)) if groups == 1 else whole_norm(weight, folding, basis)
     return np.where(values < NOISE * norm, 0.0, values), norm
+
+
+def whole_norm(weight: Tensor, folding: int, basis: Basis) -> float:
+    """Return the operator norm of the whole folded matrix."""
+    return operator_norm(fold(weight, folding)) if basis.whole is None else largest_eigenvalue(basis.whole) ** 0.5
 
 
 def chunk_values(weight: Tensor, folding: int, groups: int, basis: Basis) -> np.ndarray:
@@ -167,7 +173,7 @@ class _Competing:
         if full >= BY_MOMENTS:
             found.append(partial(self._by_moments, folding, groups))
         found.append(partial(self._by_first, folding, groups, 1))
-        if groups > 2 * SOME:
+        if groups > 2 * SOME and self._weight.numel() >= WORTH_SOME:
             found.append(partial(self._by_first, folding, groups, SOME))
         return found
 
