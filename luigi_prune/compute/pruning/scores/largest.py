@@ -70,13 +70,13 @@ def windows(layer: Layer, image: Tensor) -> Windows:
 
 
 def reciprocal_sums(layer: Layer, image: Tensor, weight: Tensor) -> Tensor:
-    """Return 1 over the sums for `weight` (filters, entries), 0 where nearly 0: (samples, height, width, filters)."""
+    """Return 1 over the sums for `weight` (filters, entries), 0 where nearly 0: (samples, filters, height, width)."""
     module = layer.module
     if isinstance(module, nn.Conv2d):
         kernel = weight.view(module.weight.shape)
-        sums = F.conv2d(image, kernel, None, module.stride, 0, module.dilation).permute(0, 2, 3, 1).contiguous()
+        sums = F.conv2d(image, kernel, None, module.stride, 0, module.dilation)
     else:
-        sums = F.linear(image.flatten(1), weight)[:, None, None]
+        sums = F.linear(image.flatten(1), weight)[:, :, None, None]
     return sums.reciprocal().masked_fill_(sums <= EPSILON, 0)
 
 
