@@ -145,8 +145,9 @@ def assemble(
     """Return the decomposition of `layer` with these weights, which have four axes, and this bias."""
     new = build_decomposed(layer, choice, add_bias=bias is not None)
     for name, value in (("encode", encoder), ("decode", decoder)):
-        target = new.get_submodule(name).get_parameter("weight")
-        target.copy_(value.reshape(target.shape))
+        part = new.get_submodule(name)
+        empty = part.get_parameter("weight")
+        part.register_parameter("weight", nn.Parameter(value.to(empty).reshape(empty.shape).contiguous()))
     if bias is not None:
         new.get_submodule("decode").get_parameter("bias").copy_(bias)
     needed = [layer.get_parameter("weight").requires_grad, getattr(layer.bias, "requires_grad", True)]

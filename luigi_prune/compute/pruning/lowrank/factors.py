@@ -17,7 +17,8 @@ from luigi_prune.compute.pruning.lowrank.foldings import fold_chunks, kernels
 
 LARGE = 256  # rows of a Gram matrix from which on single precision pays
 SINGLE_FLOOR = 0.03  # relative to the largest singular value; below it single precision is not trusted
-BLOCKS = 4  # a Gram matrix is symmetric: in so many strips, three eighths of it are left out
+BLOCKS = 8  # a Gram matrix is symmetric: in so many strips, seven sixteenths of it are left out
+MUCH = 2**26  # multiplications for the Gram matrices of all chunks from which on single precision pays, too
 
 
 def short_side(chunks: Tensor) -> Tensor:
@@ -55,8 +56,9 @@ def trusted(values: Tensor, rank: int) -> bool:
 
 
 def in_single(chunks: Tensor) -> bool:
-    """Return whether single precision is tried for these chunks: they are large and not given in double."""
-    return min(chunks.shape[1:]) >= LARGE and chunks.dtype != torch.float64
+    """Return whether single precision is tried for these chunks: they are large or many, and not given in double."""
+    short = min(chunks.shape[1:])
+    return (short >= LARGE or chunks.numel() * short >= MUCH) and chunks.dtype != torch.float64
 
 
 class Basis:

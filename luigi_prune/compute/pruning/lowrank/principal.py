@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from luigi_prune.compute.pruning.layers import Layer, evaluating
 from luigi_prune.compute.pruning.lowrank.decomposed import Decomposed, assemble, square
-from luigi_prune.compute.pruning.lowrank.factors import LARGE, eigenpairs, gram, trusted
+from luigi_prune.compute.pruning.lowrank.factors import LARGE, eigenpairs, gram
 from luigi_prune.compute.pruning.lowrank.foldings import cost_per_rank, full_rank
 from luigi_prune.compute.pruning.lowrank.spectra import Spectrum
 from luigi_prune.compute.pruning.protocol import Decomposition, Problem
@@ -22,6 +22,7 @@ from luigi_prune.errors import ConfigError
 
 SAMPLED_OUTPUTS = 30_000  # of each layer, over all calibration samples and output positions
 SINGLE = 128  # channels from which on products are made in single precision
+FAINT = 1e-5  # of the largest energy: components below are told apart in double precision only
 TOGETHER = 16  # samples in one pass: more are no faster, and take more memory
 
 
@@ -99,7 +100,9 @@ class Directions:
 
     def leading(self, rank: int) -> Tensor:
         """Return the eigenvectors of the largest eigenvalues as columns, (f, rank), in double precision."""
-        _, vectors = self._first if trusted(self._first[0], rank) else self._exact
+        values, vectors = self._first
+        if values.dtype != torch.float64 and not bool(values[0, rank - 1] > FAINT * values[0, 0]):
+            _, vectors = self._exact
         return vectors[0, :, :rank].double()
 
 

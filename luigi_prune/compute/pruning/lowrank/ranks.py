@@ -49,8 +49,8 @@ def decompose_network(
     And the masks of what is removed: `masks` where they still apply, and the zeros of the factors. Layers that are
     decomposed already are recomposed and decomposed again, or stay as they are. `outputs`: what `count_outputs` says.
     """
-    held = initial_masks(network, masks)
-    apply_masks(network, removals(masks or {}))  # what is zero already needs no mask
+    held = initial_masks(network, masks) if masks else {}
+    apply_masks(network, held)
     standing = standing_layers(network)
     if not standing:
         raise ConfigError(f"{method.name}: the network has no compressible layer (a Linear or an ungrouped Conv2d)")
