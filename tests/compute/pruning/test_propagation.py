@@ -273,3 +273,43 @@ def test_a_deep_network_does_not_fade_away() -> None:
     network = nn.Sequential(*layers, nn.Linear(6, 2))
     _, masks = propagated(network, torch.randn(4, 6))
     assert all(bool(mask.all()) for mask in masks.values())
+
+
+def test_a_long_thin_path_counts() -> None:
+    """One weight of many leads on, at every layer: the smallest of gradients, and no zero."""
+    network = nn.Sequential(*(layer for _ in range(60) for layer in (nn.Linear(64, 64, bias=False), nn.ReLU())))
+    with torch.no_grad():
+        for linear in network[::2]:
+            linear.weight[1:, 0] = 0
+    before = initial_masks(network, None)
+    _, masks = propagated(network, torch.randn(4, 64))
+    assert all(torch.equal(masks[name], mask) for name, mask in before.items())
+
+
+class Growing(nn.Module):
+    """Blocks that each make a thousand times more of their input."""
+
+    def __init__(self, blocks: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Linear(4, 4) for _ in range(blocks))
+        self.last = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = 1000 * (x + F.relu(block(x)))
+        return self.last(x)
+
+
+@pytest.mark.parametrize(("blocks", "dtype"), [(5, torch.float32), (20, torch.float64)])
+def test_numbers_too_large_for_single_precision_are_met_in_double(blocks: int, dtype: torch.dtype) -> None:
+    network, x = Growing(blocks), torch.randn(3, 4)
+    probe = StructureProbe(network, x)
+    assert {parameter.dtype for parameter in probe.network.parameters()} == {dtype}
+    with torch.no_grad():
+        network.blocks[blocks // 2].weight[1] = 0
+        network.blocks[blocks // 2].bias[1] = -1
+    _, masks = propagated(network, x)
+    # what computes a constant is replaced by it, nothing else is touched
+    assert {name for name, mask in masks.items() if not bool(mask.all())} <= {
+        f"blocks.{blocks // 2}.weight", f"blocks.{blocks // 2}.bias"
+    }  # fmt: skip

@@ -6,10 +6,13 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from luigi_prune.compute.pruning.drawing import draws_for_distinct, expected_distinct
-from luigi_prune.compute.pruning.protocol import Draws
-from luigi_prune.compute.pruning.selection import sample, top
+from luigi_prune.compute.pruning import selection
+from luigi_prune.compute.pruning.drawing import Packing, _draw_singly, draws_for_distinct, expected_distinct
+from luigi_prune.compute.pruning.protocol import Draws, Mixed
+from luigi_prune.compute.pruning.selection import best_of_rows, mixed, sample, top
 
 
 def draws(seed: int = 0, columns: int = 1) -> Draws:
@@ -88,3 +91,70 @@ def test_what_loses_nothing_keeps_its_weights() -> None:
     assert result.factor is not None
     assert torch.equal(result.kept, alive)
     assert torch.equal(result.factor, alive.float())
+
+
+def rows_of(seed: int, rows: int, columns: int, zeros: float) -> torch.Tensor:
+    """Return rows of few different numbers, some of them zero; the first number of each is not."""
+    generator = torch.Generator().manual_seed(seed)
+    numbers = torch.randint(1, 5, (rows, columns), generator=generator).double()
+    numbers[torch.rand(rows, columns, generator=generator) < zeros] = 0
+    numbers[:, 0] = 1
+    return numbers
+
+
+SHAPES = {"rows": st.integers(1, 9), "columns": st.integers(1, 30), "zeros": st.floats(0, 1)}
+
+
+@given(seed=st.integers(0, 99), **SHAPES)
+def test_best_of_rows_is_what_a_stable_sort_finds(seed: int, rows: int, columns: int, zeros: float) -> None:
+    scores = rows_of(seed, rows, columns, zeros)
+    counts = torch.randint(0, columns + 1, (rows,), generator=torch.Generator().manual_seed(seed))
+    order = scores.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    assert torch.equal(best_of_rows(scores, counts), order < counts[:, None])
+
+
+@given(seed=st.integers(0, 99), **SHAPES)
+def test_packed_rows_hold_all_that_is_positive_and_unpack(seed: int, rows: int, columns: int, zeros: float) -> None:
+    scores = rows_of(seed, rows, columns, zeros)
+    packing = Packing(scores > 0, (scores > 0).sum(1))
+    packed = packing.pack(scores)
+    assert [row[row > 0].tolist() for row in packed] == [row[row > 0].tolist() for row in scores]
+    assert packed.shape[1] == int((scores > 0).sum(1).max())
+    assert not bool((packed[:, 1:] > 0).logical_and(packed[:, :-1] == 0).any())  # zeros only behind
+    assert torch.equal(packing.unpack(packed), scores)
+
+
+@given(seed=st.integers(0, 99), **SHAPES)
+def test_each_draw_falls_where_its_number_lies(seed: int, rows: int, columns: int, zeros: float) -> None:
+    scores = rows_of(seed, rows, columns, zeros)
+    probability = Packing(scores > 0, (scores > 0).sum(1)).pack(scores / scores.sum(1, keepdim=True))
+    drawn = torch.randint(0, 3 * columns, (rows,), generator=torch.Generator().manual_seed(seed))
+    (part,) = draws(seed, rows).parts([slice(None)])
+    times = _draw_singly(probability, drawn, part)
+    cumulative = probability.cumsum(1)
+    expected = torch.zeros_like(probability)
+    for row, numbers in enumerate(draws(seed, rows).rows(int(drawn.max())).T.double()):
+        points = numbers[: drawn[row]] * cumulative[row, -1]
+        for unit in torch.searchsorted(cumulative[row], points, right=True):
+            expected[row, unit] += 1
+    assert torch.equal(times, expected)
+    assert bool((times[probability == 0] == 0).all())
+
+
+@pytest.mark.parametrize("sides", [1, 2])
+@pytest.mark.parametrize("power", [1, 8])  # 8: some rows need so many draws that the last ones are not made singly
+def test_parts_change_nothing(monkeypatch: pytest.MonkeyPatch, sides: int, power: int) -> None:
+    score = torch.randn(7, 40, generator=torch.Generator().manual_seed(3)) ** power
+    score = score if sides == 2 else score.abs()
+    alive = torch.rand(7, 40, generator=torch.Generator().manual_seed(4)) < 0.9
+    counts = torch.randint(1, 12, (7, 2) if sides == 2 else (7,), generator=torch.Generator().manual_seed(5))
+    both = Mixed(counts // 2, counts - counts // 2)
+    whole = [sample(score, alive, counts, draws(1, 7 * sides)), mixed(score, alive, both, draws(1, 7 * sides))]
+    monkeypatch.setattr(selection, "IN_CACHE", 2 * 40 * sides)
+    parts = [sample(score, alive, counts, draws(1, 7 * sides)), mixed(score, alive, both, draws(1, 7 * sides))]
+    for one, other in zip(whole, parts, strict=True):
+        assert torch.equal(one.kept, other.kept)
+        assert one.factor is not None
+        assert other.factor is not None
+        assert torch.equal(one.factor, other.factor)
+        assert bool(one.kept.any())
