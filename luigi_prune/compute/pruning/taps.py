@@ -185,7 +185,8 @@ class Taps:
             return []
         names = [name for name, _, _ in self._calls]
         counts = [len(largest) for _, largest, _ in self._calls]
-        largest, smallest = (torch.cat([call[part] for call in self._calls]) for part in (1, 2))
+        largest = torch.cat([highest for _, highest, _ in self._calls])
+        smallest = torch.cat([lowest for _, _, lowest in self._calls])
         size = torch.maximum(largest.abs(), smallest.abs())
         alive = size != 0
         constant = torch.isfinite(size) & (largest - smallest <= self._same * size)
