@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
+import math
+
 import torch
 from torch import Tensor
 
@@ -40,21 +41,22 @@ def largest_eigenvalue(lower: Tensor) -> float:
 
 def _lanczos(matrix: Tensor, start: Tensor) -> float | None:
     """Return the largest eigenvalue of a symmetric matrix, None where it is not reached."""
-    seen, diagonal, beside = matrix.new_empty(STEPS, len(matrix)), np.zeros(STEPS), np.zeros(STEPS)
+    seen = matrix.new_empty(STEPS, len(matrix))
+    diagonal, beside = torch.zeros(2, STEPS, dtype=torch.float64)  # of the tridiagonal matrix that stands for it
     vector = start
     for step in range(STEPS):
         seen[step] = vector
         product, before = matrix @ vector, seen[: step + 1]
-        diagonal[step] = float(product @ vector)
+        diagonal[step] = product @ vector
         for _ in range(2):  # twice is enough
             product = product - before.T @ (before @ product)
         beside[step] = length = float(torch.linalg.vector_norm(product))
         if step % CHECKED == CHECKED - 1 or length <= RESIDUAL * diagonal[0]:
-            inner = beside[:step]
-            values, vectors = np.linalg.eigh(np.diag(diagonal[: step + 1]) + np.diag(inner, 1) + np.diag(inner, -1))
-            if length * abs(vectors[-1, -1]) <= RESIDUAL * values[-1]:
+            inner = torch.diag(beside[:step], 1)  # not by numpy, whose threads would get in the way of these
+            values, vectors = torch.linalg.eigh(torch.diag(diagonal[: step + 1]) + inner + inner.T)
+            if length * abs(float(vectors[-1, -1])) <= RESIDUAL * float(values[-1]):
                 return float(values[-1])
-            if not np.isfinite(length) or length == 0:
+            if not math.isfinite(length) or length == 0:
                 return None
         vector = product / length
     return None
