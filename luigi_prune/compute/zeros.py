@@ -34,3 +34,10 @@ def count_true(mask: Tensor) -> int:
 def count_nonzero(value: Tensor) -> int:
     """Return how many entries are not zero."""
     return count_true(nonzero(value))
+
+
+def places(mask: Tensor) -> Tensor:
+    """Return where the flattened mask is True, in order; on a CPU numpy finds that many times as fast as torch."""
+    if mask.device.type == "cpu":
+        return torch.from_numpy(np.flatnonzero(mask.numpy()))
+    return torch.nonzero(mask.flatten()).flatten()

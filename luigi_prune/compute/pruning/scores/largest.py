@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from luigi_prune.compute.pruning.layers import Layer
 from luigi_prune.compute.pruning.patches import padded
+from luigi_prune.compute.zeros import places
 
 PRODUCTS = 2**18  # numbers that are computed at a time: about what a core's cache holds
 SEEDS = 8  # products per entry that are looked at first: they say which others can still matter
@@ -91,14 +92,15 @@ def raise_largest(
     most = _stuffed(r.amax(3), window, image)
     nearby = F.max_pool2d(most[:, None], window.kernel, stride=1, dilation=window.dilation)
     bound = (image * nearby).flatten(2)  # of all patches that hold a pixel
-    values, places = bound.max(2)
+    values, peaks = bound.max(2)
     samples = values.topk(min(SEEDS, len(values)), dim=0).indices
     channels = torch.arange(bound.shape[1], device=bound.device)
-    seeds = (samples * bound.shape[1] + channels) * bound.shape[2] + places.gather(0, samples)
-    search = _Search(best, image, r.flatten(0, 2), most, window, memory)
+    seeds = (samples * bound.shape[1] + channels) * bound.shape[2] + peaks.gather(0, samples)
+    numbers = torch.arange(len(r) * window.count, device=r.device).view(r.shape[:3])
+    search = _Search(best, image, r.flatten(0, 2), most, _stuffed(numbers, window, image), window)
     search.look(seeds.flatten(), needed())
     lowest = needed().view(bound.shape[1], -1).amin(1)
-    left = torch.nonzero((bound > lowest[:, None]).flatten()).flatten()
+    left = places(bound > lowest[:, None])
     for some in left.split(max(1, memory // (INDEX_BYTES * len(window.offsets)))):
         search.look(some, needed())
 
@@ -113,14 +115,17 @@ def _stuffed(most: Tensor, window: Windows, image: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class _Search:
-    """What is multiplied: the padded input and `r` (patches, filters); its largest number of each patch, `_stuffed`."""
+    """What is multiplied: the padded input and `r` (patches, filters).
+
+    `_stuffed`: its largest number of each patch, and the patches' numbers.
+    """
 
     best: Tensor
     image: Tensor
     r: Tensor
     most: Tensor
+    patches: Tensor
     window: Windows
-    memory: int
 
     def look(self, pixels: Tensor, limit: Tensor) -> None:
         """Raise `best` by the products of `pixels`, numbers into the flat image, whose bounds exceed `limit`."""
@@ -136,16 +141,16 @@ class _Search:
         _, channels, height, width = self.image.shape
         _, rows, columns = self.most.shape
         above, left = self.window.reach
-        line, x = pixels // width, pixels % width
-        channel, y, sample = line // height % channels, line % height, line // (height * channels)
+        line = pixels // width
+        plane = line // height
+        sample = plane // channels
+        channel, x, y = plane - sample * channels, pixels - line * width, line - plane * height
         place = (sample * rows + y + above) * columns + x + left
         back = torch.tensor([y * columns + x for y, x in self.window.offsets], device=pixels.device)
         first = place[:, None] - back  # where the patches begin
         value = self.image.take(pixels)
         limits = limit.view(channels, -1).index_select(0, channel)
-        found = torch.nonzero((self.most.take(first).mul_(value[:, None]) > limits).flatten()).flatten()
-        first, chosen, offset = first.take(found), found // len(back), found % len(back)
-        (down, right), (high, wide) = self.window.stride, self.window.sizes
-        start_y, start_x = first // columns % rows - above, first % columns - left
-        patch = (first // (rows * columns) * high + start_y // down) * wide + start_x // right
-        return patch, channel[chosen] * len(back) + offset, value[chosen]
+        found = places(self.most.take(first).mul_(value[:, None]) > limits)
+        chosen = found // len(back)
+        entry = channel.take(chosen).mul_(len(back)).add_(found).sub_(chosen * len(back))
+        return self.patches.take(first.take(found)), entry, value.take(chosen)
