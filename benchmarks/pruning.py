@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from luigi_prune import api
 from luigi_prune.catalogue import METHODS, find
 from luigi_prune.compute.networks import build
+from luigi_prune.compute.pruning.lowrank import spectra
 
 # Seconds of torchprune (github.com/lucaslie/torchprune, torch 2.15, two threads, one run each) to construct a method
 # and prune once to 0.5, by method: (ResNet20, VGG16); 120 stands for "more than 120, stopped there". On that machine
@@ -218,7 +219,8 @@ def warm_up(device: torch.device, batches: Batches) -> None:
 
 
 def prune(network: nn.Module, method: str, batches: Batches) -> api.Pruned:
-    """Return the network pruned to half."""
+    """Return the network pruned to half, without what earlier runs have read of its singular values."""
+    spectra.forget()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         return api.prune(network, method, keep_ratio=0.5, calibration=batches, loss=F.cross_entropy)

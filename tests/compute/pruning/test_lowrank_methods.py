@@ -208,7 +208,7 @@ def test_singular_values_are_computed_once_and_only_those_that_decide(monkeypatc
         calls.append((folding, groups))
         return compute(weight, folding, groups, basis)
 
-    monkeypatch.setattr(spectra, "_remembered", type(spectra._remembered)())
+    spectra.forget()
     monkeypatch.setattr(spectra, "chunk_values", counted)
     prune_like(network, "ALDSNet", 0.5, example)
     once, read = len(calls), len(spectra._remembered)
@@ -227,7 +227,7 @@ def test_measuring_only_what_is_chosen_changes_nothing(method: str, kind: str, m
     network, example = trained_like(kind)
     lazy = {}
     for ratio in (0.7, 0.4, 0.15):
-        monkeypatch.setattr(spectra, "_remembered", type(spectra._remembered)())
+        spectra.forget()
         lazy[ratio] = prune_like(network, method, ratio, example).structure
     monkeypatch.setattr(spectra.Spectrum, "least_errors", spectra.Spectrum.errors)
     for ratio, structure in lazy.items():

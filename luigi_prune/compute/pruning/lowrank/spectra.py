@@ -137,6 +137,11 @@ def chunk_values(weight: Tensor, folding: int, groups: int, basis: Basis) -> np.
 _remembered: OrderedDict[tuple[bytes, str, int, int], np.ndarray] = OrderedDict()
 
 
+def forget() -> None:
+    """Forget all that has been read of any weight."""
+    _remembered.clear()
+
+
 class _Competing:
     """What is known of one weight in all wanted foldings and groups."""
 
