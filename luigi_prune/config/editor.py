@@ -38,7 +38,8 @@ def file_schema() -> dict[str, Any]:
         definitions[kind] = {**component, "properties": {**component["properties"]}}
     for name, definition in definitions.items():
         _open_up(name, definition)
-    sections = {key: {"$ref": f"#/$defs/{model.__name__}"} for key, model in SECTIONS.items()}
+    nothing = {"type": "null"}  # `retraining:` with nothing behind it
+    sections = {key: {"anyOf": [{"$ref": f"#/$defs/{model.__name__}"}, nothing]} for key, model in SECTIONS.items()}
     per_method = {
         "type": "object",
         "propertyNames": {"enum": sorted({*_choices("method"), *catalogue.KINDS["method"].later, "NetHandle"})},

@@ -169,6 +169,7 @@ def test_json_schema_accepts_the_samples(name):
         {"experiments": {"mode": "cascades"}},
         {"training": {"numEpoch": 3}},
         {"training": {"num_epochs": "many"}},
+        {"training": 3},
         {"training": {"lrSchedulers": [{"kwargs": {}}]}},
         {"training": {"metricsTest": [{"type": "ToTensor"}]}},
         {"customizations": [{"key": ["training"]}]},
@@ -187,6 +188,7 @@ def test_json_schema_knows_both_spellings_and_includes():
         "training": {"file": "a.yaml", "num_epochs": 3, "batchSize": 2, "optimizerKwargs": {"lr": 0.1}},
         "experiments": {"datasetTest": "MNIST", "dataset_test": ["MNIST"], "datasetsToEvaluate": []},
         "coresets": {"deltaBest": 1},
+        "retraining": None,
         "network_names": {"WT": "magnitude", "ALDSNet": "ALDS"},
         "customizations": [{"key": ["training", "batchSize"], "value": 4}],
     }
