@@ -68,8 +68,6 @@ def scaled(module: nn.Module, value: Tensor, largest: Tensor) -> Tensor:
 
 def channels_last(module: nn.Module, value: Tensor) -> Tensor:
     """Return `value`, an input or output of `module`, as (samples and positions, channels)."""
-    if isinstance(module, (nn.Linear, nn.LayerNorm)):
-        return value.reshape(-1, value.shape[-1])
     axis, _ = _axes(module, value)
     return value.movedim(axis, -1).reshape(-1, value.shape[axis])
 
@@ -112,7 +110,7 @@ class Taps:
         def hook(module: nn.Module, inputs: tuple[Any, ...]) -> Any:
             value = inputs[0].detach()
             _, others = _axes(module, value)
-            largest, smallest = (value.amax(others), value.amin(others)) if others else (value, value)
+            largest, smallest = (value.amax(others), value.amin(others)) if others else (value.clone(),) * 2
             self._calls.append((name, largest, smallest))
             if isinstance(module, _BatchNorm):
                 if name in self._silence_unless:
@@ -149,7 +147,7 @@ class Taps:
                     vectors[name][:] = True
             if not output.requires_grad:
                 return None
-            call = len(self._calls) - 1 - [n for n, _, _ in reversed(self._calls)].index(name)
+            call = max(number for number, (called, _, _) in enumerate(self._calls) if called == name)
             reads = is_reader(module)
             if reads:
                 output = scaled(module, output, largest_of_channels(module, output.detach()))

@@ -41,5 +41,5 @@ def bind_masks(network: nn.Module, masks: Mapping[str, Tensor] | None, device: t
             raise ValueError(f"a mask for {name}, which is no parameter of the network")
         if kept.shape != parameters[name].shape:
             raise ValueError(f"the mask of {name} has shape {tuple(kept.shape)}, not {tuple(parameters[name].shape)}")
-        bound.append((parameters[name], kept.to(device=device, dtype=torch.bool)))
+        bound.append((parameters[name], kept.to(device=device, dtype=torch.bool, copy=True)))
     return Masks(tuple(bound))
