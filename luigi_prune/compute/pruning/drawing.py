@@ -59,19 +59,18 @@ class Packing:
 
     def pack(self, rows: Tensor) -> Tensor:
         """Return rows packed."""
-        if self._dense:
-            return rows
-        packed = rows.new_zeros(len(rows), self._width)
-        packed.numpy().reshape(-1)[self._here] = rows.numpy().reshape(-1)[self._there]
-        return packed
+        return rows if self._dense else _moved(rows, self._there, self._here, self._width)
 
     def unpack(self, packed: Tensor) -> Tensor:
         """Return packed rows as they were, with zeros where nothing is positive."""
-        if self._dense:
-            return packed
-        rows = packed.new_zeros(len(packed), self._columns)
-        rows.numpy().reshape(-1)[self._there] = packed.numpy().reshape(-1)[self._here]
-        return rows
+        return packed if self._dense else _moved(packed, self._here, self._there, self._columns)
+
+
+def _moved(rows: Tensor, source: np.ndarray, target: np.ndarray, width: int) -> Tensor:
+    """Return rows of another width that hold at `target` what these hold at `source`, zeros elsewhere."""
+    found = rows.new_zeros(len(rows), width)
+    found.numpy().reshape(-1)[target] = rows.numpy().reshape(-1)[source]
+    return found
 
 
 def _count_draws(probability: Tensor, packed: Tensor, packing: Packing, drawn: Tensor, draws: DrawsPart) -> Tensor:

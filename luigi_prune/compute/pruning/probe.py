@@ -27,9 +27,9 @@ from luigi_prune.compute.pruning.masks import Masks
 from luigi_prune.compute.pruning.taps import Structure, Taps, is_norm, is_reader
 
 LEAK = 0.3
-_RELU = ("relu", "relu_")
+_RELU = ("relu", "relu_")  # a single operation does for it what others need three for
 _CLIPPING = (
-    *("relu", "relu_", "relu6", "hardtanh", "hardtanh_", "hardswish", "threshold", "threshold_", "softshrink"),
+    *("relu6", "hardtanh", "hardtanh_", "hardswish", "threshold", "threshold_", "softshrink"),
     *("hardshrink", "clamp", "clamp_", "clamp_min", "clamp_min_", "clamp_max", "clamp_max_", "clip", "clip_"),
     *("maximum", "minimum", "round", "round_", "floor", "floor_", "ceil", "ceil_", "sign", "sign_", "trunc"),
 )
@@ -44,11 +44,11 @@ class _Leaky(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", "")
-        if name in _RELU and len(args) == 1:
-            return F.leaky_relu(args[0], LEAK)
-        flat = name in _CLIPPING or name in _SQUASHING
+        flat = name in _RELU or name in _CLIPPING or name in _SQUASHING
         if flat and args and isinstance(args[0], Tensor) and args[0].is_floating_point():
             value = args[0]
+            if name in _RELU:
+                return F.leaky_relu(value, LEAK)
             leak = torch.nan_to_num(value, neginf=0.0, posinf=0.0)  # attention masks are infinite
             leak = F.softsign(leak) if name in _SQUASHING else leak
             return func(value.clone(), *args[1:], **(kwargs or {})) + LEAK * leak
@@ -101,12 +101,12 @@ class StructureProbe:
         everything = {name: torch.ones_like(p, dtype=torch.bool) for name, p in self.network.named_parameters()}
         self._zero_at_first: dict[str, Tensor] = {}
         self._baseline: Structure | None = None
-        self._sizes: list[Tensor] = []
-        self._baseline = baseline = self.observe(everything, silence=False)
+        self._baseline, sizes = self._run(everything, silence=False)
+        baseline = self._baseline
         shared = {name for name, calls in baseline.calls.items() if calls > 1} | self._tied()
         self._zero_at_first = {name: zero for name, zero in baseline.zero_inputs.items() if name not in shared}
         self.normalised_by = baseline.normalised_by
-        return self._sizes
+        return sizes
 
     def _tied(self) -> set[str]:
         """Return the names of modules whose parameters other modules use as well."""
@@ -159,6 +159,10 @@ class StructureProbe:
         """
         if not silence and self._baseline is not None and all(bool(mask.all()) for mask in masks.values()):
             return self._baseline
+        return self._run(masks, silence=silence)[0]
+
+    def _run(self, masks: Masks, *, silence: bool) -> tuple[Structure, list[Tensor]]:
+        """Return what the masks make of the network, and the sizes of all channels that the run has met."""
         self._fill(masks)
         modules = {**self._modules, **self._bare_norms}
         taps = Taps(modules, self._zero_at_first if silence else None, self._precision.same)
@@ -173,8 +177,8 @@ class StructureProbe:
                     self._projections = [self._uniform(out.detach(), 0.5, 1.5) for out in outputs]
                 totals = [(out * weights).sum() for out, weights in zip(outputs, self._projections, strict=True)]
                 torch.autograd.grad(totals, taps.watched, allow_unused=True)
-        self._sizes = taps.finish(reached=bool(outputs))
-        return taps.found
+        sizes = taps.finish(reached=bool(outputs))
+        return taps.found, sizes
 
 
 def _are_safe(sizes: Tensor) -> bool:

@@ -122,12 +122,12 @@ def mixed(score: Tensor, alive: Tensor, counts: Mixed, draws: Draws, *, draws_of
 def _parts(score: Tensor, counts: Tensor, draws: Draws, *, whole: bool) -> Iterator[tuple[slice, DrawsPart]]:
     """Yield which units to look at together, as many as a cache holds, and the random numbers of their rows."""
     if whole or not counts.dim() or not score.numel():
-        parts, sides = [slice(None)], 1
+        parts = columns = [slice(None)]
     else:
         sides = counts.numel() // len(counts)
         together = max(1, IN_CACHE // (sides * score[0].numel()))
         parts = [slice(first, first + together) for first in range(0, len(score), together)]
-    columns = (slice(sides * part.start, sides * part.stop) if part.start is not None else part for part in parts)
+        columns = [slice(sides * part.start, sides * part.stop) for part in parts]
     yield from zip(parts, draws.parts(columns), strict=True)
 
 

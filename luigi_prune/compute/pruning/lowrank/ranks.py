@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, cast
 
@@ -24,6 +25,7 @@ from luigi_prune.compute.pruning.masks import Masks, apply_masks, initial_masks,
 from luigi_prune.compute.pruning.protocol import Batches, Choice, Decomposition, Levels, Loss, Problem
 from luigi_prune.compute.pruning.registry import resolve
 from luigi_prune.compute.pruning.search import CLOSE_ENOUGH, find_level
+from luigi_prune.compute.zeros import count_nonzero
 from luigi_prune.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -81,6 +83,21 @@ def decompose_network(
             for index, choice in enumerate(choices)
         )
 
+    replaced = []
+    for index, choice in enumerate(_choose(levels, size_of, outside, wanted)):
+        if isinstance(choice, Decomposition):
+            name, old = standing[index]
+            new = factors(index, choice)
+            if new.error is None and not scores[index].of_outputs:
+                new.error = error_of(square(layers[index].module), choice, scores[index].spectra)
+            network = replace_module(network, old, new)
+            replaced.append(name)
+    return network, _masks(network, held, replaced)
+
+
+def _choose(levels: Levels, size_of: Callable[[list[Choice]], int], outside: int, wanted: int) -> list[Choice]:
+    """Return the choices that come nearest to `wanted` weights, `outside` of which no choice changes."""
+
     def search(levels: Levels) -> list[Choice]:
         level = find_level(
             levels.count, lambda at: levels.cost(at) + outside, lambda at: size_of(levels.choose(at)), wanted
@@ -93,17 +110,7 @@ def decompose_network(
 
     if isinstance(levels, RankLevels):
         levels, _ = settled(levels, lambda now: now.fill(wanted - outside))  # first without building any factors
-    _, choices = settled(levels, search)
-    replaced = []
-    for index, choice in enumerate(choices):
-        if isinstance(choice, Decomposition):
-            name, old = standing[index]
-            new = factors(index, choice)
-            if new.error is None and not scores[index].of_outputs:
-                new.error = error_of(square(layers[index].module), choice, scores[index].spectra)
-            network = replace_module(network, old, new)
-            replaced.append(name)
-    return network, _masks(network, held, replaced)
+    return settled(levels, search)[1]
 
 
 def undecomposed(network: nn.Module, method: str) -> nn.Module:
@@ -120,7 +127,7 @@ def _outputs(standing: list[tuple[str, nn.Module]], counted: dict[str, int]) -> 
 
 
 def _bias_size(layer: nn.Module) -> int:
-    return int(layer.bias.count_nonzero()) if isinstance(layer.bias, Tensor) else 0
+    return count_nonzero(layer.bias) if isinstance(layer.bias, Tensor) else 0
 
 
 def _masks(network: nn.Module, held: Masks, replaced: list[str]) -> Masks:

@@ -55,10 +55,6 @@ class Spectrum:
     def _measured(self) -> tuple[np.ndarray, float]:
         return self.measure()
 
-    @cached_property
-    def _bound(self) -> np.ndarray:
-        return self.bounds[0]()
-
     @property
     def is_measured(self) -> bool:
         """Whether `values` and `norm` are there already."""
@@ -84,14 +80,13 @@ class Spectrum:
 
     def least_errors(self) -> np.ndarray:
         """Return `errors` where there is nothing cheaper to read, else what they are at least, as far as is known."""
-        return self._bound if self.bounds and not self.is_measured else self.errors()
+        return self.bounds[0]() if self.bounds and not self.is_measured else self.errors()
 
     def refine(self) -> bool:
         """Make `least_errors` more exact; return False where they are the `errors` already."""
         if not self.bounds:
             return False
         self.bounds = [] if self.is_measured else self.bounds[1:]
-        self.__dict__.pop("_bound", None)
         return True
 
 
@@ -109,12 +104,9 @@ def spectra_of(weight: Tensor, wanted: list[tuple[int, int]]) -> list[Spectrum]:
     for folding, groups in wanted:
         basis = basis_of(weight, folding, groups)
         per_rank, full = cost_per_rank(shape, groups, folding), full_rank(shape, groups, folding)
-        measure = partial(_alone, weight, folding, groups, basis)
-        spectrum = Spectrum(folding, groups, per_rank, full, measure, basis)
-        if compete:
-            spectrum.measure = partial(compete.of, folding, groups, basis)
-            spectrum.bounds = compete.bounds(folding, groups, full)
-        found.append(spectrum)
+        measure = partial(compete.of if compete else partial(_alone, weight), folding, groups, basis)
+        bounds = compete.bounds(folding, groups, full) if compete else []
+        found.append(Spectrum(folding, groups, per_rank, full, measure, basis, bounds))
     return found
 
 

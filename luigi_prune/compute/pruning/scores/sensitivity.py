@@ -150,7 +150,7 @@ def _raise_means(halves: list[_Half], value: Tensor) -> None:
     if value.dim() == 3:  # a linear layer: one patch per sample, no mean to take
         _raise_every(halves, value)
         return
-    count = windows(layer, images(layer, value)).count
+    count = windows(layer, images(layer, value[:1])).count
     for some in value.split(_samples(count * halves[0].best.shape[0], count * len(layer.weight))):
         image = images(layer, some)
         entries = None if count >= MANY else torch.cat(list(patches(layer, some, MEMORY))).mT.contiguous()
