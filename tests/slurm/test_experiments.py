@@ -109,10 +109,18 @@ case "$*" in *--test-only*) exec {shutil.which("sbatch")} "$@";; esac
 
 
 def states_in_accounting(cluster: Cluster, folder: Path) -> list[str]:
-    """Return how each job that was submitted from `folder` stands in SLURM's accounting."""
-    columns = ("-X", "-n", "-P", "-o", "WorkDir,State")
-    lines = cluster.run("sacct", "--starttime", "now-1hours", *columns).stdout.splitlines()
-    return [state for where, _, state in (line.rpartition("|") for line in lines) if where == str(folder)]
+    """Return how each job that was submitted from `folder` ended, by SLURM's accounting.
+
+    A job tells its driver that it is done a moment before its process ends.
+    """
+
+    def states() -> list[str]:
+        columns = ("-X", "-n", "-P", "-o", "WorkDir,State")
+        lines = cluster.run("sacct", "--starttime", "now-1hours", *columns).stdout.splitlines()
+        return [state for where, _, state in (line.rpartition("|") for line in lines) if where == str(folder)]
+
+    until(lambda: not {"PENDING", "RUNNING", "COMPLETING"} & set(states()))
+    return states()
 
 
 def running(file: Path, family: str) -> bool:
