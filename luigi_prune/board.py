@@ -1,7 +1,7 @@
-"""What a run says on the terminal: tasks done, running, queued and remaining, estimates, failures, where the report is.
+"""Progress of a run on the terminal: tasks done, running, queued and remaining, estimates, failures, paths of reports.
 
-A task that its backend has taken and that has not started is in the queue; the words in the first brackets of what the
-backend says of it are the reason, by which such tasks are counted.
+A task that is submitted but not started is in the queue. Such tasks are counted by their reason for waiting: the words
+in the first brackets of the backend's message.
 """
 
 from __future__ import annotations
@@ -26,44 +26,44 @@ if TYPE_CHECKING:
     from luigi_prune.job_task import JobTask
     from luigi_prune.tasks import Report
 
-_LINE_EVERY = 10.0  # seconds between lines where the output is no terminal
-_SHOWN = 8  # running tasks that are listed, then queued ones
+_LINE_EVERY = 10.0  # seconds between lines if the output is no terminal
+_SHOWN = 8  # maximum number of tasks listed, running ones first
 
 
 @dataclass
 class Running:
-    """A task that runs: how far it is, and since when it has come from where."""
+    """Progress of a running task, and the time and fraction from which its pace is measured."""
 
     title: str
     fraction: float = 0.0
     message: str = ""
-    heard: float = 0.0  # when `fraction` was new
+    updated: float = 0.0  # time of the last change of `fraction`
     first_fraction: float = 0.0
-    first: float | None = None  # when it was first heard to have done something: after its start, whoever resumed it
+    first: float | None = None  # time of the first progress reported since the start or a resume
 
-    def hear(self, fraction: float, message: str, now: float) -> None:
-        """Take down how far it is; `now` in seconds of any clock."""
-        if fraction < self.fraction:  # requeued: it resumes somewhere
+    def update(self, fraction: float, message: str, now: float) -> None:
+        """Record the progress; `now` in seconds of any clock."""
+        if fraction < self.fraction:  # requeued: the pace is measured anew
             self.first = None
         if fraction > 0 and self.first is None:
             self.first, self.first_fraction = now, fraction
         if fraction != self.fraction:
-            self.heard = now
+            self.updated = now
         self.fraction, self.message = fraction, message
 
-    def left(self, now: float) -> float | None:
-        """Return the seconds that remain at the pace so far; None before two reports tell a pace.
+    def seconds_left(self, now: float) -> float | None:
+        """Return the seconds left at the pace so far; None before two reports of progress.
 
-        Neither the start of the process nor what was done before a resume is in the pace.
+        The pace excludes the start of the process and progress before a resume.
         """
         if self.first is None or self.fraction <= self.first_fraction:
             return None
-        pace = (self.fraction - self.first_fraction) / (self.heard - self.first) if self.heard > self.first else 0.0
-        return max(0.0, (1 - self.fraction) / pace - (now - self.heard)) if pace else None
+        pace = (self.fraction - self.first_fraction) / (self.updated - self.first) if self.updated > self.first else 0.0
+        return max(0.0, (1 - self.fraction) / pace - (now - self.updated)) if pace else None
 
     def status(self, now: float) -> str:
-        """Return what it does, and about how long it will."""
-        left = self.left(now)
+        """Return the last message, with the estimated time left."""
+        left = self.seconds_left(now)
         return self.message + (f", about {_duration(left)} left" if left is not None else "")
 
     def line(self, now: float) -> str:
@@ -72,47 +72,47 @@ class Running:
 
 
 class Board:
-    """Counts tasks and draws them; its methods may be called from any thread."""
+    """Counts tasks and draws their progress; its methods may be called from any thread."""
 
     def __init__(self, backend: Backend):
         self.backend = backend
         self.console = Console(highlight=False)
         self._lock = threading.RLock()
         self._live: Live | None = None
-        self._todo: dict[str, str] = {}  # task id -> family, of tasks that were not complete when they were scheduled
-        self._queue: dict[str, tuple[str, str]] = {}  # task id -> title, what the backend says of it
+        self._todo: dict[str, str] = {}  # task id -> family, of tasks incomplete when they were scheduled
+        self._queue: dict[str, tuple[str, str]] = {}  # task id -> title, the backend's message
         self._running: dict[str, Running] = {}
         self._done: set[str] = set()
-        self._failed: dict[str, str] = {}  # task id -> title and reason
+        self._failed: dict[str, str] = {}  # task id -> title
         self._seconds: dict[str, list[float]] = {}
         self._began = self._last_line = time.monotonic()
 
     def scheduled(self, task: JobTask, status: str) -> None:
-        """Hear of a task that Luigi's scheduler is told of."""
+        """Count a task that is added to Luigi's scheduler."""
         with self._lock:
             if status != DONE:
                 self._todo[task.task_id] = task.task_family
                 self._done.discard(task.task_id)
 
     def submitted(self, task: JobTask) -> None:
-        """Hear that the backend has a job."""
+        """Count a task whose job was submitted to the backend."""
         with self._lock:
-            self._failed.pop(task.task_id, None)  # it is tried again
+            self._failed.pop(task.task_id, None)  # a retry
             self._queue[task.task_id] = (task.title, "")
 
     def started(self, task: JobTask) -> None:
-        """Hear that a job runs."""
+        """Count a task whose job has started."""
         with self._lock:
             self._queue.pop(task.task_id, None)
             self._running[task.task_id] = Running(task.title)
         self._draw()
 
     def progressed(self, task: JobTask, fraction: float, message: str) -> str:
-        """Hear how far a job is, or where it waits; return that with what is known of its end."""
+        """Record a job's progress or reason for waiting; return the message with the estimated time left."""
         with self._lock:
             if task.task_id in self._running:
                 now = time.monotonic()
-                self._running[task.task_id].hear(fraction, message, now)
+                self._running[task.task_id].update(fraction, message, now)
                 message = self._running[task.task_id].status(now)
             elif task.task_id in self._queue:
                 self._queue[task.task_id] = (task.title, message)
@@ -120,7 +120,7 @@ class Board:
         return message
 
     def ended(self, task: JobTask, success: bool, message: str, seconds: float) -> None:
-        """Hear that a task is over."""
+        """Count a task that has ended."""
         with self._lock:
             self._running.pop(task.task_id, None)
             self._queue.pop(task.task_id, None)
@@ -134,12 +134,12 @@ class Board:
         self._draw()
 
     def note(self, text: str) -> None:
-        """Print a line that stays; where nobody reads any more (a closed pipe), the run goes on without it."""
+        """Print a permanent line; if the output is closed (a broken pipe), the run continues without it."""
         with contextlib.suppress(OSError, ValueError):
             self.console.print(Text(text), soft_wrap=True)
 
     def open(self) -> None:
-        """Begin to draw."""
+        """Start drawing."""
         counts = Counter(self._todo.values())
         if not counts:
             return
@@ -158,13 +158,13 @@ class Board:
             self._live = None
 
     def summary(self, reports: list[Report]) -> None:
-        """Say what came of the run, and where to look."""
+        """Print the outcome of the run and the paths of its reports."""
         minutes, seconds = divmod(round(time.monotonic() - self._began), 60)
         failed = f", {len(self._failed)} failed" if self._failed else ""
         if self._todo:
             self.note(f"{len(self._done)} of {len(self._todo)} tasks done{failed} in {minutes} min {seconds} s")
         else:
-            self.note("Nothing to compute: every result is there.")
+            self.note("Nothing to compute: all results exist.")
         for title in self._failed.values():
             self.note(f"  failed: {title}")
         for report in reports:
@@ -186,7 +186,7 @@ class Board:
         return text + (f", about {_duration(estimate)} left" if estimate is not None else "")
 
     def _queued(self) -> str:
-        """Return how many tasks wait in the backend's queue, by reason, most frequent first."""
+        """Return the number of tasks in the backend's queue, by reason, most frequent first."""
         if not self._queue:
             return ""
         reasons = Counter(_reason(message) for _, message in self._queue.values())
@@ -194,20 +194,20 @@ class Board:
         return f"{len(self._queue)} in the queue{f' ({known})' if known else ''}, "
 
     def _estimate(self) -> float | None:
-        """Return the seconds until everything is done; None where nothing is known of the pace."""
+        """Return the seconds until all tasks are done; None if the pace is unknown."""
         known = [seconds for family in self._seconds.values() for seconds in family]
         if not known or (self._queue and not self._running):
-            return None  # nobody knows when the queue moves
+            return None  # unknown when the queue moves
         over = self._done | set(self._failed)
         open_families = Counter(family for task_id, family in self._todo.items() if task_id not in over)
         total = 0.0
         for family, count in open_families.items():
             seconds = self._seconds.get(family) or known
             total += count * sum(seconds) / len(seconds)
-        # where tasks wait although there are slots, what runs now is what the site can do
+        # if tasks queue despite free slots, the site's capacity is the number that run now
         at_once = len(self._running) if self._queue else min(self.backend.slots, len(self._todo.keys() - over) or 1)
         now = time.monotonic()
-        longest = max((task.left(now) or 0.0 for task in self._running.values()), default=0.0)
+        longest = max((task.seconds_left(now) or 0.0 for task in self._running.values()), default=0.0)
         return max(longest, total / at_once)
 
     def _render(self) -> Group:
@@ -220,7 +220,7 @@ class Board:
         return Group(Text(self.line(), style="bold"), *texts)
 
     def _draw(self) -> None:
-        """Print a line now and then where the output is no terminal; there, a thread redraws."""
+        """Print a line every few seconds if the output is no terminal; on a terminal, a thread redraws."""
         if self.console.is_terminal or time.monotonic() - self._last_line < _LINE_EVERY:
             return
         self._last_line = time.monotonic()
@@ -228,9 +228,9 @@ class Board:
 
 
 def _reason(message: str) -> str:
-    """Return why a job waits: the words in the first brackets of a message, up to a comma; "" where nobody says."""
-    found = re.search(r"\(([^,()]+)", message)
-    return "" if found is None or found[1] == "None" else found[1].strip()
+    """Return why a job waits: the words in the first brackets of a message, up to a comma; "" if there is none."""
+    match = re.search(r"\(([^,()]+)", message)
+    return "" if match is None or match[1] == "None" else match[1].strip()
 
 
 def _duration(seconds: float) -> str:
@@ -240,6 +240,6 @@ def _duration(seconds: float) -> str:
 
 
 def _short(path: Path) -> Path:
-    """Return `path` relative to the working directory where it lies below it."""
+    """Return `path` relative to the working directory if it is below it."""
     resolved = path.resolve()
     return resolved.relative_to(Path.cwd()) if resolved.is_relative_to(Path.cwd()) else resolved

@@ -1,4 +1,4 @@
-"""What a result says about where it came from."""
+"""Provenance of results: versions, commit, host, process and time."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _PACKAGES = ("luigi-prune", "luigi", "torch", "torchvision", "torchmetrics", "nu
 @functools.cache
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that results depend on."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            installed[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            found[package] = "absent"
-    return found
+            installed[package] = "absent"
+    return installed
 
 
 @functools.cache
 def commit() -> dict[str, Any]:
-    """Return the commit of the package's checkout and whether it has changes; nothing where there is no checkout."""
+    """Return the commit of the package's checkout and whether it has changes; empty without a checkout."""
     folder = Path(__file__).resolve().parent
     if not (folder.parent / ".git").exists():
         return {}
@@ -49,7 +49,7 @@ def commit() -> dict[str, Any]:
 
 
 def provenance(**more: Any) -> dict[str, Any]:
-    """Return who computed a result, when, where and with what; `more` is added as it is."""
+    """Return the provenance of a result computed by this process, now; `more` is added unchanged."""
     return {
         "versions": versions(),
         "source": commit(),

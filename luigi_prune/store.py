@@ -1,4 +1,4 @@
-"""Every path of the project, as a function of a spec: read this file to find a file.
+"""All paths of the project, as functions of a spec.
 
     <results>/<data set>/<network>/TrainBase/net0-<key>.h5
     <results>/<data set>/<network>/TrainBase/scores/net0-rep0-<score>-<key>.h5
@@ -8,10 +8,10 @@
     <results>/<data set>/<network>/experiments/<experiment>/<key>/results.h5
     <results>/<data set>/<network>/experiments/<experiment>/<key>/report-<key>/report.html
     <results>/<data set>/<network>/tensorboard/...   one folder per run
-    <results>/logs/                                  what jobs printed
-    <results>/slurm/                                 what is about to run, or runs, as SLURM jobs
+    <results>/logs/                                  output of jobs
+    <results>/slurm/                                 submissions and state of SLURM jobs
 
-Keys are shortened to twelve digits here; the file itself holds the whole key.
+Keys in paths are shortened to twelve digits; the file holds the full key.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from pathlib import Path
 from luigi_prune.config.schema import Directories, NetworkConfig
 from luigi_prune.spec import REFERENCE, ChainSpec, EvaluateSpec, ExperimentSpec, TrainSpec
 
-_DIGITS = 12
+_KEY_DIGITS = 12
 
 
 def network_folder(results: str | Path, network: NetworkConfig) -> Path:
-    """Return the folder of everything about one network on one data set."""
+    """Return the folder of one network on one data set."""
     return Path(results) / network.dataset / network.name
 
 
 def trained_path(directories: Directories, spec: TrainSpec, key: str) -> Path:
-    """Return where a trained network lies: in `trained_networks` if that is set, else below the results."""
+    """Return the path of a trained network: in `trained_networks` if that is set, else below the results."""
     root = directories.trained_networks or directories.results
-    return network_folder(root, spec.network) / "TrainBase" / f"net{spec.net}-{key[:_DIGITS]}.h5"
+    return network_folder(root, spec.network) / "TrainBase" / f"net{spec.net}-{key[:_KEY_DIGITS]}.h5"
 
 
 def chain_path(directories: Directories, spec: ChainSpec, key: str) -> Path:
-    """Return where the network after a chain's last step lies."""
+    """Return the path of the network after a chain's last step."""
     stage = "retrain" if spec.steps[-1].retrained else "prune"
-    return _chain_folder(directories, spec) / f"keep{spec.keep_ratio:.6g}-{stage}-{key[:_DIGITS]}.h5"
+    return _chain_folder(directories, spec) / f"keep{spec.keep_ratio:.6g}-{stage}-{key[:_KEY_DIGITS]}.h5"
 
 
 def evaluate_path(directories: Directories, spec: EvaluateSpec, key: str) -> Path:
-    """Return where an evaluation lies."""
-    name = f"evaluate-{spec.test_set}-{key[:_DIGITS]}.h5"
+    """Return the path of an evaluation."""
+    name = f"evaluate-{spec.test_set}-{key[:_KEY_DIGITS]}.h5"
     if spec.chain is None:
         folder = network_folder(directories.results, spec.base.network) / REFERENCE
         return folder / f"net{spec.base.net}-{name}"
@@ -52,18 +52,18 @@ def evaluate_path(directories: Directories, spec: EvaluateSpec, key: str) -> Pat
 
 
 def aggregate_path(directories: Directories, spec: ExperimentSpec, key: str) -> Path:
-    """Return where an experiment's tables lie."""
+    """Return the path of an experiment's tables."""
     folder = network_folder(directories.results, spec.network) / "experiments" / spec.name
-    return folder / key[:_DIGITS] / "results.h5"
+    return folder / key[:_KEY_DIGITS] / "results.h5"
 
 
 def report_folder(aggregate: Path, key: str) -> Path:
-    """Return the folder of a report, beside the tables it shows."""
-    return aggregate.parent / f"report-{key[:_DIGITS]}"
+    """Return the folder of a report, beside its tables."""
+    return aggregate.parent / f"report-{key[:_KEY_DIGITS]}"
 
 
 def tensorboard_folder(directories: Directories, network: NetworkConfig, run: Path) -> Path:
-    """Return the folder of the TensorBoard logs of the task whose result is `run`."""
+    """Return the folder of the TensorBoard logs of the task with the result `run`."""
     root = network_folder(directories.results, network) / "tensorboard"
     parts = run.with_suffix("").parts
     below_network = parts[::-1].index(network.name)
@@ -71,26 +71,26 @@ def tensorboard_folder(directories: Directories, network: NetworkConfig, run: Pa
 
 
 def checkpoint_path(result: str | Path) -> Path:
-    """Return where a training keeps its checkpoint until `result` is written."""
+    """Return the path of a training's checkpoint, which is kept until `result` is written."""
     path = Path(result)
     return path.with_name(f".{path.name}.checkpoint")
 
 
 def scores_path(trained: Path, score: str, repetition: int, key: str) -> Path:
-    """Return where the scores of a trained network lie: beside it."""
+    """Return the path of the scores of a trained network, in a folder beside it."""
     readable = re.sub(r"[^A-Za-z0-9_]+", "-", score)
-    name = f"{trained.stem.partition('-')[0]}-rep{repetition}-{readable}-{key[:_DIGITS]}.h5"
+    name = f"{trained.stem.partition('-')[0]}-rep{repetition}-{readable}-{key[:_KEY_DIGITS]}.h5"
     return trained.parent / "scores" / name
 
 
 def log_path(results: str | Path, title: str, key: str) -> Path:
-    """Return the log of a task; every attempt appends to the same file."""
+    """Return the path of a task's log; every attempt appends to the same file."""
     readable = re.sub(r"[^A-Za-z0-9._=-]+", "-", title).strip("-.")
-    return Path(results) / "logs" / f"{readable}-{key[:_DIGITS]}.log"
+    return Path(results) / "logs" / f"{readable}-{key[:_KEY_DIGITS]}.log"
 
 
 def jobs_folder(results: str | Path) -> Path:
-    """Return where a backend keeps files of its own: submissions, and what running jobs say."""
+    """Return the folder of a backend's files: submissions and state of running jobs."""
     return Path(results) / "slurm"
 
 

@@ -1,9 +1,9 @@
-"""Result files: one immutable HDF5 file per task, whole or absent, checked byte by byte when it is read.
+"""Result files: one immutable HDF5 file per task, complete or absent, with every byte verified on reading.
 
-Layout: a 512-byte user block with the SHA-256 of everything behind it, then plain HDF5 with one dataset per array,
-the JSON texts `about/spec`, `about/provenance`, `about/meta`, the group `measured` and, as the last thing written, the
-attribute `complete`. Truth values are stored as packed bits; an array with many zeros as a group of its non-zero
-`values` and the bits that say where they stand; the rest is contiguous.
+Layout: a 512-byte user block with the SHA-256 of all bytes after it, then plain HDF5 with one dataset per array,
+the JSON texts `about/spec`, `about/provenance`, `about/meta`, the group `measured` and, written last, the attribute
+`complete`. Booleans are packed bits; an array with many zeros is a group of its non-zero `values` and a bitmap of their
+positions; all other arrays are contiguous.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ FORMAT = "luigi_prune result"
 SCHEMA_VERSION = 1
 _USER_BLOCK = 512
 _SPARSE_BYTES = 1024  # smaller arrays cost more in extra objects than they save
-_SPARSE_SHARE = 0.75  # share of non-zeros below which values and a bit each take less than the dense array
+_SPARSE_SHARE = 0.75  # share of non-zeros below which values and bitmap take less than the dense array
 _READING = {"locking": False}  # immutable files need no lock, and some shared file systems refuse one
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a result file holds. `measured` (seconds, bytes) is outside every comparison and content hash."""
+    """Contents of a result file. `measured` (seconds, bytes) is outside every comparison and content hash."""
 
     family: str
     key: str
@@ -48,13 +48,13 @@ class Result:
     measured: dict[str, np.ndarray] = field(default_factory=dict)
 
     def group(self, prefix: str) -> dict[str, np.ndarray]:
-        """Return the arrays below `prefix/`, named without it, in order."""
+        """Return the arrays below `prefix/`, in order, under their names without it."""
         start = prefix + "/"
         return {name[len(start) :]: array for name, array in self.arrays.items() if name.startswith(start)}
 
 
 def content_sha256(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> str:
-    """Return the hash of what a task computed: names, types, shapes and bytes of its arrays, and its meta data."""
+    """Return the hash of a task's output: names, types, shapes and bytes of its arrays, and its meta data."""
     digest = hashlib.sha256(json.dumps(meta, sort_keys=True).encode())
     for name, array in arrays.items():
         digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
@@ -73,9 +73,9 @@ def write_result(
     meta: Mapping[str, Any] | None = None,
     measured: Mapping[str, Any] | None = None,
 ) -> bool:
-    """Write a result beside its place and move it there when it is whole; the first writer wins.
+    """Write a result to a temporary file and move it into place when complete; the first writer wins.
 
-    Returns False where a sound result stood there already (same key, so same content: ours is dropped).
+    Returns False if a sound result was already there (same key, so same content: the new file is dropped).
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,9 +106,9 @@ def write_result(
 
 
 def read_result(path: str | Path) -> Result:
-    """Return the checked content of a result file.
+    """Return the verified contents of a result file.
 
-    Raises FileNotFoundError, or DamagedResult where the bytes are not those that were written.
+    Raises FileNotFoundError, or DamagedResult if the bytes are not those that were written.
     """
     path = Path(path)
     verify(path)
@@ -124,14 +124,14 @@ def read_result(path: str | Path) -> Result:
 
 
 def read_about(path: str | Path) -> dict[str, Any]:
-    """Return family, key, spec, provenance, meta and content hash of a result, unchecked, without its arrays."""
+    """Return family, key, spec, provenance, meta and content hash of a result, unverified, without its arrays."""
     with h5py.File(path, "r", **_READING) as file:
         about = {name: json.loads(file[f"about/{name}"].asstr()[()]) for name in ("spec", "provenance", "meta")}
         return about | {name: str(file.attrs[name]) for name in ("family", "key", "content_sha256")}
 
 
 def read_measured(path: str | Path) -> dict[str, float]:
-    """Return the numbers (seconds, bytes) that were measured while a result was made, unchecked."""
+    """Return the measured numbers (seconds, bytes) of a result, unverified."""
     with h5py.File(path, "r", **_READING) as file:
         values = {name: np.asarray(dataset) for name, dataset in file.get("measured", {}).items() if dataset.ndim == 0}
     return {name: float(value) for name, value in values.items() if value.dtype.kind in "iuf"}
@@ -150,7 +150,7 @@ def verify(path: str | Path) -> None:
 
 
 def set_aside(path: str | Path) -> Path:
-    """Rename a damaged file so that its place is free again, and return its new name; never deletes anything."""
+    """Rename a damaged file to free its path, and return the new path; nothing is deleted."""
     path = Path(path)
     aside = path.with_name(f"{path.name}.corrupt.{time.strftime('%Y%m%dT%H%M%S')}.{secrets.token_hex(2)}")
     os.rename(path, aside)
@@ -158,18 +158,18 @@ def set_aside(path: str | Path) -> Path:
 
 
 def temporary_name(path: Path) -> Path:
-    """Return a private name beside `path`, recognisable as temporary, with the host and process that write it."""
+    """Return a unique temporary path beside `path`, with the writer's host and process id in its name."""
     return path.with_name(f".{path.name}.tmp.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}")
 
 
 class HDF5Target(luigi.Target):
-    """A result as a Luigi target: exists means whole, since files are renamed into place last."""
+    """A result as a Luigi target: it exists only if complete, since files are renamed into place last."""
 
     def __init__(self, path: str | Path):
         self.path = str(path)
 
     def exists(self) -> bool:
-        """Return whether the result stands in its place (one `stat`)."""
+        """Return whether the result file exists (one `stat`)."""
         return os.path.exists(self.path)
 
 
@@ -181,7 +181,7 @@ def _write_array(file: h5py.File, name: str, array: np.ndarray) -> None:
     elif array.dtype == bool and array.ndim:
         _write_bits(group, leaf, array)
     elif _mostly_zeros(array):
-        nonzero = _bit_pattern(array) != 0  # by bits: a negative zero is not a zero here
+        nonzero = _bit_pattern(array) != 0  # by bits: negative zeros are kept
         sparse = group.create_group(leaf, track_order=True)
         sparse.attrs["sparse"] = True
         _write_bits(sparse, "nonzero", nonzero)
@@ -216,17 +216,17 @@ def _write_bits(group: h5py.Group, leaf: str, array: np.ndarray) -> None:
     dataset.attrs["packed_shape"] = np.asarray(array.shape, dtype=np.int64)
 
 
-def _read_arrays(group: h5py.Group, prefix: str, into: dict[str, np.ndarray]) -> None:
+def _read_arrays(group: h5py.Group, prefix: str, arrays: dict[str, np.ndarray]) -> None:
     for name, item in group.items():
         if isinstance(item, h5py.Dataset):
-            into[prefix + name] = _read_array(item)
+            arrays[prefix + name] = _read_array(item)
         elif "sparse" in item.attrs:
             nonzero, values = _read_array(item["nonzero"]), _read_array(item["values"])
             array = np.zeros(nonzero.shape, dtype=values.dtype)
             array[nonzero] = values
-            into[prefix + name] = array
+            arrays[prefix + name] = array
         else:
-            _read_arrays(item, f"{prefix}{name}/", into)
+            _read_arrays(item, f"{prefix}{name}/", arrays)
 
 
 def _read_array(dataset: h5py.Dataset) -> np.ndarray:
@@ -262,20 +262,20 @@ def _seal(path: Path) -> None:
 def _move_into_place(temporary: Path, path: Path) -> bool:
     try:
         os.link(temporary, path)
-        won = True
+        written = True
     except FileExistsError:
         try:
             verify(path)
-            won = False
+            written = False
         except DamagedResult:
             set_aside(path)
             os.replace(temporary, path)
-            won = True
+            written = True
     except OSError:  # a file system without hard links
         os.replace(temporary, path)
-        won = True
+        written = True
     sync_folder(path.parent)
-    return won
+    return written
 
 
 def sync_folder(folder: Path) -> None:

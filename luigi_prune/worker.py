@@ -74,7 +74,7 @@ class JobProcess:
     def progressed(self, fraction: float, message: str) -> None:
         """Pass a job's progress on to the terminal and to Luigi's web page."""
         text = self.worker.board.progressed(self.task, fraction, message)
-        self.worker.statuses.tell(self.task.task_id, fraction, text)
+        self.worker.statuses.update(self.task.task_id, fraction, text)
 
     def ended(self, outcome: Outcome) -> None:
         """Turn the end of the job into Luigi's result; whatever goes wrong here, the worker hears of it."""

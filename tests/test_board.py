@@ -105,24 +105,24 @@ def test_a_running_task_shows_job_node_epoch_metric_and_the_time_left(clock):
 
 def test_the_time_left_leaves_out_what_was_done_before_a_resume():
     task = Running("t")
-    task.hear(0.6, "epoch 6/10", now=100.0)  # of an adopted job, or from a checkpoint
-    assert task.left(100.0) is None
-    task.hear(0.7, "epoch 7/10", now=120.0)
-    assert task.left(120.0) == pytest.approx(60.0)
-    assert task.left(130.0) == pytest.approx(50.0)
-    assert task.left(500.0) == 0.0
+    task.update(0.6, "epoch 6/10", now=100.0)  # of an adopted job, or from a checkpoint
+    assert task.seconds_left(100.0) is None
+    task.update(0.7, "epoch 7/10", now=120.0)
+    assert task.seconds_left(120.0) == pytest.approx(60.0)
+    assert task.seconds_left(130.0) == pytest.approx(50.0)
+    assert task.seconds_left(500.0) == 0.0
 
 
 def test_a_requeued_task_has_no_pace_until_it_goes_on():
     task = Running("t")
-    task.hear(0.1, "", now=10.0)
-    task.hear(0.2, "", now=20.0)
-    task.hear(0.0, "back into the queue", now=21.0)
-    assert task.left(3000.0) is None
-    task.hear(0.3, "", now=4000.0)
-    assert task.left(4000.0) is None
-    task.hear(0.4, "", now=4010.0)
-    assert task.left(4010.0) == pytest.approx(60.0)
+    task.update(0.1, "", now=10.0)
+    task.update(0.2, "", now=20.0)
+    task.update(0.0, "back into the queue", now=21.0)
+    assert task.seconds_left(3000.0) is None
+    task.update(0.3, "", now=4000.0)
+    assert task.seconds_left(4000.0) is None
+    task.update(0.4, "", now=4010.0)
+    assert task.seconds_left(4010.0) == pytest.approx(60.0)
 
 
 def test_the_estimate_counts_on_what_the_site_runs_at_once(clock):

@@ -196,7 +196,7 @@ def test_statuses_reach_the_scheduler_escaped_and_only_the_newest():
             heard.append(progress_percentage)
 
     statuses = Statuses(Scheduler(), interval=0.05)
-    statuses.tell("t", 0.25, "epoch <1>")
+    statuses.update("t", 0.25, "epoch <1>")
     deadline = time.monotonic() + 5
     while len(heard) < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -208,7 +208,7 @@ def test_a_scheduler_that_is_gone_does_not_disturb_anyone():
     scheduler = DeafScheduler()
     statuses = Statuses(scheduler, interval=0.01)
     for _ in range(20):
-        statuses.tell("t", 0.5, "x")
+        statuses.update("t", 0.5, "x")
         time.sleep(0.01)
     statuses.close()
     assert scheduler.calls == 1  # then it leaves the scheduler alone for a while

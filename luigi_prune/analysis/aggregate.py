@@ -1,4 +1,4 @@
-"""Tables of an experiment: every `Evaluate` result put in its place on the axes (net, ratio, repetition, method)."""
+"""Tables of an experiment: its `Evaluate` results on the axes (net, ratio, repetition, method)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from luigi_prune.catalogue import METHODS
 if TYPE_CHECKING:
     from luigi_prune.targets import Result
 
-__all__ = ["Aggregated", "aggregate", "reference_npz"]
+__all__ = ["Aggregated", "aggregate_results", "reference_npz"]
 
 Cell = tuple[int, int, int, int]
 Arrays = dict[str, np.ndarray]
@@ -23,7 +23,7 @@ REFERENCE = "ReferenceNet"
 
 
 class Aggregated(NamedTuple):
-    """What `aggregate` returns: `measured` (seconds, bytes) stands apart because no two runs agree on it."""
+    """Tables of an experiment; `measured` (seconds, bytes) is separate because it differs from run to run."""
 
     arrays: Arrays
     measured: Arrays
@@ -32,7 +32,7 @@ class Aggregated(NamedTuple):
 
 @dataclass
 class _Gathered:
-    """What was read so far, before the lengths of the epoch and layer axes are known."""
+    """Histories and layers of the results, before the lengths of the epoch and layer axes are known."""
 
     histories: dict[Cell, Arrays] = field(default_factory=dict)
     kept: dict[Cell, np.ndarray] = field(default_factory=dict)
@@ -40,25 +40,25 @@ class _Gathered:
     layer_totals: np.ndarray | None = None
 
 
-def aggregate(grid: dict[str, Any], read: Callable[[str], Result]) -> Aggregated:
-    """Return the tables of an experiment; NaN (or -1 for counts of cells) stands where a result is missing.
+def aggregate_results(grid: dict[str, Any], read: Callable[[str], Result]) -> Aggregated:
+    """Return the tables of an experiment; values of missing results are NaN.
 
     `grid` names the axes and, per test set, the path of the `Evaluate` result of each cell or None; each distinct path
-    is read once. `FileNotFoundError` and `DamagedResult` from `read` pass through. In mode `train` the only ratio is 1
+    is read once. `FileNotFoundError` and `DamagedResult` from `read` propagate. In mode `train` the only ratio is 1
     and the only method the reference.
 
     Arrays, with N nets, R ratios, P repetitions, M methods, E epochs, L layers:
 
     - `axes/net` (N), `axes/keep_ratio` (R, nominal), `axes/repetition` (P), `axes/method` (M, text), `axes/epoch` (E,
       absolute and 0-based), `axes/layer` (L, text), `axes/metric`, `axes/test_set` (text);
-    - `method/nominal` (M, bool): methods that prune nothing, whose `cost/` is nominal;
+    - `method/nominal` (M, bool): methods that prune nothing, with nominal `cost/`;
     - `test/<test set>/<metric>`, `test/<test set>/loss` (N, R, P, M): on the test set;
     - `validation/<metric>`, `validation/loss` (N, R, P, M): on the validation split, at the epoch whose weights were
       kept;
     - `cost/size`, `cost/flops` (N, R, P, M): relative to the unpruned network, in [0, 1];
     - `cost/size_total`, `cost/flops_total` (N): parameters and multiply-adds of the unpruned networks;
-    - `ratio/nominal` (R) and `ratio/achieved` (N, R, P, M): keep ratio wanted and reached (1 for methods that prune
-      nothing);
+    - `ratio/nominal` (R) and `ratio/achieved` (N, R, P, M): target and achieved keep ratio (1 for methods that
+      prune nothing);
     - `curves/train_loss`, `curves/validation_loss`, `curves/learning_rate`, `curves/train/<metric>`,
       `curves/validation/<metric>` (N, R, P, M, E);
     - `layers/kept` (N, R, P, M, L) and `layers/total` (L): weights per compressible layer.
@@ -70,17 +70,17 @@ def aggregate(grid: dict[str, Any], read: Callable[[str], Result]) -> Aggregated
     arrays = _empty(grid)
     measured: Arrays = {}
     gathered = _Gathered()
-    found = dict.fromkeys(grid["test_sets"], 0)
+    counts = dict.fromkeys(grid["test_sets"], 0)
     for path, places in _places(grid).items():
         result = read(path)
         for test_set, cell in places:
             _fill(arrays, gathered, grid, result, test_set, cell)
             _fill_measured(measured, grid, result, cell)
-            found[test_set] += 1
+            counts[test_set] += 1
     _add_curves(arrays, gathered, grid)
     _add_layers(arrays, gathered, grid, path_hint=str(grid["experiment"]))
     _apply_nominal(arrays, grid)
-    return Aggregated(arrays, measured, _meta(grid, found))
+    return Aggregated(arrays, measured, _meta(grid, counts))
 
 
 def _without_ratios(grid: dict[str, Any]) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def _shape(grid: dict[str, Any]) -> Cell:
 
 
 def _places(grid: dict[str, Any]) -> dict[str, list[tuple[str, Cell]]]:
-    """Return, per distinct path, the test sets and cells that it fills."""
+    """Return, per distinct path, its test sets and cells."""
     places: dict[str, list[tuple[str, Cell]]] = {}
     for test_set in grid["test_sets"]:
         cells = grid["cells"].get(test_set)
@@ -131,12 +131,12 @@ def _empty(grid: dict[str, Any]) -> Arrays:
 
 
 def _prunes_nothing(method: str) -> bool:
-    """Return whether a method is a control, whose size and FLOPs are by convention keep ratio x original."""
+    """Return whether a method is a control, with size and FLOPs of keep ratio x original by convention."""
     return method == REFERENCE or (method in METHODS and METHODS[method].granularity == "none")
 
 
 def _fill(arrays: Arrays, gathered: _Gathered, grid: dict[str, Any], result: Result, test_set: str, cell: Cell) -> None:
-    """Put one result into one cell."""
+    """Write one result into one cell."""
     source = result.arrays
     for metric in grid["metrics"]:
         arrays[f"test/{test_set}/{metric}"][cell] = _scalar(source, f"metrics/{metric}")
@@ -186,7 +186,7 @@ def _kept_epoch(history: Arrays, grid: dict[str, Any], cell: Cell) -> Iterator[t
 
 
 def _fill_measured(measured: Arrays, grid: dict[str, Any], result: Result, cell: Cell) -> None:
-    """Put the measured numbers of one result (seconds, bytes) into one cell."""
+    """Write the measured numbers of one result (seconds, bytes) into one cell."""
     for name, value in result.measured.items():
         number = np.asarray(value)
         if number.size == 1 and number.dtype.kind in "iuf":
@@ -216,22 +216,22 @@ def _add_layers(arrays: Arrays, gathered: _Gathered, grid: dict[str, Any], path_
     for cell, counts in gathered.kept.items():
         if len(counts) != len(names):
             raise ValueError(
-                f"{path_hint}: cell {cell} has {len(counts)} compressible layers, others have {len(names)}"
+                f"{path_hint}: expected {len(names)} compressible layers in cell {cell}, got {len(counts)}"
             )
         kept[cell] = counts
     arrays["axes/layer"], arrays["layers/kept"], arrays["layers/total"] = names, kept, totals
 
 
 def _apply_nominal(arrays: Arrays, grid: dict[str, Any]) -> None:
-    """Overwrite the cost of methods that prune nothing by keep ratio x original, where they have a result."""
+    """Overwrite the cost of methods that prune nothing by keep ratio x original in cells that have a result."""
     nominal = np.broadcast_to(arrays["axes/keep_ratio"][None, :, None, None], _shape(grid))
     where = np.isfinite(arrays["cost/size"]) & arrays["method/nominal"]
     for name in ("cost/size", "cost/flops"):
         arrays[name] = np.where(where, nominal, arrays[name])
 
 
-def _meta(grid: dict[str, Any], found: dict[str, int]) -> dict[str, Any]:
-    """Return the settings that a reader of the tables needs, and how many cells are missing."""
+def _meta(grid: dict[str, Any], counts: dict[str, int]) -> dict[str, Any]:
+    """Return the settings to read the tables by, and the number of missing cells per test set."""
     names = ("experiment", "dataset_train", "network", "mode", "num_nets", "num_repetitions", "retraining_epochs")
     total = int(np.prod(_shape(grid)))
     extra = {"early_stop_epochs": grid["early_stop_epochs"]} if "early_stop_epochs" in grid else {}
@@ -239,6 +239,6 @@ def _meta(grid: dict[str, Any], found: dict[str, int]) -> dict[str, Any]:
         **{name: grid[name] for name in names if name in grid},
         **extra,
         "cells_per_test_set": total,
-        "missing": {test_set: total - count for test_set, count in found.items()},
-        "partial": any(count < total for count in found.values()),
+        "missing": {test_set: total - count for test_set, count in counts.items()},
+        "partial": any(count < total for count in counts.values()),
     }

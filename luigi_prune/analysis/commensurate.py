@@ -9,18 +9,18 @@ import numpy as np
 # The levels at which torchprune reports, as differences of the error (0.005 is half a percentage point).
 LEVELS = (-0.1, -0.05, -0.02, -0.01, -0.005, -0.0025, 0.0, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1)
 
-# Errors are counts over a test set, thus multiples of 1/n; one of 0.06 is to meet 0.05 + 0.01 whatever their rounding.
+# Errors are counts over a test set, thus multiples of 1/n; 0.06 must satisfy 0.05 + 0.01 despite rounding.
 ROUNDING = 1e-9
 
 
 def commensurate_points(
     error: np.ndarray, sizes: np.ndarray, levels: tuple[float, ...] = LEVELS, reference: int = 0
 ) -> np.ndarray:
-    """Return which ratio each run may be pruned to, int64 (level, net, repetition, method), -1 where none will do.
+    """Return the index of each run's commensurate ratio, int64 (level, net, repetition, method), -1 if it has none.
 
-    `error` and relative `sizes` are (net, ratio, repetition, method). A ratio will do where error <= error of the
-    reference + level and its size is at most that of the unpruned network; among those the smallest size wins, the
-    later ratio of equals. Missing results (NaN) never win: `torchprune`, which has zeros there, lets them.
+    `error` and relative `sizes` are (net, ratio, repetition, method). A ratio qualifies if error <= error of the
+    reference + level and its size is at most that of the unpruned network; the smallest size is chosen, the later
+    ratio on ties. Missing results (NaN) never qualify; in `torchprune` they are zeros, which do.
     """
     nets, ratios, repetitions, methods = error.shape
     points = np.full((len(levels), nets, repetitions, methods), -1, dtype=np.int64)
@@ -42,13 +42,13 @@ def take(values: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Commensurate:
-    """The networks chosen at each level and what they are on the test set, arrays (level, net, repetition, method)."""
+    """Networks chosen at each level and their test results, arrays (level, net, repetition, method)."""
 
     test_set: str
     chosen_on: str  # "validation" or "test"
     levels: tuple[float, ...]
     points: np.ndarray
-    available: np.ndarray  # bool (net, repetition, method): is there anything to choose from?
+    available: np.ndarray  # bool (net, repetition, method): whether the run has a result to choose
     size: np.ndarray
     flops: np.ndarray
     loss: np.ndarray
@@ -56,7 +56,7 @@ class Commensurate:
     metric_changes: dict[str, np.ndarray]  # metric minus that of the unpruned network of the same net and repetition
 
     def at(self, level: float) -> int:
-        """Return the place of `level` among the levels."""
+        """Return the index of the level nearest to `level`."""
         return int(np.argmin(np.abs(np.asarray(self.levels) - level)))
 
     @property
@@ -66,12 +66,12 @@ class Commensurate:
 
     @property
     def total(self) -> np.ndarray:
-        """Number of runs that there are, int64 (method)."""
+        """Number of runs with results, int64 (method)."""
         return self.available.sum(axis=(0, 1))
 
     @property
     def pruned(self) -> np.ndarray:
-        """Share of parameters pruned; 0 for a run that reaches the level nowhere, NaN where there is no result."""
+        """Share of parameters pruned; 0 for a run that never reaches the level, NaN without results."""
         return np.where(self.points >= 0, 1.0 - self.size, np.where(self.available, 0.0, np.nan))
 
 
@@ -80,7 +80,7 @@ def choose(
 ) -> Commensurate:
     """Return the commensurate networks by the first metric, chosen on "validation" or, as `torchprune` does, on "test".
 
-    What is reported of the chosen networks is always measured on `test_set`. Takes the arrays of `aggregate`.
+    Values of the chosen networks are always those on `test_set`. `arrays` are those of `aggregate_results`.
     """
     metrics = [str(metric) for metric in arrays["axes/metric"]]
     judge = arrays[f"test/{test_set}/{metrics[0]}"]

@@ -1,4 +1,4 @@
-"""What a comparison says: which method prunes most, the quality at fixed sizes, and how sound the comparison is."""
+"""Comparison of methods: ranking, quality at fixed sizes, and a checklist of soundness."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Arrays = dict[str, np.ndarray]
 
 # Compression ratios that Blalock et al. (2020) ask every pruning paper to report.
 COMPRESSIONS = (2.0, 4.0, 8.0, 16.0, 32.0)
-# Scores that look at no weight: a method that uses one is a random-pruning baseline.
+# Scores that ignore the weights: a method that uses one is a random-pruning baseline.
 RANDOM_SCORES = frozenset({"uniform", "random_channel"})
 
 
@@ -30,9 +30,9 @@ class Ranking:
 
 
 def rank(commensurate: Commensurate, nominal: np.ndarray, level: float) -> Ranking:
-    """Return the methods that prune at all, ordered by the mean share of parameters pruned at `level`.
+    """Return the methods that prune, ordered by the mean share of parameters pruned at `level`.
 
-    A run that reaches the level nowhere counts as unpruned, since the unpruned network always satisfies it.
+    A run that never reaches the level counts as unpruned, since the unpruned network always satisfies it.
     """
     pruned = commensurate.pruned[commensurate.at(level)]
     table = spread(pruned)
@@ -48,12 +48,12 @@ def at_compression(
     """Return a metric or `loss` at fixed compressions (original / pruned size), (compression, net, repetition, method).
 
     Each run is interpolated linearly in the logarithm of the *achieved* size between its two nearest networks, the
-    unpruned one included; NaN where no smaller network exists: nothing is extrapolated.
+    unpruned one included; NaN if no network is that small: nothing is extrapolated.
     """
     values, size = arrays[f"test/{test_set}/{label}"], arrays["cost/size"]
     nets, _, repetitions, methods = values.shape
     out = np.full((len(compressions), nets, repetitions, methods), np.nan)
-    wanted = np.log2(np.asarray(compressions))
+    log_compressions = np.log2(np.asarray(compressions))
     for net, repetition, method in np.ndindex(nets, repetitions, methods):
         y, s = values[net, :, repetition, method], size[net, :, repetition, method]
         known = np.isfinite(y) & np.isfinite(s) & (s > 0)
@@ -63,7 +63,7 @@ def at_compression(
         if len(x):
             order = np.argsort(x, kind="stable")
             y_sorted = np.concatenate([unpruned, y[known]])[order]
-            out[:, net, repetition, method] = np.interp(wanted, x[order], y_sorted, left=np.nan, right=np.nan)
+            out[:, net, repetition, method] = np.interp(log_compressions, x[order], y_sorted, left=np.nan, right=np.nan)
     return out
 
 
@@ -74,12 +74,12 @@ def paired_change(arrays: Arrays, test_set: str, label: str) -> np.ndarray:
 
 
 def prune_potential(arrays: Arrays, tables: dict[str, Commensurate], level: float) -> dict[str, Spread]:
-    """Return per test set the share of parameters that can go at `level` (Liebenwein et al. 2021, arXiv 2103.03014)."""
+    """Return per test set the share of parameters pruned at `level` (Liebenwein et al. 2021, arXiv 2103.03014)."""
     return {test_set: spread(table.pruned[table.at(level)]) for test_set, table in tables.items()}
 
 
 def largest_miss(arrays: Arrays) -> np.ndarray:
-    """Return per method the largest relative distance of an achieved keep ratio from the wanted one (0.01: 1 %)."""
+    """Return per method the largest relative distance of an achieved keep ratio from its target (0.01: 1 %)."""
     miss = np.abs(arrays["cost/size"] / arrays["ratio/nominal"][:, None, None] - 1.0)
     worst = np.where(np.isnan(miss), -1.0, miss).max(axis=(0, 1, 2), initial=-1.0)
     return np.where(worst < 0, np.nan, worst)
@@ -95,7 +95,7 @@ class Check:
 
 
 def checklist(arrays: Arrays, measured: Arrays, meta: dict[str, Any], provenance: dict[str, Any]) -> list[Check]:
-    """Return what this comparison reports and what it lacks, so that a reader knows how far to trust it."""
+    """Return the checklist of what this comparison reports and lacks."""
     methods = [str(method) for method in arrays["axes/method"]]
     pruning = ~arrays["method/nominal"]
     nets, ratios = len(arrays["axes/net"]), len(arrays["axes/keep_ratio"])
@@ -105,9 +105,9 @@ def checklist(arrays: Arrays, measured: Arrays, meta: dict[str, Any], provenance
     epochs = meta.get("retraining_epochs")
     unretrained = epochs is not None and epochs[0] >= epochs[1]
     seconds = sorted(name for name in measured if "seconds" in name and "gpu_seconds" not in name)
-    judged = has_validation(arrays)
+    validated = has_validation(arrays)
     on_validation = (
-        "chosen on validation, reported on test" if judged else "no validation curves: chosen on the test set"
+        "chosen on validation, reported on test" if validated else "no validation curves: chosen on the test set"
     )
     return [
         Check(
@@ -133,20 +133,20 @@ def checklist(arrays: Arrays, measured: Arrays, meta: dict[str, Any], provenance
             "nothing is retrained" if unretrained else "not measured by this experiment",
         ),
         Check(
-            "Achieved sizes, within 1 % of the wanted ones",
+            "Achieved sizes within 1 % of their targets",
             bool(np.isfinite(worst) and worst <= 0.01),
             f"largest relative distance {100 * worst:.2g} %" if np.isfinite(worst) else "no results",
         ),
         Check(
             "Budget per layer", bool(np.isfinite(arrays["layers/kept"]).any()), f"{len(arrays['axes/layer'])} layers"
         ),
-        Check("Ratio chosen on validation, reported on test", judged, on_validation),
+        Check("Ratio chosen on validation, reported on test", validated, on_validation),
         Check("Measured cost", bool(seconds), ", ".join(seconds) or "no seconds recorded"),
         Check("Complete results", not meta.get("partial", False), _missing_text(meta)),
         Check(
             "Environment, version and settings recorded",
             bool(provenance),
-            "see Provenance" if provenance else "none given",
+            "see Provenance" if provenance else "none recorded",
         ),
     ]
 

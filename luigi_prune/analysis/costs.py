@@ -1,4 +1,4 @@
-"""What an experiment cost, per family of tasks: every task counts once, however many evaluations stand on it."""
+"""Cost of an experiment per family of tasks: every task counts once, however many evaluations depend on it."""
 
 from __future__ import annotations
 
@@ -12,47 +12,47 @@ FAMILIES = ("TrainBase", "Prune", "Retrain", "Evaluate")
 
 
 class Measured(NamedTuple):
-    """What one result file says of its making."""
+    """Measured cost recorded in one result file."""
 
     family: str
     key: str
-    numbers: Mapping[str, float]  # `<family>_seconds`, `<family>_gpu_seconds`, `<family>_peak_bytes`; of inputs, too
+    numbers: Mapping[str, float]  # `<family>_seconds`, `<family>_gpu_seconds`, `<family>_peak_bytes`, also of inputs
     parents: Mapping[str, str]  # key -> path
 
 
-def family_costs(paths: Iterable[str], look: Callable[[str], Measured | None]) -> dict[str, np.ndarray]:
-    """Return what the results at `paths`, and all that they were made from, cost; `look` returns None for a lost file.
+def family_costs(paths: Iterable[str], read: Callable[[str], Measured | None]) -> dict[str, np.ndarray]:
+    """Return the cost of the results at `paths` and of all their inputs; `read` returns None for a lost file.
 
     Arrays, with F families that have a task: `family/name` (F, text), `family/tasks` (F), `family/seconds` (F),
-    `family/gpu_tasks` (F): how many tasks say how many GPUs they held, `family/gpu_seconds` (F): seconds times GPUs of
-    those, `family/peak_bytes` (F): the largest. Of a lost file, what the result behind it carries along is counted.
+    `family/gpu_tasks` (F): number of tasks that record their GPUs, `family/gpu_seconds` (F): seconds times GPUs of
+    those, `family/peak_bytes` (F): the largest. For a lost file, the copy in a result that depends on it is counted.
     """
-    found: dict[tuple[str, str], Measured] = {}
+    results: dict[tuple[str, str], Measured] = {}
     carried: dict[tuple[str, str], Measured] = {}
     seen = set(paths := list(dict.fromkeys(paths)))
-    waiting = [result for path in paths if (result := look(path))]
-    while waiting:
-        result = waiting.pop()
-        found[result.family, result.key] = result
+    pending = [result for path in paths if (result := read(path))]
+    while pending:
+        result = pending.pop()
+        results[result.family, result.key] = result
         for key, path in result.parents.items():
             if path not in seen:
                 seen.add(path)
-                if parent := look(path):
-                    waiting.append(parent)
+                if parent := read(path):
+                    pending.append(parent)
                 else:
                     carried |= {(family, key): result for family in FAMILIES if family != result.family}
-    return _summed({**carried, **found})
+    return _summed({**carried, **results})
 
 
 def _summed(tasks: Mapping[tuple[str, str], Measured]) -> dict[str, np.ndarray]:
-    """Return the arrays; a task without seconds is none (its result carries nothing of that family)."""
+    """Return the arrays; tasks without seconds are left out (the result carries no cost of that family)."""
     seconds: dict[str, list[float]] = defaultdict(list)
     gpu_seconds: dict[str, list[float]] = defaultdict(list)
     peaks: dict[str, list[float]] = defaultdict(list)
     for (family, _), result in tasks.items():
-        for what, into in (("seconds", seconds), ("gpu_seconds", gpu_seconds), ("peak_bytes", peaks)):
-            if (number := result.numbers.get(f"{family.lower()}_{what}")) is not None:
-                into[family].append(number)
+        for quantity, values in (("seconds", seconds), ("gpu_seconds", gpu_seconds), ("peak_bytes", peaks)):
+            if (number := result.numbers.get(f"{family.lower()}_{quantity}")) is not None:
+                values[family].append(number)
     names = [family for family in FAMILIES if seconds[family]]
     return {
         "family/name": np.asarray(names, dtype=np.str_),

@@ -21,12 +21,12 @@ def reference_npz(
     labels: dict[str, str] | None = None,
     measured: dict[str, np.ndarray] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Return the arrays of one test set by `torchprune`'s names, for `numpy.savez`; none needs pickle.
+    """Return the arrays of one test set under `torchprune`'s names, for `numpy.savez`; none needs pickle.
 
     `error` and `error5` are one minus the first and the second metric (NaN without a second), `_train` and `_test` are
     per-epoch curves on training and *validation* data, `sizes` and `flops` are relative, `samples_per_layer` holds kept
     weights (layer, net, ratio, 1, method), -1 where unknown. Missing results are NaN, where `torchprune` has zeros.
-    `time_tag` is a label: the caller's key of the experiment, no clock. Measured numbers follow as `measured_<name>`.
+    `time_tag` is a label, the caller's key of the experiment, not a time. Measured numbers are `measured_<name>`.
     """
     methods = arrays["axes/method"]
     metrics = [str(metric) for metric in arrays["axes/metric"]]
@@ -53,8 +53,8 @@ def reference_npz(
         sources = {"": f"test/{test_set}/", "_train": "curves/train/", "_test": "curves/validation/"}
         for suffix, source in sources.items():
             like = arrays["cost/size"] if suffix == "" else arrays["curves/train_loss"]
-            known = at < len(metrics)
-            out[name + suffix] = 1.0 - arrays[source + metrics[at]] if known else np.full(like.shape, np.nan)
+            present = at < len(metrics)
+            out[name + suffix] = 1.0 - arrays[source + metrics[at]] if present else np.full(like.shape, np.nan)
     out["stats_comm"] = np.asarray(_stats_comm(out))
     for name, values in (measured or {}).items():
         if "seconds" in name or "bytes" in name:
@@ -77,7 +77,7 @@ def _samples_per_layer(arrays: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def _stats_comm(out: dict[str, np.ndarray]) -> str:
-    """Return the commensurate levels, chosen on the test set, as strict JSON: null where a level is not reached."""
+    """Return the commensurate levels, chosen on the test set, as strict JSON: null if a level is not reached."""
     points = commensurate_points(out["error"], out["sizes"])
     stats: dict[str, Any] = {"commensurate": list(LEVELS)}
     for name, source in zip(

@@ -1,4 +1,4 @@
-"""The jobs that look at results: Aggregate and Report."""
+"""Jobs that read results: Aggregate and Report."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from luigi_prune.analysis.aggregate import aggregate as gather
+from luigi_prune.analysis.aggregate import aggregate_results
 from luigi_prune.analysis.costs import Measured, family_costs
 from luigi_prune.backends.job import Context
 from luigi_prune.catalogue import metric_label
@@ -19,7 +19,7 @@ from luigi_prune.targets import read_about, read_measured, read_result
 
 
 def aggregate(request: dict[str, Any], context: Context) -> None:
-    """Gather the evaluations of an experiment into tables."""
+    """Write the tables of an experiment from its evaluations."""
     spec = ExperimentSpec.model_validate_json(request["spec"])
     began = time.perf_counter()
     shape = (spec.num_nets, len(spec.keep_ratios), spec.num_repetitions, len(spec.methods))
@@ -44,13 +44,13 @@ def aggregate(request: dict[str, Any], context: Context) -> None:
         "early_stop_epochs": list(spec.early_stop_epochs),
         "cells": {test_set: cells(test_set) for test_set in spec.test_sets},
     }
-    tables = gather(grid, read_result)
+    tables = aggregate_results(grid, read_result)
     costs = family_costs(request["cells"].values(), _cost)
     write(request, context, began, tables.arrays, meta=tables.meta, measured={**tables.measured, **costs})
 
 
 def _cost(path: str) -> Measured | None:
-    """Return what a result file says of its making and of its inputs; None where it is gone or unreadable."""
+    """Return the measured cost in a result file and the paths of its inputs; None if it is missing or unreadable."""
     try:
         about, numbers = read_about(path), read_measured(path)
     except (OSError, KeyError, ValueError):
@@ -62,7 +62,7 @@ def _cost(path: str) -> Measured | None:
 
 
 def report(request: dict[str, Any], context: Context) -> None:
-    """Draw an experiment's tables."""
+    """Write the report on an experiment's tables."""
     experiment = Experiment.model_validate_json(request["spec"])
     tables = read_result(request["inputs"]["tables"])
     labels, colors = shown_methods(experiment)
@@ -74,7 +74,7 @@ def report(request: dict[str, Any], context: Context) -> None:
         experiment.model_dump(mode="json", by_alias=True),
         folder,
         key=tables.key,
-        measured={name: array for name, array in tables.measured.items() if array.ndim},  # not Aggregate's own
+        measured={name: array for name, array in tables.measured.items() if array.ndim},  # without Aggregate's own
         provenance=tables.provenance,
         plotting={"min_val": plotting.min_val, "max_val": plotting.max_val},
         labels=labels,

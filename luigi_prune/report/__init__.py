@@ -1,4 +1,4 @@
-"""From tables to what people look at: figures, Markdown, an HTML page, TensorBoard logs."""
+"""Reports on result tables: figures, Markdown, an HTML page, TensorBoard logs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["write_report"]
 
 
 def __getattr__(name: str) -> Any:
-    # Late, because training jobs import `luigi_prune.report.tensorboard` and must not pay for matplotlib.
+    # Imported lazily: training jobs import `luigi_prune.report.tensorboard` and must not load matplotlib.
     if name == "write_report":
         from luigi_prune.report.write import write_report
 

@@ -1,4 +1,4 @@
-"""What a report shows, in order: figures and tables, made once and rendered as Markdown and as HTML."""
+"""Contents of a report, in order: figures and tables, built once and rendered as Markdown and as HTML."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ RANKING_LEVEL = 0.005
 
 
 @dataclass(frozen=True)
-class Results:
-    """What is shown for one test set."""
+class ResultSection:
+    """Figures and tables of one test set."""
 
     test_set: str
     quality: list[tuple[str, list[Plot]]]  # label of the metric, its plots
     compression: list[Table]
-    levels: dict[str, list[Table]]  # chosen on validation, chosen on test
-    everything: Table
+    levels: dict[str, list[Table]]  # by the data that networks were chosen on: "validation", "test"
+    all_results: Table
 
 
 @dataclass(frozen=True)
 class Contents:
-    """A whole report, before it is rendered."""
+    """A complete report before rendering."""
 
     title: str
     notice: str | None
@@ -43,7 +43,7 @@ class Contents:
     facts: list[tuple[str, str]]
     summaries: list[Table]
     prunability: list[Plot]
-    results: list[Results]
+    results: list[ResultSection]
     layers: list[Plot]
     curves: list[Plot]
     potential: Table | None
@@ -54,7 +54,7 @@ class Contents:
 
     @property
     def plots(self) -> list[Plot]:
-        """All figures, in the order in which they are shown."""
+        """All figures, in display order."""
         quality = [plot for result in self.results for _, plots in result.quality for plot in plots]
         return [*self.prunability, *quality, *self.layers, *self.curves]
 
@@ -68,9 +68,9 @@ def make_contents(
     provenance: dict[str, Any],
     costs: Arrays | None = None,
 ) -> Contents:
-    """Return everything that a report of these tables shows; what has no data is left out.
+    """Return the contents of the report on these tables; figures and tables without data are left out.
 
-    `measured` are tables over the cells, `costs` those of `analysis.costs.family_costs`.
+    `measured` has one array over the cells per measurement, `costs` the arrays of `analysis.costs.family_costs`.
     """
     test_sets = [str(name) for name in arrays["axes/test_set"]]
     metric = str(arrays["axes/metric"][0])
@@ -102,7 +102,7 @@ def make_contents(
         facts=wording.facts(arrays, meta, styles),
         summaries=summaries,
         prunability=prunability,
-        results=[_results(arrays, name, styles, plotting, meta, chosen.get(name, {})) for name in test_sets],
+        results=[_result_section(arrays, name, styles, plotting, meta, chosen.get(name, {})) for name in test_sets],
         layers=_layer_plots(arrays, meta, styles, plotting),
         curves=_curve_plots(arrays, meta, styles, plotting),
         potential=tables.potential_table(arrays, by_test, styles, RANKING_LEVEL) if len(by_test) > 1 else None,
@@ -114,9 +114,9 @@ def make_contents(
 
 
 def _choices(arrays: Arrays, test_set: str) -> dict[str, Commensurate]:
-    """Return the commensurate networks by what they were chosen on, the honest choice first where it can be made."""
-    ways = ("validation", "test") if has_validation(arrays) else ("test",)
-    return {way: choose(arrays, test_set, way) for way in ways}
+    """Return the commensurate networks chosen on validation, if there are validation results, and on the test set."""
+    splits = ("validation", "test") if has_validation(arrays) else ("test",)
+    return {split: choose(arrays, test_set, split) for split in splits}
 
 
 def sentence(text: str) -> str:
@@ -124,14 +124,14 @@ def sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _results(
+def _result_section(
     arrays: Arrays,
     test_set: str,
     styles: Sequence[MethodStyle],
     plotting: dict[str, float],
     meta: dict[str, Any],
     chosen: dict[str, Commensurate],
-) -> Results:
+) -> ResultSection:
     labels = [*(str(metric) for metric in arrays["axes/metric"]), "loss"]
     title = f"{meta['network']}, tested on {test_set}"
     quality = []
@@ -148,27 +148,27 @@ def _results(
                 )
             )
         quality.append((label, plots))
-    return Results(
+    return ResultSection(
         test_set=test_set,
         quality=quality,
         compression=[
             table for label in labels if (table := tables.compression_table(arrays, test_set, label, styles)).rows
         ],
-        levels={way: tables.level_tables(arrays, choice, styles) for way, choice in chosen.items()},
-        everything=tables.result_table(arrays, test_set, styles),
+        levels={split: tables.level_tables(arrays, choice, styles) for split, choice in chosen.items()},
+        all_results=tables.result_table(arrays, test_set, styles),
     )
 
 
 def _quality_caption(arrays: Arrays, label: str, cost: str, meta: dict[str, Any]) -> str:
     meaning = "mean loss" if label == "loss" else wording.metric_meaning(label)
     share = (
-        "share of all parameters (biases and BatchNorm included) that are zero or gone"
+        "share of all parameters (biases and BatchNorm included) that are zero or removed"
         if cost == "parameters"
         else "share of multiply-adds saved in theory, over every convolution and linear layer"
     )
     nets, repetitions = len(arrays["axes/net"]), len(arrays["axes/repetition"])
     controls = (
-        " Dashed with markers: a control, which prunes nothing and stands at the wanted ratio."
+        " Dashed with markers: a control, which prunes nothing and is drawn at its keep ratio."
         if arrays["method/nominal"][1:].any()
         else ""
     )
@@ -177,9 +177,9 @@ def _quality_caption(arrays: Arrays, label: str, cost: str, meta: dict[str, Any]
         f", retrained in epochs {epochs[0]} to {epochs[1]}" if epochs and epochs[0] < epochs[1] else ", not retrained"
     )
     return (
-        f"Up: test {label} ({meaning}). Right: {share}. Mean over {wording.counted(nets, 'net')} × "
+        f"Vertical: test {label} ({meaning}). Horizontal: {share}. Mean over {wording.counted(nets, 'net')} × "
         f"{wording.counted(repetitions, 'repetition')}; band: sample standard deviation; thin: single runs, or their "
-        f"range. Dashed: the unpruned network. Triangles at the lower edge: below the axis.{controls} Mode "
+        f"range. Dashed: the unpruned network. Triangles at the lower edge: values below the axis.{controls} Mode "
         f"{meta['mode']}{retrained}."
     )
 
@@ -193,8 +193,8 @@ def _layer_plots(
     ratios = chosen_ratios(arrays["axes/keep_ratio"], within(arrays["axes/keep_ratio"], plotting))
     title = f"{meta['network']} trained on {meta['dataset_train']}"
     budget = "The share of all kept weights that each compressible layer holds. Grey: the unpruned network."
-    share = "How much of each compressible layer is pruned. A method that prunes all layers alike is a level line."
-    tail = " Mean over nets and repetitions; band: sample standard deviation; colours: wanted keep ratio."
+    share = "The pruned share of each compressible layer. A method that prunes all layers equally is a horizontal line."
+    tail = " Mean over nets and repetitions; band: sample standard deviation; shades: target keep ratio."
     return [
         Plot(
             "budget_per_layer", "Budget per layer", budget + tail, layer_figure(arrays, styles, ratios, "budget", title)

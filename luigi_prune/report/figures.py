@@ -1,4 +1,4 @@
-"""Figures of quality against what was pruned, and of the prunability at commensurate quality."""
+"""Figures of quality against the pruned share, and of the prunability at commensurate quality."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from luigi_prune.report.style import INK, MethodStyle, drawing, plain_text, sett
 Arrays = dict[str, np.ndarray]
 
 COSTS = {"parameters": ("cost/size", "pruned parameters"), "flops": ("cost/flops", "pruned FLOPs (multiply-adds)")}
-# Networks that fell further than this below the unpruned one are pointed at, not drawn: they would flatten all else.
+# Networks further below the unpruned one are marked at the axis instead of drawn: they would flatten all other lines.
 DEEPEST_DROP = 0.30
-MOST_SINGLE_RUNS = 6
+MAX_SINGLE_RUNS = 6
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure, the name of its files, and what a stranger must know to read it."""
+    """A figure with the name of its files, a title and a self-contained caption."""
 
     name: str
     title: str
@@ -56,7 +56,7 @@ def quality_figure(
     """Return a metric or `loss` against the share of parameters or FLOPs pruned, one line per method.
 
     Line and marker: mean over nets and repetitions; band: one sample standard deviation; thin lines: single runs, or
-    their range where there are more than a few. The unpruned network is a horizontal line with its own band.
+    their range if there are more than a few. The unpruned network is a horizontal line with its own band.
     """
     name, cost_label = COSTS[cost]
     values = arrays[f"test/{test_set}/{label}"]
@@ -72,7 +72,7 @@ def quality_figure(
         _draw_reference(axes, styles[0], values[..., 0])
         if percent:
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-        elif _wide(values[:, shown]):
+        elif needs_log_axis(values[:, shown]):
             axes.set_yscale("log")
         if bottom is not None:
             axes.set_ylim(bottom=bottom)
@@ -97,7 +97,7 @@ def _draw_method(axes: Axes, style: MethodStyle, x: np.ndarray, y: np.ndarray, b
         return row[known][order]
 
     runs = x.shape[0] * x.shape[2]
-    if 1 < runs <= MOST_SINGLE_RUNS:
+    if 1 < runs <= MAX_SINGLE_RUNS:
         for net, repetition in np.ndindex(x.shape[0], x.shape[2]):
             single_x, single_y = x[net, :, repetition], y[net, :, repetition]
             by_x = np.argsort(single_x, kind="stable")
@@ -123,7 +123,7 @@ def _draw_method(axes: Axes, style: MethodStyle, x: np.ndarray, y: np.ndarray, b
 
 
 def _draw_reference(axes: Axes, style: MethodStyle, values: np.ndarray) -> None:
-    """Draw the unpruned network as a horizontal line; `values` are (net, ratio, repetition), alike within a net."""
+    """Draw the unpruned network as a horizontal line; `values` are (net, ratio, repetition), equal within a net."""
     table = spread(first_known(values)[:, None])
     if np.isfinite(table.mean):
         axes.axhline(
@@ -140,15 +140,15 @@ def _draw_reference(axes: Axes, style: MethodStyle, values: np.ndarray) -> None:
 
 
 def _bottom(values: np.ndarray, percent: bool) -> float | None:
-    """Return where to cut the y-axis, or None where nothing falls far below the unpruned network."""
+    """Return the lower limit of the y-axis, or None if nothing falls far below the unpruned network."""
     if not percent or not np.isfinite(values[..., 0]).any():
         return None
     reference, lowest = float(np.nanmean(values[..., 0])), float(np.nanmin(values))
     return reference - DEEPEST_DROP if lowest < reference - DEEPEST_DROP - 0.05 else None
 
 
-def _wide(values: np.ndarray) -> bool:
-    """Return whether positive values span more than a factor of 20, so that a logarithmic axis serves better."""
+def needs_log_axis(values: np.ndarray) -> bool:
+    """Return whether positive values span more than a factor of 20, so that a logarithmic axis reads better."""
     finite = values[np.isfinite(values)]
     return bool(len(finite)) and bool(finite.min() > 0) and bool(finite.max() > 20 * finite.min())
 
@@ -195,5 +195,5 @@ def prunability_figure(
 
 
 def integer_axis(axes: Axes) -> None:
-    """Let the x-axis show whole numbers only."""
+    """Put integer ticks on the x-axis."""
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))

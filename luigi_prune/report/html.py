@@ -1,4 +1,4 @@
-"""The HTML page: everything in one file that needs no network."""
+"""The report as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 def to_html(
     contents: Contents, settings: dict[str, Any], provenance: dict[str, Any], files: dict[str, list[str]]
 ) -> str:
-    """Return the page, figures inline as SVG; `files` maps names of plots to the relative paths of PDF and PNG."""
+    """Return the page with inline SVG figures; `files` maps plot names to the relative paths of their PDF and PNG."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,

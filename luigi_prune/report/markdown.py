@@ -7,19 +7,19 @@ from typing import Any
 
 import yaml
 
-from luigi_prune.report.contents import Contents, Results
+from luigi_prune.report.contents import Contents, ResultSection
 from luigi_prune.report.figures import Plot
 from luigi_prune.report.tables import Table
 
 
 def settings_text(settings: dict[str, Any]) -> str:
-    """Return settings as YAML, in the order given; values that YAML does not know become text."""
+    """Return settings as YAML, order unchanged; values that JSON cannot represent become text."""
     plain = json.loads(json.dumps(settings, default=str))
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=110)
 
 
 def provenance_rows(provenance: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Return provenance as flat pairs, keys of nested dictionaries joined by dots."""
+    """Return provenance as flat pairs, with the keys of nested dictionaries joined by dots."""
     rows: list[tuple[str, str]] = []
     for name, value in provenance.items():
         if isinstance(value, dict):
@@ -31,7 +31,7 @@ def provenance_rows(provenance: dict[str, Any], prefix: str = "") -> list[tuple[
 
 
 def to_markdown(contents: Contents, settings: dict[str, Any], provenance: dict[str, Any], files: dict[str, str]) -> str:
-    """Return the report as GitHub-flavoured Markdown; `files` maps names of plots to relative paths of their PNGs."""
+    """Return the report as GitHub-flavoured Markdown; `files` maps plot names to relative paths of PNGs."""
     parts = [f"# {contents.title}"]
     if contents.notice:
         parts.append(f"> **{contents.notice}**")
@@ -39,7 +39,7 @@ def to_markdown(contents: Contents, settings: dict[str, Any], provenance: dict[s
     parts += [_plot(plot, files) for plot in contents.prunability]
     parts += ["## Experiment", _pairs(contents.facts)]
     for result in contents.results:
-        parts += _results(result, files)
+        parts += _result_section(result, files)
     if contents.potential:
         parts.append(_table(contents.potential))
     parts += ["## Layers", *(_plot(plot, files) for plot in contents.layers)] if contents.layers else []
@@ -47,21 +47,21 @@ def to_markdown(contents: Contents, settings: dict[str, Any], provenance: dict[s
     parts += [_table(table) for table in (contents.measured, contents.costs, contents.checks) if table]
     parts += ["## Definitions", _pairs(contents.definitions)]
     parts += ["## Settings", f"```yaml\n{settings_text(settings)}```"]
-    parts += ["## Provenance", _pairs(provenance_rows(provenance)) if provenance else "None given."]
+    parts += ["## Provenance", _pairs(provenance_rows(provenance)) if provenance else "None recorded."]
     return "\n\n".join(parts) + "\n"
 
 
-def _results(result: Results, files: dict[str, str]) -> list[str]:
+def _result_section(result: ResultSection, files: dict[str, str]) -> list[str]:
     parts = [f"## Tested on {result.test_set}"]
     parts += [_plot(plot, files) for _, plots in result.quality for plot in plots]
     parts += [_table(table) for table in result.compression]
-    for way, levels in result.levels.items():
-        honest = (
-            "validation split, reported on the test set" if way == "validation" else "test set (as torchprune does)"
+    for split, levels in result.levels.items():
+        chosen_on = (
+            "validation split, reported on the test set" if split == "validation" else "test set (as torchprune does)"
         )
-        parts.append(f"### Commensurate levels on {result.test_set}, chosen on the {honest}")
+        parts.append(f"### Commensurate levels on {result.test_set}, chosen on the {chosen_on}")
         parts += [_table(table, depth=4) for table in levels]
-    return [*parts, _table(result.everything)]
+    return [*parts, _table(result.all_results)]
 
 
 def _table(table: Table, depth: int = 3) -> str:

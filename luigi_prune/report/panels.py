@@ -1,4 +1,4 @@
-"""Figures with a panel per method: weights kept per layer, and training curves."""
+"""Figures with one panel per method: weights kept per layer, and training curves."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from luigi_prune.analysis.statistics import spread
-from luigi_prune.report.figures import integer_axis, is_share
+from luigi_prune.report.figures import integer_axis, is_share, needs_log_axis
 from luigi_prune.report.style import INK, MethodStyle, drawing, settle
 
 Arrays = dict[str, np.ndarray]
-MOST_NAMED_LAYERS = 12
+MAX_NAMED_LAYERS = 12
 
 
 def chosen_ratios(keep_ratios: np.ndarray, shown: np.ndarray, number: int = 3) -> list[int]:
-    """Return up to `number` ratios that span the plotted range, most kept first."""
+    """Return the indices of up to `number` ratios that span the plotted range, largest ratio first."""
     places = np.flatnonzero(shown)
     ordered = places[np.argsort(-keep_ratios[places], kind="stable")]
     picks = np.unique(np.round(np.linspace(0, len(ordered) - 1, min(number, len(ordered)))).astype(int))
@@ -28,7 +28,7 @@ def chosen_ratios(keep_ratios: np.ndarray, shown: np.ndarray, number: int = 3) -
 
 
 def shades(color: str, number: int) -> list[str]:
-    """Return `number` shades of a colour, the last the colour itself."""
+    """Return `number` shades of a colour, from the lightest to the colour itself."""
     rgb = np.asarray(mcolors.to_rgb(color))
     mixes = 0.85 * (1 - (np.arange(number) + 1) / number)
     return [mcolors.to_hex(rgb + (np.full(3, 0.75) - rgb) * mix) for mix in mixes]
@@ -37,7 +37,7 @@ def shades(color: str, number: int) -> list[str]:
 def _panels(
     styles: Sequence[MethodStyle], draw: Callable[[Axes, MethodStyle], None], width: float, height: float
 ) -> Figure:
-    """Return a figure with one panel per method, two in a row, on shared axes."""
+    """Return a figure with one panel per method, two per row, on shared axes."""
     columns = min(2, max(1, len(styles)))
     rows = max(1, math.ceil(len(styles) / columns))
     figure = Figure(figsize=(width * columns, height * rows + 0.6), layout="constrained")
@@ -68,7 +68,7 @@ def legend_above(axes: Axes) -> None:
 def layer_figure(arrays: Arrays, styles: Sequence[MethodStyle], ratios: Sequence[int], what: str, title: str) -> Figure:
     """Return a panel per method over the layers, mean over nets and repetitions; band: sample standard deviation.
 
-    `what` is "budget" (share of all kept weights that a layer holds) or "pruned" (share of a layer's weights gone).
+    `what` is "budget" (share of all kept weights that a layer holds) or "pruned" (pruned share of a layer's weights).
     """
     kept, totals = arrays["layers/kept"], arrays["layers/total"]
     values = kept / kept.sum(axis=-1, keepdims=True) if what == "budget" else 1.0 - kept / totals
@@ -104,7 +104,7 @@ def layer_figure(arrays: Arrays, styles: Sequence[MethodStyle], ratios: Sequence
         figure = _panels(drawn, draw, 4.6 if len(totals) <= 30 else 5.6, 2.9)
         for axes in figure.axes:
             _name_layers(axes, [str(name) for name in arrays["axes/layer"]])
-        if len(totals) > MOST_NAMED_LAYERS:
+        if len(totals) > MAX_NAMED_LAYERS:
             figure.supxlabel("compressible layer, 1 is next to the input", fontsize=10)
         figure.supylabel("share of all kept weights" if what == "budget" else "share of the layer pruned", fontsize=10)
         figure.suptitle(title, fontsize=10)
@@ -112,8 +112,8 @@ def layer_figure(arrays: Arrays, styles: Sequence[MethodStyle], ratios: Sequence
 
 
 def _name_layers(axes: Axes, names: list[str]) -> None:
-    """Name the layers on the x-axis, or number them where there are many."""
-    if len(names) <= MOST_NAMED_LAYERS:
+    """Name the layers on the x-axis, or number them if there are many."""
+    if len(names) <= MAX_NAMED_LAYERS:
         steep = max((len(name) for name in names), default=0) * len(names) > 36
         axes.set_xticks(
             range(1, len(names) + 1), names, rotation=45 if steep else 0, ha="right" if steep else "center", fontsize=8
@@ -125,7 +125,7 @@ def _name_layers(axes: Axes, names: list[str]) -> None:
 def curve_figure(
     arrays: Arrays, styles: Sequence[MethodStyle], ratios: Sequence[int], label: str, title: str
 ) -> Figure | None:
-    """Return training curves of a metric or `loss`, or None where there are none.
+    """Return training curves of a metric or `loss`, or None if there are none.
 
     A panel for the unpruned networks and one per method. Solid: validation split; dotted: training data. Mean over nets
     and repetitions; band: sample standard deviation.
@@ -168,14 +168,9 @@ def curve_figure(
 
     with drawing():
         figure = _panels(drawn, draw, 4.6, 2.7)
-        if label == "loss" and _log_serves(validation):
+        if label == "loss" and needs_log_axis(validation):
             figure.axes[0].set_yscale("log")
         figure.supxlabel("epoch", fontsize=10, color=INK)
         figure.supylabel(label, fontsize=10)
         figure.suptitle(title, fontsize=10)
     return settle(figure)
-
-
-def _log_serves(values: np.ndarray) -> bool:
-    finite = values[np.isfinite(values)]
-    return bool(len(finite)) and bool(finite.min() > 0) and bool(finite.max() > 20 * finite.min())

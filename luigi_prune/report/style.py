@@ -1,4 +1,4 @@
-"""How figures look and how they are written: colours, markers, labels, and the same bytes for the same figure."""
+"""Styles of figures (colours, markers, labels) and their output: equal figures give equal bytes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.mathtext import MathTextParser
 
-# Text and lines. Inside the HTML page it becomes `currentColor`, so that figures follow a dark theme.
+# Text and lines. In the HTML page it becomes `currentColor`, so that figures follow a dark theme.
 INK = "#1d2129"
-# Okabe & Ito's colours, told apart by the colour-blind as well, then darker kin; for methods without a colour of their
-# own.
+# Okabe & Ito's colour-blind-safe palette, then darker hues; for methods without a configured colour.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f4fc9", "#8c564b", "#5f8a00", "#b8860b")
 MARKERS = "osD^vP*Xp<>hHd"
-# The next one is taken when the palette is used up; dashes are for methods that prune nothing.
+# The next style is used once the palette is exhausted; dashes mark methods that prune nothing.
 LINES: tuple[Any, ...] = ("-", "-.", (0, (1, 1)), (0, (6, 1.5, 1, 1.5, 1, 1.5)))
 _SYMBOLS = {
     "ell": "ℓ",
@@ -42,7 +41,7 @@ _SYMBOLS = {
 
 @dataclass(frozen=True)
 class MethodStyle:
-    """How one method is drawn and called; `label` may hold mathtext, `plain` is the same as plain text."""
+    """Line style and label of one method; `label` may contain mathtext, `plain` is the same as plain text."""
 
     method: str
     label: str
@@ -56,14 +55,14 @@ class MethodStyle:
 def method_styles(
     methods: Sequence[str], nominal: Sequence[bool], labels: dict[str, str], colors: dict[str, str]
 ) -> list[MethodStyle]:
-    """Return one style per method; what is no colour or no valid mathtext is replaced instead of failing the report."""
+    """Return one style per method; an invalid colour or mathtext is replaced instead of failing the report."""
     styles = []
     for at, method in enumerate(methods):
         label = drawable(labels.get(method, method))
         color = colors.get(method, "")
         if not mcolors.is_color_like(color):
             color = INK if at == 0 else PALETTE[(at - 1) % len(PALETTE)]
-        elif sum(mcolors.to_rgb(color)) < 0.25:  # near black vanishes on a dark page; ink does not
+        elif sum(mcolors.to_rgb(color)) < 0.25:  # near-black is invisible on a dark page; INK is themed
             color = INK
         marker, line = MARKERS[at % len(MARKERS)], LINES[max(0, at - 1) // len(PALETTE) % len(LINES)]
         styles.append(
@@ -104,11 +103,11 @@ def plain_text(label: str) -> str:
 
 @contextlib.contextmanager
 def drawing() -> Iterator[None]:
-    """Draw with matplotlib's defaults plus ours, whatever a user's matplotlibrc says."""
-    keep = {
+    """Use matplotlib's defaults and our settings, regardless of the user's matplotlibrc."""
+    defaults = {
         name: value for name, value in matplotlib.rcParamsDefault.items() if not name.startswith(("backend", "toolbar"))
     }
-    ours = {
+    settings = {
         "font.size": 10.0,
         "axes.edgecolor": INK,
         "axes.labelcolor": INK,
@@ -128,12 +127,12 @@ def drawing() -> Iterator[None]:
         "pdf.fonttype": 42,
         "svg.fonttype": "path",
     }
-    with matplotlib.rc_context({**keep, **ours}):
+    with matplotlib.rc_context({**defaults, **settings}):
         yield
 
 
 def settle(figure: Figure) -> Figure:
-    """Return the figure with its layout computed and fixed, so that it is not computed again for every file format."""
+    """Return the figure with its layout computed and frozen, so that it is not recomputed for every file format."""
     with drawing():
         FigureCanvasAgg(figure).figure.draw_without_rendering()
     figure.set_layout_engine("none")
@@ -141,7 +140,7 @@ def settle(figure: Figure) -> Figure:
 
 
 def save(figure: Figure, stem: Path, resolution: float = 150.0) -> list[Path]:
-    """Write `stem`.pdf and `stem`.png, on white, without dates; return their paths."""
+    """Write `stem`.pdf and `stem`.png, on white, without timestamps; return their paths."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     pdf, png = stem.with_name(stem.name + ".pdf"), stem.with_name(stem.name + ".png")
     with drawing():
@@ -151,7 +150,7 @@ def save(figure: Figure, stem: Path, resolution: float = 150.0) -> list[Path]:
 
 
 def inline_svg(figure: Figure, name: str, description: str) -> str:
-    """Return the figure as SVG to stand inside a page: transparent, in its text colour, with ids of its own."""
+    """Return the figure as SVG to embed in a page: transparent, in the page's text colour, with unique ids."""
     buffer = io.BytesIO()
     with drawing(), matplotlib.rc_context({"svg.hashsalt": name}):
         for axes in figure.axes:
@@ -165,9 +164,9 @@ def inline_svg(figure: Figure, name: str, description: str) -> str:
     svg = re.sub(r'(xlink:href="#|url\(#)', rf"\1{prefix}", svg)
     svg = re.sub(
         r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path.group()), svg
-    )  # a hundredth of a point will do
+    )  # hundredths of a point suffice
     svg = svg.replace(INK, "currentColor")
     label = description.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
-    width = figure.get_size_inches()[0] * 72 * 1.5  # pixels, at which a text of 10 points reads like the page's
+    width = figure.get_size_inches()[0] * 72 * 1.5  # pixels: 10-point text then matches the page's
     style = f"--natural:{width:.0f}px;max-width:{width:.0f}px"
     return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" style="{style}" ', 1)

@@ -15,14 +15,14 @@ from luigi_prune.report.style import MethodStyle
 
 Arrays = dict[str, np.ndarray]
 
-# Drops of the first metric at which prunability is summed up; 0.5 points is what ALDS and PFP are judged at.
+# Drops of the first metric at which prunability is summarised; ALDS and PFP are compared at 0.5 points.
 SUMMARY_LEVELS = (0.0, 0.005, 0.01, 0.02)
 NOTHING = "–"
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table whose first column names its rows; `caption` says what a stranger needs to read it."""
+    """A table whose first column names its rows; `caption` is self-contained."""
 
     title: str
     caption: str
@@ -32,7 +32,7 @@ class Table:
 
 
 def number(mean: float, std: float = float("nan"), scale: float = 1.0, digits: int = 2, sign: bool = False) -> str:
-    """Return `mean ± std`, without the second where there is one run only, and a dash where there is none."""
+    """Return `mean ± std`, without `std` if it is not finite (a single run), or a dash if `mean` is not."""
     if not np.isfinite(mean):
         return NOTHING
     text = f"{scale * mean:{'+' if sign else ''}.{digits}f}"
@@ -53,14 +53,14 @@ def summary_table(chosen: Commensurate, ranking: Ranking, styles: Sequence[Metho
     """Return the largest share of parameters pruned within each drop of the first metric, best method first."""
     pruned = spread(by_run_levels(chosen.pruned))
     flops = np.where(chosen.points >= 0, 1.0 - chosen.flops, np.where(chosen.available, 0.0, np.nan))
-    level, judged = chosen.at(ranking.level), f"test {metric} change at {points(ranking.level)} (points)"
+    level, change_column = chosen.at(ranking.level), f"test {metric} change at {points(ranking.level)} (points)"
     flops_spread = spread(flops[level])
     change = spread(chosen.metric_changes[metric][level])
     rows = []
     for method in ranking.order:
         cells = [styles[method].plain]
-        for wanted in SUMMARY_LEVELS:
-            at, n, total = chosen.at(wanted), int(chosen.reached[chosen.at(wanted), method]), int(chosen.total[method])
+        for drop in SUMMARY_LEVELS:
+            at, n, total = chosen.at(drop), int(chosen.reached[chosen.at(drop), method]), int(chosen.total[method])
             cells.append(of_spread(pruned, (at, method), 100.0, 1) + f" ({n} of {total})")
         cells += [of_spread(flops_spread, method, 100.0, 1), of_spread(change, method, 100.0, 2, sign=True)]
         rows.append(tuple(cells))
@@ -69,9 +69,11 @@ def summary_table(chosen: Commensurate, ranking: Ranking, styles: Sequence[Metho
         "unpruned network's. In brackets: runs that reach the drop at all; a run that does not stays unpruned and "
         f"counts as 0. Last column: the change on the test set {chosen.test_set}, at the ratios so chosen."
     )
-    columns = ("method", *(f"drop ≤ {points(wanted)} points" for wanted in SUMMARY_LEVELS))
+    columns = ("method", *(f"drop ≤ {points(drop)} points" for drop in SUMMARY_LEVELS))
     note = f"tested on {chosen.test_set}, chosen on {chosen.chosen_on}"
-    return Table("Prunability", caption, (*columns, f"FLOPs pruned at {points(ranking.level)} (%)", judged), rows, note)
+    return Table(
+        "Prunability", caption, (*columns, f"FLOPs pruned at {points(ranking.level)} (%)", change_column), rows, note
+    )
 
 
 def by_run_levels(values: np.ndarray) -> np.ndarray:
@@ -80,7 +82,7 @@ def by_run_levels(values: np.ndarray) -> np.ndarray:
 
 
 def level_tables(arrays: Arrays, chosen: Commensurate, styles: Sequence[MethodStyle]) -> list[Table]:
-    """Return one table per commensurate level: what each method's chosen networks are on the test set."""
+    """Return one table per commensurate level: size and test results of each method's chosen networks."""
     size_total, flops_total = (float(spread(arrays[f"cost/{name}_total"][:, None]).mean) for name in ("size", "flops"))
     spreads = {name: spread(by_run_levels(getattr(chosen, name))) for name in ("size", "flops", "loss")}
     metrics = {name: spread(by_run_levels(values)) for name, values in chosen.metrics.items()}
@@ -135,8 +137,8 @@ def compression_table(arrays: Arrays, test_set: str, label: str, styles: Sequenc
     ]
     unit = " (%)" if scale == 100.0 else ""
     caption = (
-        f"Test {label}{unit} when the network has that many times fewer parameters. Interpolated for each run between "
-        "its two nearest achieved sizes (linearly in the logarithm); a dash where no network is as small: nothing is "
+        f"Test {label}{unit} with that many times fewer parameters. Interpolated for each run between "
+        "its two nearest achieved sizes (linearly in the logarithm); a dash if no network is that small: nothing is "
         "extrapolated."
     )
     return Table(
@@ -158,12 +160,12 @@ def result_table(arrays: Arrays, test_set: str, styles: Sequence[MethodStyle]) -
     }
     rows = []
     for method, style in enumerate(styles):
-        for ratio, wanted in enumerate(arrays["axes/keep_ratio"]):
+        for ratio, keep_ratio in enumerate(arrays["axes/keep_ratio"]):
             place, first = (ratio, method), labels[0]
             if method == 0 and ratio > 0:
                 continue  # the unpruned network is the same at every ratio
             costs = ["0.0", "0.0"] if method == 0 else [of_spread(table, place, 100, 2) for table in (size, flops)]
-            cells = [style.plain, NOTHING if method == 0 else f"{wanted:.4g}", *costs]
+            cells = [style.plain, NOTHING if method == 0 else f"{keep_ratio:.4g}", *costs]
             cells += [of_spread(values[label], place, scales[label], 4 if label == "loss" else 2) for label in labels]
             low, high = scales[first] * float(change.low[place]), scales[first] * float(change.high[place])
             interval = f" [{low:+.2f}, {high:+.2f}]" if np.isfinite(low) and method else ""
@@ -184,13 +186,13 @@ def result_table(arrays: Arrays, test_set: str, styles: Sequence[MethodStyle]) -
     )
     caption = (
         "Mean ± sample standard deviation over nets and repetitions (n runs). The change is paired: each run against "
-        "the unpruned network that it came from; its confidence interval is Student's t over the nets."
+        "its own unpruned network; the confidence interval is Student's t over the nets."
     )
     return Table("All results", caption, columns, rows)
 
 
 def without_copies(values: np.ndarray) -> np.ndarray:
-    """Return `values` (net, ratio, repetition, method) with NaN for copies of unpruned results: they are no runs."""
+    """Return `values` (net, ratio, repetition, method) with NaN for copies of unpruned results, which are no runs."""
     out = values.copy()
     out[:, 1:, :, 0] = np.nan
     out[:, :, 1:, 0] = np.nan
@@ -212,15 +214,13 @@ def potential_table(
         rows.append(
             (style.plain, *cells, number(known.min(), scale=100, digits=1), number(known.mean(), scale=100, digits=1))
         )
-    caption = (
-        f"Share of parameters (%) that can go at a drop of at most {points(level)} points, each test set judged alone."
-    )
+    caption = f"Share of parameters (%) pruned at a drop of at most {points(level)} points, per test set."
     return Table("Prune potential per test set", caption, ("method", *potential, "smallest", "mean"), rows)
 
 
 def measured_table(measured: Arrays, styles: Sequence[MethodStyle]) -> Table:
-    """Return what was measured while computing (seconds, bytes), per method."""
-    names = sorted(name for name in measured if "gpu_seconds" not in name)  # those stand in the table of families
+    """Return the measured cost (seconds, bytes) per method."""
+    names = sorted(name for name in measured if "gpu_seconds" not in name)  # shown per task family
     tables = {name: spread(without_copies(measured[name]).reshape(-1, 1, len(styles))) for name in names}
     scales = {name: 1e-6 if "bytes" in name else 1.0 for name in names}
     rows = [
@@ -235,7 +235,7 @@ def measured_table(measured: Arrays, styles: Sequence[MethodStyle]) -> Table:
 
 
 def measured_name(name: str) -> str:
-    """Return the head of a measured column with its unit: `prune_peak_bytes` becomes `prune peak (MB)`."""
+    """Return the title of a measured column with its unit: `prune_peak_bytes` becomes `prune peak (MB)`."""
     for word, unit in (("bytes", "MB"), ("seconds", "s")):
         if word in name:
             rest = " ".join(name.replace(word, " ").replace("_", " ").replace("/", " ").split())
@@ -244,19 +244,19 @@ def measured_name(name: str) -> str:
 
 
 def family_table(costs: Arrays) -> Table:
-    """Return what the tasks of each family took; `costs` are the arrays of `analysis.costs.family_costs`."""
+    """Return the cost of the tasks of each family; `costs` are the arrays of `analysis.costs.family_costs`."""
     rows: list[tuple[str, ...]] = []
     for at, name in enumerate(costs["family/name"]):
-        tasks, told = int(costs["family/tasks"][at]), int(costs["family/gpu_tasks"][at])
+        tasks, gpu_tasks = int(costs["family/tasks"][at]), int(costs["family/gpu_tasks"][at])
         seconds = float(costs["family/seconds"][at])
-        hours = number(float(costs["family/gpu_seconds"][at]) / 3600) if told else "unknown"
-        if 0 < told < tasks:
-            hours += f" ({told} of {tasks} tasks)"
+        hours = number(float(costs["family/gpu_seconds"][at]) / 3600) if gpu_tasks else "unknown"
+        if 0 < gpu_tasks < tasks:
+            hours += f" ({gpu_tasks} of {tasks} tasks)"
         peak = number(float(costs["family/peak_bytes"][at]), scale=1e-6, digits=0)
         rows.append((str(name), str(tasks), number(seconds / tasks), number(seconds, digits=1), hours, peak))
     caption = (
-        "Every task once. Seconds inside the task, from its last start; GPU-hours: these times the GPUs that its job "
-        "held; peak memory: the largest process of the family, without GPU memory."
+        "Every task counts once. Seconds within the task, from its last start; GPU-hours: these times the GPUs of its "
+        "job; peak memory: the largest process of the family, without GPU memory."
     )
     columns = ("family", "tasks", "mean (s)", "total (s)", "GPU-hours", "peak memory (MB)")
     return Table("Cost per family of tasks", caption, columns, rows)
@@ -265,5 +265,7 @@ def family_table(costs: Arrays) -> Table:
 def check_table(checks: Sequence[Check]) -> Table:
     """Return the checklist of a sound comparison."""
     rows: list[tuple[str, ...]] = [(check.question, "yes" if check.met else "no", check.remark) for check in checks]
-    caption = "What a comparison of pruning methods should report (after Blalock et al. 2020), and what this one does."
+    caption = (
+        "What a comparison of pruning methods should report (after Blalock et al. 2020), and whether this one does."
+    )
     return Table("How sound is this comparison?", caption, ("item", "here", "remark"), rows)

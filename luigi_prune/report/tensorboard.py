@@ -23,16 +23,16 @@ from luigi_prune.analysis.statistics import by_run, spread
 
 _file_numbers = itertools.count()
 _FILE_VERSION = "brain.Event:2"
-# TensorBoard's steps are whole numbers; relative sizes become steps as torchprune does it.
+# TensorBoard's steps are whole numbers; relative sizes become steps as in torchprune.
 STEPS_PER_UNIT = 10_000
 
 
 def epoch_log(folder: Path | str) -> Callable[[int, dict[str, float]], None]:
     """Return a function that appends `(epoch, {tag: value})` to TensorBoard's event files in `folder`.
 
-    Each call of `epoch_log` starts a file of its own, so that a resumed training may log to the folder of the one that
-    was interrupted; TensorBoard then forgets what the first one logged from the resumed epoch on. Every epoch is on the
-    disk when its call returns. Values that are not finite are logged as they are.
+    Each call of `epoch_log` starts a new file, so that a resumed training can log to the folder of the interrupted one;
+    TensorBoard then drops what the first logged from the resumed epoch on. Every epoch is on disk when its call
+    returns. Values that are not finite are logged as they are.
     """
     folder = Path(folder)
     path: list[Path] = []
@@ -67,8 +67,8 @@ def write_tensorboard(
     """Write one TensorBoard run per method and one named `report` below `folder`; return the event files.
 
     A method's scalars are means over nets and repetitions, at step 10,000 x relative size (`.../parameters`) or FLOPs
-    (`.../flops`). `report` holds `figures` (PNG files) as images and `markdown` as texts. Written twice, the same
-    tables give the same bytes: `wall_time` is the caller's.
+    (`.../flops`). `report` holds `figures` (PNG files) as images and `markdown` as texts. The same tables and
+    `wall_time` give the same bytes.
     """
     folder = Path(folder)
     paths = []

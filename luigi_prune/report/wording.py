@@ -1,4 +1,4 @@
-"""The sentences of a report: what was found, and what its words mean."""
+"""The text of a report: findings, facts, definitions and warnings."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def findings(
     main: tuple[Commensurate, Ranking] | None,
     test_set: str,
 ) -> list[str]:
-    """Return what the experiment found in a few sentences, the most important first."""
+    """Return the findings of the experiment in a few sentences, the most important first."""
     metric = str(arrays["axes/metric"][0])
     values = arrays[f"test/{test_set}/{metric}"]
     reference = spread(first_known(values[..., 0])[:, None])
@@ -57,7 +57,7 @@ def findings(
 def _winner(
     chosen: Commensurate, ranking: Ranking, styles: Sequence[MethodStyle], metric: str, percent: bool
 ) -> list[str]:
-    """Return which method prunes most, at what price on the test set, and how far the next is behind."""
+    """Return the method that prunes most, its change on the test set, and its lead over the next."""
     best, at = ranking.order[0], chosen.at(ranking.level)
     judge = f"{chosen.chosen_on} {metric}"
     if not chosen.reached[at, list(ranking.order)].any():
@@ -94,7 +94,7 @@ def counted(n: int, noun: str) -> str:
 
 
 def facts(arrays: Arrays, meta: dict[str, Any], styles: Sequence[MethodStyle]) -> list[tuple[str, str]]:
-    """Return the setting of the experiment in pairs of name and value."""
+    """Return the settings of the experiment as pairs of name and value."""
     ratios = arrays["axes/keep_ratio"]
     nets, repetitions = len(arrays["axes/net"]), len(arrays["axes/repetition"])
     epochs = meta.get("retraining_epochs")
@@ -119,29 +119,29 @@ def facts(arrays: Arrays, meta: dict[str, Any], styles: Sequence[MethodStyle]) -
                 else f"epochs {epochs[0]} to {epochs[1]} of its schedule after each pruning"
             )
             pairs.append(("retraining", trained))
-    again = f" × {counted(repetitions, 'repetition')} of pruning" if len(styles) > 1 else ""
-    pairs.append(("runs", f"{counted(nets, 'independently trained net')}{again}"))
+    repeated = f" × {counted(repetitions, 'repetition')} of pruning" if len(styles) > 1 else ""
+    pairs.append(("runs", f"{counted(nets, 'independently trained net')}{repeated}"))
     return pairs
 
 
 def definitions(arrays: Arrays, meta: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return every term that a stranger needs, with its meaning."""
+    """Return the terms of the report with their definitions."""
     terms = [
         (
             "Pruned parameters",
             "one minus the non-zero entries of the pruned network over those of the unpruned one, counted over all "
-            "parameters: weights, biases and BatchNorm. They are removed by masks or factorised; no file or memory "
-            "need be smaller by as much.",
+            "parameters: weights, biases and BatchNorm. They are masked or factorised; files and memory "
+            "need not shrink by as much.",
         ),
         (
             "Pruned FLOPs",
-            "the same for multiply-adds of one sample through every convolution and linear layer, removed weights "
-            "counting nothing. A theoretical number: it says nothing of measured time.",
+            "the same for multiply-adds of one sample through every convolution and linear layer, without those of "
+            "pruned weights. A theoretical number, not a measured time.",
         ),
         (
             "Keep ratio",
-            "one minus the share of parameters that a method was asked to prune; the plots and tables show what it "
-            "achieved.",
+            "one minus the share of parameters that a method was asked to prune; the plots and tables show the "
+            "achieved share.",
         ),
     ]
     for metric in arrays["axes/metric"]:
@@ -153,13 +153,13 @@ def definitions(arrays: Arrays, meta: dict[str, Any]) -> list[tuple[str, str]]:
             "Commensurate level",
             f"how much {arrays['axes/metric'][0]} may drop, in percentage points, against the unpruned network of the "
             "same run; at each level the smallest network of each run is taken. Chosen on validation: by the metric "
-            "on data that no test saw, so the reported test values are honest. Chosen on test: as torchprune does; a "
-            "little optimistic.",
+            "on data outside the test set, so the reported test values are unbiased. Chosen on test: as in torchprune; "
+            "a little optimistic.",
         ),
         (
             "±, n and bands",
             "sample standard deviation (divisor n − 1) over n runs: nets trained from different seeds, times "
-            "repetitions of pruning on the same net. Thin lines in plots are single runs, or their range where there "
+            "repetitions of pruning on the same net. Thin lines in plots are single runs, or their range if there "
             f"are many. A difference on fewer than {SOUND_NUMBER_OF_NETS} nets is called indicative.",
         ),
         ("Mode", f"{meta['mode']}: {MODES.get(meta['mode'], 'see settings')}."),
@@ -176,7 +176,7 @@ def definitions(arrays: Arrays, meta: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def metric_meaning(label: str) -> str:
-    """Return what a metric measures."""
+    """Return the meaning of a metric."""
     top = re.match(r"TopK(\d+)$", label)
     if top:
         k = int(top.group(1))
@@ -192,9 +192,9 @@ def metric_meaning(label: str) -> str:
 
 
 def partial_notice(meta: dict[str, Any]) -> str | None:
-    """Return the warning of a report whose results are not all there, or None."""
+    """Return the warning for a report with missing results, or None."""
     if not meta.get("partial"):
         return None
     total = meta["cells_per_test_set"]
-    holes = ", ".join(f"{count} of {total} on {test_set}" for test_set, count in meta["missing"].items() if count)
-    return f"PARTIAL: results are missing ({holes}). Means are over what is there, and may change."
+    missing = ", ".join(f"{count} of {total} on {test_set}" for test_set, count in meta["missing"].items() if count)
+    return f"PARTIAL: results are missing ({missing}). Means are over the available results and may change."

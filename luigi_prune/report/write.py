@@ -1,4 +1,4 @@
-"""A report on the disk: plots, Markdown, HTML page, tables for other programs and TensorBoard logs, all or nothing."""
+"""Writes a report, all or nothing: plots, Markdown, HTML page, tables for other programs, TensorBoard logs."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def write_report(
     measured: Arrays | None = None,
     key: str = "",
 ) -> list[Path]:
-    """Write the report of the tables of `aggregate` into `folder`, replacing one that stands there; return the files.
+    """Write the report on the tables of `aggregate_results` into `folder`, replacing an older one; return the files.
 
     `report.html` (one self-contained page), `report.md`, `plots/` (PDF and PNG), `data/` (`results.csv`, and per test
     set an `.npz` with torchprune's names and `key` as its `time_tag`), `tensorboard/`. `plotting` has `min_val` and
-    `max_val` of the keep ratio. It is written beside its place and moved there when whole; the same input gives the
-    same bytes.
+    `max_val` of the keep ratio. It is written to a temporary folder beside `folder` and renamed when complete; the
+    same input gives the same bytes.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def write_report(
         styles = method_styles(
             [str(name) for name in arrays["axes/method"]], arrays["method/nominal"].tolist(), labels, colors
         )
-        # A result file adds what its own task took; only tables belong to the experiment.
+        # A result file also has the cost of its own task; only arrays over the cells belong to the experiment.
         per_cell = {name: table for name, table in (measured or {}).items() if table.shape == arrays["cost/size"].shape}
         costs = {name: array for name, array in (measured or {}).items() if name.startswith("family/")}
         contents = make_contents(arrays, per_cell, meta, styles, plotting, provenance, costs)
@@ -92,10 +92,10 @@ def _write_data(
     folder.mkdir(parents=True)
     for test_set in (str(name) for name in arrays["axes/test_set"]):
         table = reference_npz(arrays, meta, test_set=test_set, time_tag=key, labels=labels, measured=measured)
-        # The stubs of numpy think that a dictionary might hold `allow_pickle`.
+        # numpy's stubs assume that the dictionary may contain `allow_pickle`.
         np.savez_compressed(folder / f"{file_name(meta['experiment'])}_{file_name(test_set)}.npz", **table)  # type: ignore[arg-type]
     metrics = [str(metric) for metric in arrays["axes/metric"]]
-    head = [
+    header = [
         "test_set",
         "method",
         "net",
@@ -109,7 +109,7 @@ def _write_data(
     ]
     with (folder / "results.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow([*head, *(f"validation_{label}" for label in [*metrics, "loss"])])
+        writer.writerow([*header, *(f"validation_{label}" for label in [*metrics, "loss"])])
         for test_set in (str(name) for name in arrays["axes/test_set"]):
             for cell in np.ndindex(arrays["cost/size"].shape):
                 net, ratio, repetition, method = cell
@@ -139,7 +139,7 @@ def file_name(text: str) -> str:
 
 
 def _move_into_place(fresh: Path, folder: Path) -> None:
-    """Put `fresh` where `folder` is: readers see the old or the new, but for the moment between two renames."""
+    """Replace `folder` by `fresh`: readers see the old or the new, except between the two renames."""
     old = fresh.with_name(fresh.name + ".old")
     if folder.exists():
         folder.rename(old)

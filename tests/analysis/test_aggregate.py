@@ -7,14 +7,14 @@ import json
 import numpy as np
 import pytest
 
-from luigi_prune.analysis.aggregate import Aggregated, aggregate
+from luigi_prune.analysis.aggregate import Aggregated, aggregate_results
 from luigi_prune.errors import DamagedResult
 from tests.synthetic import FLOPS, LAYERS, SIZE, FakeResult, make_grid, read
 
 
 @pytest.fixture(scope="module")
 def tables() -> Aggregated:
-    return aggregate(make_grid(), read)
+    return aggregate_results(make_grid(), read)
 
 
 def test_every_value_is_in_its_cell(tables: Aggregated) -> None:
@@ -39,7 +39,7 @@ def test_each_file_is_read_once() -> None:
         seen.append(path)
         return read(path)
 
-    aggregate(make_grid(), counting)
+    aggregate_results(make_grid(), counting)
     assert len(seen) == len(set(seen)) == 3 * (5 * 2 * 3 + 1)
 
 
@@ -64,13 +64,13 @@ def test_with_early_stopping_it_is_that_of_the_latest_best_epoch() -> None:
         metric[[0, 3, 5]] = [0.9, 0.8, 0.8]  # epoch 0 is best of all, but before early stopping begins
         return FakeResult({**result.arrays, "history/validation/TopK1": metric, "history/validation_loss": loss}, {})
 
-    tables = aggregate({**make_grid(), "early_stop_epochs": [2, 4]}, peaked)
+    tables = aggregate_results({**make_grid(), "early_stop_epochs": [2, 4]}, peaked)
     assert (tables.arrays["validation/TopK1"] == 0.8).all()
     assert (tables.arrays["validation/loss"] == 5.0).all()
 
 
 def test_controls_have_nominal_cost_and_measured_quality() -> None:
-    tables = aggregate(make_grid(methods=("ReferenceNet", "FakeNet", "ThresNet")), read)
+    tables = aggregate_results(make_grid(methods=("ReferenceNet", "FakeNet", "ThresNet")), read)
     wanted = tables.arrays["axes/keep_ratio"][None, :, None]
     for method in (0, 1):
         assert (tables.arrays["cost/size"][..., method] == wanted).all()
@@ -84,7 +84,7 @@ def test_controls_have_nominal_cost_and_measured_quality() -> None:
 def test_missing_results_stay_missing() -> None:
     grid = make_grid()
     grid["cells"]["Digits"][1][2][0][3] = None
-    tables = aggregate(grid, read)
+    tables = aggregate_results(grid, read)
     hole = (1, 2, 0, 3)
     for name in ("test/Digits/TopK1", "test/Digits/loss", "cost/size", "validation/TopK1", "ratio/achieved"):
         assert np.isnan(tables.arrays[name][hole]), name
@@ -96,14 +96,14 @@ def test_missing_results_stay_missing() -> None:
 
 
 def test_a_metric_that_a_history_lacks_is_missing() -> None:
-    tables = aggregate({**make_grid(), "metrics": ["TopK1", "IoU"]}, read)
+    tables = aggregate_results({**make_grid(), "metrics": ["TopK1", "IoU"]}, read)
     assert np.isnan(tables.arrays["test/Digits/IoU"]).all()
     assert np.isnan(tables.arrays["curves/train/IoU"]).all()
     assert np.isfinite(tables.arrays["test/Digits/TopK1"]).all()
 
 
 def test_mode_train_has_one_ratio_and_the_reference_alone() -> None:
-    tables = aggregate(make_grid(mode="train"), read)
+    tables = aggregate_results(make_grid(mode="train"), read)
     assert tables.arrays["axes/method"].tolist() == ["ReferenceNet"]
     assert tables.arrays["axes/keep_ratio"].tolist() == [1.0]
     assert tables.arrays["test/Digits/TopK1"].shape == (3, 1, 2, 1)
@@ -117,7 +117,7 @@ def test_errors_of_reading_pass_through(error: Exception) -> None:
         raise error
 
     with pytest.raises(type(error)):
-        aggregate(make_grid(), failing)
+        aggregate_results(make_grid(), failing)
 
 
 def test_results_with_other_layers_are_refused() -> None:
@@ -127,4 +127,4 @@ def test_results_with_other_layers_are_refused() -> None:
         return FakeResult({**result.arrays, "layers/kept": kept[:-1] if "UniNet" in path else kept}, {})
 
     with pytest.raises(ValueError, match="compressible layers"):
-        aggregate(make_grid(), shrinking)
+        aggregate_results(make_grid(), shrinking)

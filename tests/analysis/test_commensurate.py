@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from luigi_prune.analysis.aggregate import aggregate
+from luigi_prune.analysis.aggregate import aggregate_results
 from luigi_prune.analysis.commensurate import LEVELS, choose, commensurate_points, has_validation, take
 from tests.synthetic import make_grid, read
 
@@ -50,7 +50,7 @@ def test_a_run_without_its_reference_reaches_nothing() -> None:
 
 
 def test_the_choice_on_validation_does_not_look_at_the_test_set() -> None:
-    tables = aggregate(make_grid(), read)
+    tables = aggregate_results(make_grid(), read)
     honest = choose(tables.arrays, "Digits", "validation")
     worse = tables.arrays["test/Digits/TopK1"].copy()
     worse[:, 1::2, :, 1:] -= 0.3
@@ -72,7 +72,7 @@ def test_reached_total_and_pruned() -> None:
     grid = make_grid(nets=2, repetitions=1)
     for ratio in range(5):
         grid["cells"]["Digits"][1][ratio][0][3] = None
-    chosen = choose(aggregate(grid, read).arrays, "Digits")
+    chosen = choose(aggregate_results(grid, read).arrays, "Digits")
     assert chosen.total.tolist() == [2, 2, 2, 1]
     worst = chosen.at(-0.1)
     assert chosen.reached[worst].tolist() == [0, 0, 0, 0]
@@ -83,6 +83,6 @@ def test_reached_total_and_pruned() -> None:
 
 
 def test_without_curves_there_is_no_validation() -> None:
-    arrays = aggregate(make_grid(), read).arrays
+    arrays = aggregate_results(make_grid(), read).arrays
     assert has_validation(arrays)
     assert not has_validation({**arrays, "validation/TopK1": np.full_like(arrays["validation/TopK1"], np.nan)})

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from luigi_prune.analysis.aggregate import aggregate
+from luigi_prune.analysis.aggregate import aggregate_results
 from luigi_prune.analysis.commensurate import choose
 from luigi_prune.analysis.comparison import at_compression, checklist, largest_miss, paired_change, rank
 from tests.synthetic import make_grid, read
 
 
 def test_the_method_that_prunes_most_comes_first_and_controls_are_not_ranked() -> None:
-    arrays = aggregate(
+    arrays = aggregate_results(
         make_grid(methods=("ReferenceNet", "FakeNet", "UniNet", "ThresNet", "FilterThresNet")), read
     ).arrays
     ranking = rank(choose(arrays, "Digits"), arrays["method/nominal"], 0.02)
@@ -23,7 +23,7 @@ def test_the_method_that_prunes_most_comes_first_and_controls_are_not_ranked() -
 
 
 def test_a_run_that_reaches_nothing_pulls_the_mean_down() -> None:
-    arrays = aggregate(make_grid(nets=2, repetitions=1, methods=("ReferenceNet", "ThresNet")), read).arrays
+    arrays = aggregate_results(make_grid(nets=2, repetitions=1, methods=("ReferenceNet", "ThresNet")), read).arrays
     arrays["validation/TopK1"][1, :, 0, 1] = 0.0
     chosen = choose(arrays, "Digits")
     ranking = rank(chosen, arrays["method/nominal"], 0.02)
@@ -31,7 +31,7 @@ def test_a_run_that_reaches_nothing_pulls_the_mean_down() -> None:
 
 
 def test_interpolation_hits_the_points_and_never_extrapolates() -> None:
-    arrays = aggregate(
+    arrays = aggregate_results(
         make_grid(nets=1, repetitions=1, methods=("ReferenceNet", "ThresNet"), ratios=(0.5, 0.125)), read
     ).arrays
     arrays["cost/size"][0, :, 0, 1] = [0.5, 0.125]
@@ -42,14 +42,14 @@ def test_interpolation_hits_the_points_and_never_extrapolates() -> None:
 
 
 def test_the_change_is_against_the_same_net() -> None:
-    arrays = aggregate(make_grid(), read).arrays
+    arrays = aggregate_results(make_grid(), read).arrays
     change = paired_change(arrays, "Digits", "TopK1")
     assert (change[..., 0] == 0).all()
     assert change[2, 1, 0, 1] == arrays["test/Digits/TopK1"][2, 1, 0, 1] - arrays["test/Digits/TopK1"][2, 0, 0, 0]
 
 
 def test_largest_miss() -> None:
-    arrays = aggregate(make_grid(nets=1, repetitions=1), read).arrays
+    arrays = aggregate_results(make_grid(nets=1, repetitions=1), read).arrays
     arrays["cost/size"][0, 2, 0, 1] = 0.3
     assert largest_miss(arrays)[1] == pytest.approx(0.2)
     arrays["cost/size"][..., 1] = np.nan
@@ -57,14 +57,14 @@ def test_largest_miss() -> None:
 
 
 def test_checklist_says_what_is_missing() -> None:
-    tables = aggregate(make_grid(methods=("ReferenceNet", "ThresNet"), ratios=(0.5, 0.2)), read)
+    tables = aggregate_results(make_grid(methods=("ReferenceNet", "ThresNet"), ratios=(0.5, 0.2)), read)
     met = {check.question: check.met for check in checklist(tables.arrays, {}, tables.meta, {})}
     assert not met["Random-pruning baseline"]
     assert not met["At least 5 operating points"]
     assert not met["At least 5 independently trained networks"]
     assert not met["Measured cost"]
     assert not met["Environment, version and settings recorded"]
-    tables = aggregate(make_grid(nets=5, repetitions=1), read)
+    tables = aggregate_results(make_grid(nets=5, repetitions=1), read)
     met = {
         check.question: check.met for check in checklist(tables.arrays, tables.measured, tables.meta, {"commit": "c"})
     }

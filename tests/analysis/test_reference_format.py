@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 
-from luigi_prune.analysis.aggregate import Aggregated, aggregate, reference_npz
+from luigi_prune.analysis.aggregate import Aggregated, aggregate_results, reference_npz
 from luigi_prune.analysis.commensurate import LEVELS
 from tests.synthetic import LAYERS, make_grid, read
 
@@ -33,7 +33,7 @@ def loaded(tables: Aggregated) -> dict[str, np.ndarray]:
 
 
 def test_names_shapes_and_meaning() -> None:
-    tables = aggregate(make_grid(), read)
+    tables = aggregate_results(make_grid(), read)
     data = loaded(tables)
     assert set(data) >= NAMES
     assert data["error"].shape == data["sizes"].shape == (3, 5, 2, 4)
@@ -50,7 +50,7 @@ def test_names_shapes_and_meaning() -> None:
 
 
 def test_prune_ratio_per_layer_as_torchprune_computes_it() -> None:
-    tables = aggregate(make_grid(), read)
+    tables = aggregate_results(make_grid(), read)
     samples = loaded(tables)["samples_per_layer"]
     ratios = tables.arrays["axes/keep_ratio"][None, None, :, None, None]
     kept = ratios * samples / samples[..., :1]
@@ -61,7 +61,7 @@ def test_prune_ratio_per_layer_as_torchprune_computes_it() -> None:
 def test_unknown_is_minus_one_or_nan() -> None:
     grid = make_grid(repetitions=1)
     grid["cells"]["Digits"][0][0][0][1] = None
-    data = loaded(aggregate({**grid, "metrics": ["TopK1"]}, read))
+    data = loaded(aggregate_results({**grid, "metrics": ["TopK1"]}, read))
     assert (data["samples_per_layer"][:, 0, 0, 0, 1] == -1).all()
     assert np.isnan(data["error"][0, 0, 0, 1])
     assert np.isnan(data["error5"]).all()
@@ -71,7 +71,7 @@ def test_unknown_is_minus_one_or_nan() -> None:
 def test_the_first_repetition_that_has_layers_counts() -> None:
     grid = make_grid()
     grid["cells"]["Digits"][0][0][0][1] = None
-    tables = aggregate(grid, read)
+    tables = aggregate_results(grid, read)
     samples = loaded(tables)["samples_per_layer"]
     np.testing.assert_array_equal(samples[:, 0, 0, 0, 1], tables.arrays["layers/kept"][0, 0, 1, 1])
 
@@ -80,7 +80,7 @@ def test_commensurate_levels_are_strict_json() -> None:
     def refuse(constant: str) -> float:
         raise AssertionError(constant)
 
-    stats = json.loads(str(loaded(aggregate(make_grid(), read))["stats_comm"]), parse_constant=refuse)
+    stats = json.loads(str(loaded(aggregate_results(make_grid(), read))["stats_comm"]), parse_constant=refuse)
     assert tuple(stats["commensurate"]) == LEVELS
     sizes = np.asarray(stats["siz_best"], dtype=float)
     assert sizes.shape == (13, 3, 2, 4)

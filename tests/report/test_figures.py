@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from luigi_prune.analysis.aggregate import aggregate
+from luigi_prune.analysis.aggregate import aggregate_results
 from luigi_prune.analysis.commensurate import choose
 from luigi_prune.report.figures import COSTS, prunability_figure, quality_figure, within
 from luigi_prune.report.panels import chosen_ratios, curve_figure, layer_figure
@@ -19,7 +19,7 @@ from tests.synthetic import make_grid, read
 
 ALL = {"min_val": 0.0, "max_val": 1.0}
 METHODS = ("ReferenceNet", "ThresNet", "FilterThresNet", "UniNet")
-ARRAYS = aggregate(make_grid(METHODS), read).arrays
+ARRAYS = aggregate_results(make_grid(METHODS), read).arrays
 
 
 def styles(labels: dict[str, str] | None = None, colors: dict[str, str] | None = None) -> list[MethodStyle]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from luigi_prune.analysis.aggregate import aggregate
+from luigi_prune.analysis.aggregate import aggregate_results
 from luigi_prune.report.tensorboard import epoch_log, write_tensorboard
 from tests.synthetic import make_grid, read
 
@@ -46,7 +46,7 @@ def test_a_resumed_training_overrides_what_it_repeats(tmp_path: Path) -> None:
 
 
 def test_the_report_has_scalars_texts_and_images(tmp_path: Path) -> None:
-    tables = aggregate(make_grid(), read)
+    tables = aggregate_results(make_grid(), read)
     picture = tmp_path / "plot.png"
     picture.write_bytes(PNG)
     paths = write_tensorboard(
@@ -64,7 +64,7 @@ def test_the_report_has_scalars_texts_and_images(tmp_path: Path) -> None:
 
 
 def test_the_report_is_the_same_each_time(tmp_path: Path) -> None:
-    tables = aggregate(make_grid(nets=1, repetitions=1), read)
+    tables = aggregate_results(make_grid(nets=1, repetitions=1), read)
     written = [write_tensorboard(tables.arrays, tables.meta, {}, {"report": "text"}, tmp_path / name) for name in "aab"]
     contents = [[path.read_bytes() for path in paths] for paths in written]
     assert contents[0] == contents[1] == contents[2]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from luigi_prune.analysis.aggregate import Aggregated, aggregate
+from luigi_prune.analysis.aggregate import Aggregated, aggregate_results
 from luigi_prune.analysis.costs import Measured, family_costs
 from luigi_prune.report import write, write_report
 from tests.synthetic import FakeResult, make_grid, read
@@ -36,7 +36,7 @@ def report(tables: Aggregated, folder: Path, **changes: Any) -> list[Path]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("reports") / "report"
-    report(aggregate(make_grid(), read), place)
+    report(aggregate_results(make_grid(), read), place)
     return place
 
 
@@ -145,7 +145,7 @@ def test_the_data_of_other_programs(folder: Path) -> None:
 
 
 def test_the_same_input_gives_the_same_files(folder: Path, tmp_path: Path) -> None:
-    again = report(aggregate(make_grid(), read), tmp_path / "again")
+    again = report(aggregate_results(make_grid(), read), tmp_path / "again")
     assert len(again) > 30
     for path in again:
         assert path.read_bytes() == (folder / path.relative_to(tmp_path / "again")).read_bytes(), path.name
@@ -154,7 +154,7 @@ def test_the_same_input_gives_the_same_files(folder: Path, tmp_path: Path) -> No
 def test_missing_results_are_announced_and_say_how_many(tmp_path: Path) -> None:
     grid = make_grid(nets=2, repetitions=1, test_sets=("Digits", "Digits_noisy"))
     grid["cells"]["Digits"][1][3][0][1] = None
-    report(aggregate(grid, read), tmp_path / "report")
+    report(aggregate_results(grid, read), tmp_path / "report")
     for name in ("report.html", "report.md"):
         text = (tmp_path / "report" / name).read_text(encoding="utf-8")
         assert "PARTIAL: results are missing (1 of 40 on Digits)" in text
@@ -164,12 +164,12 @@ def test_missing_results_are_announced_and_say_how_many(tmp_path: Path) -> None:
 def test_an_empty_experiment_still_has_a_report(tmp_path: Path) -> None:
     grid = make_grid(nets=1, repetitions=1)
     grid["cells"] = {"Digits": [[[[None] * 4] for _ in range(5)]]}
-    report(aggregate(grid, read), tmp_path / "report")
+    report(aggregate_results(grid, read), tmp_path / "report")
     assert "No results yet." in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
 
 
 def test_mode_train_has_curves_and_no_pruning(tmp_path: Path) -> None:
-    report(aggregate(make_grid(mode="train"), read), tmp_path / "report")
+    report(aggregate_results(make_grid(mode="train"), read), tmp_path / "report")
     text = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
     assert "The unpruned cnn5 has a TopK1 of" in text
     assert "Training curves: TopK1" in text
@@ -182,7 +182,7 @@ def test_without_validation_the_choice_is_said_to_be_on_the_test_set(tmp_path: P
         result = read(path)
         return FakeResult({name: values for name, values in result.arrays.items() if "history" not in name}, {})
 
-    report(aggregate(make_grid(nets=1, repetitions=1), without_history), tmp_path / "report")
+    report(aggregate_results(make_grid(nets=1, repetitions=1), without_history), tmp_path / "report")
     text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
     assert "no validation curves: chosen on the test set" in text
     assert "hosen on the validation split" not in text
@@ -192,7 +192,7 @@ def test_without_validation_the_choice_is_said_to_be_on_the_test_set(tmp_path: P
 
 def test_a_report_is_replaced_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = tmp_path / "report"
-    train = aggregate(make_grid(mode="train"), read)
+    train = aggregate_results(make_grid(mode="train"), read)
     report(train, place)
     (place / "stale.txt").write_text("old")
     report(train, place)
@@ -225,7 +225,9 @@ def test_analysis_is_light() -> None:
 
 
 def test_what_the_summary_says_when_nothing_stays_within_the_drop(tmp_path: Path) -> None:
-    tables = aggregate(make_grid(nets=1, repetitions=1, methods=("ReferenceNet", "UniNet"), ratios=(0.1, 0.05)), read)
+    tables = aggregate_results(
+        make_grid(nets=1, repetitions=1, methods=("ReferenceNet", "UniNet"), ratios=(0.1, 0.05)), read
+    )
     report(tables, tmp_path / "report")
     text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
     assert "No method stays within 0.5 points" in text
@@ -238,7 +240,7 @@ def test_measured_numbers_have_units(folder: Path) -> None:
 
 
 def test_the_cost_of_families_stands_in_both_reports(tmp_path: Path) -> None:
-    tables = aggregate(make_grid(nets=1, repetitions=1), read)
+    tables = aggregate_results(make_grid(nets=1, repetitions=1), read)
     numbers = {"prune_seconds": 7200.0, "prune_gpu_seconds": 14400.0, "prune_peak_bytes": 3e8}
     costs = family_costs(["p"], {"p": Measured("Prune", "k", numbers, {})}.get)
     report(tables, tmp_path / "report", measured={**tables.measured, **costs})
