@@ -1,9 +1,9 @@
-"""The parity table: what our methods and the reference compute on the golden networks, as Markdown.
+"""The parity tables: results of our methods and of the reference on the golden networks, as Markdown.
 
     python benchmarks/parity.py [METHOD ...] [--write docs/parity.md]
 
-Run from the repository's root (two minutes). All by the reference's rules; the tables say what they compare. Every cell
-that is not equal says why in its last column.
+Run from the repository's root (two minutes). All with the reference's rules. The last column gives the
+reason for every cell that is not equal.
 """
 
 from __future__ import annotations
@@ -37,37 +37,38 @@ SEEDS, THEIR_SEEDS, FIGURES = 20, 10, 5.5  # figures: size, accuracy, and the co
 
 INTRODUCTION = """# Parity with the reference
 
-Made by `python benchmarks/parity.py --write docs/parity.md` from results stored of the reference (`torchprune`) on two
-networks trained on scikit-learn's digits, with `rules="reference"` on our side. What `rules="paper"`, the default, does
-otherwise: [fidelity.md](fidelity.md). "=": equal.
+Made by `python benchmarks/parity.py --write docs/parity.md` from stored results of the reference (`torchprune`) on two
+networks trained on scikit-learn's digits, and ours with `rules="reference"`. Differences of the default,
+`rules="paper"`: [fidelity.md](fidelity.md). "=": equal.
 """
 
-EXACT_TEXT = """## Weights and filters, without chance
+EXACT_TEXT = """## Weights and filters, deterministic
 
 At the size that the reference achieved: the share of equal entries in the masks of all parameters, the mean difference
-of the test logits relative to their mean, sizes and multiply-adds. "At budget": how many mask entries differ where our
-allocation is given the budget that the reference's had last, instead of a size.
+of the test logits relative to their mean, sizes and multiply-adds. "At budget": the number of mask entries that differ
+if our allocation gets the last budget of the reference's search instead of a size.
 """
 
-SAMPLED_TEXT = """## Weights and filters, with chance
+SAMPLED_TEXT = """## Weights and filters, randomised
 
-The reference recorded each step of its budget search for its first seed only; its ten seeds ended at budgets of their
-own. So the mean of ten results compares with searches of ours: we replay its search (Brent's method on the ratio, to
-0.005 absolute, ended by any size within 0.5 %, then one more draw), which takes all recorded steps of all golden cells.
+The reference recorded each step of its budget search for its first seed only; the ten seeds ended at different
+budgets. So the mean of ten results is compared with searches of ours: we replay its search (Brent's method on the
+ratio, to 0.005 absolute, ended by any size within 0.5 %, then one more draw), which reproduces all recorded steps of
+all golden cells.
 Columns: mean sizes over {seeds} of our seeds and its ten, then the differences of size, of layers' counts (the largest)
-and of accuracy in standard errors, from the pooled spread of both; and the reference's first seed at its own last
-budget, in standard deviations of ours there (the largest of size and layers).
+and of accuracy in standard errors, from the pooled spread of both; and the reference's first seed at its last
+budget, in standard deviations of ours at that budget (the largest of size and layers).
 """
 
 RANK_TEXT = """## Low rank
 
 At the size that the reference achieved: layers with the same rank, groups and folding; the largest difference of the
 recomposed weights (times a random vector) and of the logits, relative to the largest entry; sizes and multiply-adds
-(the reference's with grouped encoders); the largest relative operator-norm error over layers. For ALDS that error
-decides, by its own measure for both: the largest dropped singular value of a chunk over the norm of the layer's matrix.
+(the reference's with grouped encoders); the largest relative operator-norm error over layers. For ALDS it is
+ALDS's objective, for both sides: the largest dropped singular value of a chunk over the norm of the layer's matrix.
 """
 
-BY_CHANCE = {  # cells that a test names, too
+BY_CHANCE = {  # cells that a test names as well
     ("EllOneNet", "mlp", "0.1"): "chance: 2.0 (size) and 2.9 (layers) with 200 seeds of ours",
     (
         "PFPNetRand",
@@ -127,7 +128,7 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def exact_table(methods: list[str]) -> str:
-    """Return the table of the methods without chance."""
+    """Return the table of the deterministic methods."""
     head = ["method", "network", "ratio", "equal masks", "at budget", "logits off by", "size", "reference"]
     rows = []
     for method, network, ratio, cell in cells(methods, compare_exact):
@@ -138,7 +139,7 @@ def exact_table(methods: list[str]) -> str:
 
 
 def sampled_table(methods: list[str]) -> str:
-    """Return the table of the methods with chance, and how many figures are outside three standard errors."""
+    """Return the table of the randomised methods and the number of figures outside three standard errors."""
     head = ["method", "network", "ratio", "size", "reference", "size", "layers", "accuracy", "first seed", "why"]
     rows, outside, compared = [], 0, 0
     for method, network, ratio, cell in cells(methods, functools.partial(compare_sampled, seeds=SEEDS)):
@@ -151,7 +152,7 @@ def sampled_table(methods: list[str]) -> str:
         rows.append([method, network, ratio, *numbers, sampled_reason((method, network, ratio), cell)])
     expected = FIGURES * compared * 2 * stats.t.sf(3, SEEDS + THEIR_SEEDS - 2)
     count = (
-        f"\nOutside three standard errors: {outside} figures of {compared} cells; by chance {expected:.1f} would be.\n"
+        f"\nOutside three standard errors: {outside} figures of {compared} cells; expected by chance: {expected:.1f}.\n"
     )
     return table(head, rows) + "\n" + count
 
@@ -169,7 +170,7 @@ def rank_table(methods: list[str]) -> str:
 
 
 def choices_table(methods: list[str]) -> str:
-    """Return the choices of every cell in which some differ: rank x groups, folding; "-" a layer that stays."""
+    """Return the choices of every cell in which some differ: rank x groups, folding; "-" for a layer left as it is."""
     rows = [
         [method, network, ratio, _spelt(cell.choices), _spelt(cell.reference_choices)]
         for method, network, ratio, cell in cells(methods, compare_ranks)
@@ -186,10 +187,10 @@ def _small(value: float | None) -> str:
     return "-" if value is None else f"{value:.0e}"
 
 
-def report(wanted: list[str]) -> str:
-    """Return the whole page for the methods in `wanted`, or for all."""
+def report(selected: list[str]) -> str:
+    """Return the page for the methods in `selected`, or for all methods if it is empty."""
     exact, sampled, ranks = (
-        [method for method in methods if not wanted or method in wanted]
+        [method for method in methods if not selected or method in selected]
         for methods in (EXACT, RANDOMISED, RANK_METHODS)
     )
     differing = [method for method in ranks if method in (*OPTIMAL, "ALDSNetOptK")]
@@ -197,7 +198,9 @@ def report(wanted: list[str]) -> str:
     parts += [EXACT_TEXT, exact_table(exact)] if exact else []
     parts += [SAMPLED_TEXT.format(seeds=SEEDS), sampled_table(sampled)] if sampled else []
     parts += [RANK_TEXT, rank_table(ranks)] if ranks else []
-    choices = "Choices where they differ, layer by layer, as rank x groups (folding); `-`: the layer stays.\n"
+    choices = (
+        "Cells with different choices, layer by layer, as rank x groups (folding); `-`: the layer is left as it is.\n"
+    )
     parts += [choices, choices_table(differing)] if differing else []
     return "\n".join(f"{part.strip()}\n" for part in parts)
 
@@ -206,7 +209,7 @@ def main() -> None:
     """Print the page, or write it to a file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("methods", nargs="*", metavar="METHOD", help="reference class names; default: all")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="write the page there")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="write the page to FILE")
     arguments = parser.parse_args()
     if unknown := [method for method in arguments.methods if method not in catalogue.METHODS]:
         parser.error(f"no such method: {', '.join(unknown)}")
