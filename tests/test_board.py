@@ -1,4 +1,4 @@
-"""What a run says of tasks that wait, run and end."""
+"""Progress on the terminal of tasks that wait, run and end."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_the_estimate_counts_on_what_the_site_runs_at_once(clock):
     for task in tasks:
         board.submitted(task)
     board.ended(tasks[0], True, "", 60.0)
-    assert "left" not in board.line()  # nothing runs: nobody knows when the queue moves
+    assert "left" not in board.line()  # nothing runs: unknown when the queue moves
     board.started(tasks[1])
     board.started(tasks[2])
     assert "about 4 min left" in board.line()  # 8 tasks of a minute, two at once, though 200 may be submitted

@@ -1,4 +1,4 @@
-"""What the documents say is so."""
+"""Commands, links and versions in the documents are correct."""
 
 from __future__ import annotations
 

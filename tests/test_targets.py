@@ -1,4 +1,4 @@
-"""Result files: whole or absent, every byte checked, arrays as they were."""
+"""Result files: complete or absent, every byte verified, arrays unchanged."""
 
 from __future__ import annotations
 

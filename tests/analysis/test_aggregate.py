@@ -71,10 +71,10 @@ def test_with_early_stopping_it_is_that_of_the_latest_best_epoch() -> None:
 
 def test_controls_have_nominal_cost_and_measured_quality() -> None:
     tables = aggregate_results(make_grid(methods=("ReferenceNet", "FakeNet", "ThresNet")), read)
-    wanted = tables.arrays["axes/keep_ratio"][None, :, None]
+    expected = tables.arrays["axes/keep_ratio"][None, :, None]
     for method in (0, 1):
-        assert (tables.arrays["cost/size"][..., method] == wanted).all()
-        assert (tables.arrays["cost/flops"][..., method] == wanted).all()
+        assert (tables.arrays["cost/size"][..., method] == expected).all()
+        assert (tables.arrays["cost/flops"][..., method] == expected).all()
         assert (tables.arrays["ratio/achieved"][..., method] == 1.0).all()
     assert tables.arrays["method/nominal"].tolist() == [True, True, False]
     assert len(np.unique(tables.arrays["test/Digits/TopK1"][..., 1])) == 3 * 5 * 2

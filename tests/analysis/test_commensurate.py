@@ -22,24 +22,24 @@ OUTPUTS = {"error": "e_best", "loss": "lo_best", "sizes": "siz_best", "flops": "
 @pytest.mark.parametrize("kind", ["base", "ties", "incomplete"])
 def test_equals_torchprune(kind: str) -> None:
     case = CASES[kind]
-    given = {name: np.asarray(values, dtype=float) for name, values in case["input"].items()}
+    inputs = {name: np.asarray(values, dtype=float) for name, values in case["input"].items()}
     assert tuple(case["levels"]) == LEVELS
-    points = commensurate_points(given["error"], given["sizes"])
+    points = commensurate_points(inputs["error"], inputs["sizes"])
     for name, output in OUTPUTS.items():
-        chosen = take(given[name], points)
+        chosen = take(inputs[name], points)
         chosen = np.where(points < 0, UNREACHED[name], chosen)
         np.testing.assert_array_equal(chosen, np.asarray(case["output"][output], dtype=float))
 
 
 def test_missing_results_never_win() -> None:
-    given = {name: np.asarray(values, dtype=float) for name, values in CASES["incomplete"]["input"].items()}
-    holes = given["error"] == 0.0
+    inputs = {name: np.asarray(values, dtype=float) for name, values in CASES["incomplete"]["input"].items()}
+    holes = inputs["error"] == 0.0
     assert holes.any()
-    zeros_won = take(given["sizes"], commensurate_points(given["error"], given["sizes"])) == 0.0
+    zeros_won = take(inputs["sizes"], commensurate_points(inputs["error"], inputs["sizes"])) == 0.0
     assert zeros_won.any()  # torchprune's fault: a result that was never computed has size 0 and error 0
-    for name in given:
-        given[name] = np.where(holes, np.nan, given[name])
-    chosen = take(given["sizes"], commensurate_points(given["error"], given["sizes"]))
+    for name in inputs:
+        inputs[name] = np.where(holes, np.nan, inputs[name])
+    chosen = take(inputs["sizes"], commensurate_points(inputs["error"], inputs["sizes"]))
     assert np.nanmin(chosen) > 0.0
 
 

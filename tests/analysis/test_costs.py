@@ -1,4 +1,4 @@
-"""Every task counts once, whatever stands on it; what is not known is not counted as nothing."""
+"""Every task counts once, whatever depends on it; unknown costs do not count as zero."""
 
 from __future__ import annotations
 

@@ -54,8 +54,8 @@ def test_prune_ratio_per_layer_as_torchprune_computes_it() -> None:
     samples = loaded(tables)["samples_per_layer"]
     ratios = tables.arrays["axes/keep_ratio"][None, None, :, None, None]
     kept = ratios * samples / samples[..., :1]
-    wanted = np.moveaxis(tables.arrays["layers/kept"][:, :, :1] / tables.arrays["layers/total"], -1, 0)
-    np.testing.assert_allclose(kept[..., 1:], wanted[..., 1:])
+    expected = np.moveaxis(tables.arrays["layers/kept"][:, :, :1] / tables.arrays["layers/total"], -1, 0)
+    np.testing.assert_allclose(kept[..., 1:], expected[..., 1:])
 
 
 def test_unknown_is_minus_one_or_nan() -> None:

@@ -27,8 +27,8 @@ def styles(labels: dict[str, str] | None = None, colors: dict[str, str] | None =
 
 
 def line(figure: Figure, label: str) -> np.ndarray:
-    (found,) = [each for each in figure.axes[0].get_lines() if each.get_label() == label]
-    return np.asarray(found.get_xydata())
+    (matching,) = [each for each in figure.axes[0].get_lines() if each.get_label() == label]
+    return np.asarray(matching.get_xydata())
 
 
 @pytest.mark.parametrize("cost", COSTS)

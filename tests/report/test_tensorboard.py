@@ -54,8 +54,8 @@ def test_the_report_has_scalars_texts_and_images(tmp_path: Path) -> None:
     )
     assert all("tfevents" in path.name for path in paths)
     size, metric = (tables.arrays[name][..., 1].mean(axis=(0, 2)) for name in ("cost/size", "test/Digits/TopK1"))
-    wanted = sorted((round(1e4 * float(x)), float(y)) for x, y in zip(size, metric, strict=True))
-    assert scalars(tmp_path / "tb" / "ThresNet", "test/Digits/TopK1/parameters") == wanted
+    expected = sorted((round(1e4 * float(x)), float(y)) for x, y in zip(size, metric, strict=True))
+    assert scalars(tmp_path / "tb" / "ThresNet", "test/Digits/TopK1/parameters") == expected
     report = accumulated(tmp_path / "tb" / "report")
     (text,) = report.Tensors("report")
     assert text.tensor_proto.string_val[0].decode() == "# Title ±"

@@ -1,4 +1,4 @@
-"""A whole report: its files, what it says, that it is self-contained, and that it is replaced as a whole."""
+"""A complete report: its files and text, self-contained and replaced atomically."""
 
 from __future__ import annotations
 
