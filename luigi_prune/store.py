@@ -9,7 +9,7 @@
     <results>/<data set>/<network>/experiments/<experiment>/<key>/report-<key>/report.html
     <results>/<data set>/<network>/tensorboard/...   one folder per run
     <results>/logs/                                  what jobs printed
-    <results>/slurm/                                 what is about to run, or runs, as SLURM jobs
+    <results>/<backend>/                             what a backend keeps of jobs on their way; slurm/ is in use
 
 Keys are shortened to twelve digits here; the file itself holds the whole key.
 """
@@ -89,9 +89,9 @@ def log_path(results: str | Path, title: str, key: str) -> Path:
     return Path(results) / "logs" / f"{readable}-{key[:_DIGITS]}.log"
 
 
-def jobs_folder(results: str | Path) -> Path:
-    """Return where a backend keeps files of its own: submissions, and what running jobs say."""
-    return Path(results) / "slurm"
+def jobs_folder(results: str | Path, backend: str) -> Path:
+    """Return where the backend of this name keeps files of its own: submissions, and what running jobs say."""
+    return Path(results) / backend
 
 
 def _chain_folder(directories: Directories, spec: ChainSpec) -> Path:

@@ -121,7 +121,7 @@ class Driver:
     def __init__(self, slurm: FakeSlurm, clock: Clock, folder: Path, resources: Resources, **changes: Any):
         self.slurm, self.clock, self.folder = slurm, clock, folder
         site = SlurmSettings(resources=dict.fromkeys(FAMILIES, resources), **changes)
-        self.backend = SlurmBackend(ComputeSettings(backend="slurm", device="cpu", slurm=site))
+        self.backend = SlurmBackend(ComputeSettings(backend="slurm", device="cpu", own=site))
         self.polls: list[float] = []  # when squeue was asked
 
     def submit(self, *tags: str) -> list[Ear]:
