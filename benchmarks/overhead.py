@@ -18,6 +18,7 @@ from typing import Any
 import luigi
 
 from luigi_prune import factory
+from luigi_prune.backends import job_run
 from luigi_prune.backends.inline import InlineBackend
 from luigi_prune.backends.job import ComputeSettings, Context, Job, Listener
 from luigi_prune.tasks import RunExperiment
@@ -32,11 +33,9 @@ class WatchedBackend(InlineBackend):
 
     def submit(self, job: Job, listener: Listener) -> None:
         """Run the job and note when its function began and ended."""
-        from luigi_prune import jobs
-
         listener.started()
         began = time.perf_counter()
-        outcome = jobs.run(job, Context(threads=self.settings.threads, progress=listener.progressed))
+        outcome = job_run.run(job, Context(threads=self.settings.threads, progress=listener.progressed))
         self.spans.append((began, time.perf_counter()))
         listener.ended(outcome)
 

@@ -13,7 +13,7 @@ import luigi.interface
 from luigi.parameter import UnconsumedParameterWarning
 
 from luigi_prune import settings
-from luigi_prune.backends import choose
+from luigi_prune.backends.registry import choose
 from luigi_prune.errors import LuigiPruneError
 from luigi_prune.worker import PruneWorker
 

@@ -10,8 +10,9 @@ from typing import Any
 import luigi
 from luigi.parameter import ParameterVisibility
 
-from luigi_prune import jobs, store
+from luigi_prune import store
 from luigi_prune.backends.job import Context, Job
+from luigi_prune.backends.job_run import run
 from luigi_prune.config.schema import Directories
 from luigi_prune.errors import LuigiPruneError
 from luigi_prune.targets import HDF5Target
@@ -59,11 +60,11 @@ class JobTask(luigi.Task):
             "output": str(self.path),
         }
 
-    def job(self) -> Job:
-        """Return the job that makes the result."""
+    def job(self, backend: str = "") -> Job:
+        """Return the job that makes the result, for the backend of this name."""
         log = store.log_path(self.places.results, self.title, self.key)
-        folder = store.jobs_folder(self.places.results)
-        return Job(self.function, self.title, self.task_family, self.request(), str(self.path), str(log), str(folder))
+        folder = str(store.jobs_folder(self.places.results, backend)) if backend else ""
+        return Job(self.function, self.title, self.task_family, self.request(), str(self.path), str(log), folder)
 
     @property
     def title(self) -> str:
@@ -76,7 +77,7 @@ class JobTask(luigi.Task):
 
     def run(self) -> None:
         """Run the job in this process; a worker of this package hands it to a backend instead."""
-        outcome = jobs.run(self.job(), Context())
+        outcome = run(self.job(), Context())
         if outcome.status != "done":
             raise LuigiPruneError(outcome.message)
 

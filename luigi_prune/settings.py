@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import sys
 from configparser import InterpolationError
+from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import luigi.configuration
 
 from luigi_prune.backends.job import ComputeSettings
-from luigi_prune.backends.slurm.options import read_settings
+from luigi_prune.backends.registry import AUTO, names, own_settings
 from luigi_prune.config.schema import Directories, Experiment
 from luigi_prune.errors import ConfigError, LuigiPruneError, nearest
 
 FAMILIES = ("TrainBase", "Prune", "Retrain", "Evaluate", "Aggregate", "Report")
 EXIT_CONFIGURATION = 35  # the return code that luigi.cfg gives scheduling errors
-BACKENDS = ("auto", "inline", "local", "slurm")
+PARALLEL = ("TrainBase", "Retrain")  # the families whose jobs can have several processes
 _COMPUTE_KEYS = ("backend", "threads", "jobs", "device", "loader_workers", "processes")
 
 
@@ -56,38 +57,36 @@ def compute_settings() -> ComputeSettings:
     for key in given:
         if key not in _COMPUTE_KEYS:
             raise ConfigError(f"luigi.cfg: [compute] {key}: unknown key{nearest(key, _COMPUTE_KEYS)}")
-    if (backend := given.get("backend", "auto")) not in BACKENDS:
-        raise ConfigError(f"luigi.cfg: [compute] backend: {backend!r} is not a backend{nearest(backend, BACKENDS)}")
+    if (backend := given.get("backend", AUTO)) not in (backends := (AUTO, *names())):
+        raise ConfigError(f"luigi.cfg: [compute] backend: {backend!r} is not a backend{nearest(backend, backends)}")
     if (device := given.get("device", "auto")) not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"luigi.cfg: [compute] device: {device!r} is none of auto, cpu, cuda")
-    processes = {family: _whole("compute", "processes", given, 1, 1) for family in ("TrainBase", "Retrain")}
+    settings = ComputeSettings(
+        backend=backend,
+        threads=_whole("compute", "threads", given, 1, 1),
+        jobs=_whole("compute", "jobs", given, 0, 0),
+        device=device,
+        loader_workers=_whole("compute", "loader_workers", given, 0, 0),
+        processes=_processes(given),
+    )
+    sections = [name for name in luigi.configuration.get_config().sections() if name.partition(".")[0] == backend]
+    return replace(settings, own=own_settings(settings, {name: _section(name) for name in sections}))
+
+
+def _processes(compute: dict[str, str]) -> dict[str, int | Literal["gpus"]]:
+    """Return the processes of a job per family, of [compute] and of [compute.<Family>] over it."""
+    found: dict[str, int | Literal["gpus"]] = {}
     for family in FAMILIES:
         section = f"compute.{family}"
         own = _section(section)
         for key in own:
-            if key != "processes" or family not in processes:
+            if key != "processes" or family not in PARALLEL:
                 raise ConfigError(f"luigi.cfg: [{section}] {key}: only processes of TrainBase and Retrain can be set")
-        if own:
-            processes[family] = _whole(section, "processes", own, 1, 1)
-    threads, loader_workers = (
-        _whole("compute", "threads", given, 1, 1),
-        _whole("compute", "loader_workers", given, 0, 0),
-    )
-    return ComputeSettings(
-        backend=backend,
-        threads=threads,
-        jobs=_whole("compute", "jobs", given, 0, 0),
-        device=device,
-        loader_workers=loader_workers,
-        processes=processes,
-        slurm=read_settings(_slurm_sections(), threads, loader_workers),
-    )
-
-
-def _slurm_sections() -> dict[str, dict[str, str]]:
-    """Return [slurm] and every [slurm.<...>] of luigi.cfg."""
-    names = luigi.configuration.get_config().sections()
-    return {name: _section(name) for name in names if name.partition(".")[0] == "slurm"}
+        if family in PARALLEL:
+            where, given = (section, own) if own else ("compute", compute)
+            is_gpus = given.get("processes") == "gpus"
+            found[family] = "gpus" if is_gpus else _whole(where, "processes", given, 1, 1, or_else=" or gpus")
+    return found
 
 
 def _section(name: str) -> dict[str, str]:
@@ -102,10 +101,10 @@ def _section(name: str) -> dict[str, str]:
         ) from None
 
 
-def _whole(section: str, key: str, given: dict[str, str], default: int, least: int) -> int:
+def _whole(section: str, key: str, given: dict[str, str], default: int, least: int, or_else: str = "") -> int:
     text = given.get(key, str(default))
     if text == "auto" and least == 0:
         return 0
     if not text.isdigit() or int(text) < least:
-        raise ConfigError(f"luigi.cfg: [{section}] {key}: {text!r} is not a whole number of at least {least}")
+        raise ConfigError(f"luigi.cfg: [{section}] {key}: {text!r} is not a whole number of at least {least}{or_else}")
     return int(text)

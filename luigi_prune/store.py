@@ -9,7 +9,7 @@
     <results>/<data set>/<network>/experiments/<experiment>/<key>/report-<key>/report.html
     <results>/<data set>/<network>/tensorboard/...   one folder per run
     <results>/logs/                                  output of jobs
-    <results>/slurm/                                 submissions and state of SLURM jobs
+    <results>/<backend>/                             a backend's submissions and state of its jobs, such as slurm/
 
 Keys in paths are shortened to twelve digits; the file holds the full key.
 """
@@ -89,9 +89,9 @@ def log_path(results: str | Path, title: str, key: str) -> Path:
     return Path(results) / "logs" / f"{readable}-{key[:_KEY_DIGITS]}.log"
 
 
-def jobs_folder(results: str | Path) -> Path:
-    """Return the folder of a backend's files: submissions and state of running jobs."""
-    return Path(results) / "slurm"
+def jobs_folder(results: str | Path, backend: str) -> Path:
+    """Return the folder of the named backend's files: submissions and state of running jobs."""
+    return Path(results) / backend
 
 
 def _chain_folder(directories: Directories, spec: ChainSpec) -> Path:

@@ -20,7 +20,7 @@ import luigi.worker
 from luigi.event import Event
 from luigi.scheduler import DISABLED, DONE, FAILED, PENDING, RUNNING
 
-from luigi_prune.backends.job import Backend, Outcome
+from luigi_prune.backends.job import Backend, Job, Outcome
 from luigi_prune.board import Board
 from luigi_prune.errors import DamagedResult, LuigiPruneError
 from luigi_prune.job_task import JobTask
@@ -57,7 +57,7 @@ class JobProcess:
             self._repair(missing, f"waits for {missing[0].path}")
         else:
             self.worker.board.submitted(self.task)
-            self.worker.backend.submit(self.task.job(), self)
+            self.worker.backend.submit(self._job(), self)
 
     def is_alive(self) -> bool:
         """Return whether the job is still waiting or running."""
@@ -65,7 +65,10 @@ class JobProcess:
 
     def terminate(self) -> None:
         """Stop the job."""
-        self.worker.backend.cancel(self.task.job())
+        self.worker.backend.cancel(self._job())
+
+    def _job(self) -> Job:
+        return self.task.job(self.worker.backend.name)
 
     def started(self) -> None:
         """Hear that the job left the queue of its backend."""

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import luigi.configuration
+import pytest
+from luigi.configuration import LuigiConfigParser
+
 from luigi_prune import store
+from luigi_prune.backends.job import ComputeSettings
 from luigi_prune.config.schema import Directories, NetworkConfig
+from luigi_prune.errors import ConfigError
+from luigi_prune.settings import compute_settings
 from tests.experiments import write_experiment
 
 
@@ -56,3 +64,60 @@ def test_tensorboard_folders_tell_runs_apart_wherever_they_lie():
     run = Path("/t/CIFAR10/resnet20/ThresNet/net0-rep0/keep0.5-retrain-ab.h5")
     folder = store.tensorboard_folder(directories, network, run)
     assert folder == Path("/home/resnet20/results/CIFAR10/resnet20/tensorboard/ThresNet-net0-rep0-keep0.5-retrain-ab")
+
+
+@pytest.fixture
+def luigi_cfg(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ComputeSettings]:
+    """Return a function that reads a luigi.cfg's [compute] and what belongs to it."""
+
+    def read(config: str) -> ComputeSettings:
+        parser = LuigiConfigParser()
+        parser.read_string(config)
+        monkeypatch.setattr(luigi.configuration, "get_config", lambda: parser)
+        return compute_settings()
+
+    return read
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ("", {"TrainBase": 1, "Retrain": 1}),
+        ("[compute]\nprocesses=gpus\n", {"TrainBase": "gpus", "Retrain": "gpus"}),
+        ("[compute.TrainBase]\nprocesses=gpus\n", {"TrainBase": "gpus", "Retrain": 1}),
+        ("[compute]\nprocesses=gpus\n[compute.Retrain]\nprocesses=2\n", {"TrainBase": "gpus", "Retrain": 2}),
+    ],
+)
+def test_processes_are_a_number_or_all_gpus(luigi_cfg, config, expected):
+    assert luigi_cfg(config).processes == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "start", "words"),
+    [
+        ("[compute]\nprocesses=gpu\n", "[compute] processes: 'gpu'", "at least 1 or gpus"),
+        ("[compute.TrainBase]\nprocesses=0\n", "[compute.TrainBase] processes: '0'", "at least 1 or gpus"),
+        ("[compute.Prune]\nprocesses=gpus\n", "[compute.Prune] processes", "only processes of TrainBase and Retrain"),
+        ("[compute]\nthreads=gpus\n", "[compute] threads: 'gpus'", "whole number of at least 1"),
+        ("[compute]\nbackend=slrum\n", "[compute] backend: 'slrum'", "did you mean 'slurm'?"),
+        (
+            "[compute]\nbackend=slurm\n[compute.TrainBase]\nprocesses=gpus\n",
+            "[compute.TrainBase] processes: gpus",
+            "use gpus_per_node (a process per GPU)",
+        ),
+        ("[compute]\nbackend=slurm\nprocesses=2\n", "[compute.TrainBase] processes: 2", "processes_per_node"),
+    ],
+)
+def test_errors_of_compute_name_section_key_and_cure(luigi_cfg, config, start, words):
+    with pytest.raises(ConfigError) as caught:
+        luigi_cfg(config)
+    assert str(caught.value).startswith(f"luigi.cfg: {start}")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_sections_of_other_backends_are_not_read(luigi_cfg):
+    config = "[slurm]\nnodes=few\n[compute]\nbackend="
+    assert luigi_cfg(config + "local\n").own is None
+    with pytest.raises(ConfigError, match="nodes"):
+        luigi_cfg(config + "slurm\n")

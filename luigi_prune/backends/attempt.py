@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from luigi_prune.backends.fork_server import Child, WarmServer
+from luigi_prune.backends.fresh_server import FreshServer
 from luigi_prune.backends.job import Job, Listener, Outcome
 from luigi_prune.backends.local_child import ChildStart
 from luigi_prune.backends.output import last_lines
@@ -45,7 +46,7 @@ class Attempt:
         """What the job prints goes here."""
         return Path(self.job.log)
 
-    def launch(self, server: WarmServer, slots: Slots, loader_workers: int) -> None:
+    def launch(self, server: WarmServer | FreshServer, slots: Slots, loader_workers: int) -> None:
         """Ask for the processes of the job."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):

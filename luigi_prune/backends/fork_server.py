@@ -3,6 +3,11 @@
 `multiprocessing.Process` is not used on the driver's side, for two reasons: it would run the driver's main module again
 in every job (the `luigi` script, or a user's script without the `__main__` guard), and its `start` blocks until the
 server has finished its imports.
+
+This leans on private names of `multiprocessing.forkserver` (`_forkserver_pid`, `_forkserver_alive_fd`, `_stop`), on
+what its processes are sent and on `Process._bootstrap`. `TESTED_PYTHONS` are the versions that all tests have passed
+on; on others `fresh_server.py` starts the processes. 3.14 is not among them: there the driver proves to the server
+that it knows a key, and waits in `connect_to_new_process` until the server has finished its imports.
 """
 
 from __future__ import annotations
@@ -10,6 +15,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import struct
 import sys
 import weakref
 from collections.abc import Sequence
@@ -18,6 +24,8 @@ from dataclasses import dataclass
 from multiprocessing import connection, forkserver, process, resource_tracker
 from typing import Any
 
+TESTED_PYTHONS = ((3, 10), (3, 11), (3, 12), (3, 13))
+_NUMBER = struct.Struct("q")  # as the standard library's fork server writes process ids and exit codes
 _open_servers: weakref.WeakSet[WarmServer] = weakref.WeakSet()
 
 
@@ -37,7 +45,7 @@ class Child:
     def read_status(self) -> None:
         """Take the next of the two numbers that the server writes; call it when `status_fd` is readable."""
         try:
-            number = forkserver.read_signed(self.status_fd)
+            number = _read_number(self.status_fd)
         except (EOFError, OSError):
             self.kill()  # the server died, and nobody will tell when this process ends
             self.ended = True
@@ -118,7 +126,7 @@ class WarmServer:
             writer.close()
         child = Child(status_fd, lifeline_fd, reader)
         with suppress(OSError):  # the server died, which `status_fd` tells
-            _write(lifeline_fd, pickle.dumps(_preparation(start)) + pickle.dumps(start))
+            write_all(lifeline_fd, pickle.dumps(_preparation(start)) + pickle.dumps(start))
         return child
 
     def stop(self) -> None:
@@ -153,7 +161,24 @@ def _preparation(start: Any) -> dict[str, Any]:
     return {"name": start.name, "sys_path": sys_path, "dir": os.getcwd()}
 
 
-def _write(descriptor: int, data: bytes) -> None:
+def write_number(descriptor: int, number: int) -> None:
+    """Write a process id or an exit code, as `Child.read_status` expects it."""
+    write_all(descriptor, _NUMBER.pack(number))
+
+
+def _read_number(descriptor: int) -> int:
+    data = b""
+    while len(data) < _NUMBER.size:
+        part = os.read(descriptor, _NUMBER.size - len(data))
+        if not part:
+            raise EOFError
+        data += part
+    number: int = _NUMBER.unpack(data)[0]
+    return number
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write `data` to a pipe, however often that takes."""
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]

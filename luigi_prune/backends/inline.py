@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from luigi_prune import jobs
-from luigi_prune.backends.job import Backend, ComputeSettings, Context, Job, Listener, cuda_devices
+from luigi_prune.backends.devices import process_count, uses_gpu
+from luigi_prune.backends.job import Backend, ComputeSettings, Context, Job, Listener
+from luigi_prune.backends.job_run import run
+from luigi_prune.errors import ConfigError
 
 
 class InlineBackend(Backend):
@@ -13,21 +15,23 @@ class InlineBackend(Backend):
     slots = 1
 
     def __init__(self, settings: ComputeSettings):
+        """Raises ConfigError if a job is to have several processes."""
+        if any(process_count(settings, family) > 1 for family in settings.processes):
+            raise ConfigError("luigi.cfg: [compute] backend: 'inline' has one process; processes need 'local'")
         self.settings = settings
 
     def submit(self, job: Job, listener: Listener) -> None:
-        """Run the job now, in this process."""
-        settings = self.settings
-        use_cuda = settings.device == "cuda" or (settings.device == "auto" and len(cuda_devices()) > 0)
+        """Run the job now, in this process, on the first GPU if there is one."""
+        on_gpu = uses_gpu(self.settings)
         context = Context(
-            threads=settings.threads,
-            device="cuda:0" if use_cuda else "cpu",
-            loader_workers=settings.loader_workers,
-            gpus=int(use_cuda),
+            threads=self.settings.threads,
+            device="cuda:0" if on_gpu else "cpu",
+            loader_workers=self.settings.loader_workers,
+            gpus=int(on_gpu),
             progress=listener.progressed,
         )
         listener.started()
-        listener.ended(jobs.run(job, context))
+        listener.ended(run(job, context))
 
     def cancel(self, job: Job) -> None:
         """Nothing to do: when anyone can ask, no job is running."""

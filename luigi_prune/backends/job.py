@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
-
-if TYPE_CHECKING:
-    from luigi_prune.backends.slurm.options import SlurmSettings
+from typing import Any, Literal, Protocol
 
 
 @dataclass(frozen=True)
@@ -105,8 +102,9 @@ class ComputeSettings:
     jobs: int = 0  # at once; 0: as many as cores (or GPUs) allow
     device: str = "auto"  # auto, cpu, cuda
     loader_workers: int = 0
-    processes: dict[str, int] = field(default_factory=dict)  # per family, 1 where not named: processes of one job (DDP)
-    slurm: SlurmSettings | None = None  # [slurm] and [slurm.<Family>], where that backend is chosen
+    # per family, 1 if not named: processes of one job (DDP); "gpus": one per visible GPU
+    processes: dict[str, int | Literal["gpus"]] = field(default_factory=dict)
+    own: Any = None  # what the chosen backend reads from sections of its own
 
 
 def available_cores() -> int:
@@ -114,16 +112,3 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def cuda_devices() -> Sequence[int]:
-    """Return the indices of the GPUs of this machine without loading torch (NVIDIA's device files)."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    found = (
-        [int(name[6:]) for name in os.listdir("/dev") if name.startswith("nvidia") and name[6:].isdigit()]
-        if os.path.isdir("/dev")
-        else []
-    )
-    if visible is None:
-        return list(range(len(found)))
-    return list(range(len([part for part in visible.split(",") if part.strip() not in ("", "-1")]))) if found else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -13,7 +14,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 
 from luigi_prune.backends.attempt import Attempt
-from luigi_prune.backends.fork_server import WarmServer
+from luigi_prune.backends.fork_server import TESTED_PYTHONS, WarmServer
+from luigi_prune.backends.fresh_server import FreshServer
 from luigi_prune.backends.job import Backend, ComputeSettings, Job, Listener, Outcome
 from luigi_prune.backends.slots import Slots
 
@@ -42,6 +44,19 @@ class _Careful:
             logger.exception("a listener failed")
 
 
+def _new_server() -> WarmServer | FreshServer:
+    """Return what starts the processes: a fork server where it is tested, else a new Python for each."""
+    if sys.version_info[:2] in TESTED_PYTHONS:
+        return WarmServer()
+    first, last = (".".join(map(str, version)) for version in (TESTED_PYTHONS[0], TESTED_PYTHONS[-1]))
+    logger.warning(
+        "Python %d.%d: the fork server is tested on %s to %s; here every job starts a Python of its own, which imports"
+        " torch for itself",
+        *(*sys.version_info[:2], first, last),
+    )
+    return FreshServer()
+
+
 class LocalBackend(Backend):
     """Runs jobs in processes of this machine, first come, first served.
 
@@ -57,7 +72,7 @@ class LocalBackend(Backend):
         self.slots = self._slots.total
         self._settings = settings
         self._grace_seconds = grace_seconds
-        self._server = WarmServer()
+        self._server = _new_server()
         self._lock = threading.Lock()  # guards the next five
         self._waiting: deque[tuple[Job, Listener]] = deque()
         self._dropped: list[Listener] = []  # of jobs that were cancelled before they started

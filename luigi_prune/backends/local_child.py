@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from luigi_prune.backends.job import Context, Job, Outcome
+from luigi_prune.backends.job_run import run
 from luigi_prune.backends.output import write_output_to
 
 logger = logging.getLogger(__name__)
@@ -77,9 +78,7 @@ def run_process(start: ChildStart, messages: Connection, driver: int) -> None:
 def _run_job(job: Job, context: Context) -> Outcome:
     began = time.monotonic()
     try:
-        from luigi_prune import jobs  # the heavy half; an import that fails is this job's failure
-
-        return jobs.run(job, context)
+        return run(job, context)
     except BaseException:  # SystemExit too: whatever ends the job function is told, never lost
         return Outcome("failed", traceback.format_exc(), seconds=time.monotonic() - began)
 

@@ -56,7 +56,7 @@ def _import(name: str) -> list[str]:
 
 
 # The standard library's fork server can only be told a module's name, so importing this one is the order to start.
-# Anywhere else (a tool that imports every module of the package) it does nothing.
-if any("multiprocessing.forkserver" in argument for argument in sys.orig_argv):
+# Anywhere else (a fork server that was told other names, a process that needs the names above) it does nothing.
+if any("multiprocessing.forkserver" in argument and __name__ in argument for argument in sys.orig_argv):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     import_all()

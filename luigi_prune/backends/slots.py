@@ -4,32 +4,27 @@ from __future__ import annotations
 
 import os
 
-from luigi_prune.backends.job import ComputeSettings, available_cores, cuda_devices
+from luigi_prune.backends.devices import VISIBLE, process_count, uses_gpu, visible_gpus
+from luigi_prune.backends.job import ComputeSettings, available_cores
 from luigi_prune.backends.preload import THREAD_VARIABLES
-from luigi_prune.errors import ConfigError
 
 
 class Slots:
     """The slots of this machine: one per process of a job, at most `total` taken at once."""
 
     def __init__(self, settings: ComputeSettings):
-        self.cuda = settings.device == "cuda" or (settings.device == "auto" and len(cuda_devices()) > 0)
+        """Raises ConfigError if a job would have more processes than this machine has GPUs."""
+        self.cuda = uses_gpu(settings)
         self.threads = max(1, settings.threads)
-        self._processes = settings.processes
-        self._load = dict.fromkeys(_visible_gpus() if self.cuda else (), 0)  # GPU, as CUDA_VISIBLE_DEVICES names it
+        self._load = dict.fromkeys(visible_gpus() if self.cuda else (), 0)  # GPU, as CUDA_VISIBLE_DEVICES names it
         self.total = settings.jobs or max(1, len(self._load) if self.cuda else available_cores() // self.threads)
         self.free = self.total
-        for family, processes in settings.processes.items():
-            self._check(family, processes)
+        self._processes = {family: process_count(settings, family) for family in settings.processes}
 
-    def _check(self, family: str, processes: int) -> None:
-        if processes < 1:
-            raise ConfigError(f"luigi.cfg: [compute.{family}] processes = {processes}: at least 1")
-        if self._load and processes > len(self._load):
-            raise ConfigError(
-                f"luigi.cfg: [compute.{family}] processes = {processes}: this machine shows {len(self._load)} GPU(s), "
-                f"and each process of a job needs its own"
-            )
+    @property
+    def widest(self) -> int:
+        """How many processes the largest job has."""
+        return max(self._processes.values(), default=1)
 
     def processes(self, family: str) -> int:
         """Return how many processes a job of this family has."""
@@ -60,15 +55,7 @@ class Slots:
         """Return the environment variables of a process: threads, the GPU it sees, the network of its DDP group."""
         environment = dict.fromkeys(THREAD_VARIABLES, str(self.threads))
         if gpu or not self.cuda:
-            environment["CUDA_VISIBLE_DEVICES"] = gpu
+            environment[VISIBLE] = gpu
         if "GLOO_SOCKET_IFNAME" not in os.environ and os.path.isdir("/sys/class/net/lo"):
             environment["GLOO_SOCKET_IFNAME"] = "lo"  # all on this machine, whatever its name resolves to
         return environment
-
-
-def _visible_gpus() -> list[str]:
-    """Return the GPUs of this machine as CUDA_VISIBLE_DEVICES names them; none where only torch could tell."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        return [str(index) for index in cuda_devices()]
-    return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")][: len(cuda_devices())]

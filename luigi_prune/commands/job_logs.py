@@ -1,4 +1,4 @@
-"""Which job a person means: by key, title, SLURM id or path of a result."""
+"""Which job a person means: by key, title, job id or path of a result."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from luigi_prune.backends.slurm.submitted import Submitted, submitted_jobs
+from luigi_prune.backends.registry import remote_jobs
+from luigi_prune.backends.remote import RemoteJobs, SubmittedJob
 from luigi_prune.errors import ConfigError, nearest
-from luigi_prune.store import jobs_folder, log_path
+from luigi_prune.store import log_path
 
 _LOG = re.compile(r"(?P<title>.+)-(?P<key>[0-9a-f]{12})")
 _KEY = re.compile(r"(?<![0-9a-f])[0-9a-f]{12}(?![0-9a-f])")
@@ -24,8 +25,9 @@ class JobLog:
     title: str  # as in the name of the file: what is no letter or digit is "-"
     key: str  # its first twelve digits
     name: str  # as people read it
-    submitted: Submitted | None = None  # the newest SLURM job, as long as its folder is there
-    slurm_ids: tuple[str, ...] = ()
+    submitted: SubmittedJob | None = None  # the newest job of a cluster, as long as its request is there
+    remote: RemoteJobs | None = None  # of the backend that has it
+    job_ids: tuple[str, ...] = ()
 
     @property
     def output(self) -> Path | None:
@@ -38,7 +40,7 @@ def find(results: Path, what: str) -> JobLog:
     known = known_logs(results)
     if not known:
         raise ConfigError(f"{results}: no job has left a log here; --results names another folder")
-    ways: tuple[Callable[[Sequence[JobLog], str], list[JobLog]], ...] = (_by_path, _by_slurm_id, _by_key, _by_title)
+    ways: tuple[Callable[[Sequence[JobLog], str], list[JobLog]], ...] = (_by_path, _by_job_id, _by_key, _by_title)
     for way in ways:
         found = way(known, what)
         if len(found) == 1:
@@ -49,18 +51,18 @@ def find(results: Path, what: str) -> JobLog:
 
 
 def known_logs(results: Path) -> list[JobLog]:
-    """Return every job that has printed something or was submitted to SLURM, by title."""
+    """Return every job that has printed something or was submitted to a cluster, by title."""
     known = {}
     for path in (results / "logs").glob("*.log"):
         if match := _LOG.fullmatch(path.stem):
             known[path.name] = JobLog(path, match["title"], match["key"], match["title"].replace("-", " "))
-    submissions = sorted(submitted_jobs(jobs_folder(results)), key=lambda submitted: submitted.age, reverse=True)
-    for submitted in submissions:
+    submissions = [(submitted, remote) for remote in remote_jobs() for submitted in remote.submitted(results)]
+    for submitted, remote in sorted(submissions, key=lambda entry: entry[0].age, reverse=True):
         log = Path(submitted.job.log)
         if match := _LOG.fullmatch(log.stem):
             new = JobLog(results / "logs" / log.name, match["title"], match["key"], submitted.job.name)
-            ids = (*known.get(log.name, new).slurm_ids, submitted.slurm_id)
-            known[log.name] = replace(new, submitted=submitted, slurm_ids=ids)
+            ids = (*known.get(log.name, new).job_ids, submitted.job_id)
+            known[log.name] = replace(new, submitted=submitted, remote=remote, job_ids=ids)
     return sorted(known.values(), key=lambda log: (log.title, log.key))
 
 
@@ -71,20 +73,21 @@ def _by_path(known: Sequence[JobLog], what: str) -> list[JobLog]:
     return [log for log in known if keys and log.key == keys[-1]]
 
 
-def _by_slurm_id(known: Sequence[JobLog], what: str) -> list[JobLog]:
-    if not re.fullmatch(r"\d+(_\d+)?", what):
+def _by_job_id(known: Sequence[JobLog], what: str) -> list[JobLog]:
+    asked = [remote for remote in remote_jobs() if remote.is_id(what)]
+    if not asked:
         return []
-    submitted = [log for log in known if any(what in (own, own.partition("_")[0]) for own in log.slurm_ids)]
-    return submitted or [log for log in known if _mentions(log.path, what)]
+    submitted = [log for log in known if log.remote and any(log.remote.same_id(what, own) for own in log.job_ids)]
+    return submitted or [log for log in known if any(_mentions(log.path, what, remote) for remote in asked)]
 
 
-def _mentions(log: Path, slurm_id: str) -> bool:
-    """Return whether a job said at its start that it has this SLURM id: its submission may be long gone."""
-    line = re.compile(rf"\bSLURM job {slurm_id}(_\d+)?\n" if "_" not in slurm_id else rf"\bSLURM job {slurm_id}\n")
+def _mentions(log: Path, what: str, remote: RemoteJobs) -> bool:
+    """Return whether a job said at its start that it has this id: its submission may be long gone."""
     try:
-        return bool(line.search(log.read_text(errors="replace")))
+        ids = re.findall(rf"\b{re.escape(remote.label)} (\S+)$", log.read_text(errors="replace"), re.M)
     except OSError:
         return False
+    return any(remote.same_id(what, job_id) for job_id in ids)
 
 
 def _by_key(known: Sequence[JobLog], what: str) -> list[JobLog]:

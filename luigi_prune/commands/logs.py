@@ -11,20 +11,18 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from luigi_prune.backends.slurm import claims
-from luigi_prune.backends.slurm.submitted import Submitted, is_running, where
+from luigi_prune.backends.registry import on_their_way
 from luigi_prune.commands.job_logs import JobLog, find
 from luigi_prune.errors import ConfigError
 
 _PAUSE = 0.5  # seconds between looks
 _SEARCH_EVERY = 10.0  # seconds between searches of the store for a result whose place nobody has written down
-_NOISE = "submitit INFO"  # what submitit says of every process
 
 
 def add_to(commands: Any) -> None:
     """Add the parser."""
     parser = commands.add_parser("logs", help="what a job has printed; --follow: until its result is there")
-    parser.add_argument("what", nargs="+", help="key (or its start), title (or a part of it), SLURM job id, or result")
+    parser.add_argument("what", nargs="+", help="key (or its start), title (or a part of it), job id, or result")
     parser.add_argument("-f", "--follow", action="store_true", help="go on printing until the result is there")
     parser.add_argument("-n", "--lines", type=int, metavar="N", help="begin N lines before the end")
     parser.add_argument("--results", default="./data/results", metavar="FOLDER", help="results (./data/results)")
@@ -73,25 +71,24 @@ class Tail:
 
 
 class Beside:
-    """What SLURM and the start of the newest job print: why it never came to its own log, or who killed it."""
+    """What the cluster and the start of the newest job print: why it never came to its own log, or who killed it."""
 
     def __init__(self, log: JobLog):
-        self._submitted = log.submitted
+        self._submitted, self._remote = log.submitted, log.remote
         self._tails: dict[Path, Tail] = {}
 
     def read(self, unfinished: bool = False) -> str:
         """Return what was added since the last call."""
-        if self._submitted is None:
+        if self._submitted is None or self._remote is None:
             return ""
-        if claim := claims.newest(self._submitted.job.output):
-            self._submitted = Submitted(Path(claim.folder), claim.index, self._submitted.job)
-        path = self._submitted.folder / f"{self._submitted.slurm_id}_0_log.out"
+        self._submitted = self._submitted.newest()
+        path, noise = self._submitted.start_log, self._remote.noise
         lines = self._tails.setdefault(path, Tail(path)).read(unfinished).splitlines(keepends=True)
-        return "".join(line for line in lines if not line.startswith(_NOISE))
+        return "".join(line for line in lines if not (noise and line.startswith(noise)))
 
 
 def _follow(results: Path, log: JobLog, tail: Tail, beside: Beside) -> None:
-    """Print what is added to a log, and what SLURM says beside it, until the result is there."""
+    """Print what is added to a log, and what the cluster says beside it, until the result is there."""
     output, searched, state = log.output, float("-inf"), ""
     while True:
         if output is None and time.monotonic() - searched >= _SEARCH_EVERY:
@@ -112,9 +109,9 @@ def _follow(results: Path, log: JobLog, tail: Tail, beside: Beside) -> None:
 
 
 def _state(log: JobLog) -> str:
-    """Return where a job is that is on its way to SLURM or has ended; "" where it runs, or nobody knows."""
-    claim = claims.newest(log.output) if log.output else None
-    return "" if claim is None or is_running(claim) else where(claim)
+    """Return where a job is that waits in a queue or has ended; "" if it runs, or nobody knows."""
+    place = on_their_way([log.output]).get(log.output) if log.output else None
+    return "" if place is None or place.running else place.text
 
 
 def _search(results: Path, key: str) -> Path | None:

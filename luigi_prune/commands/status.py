@@ -1,4 +1,4 @@
-"""`status CONFIG`: a live table of how far an experiment is, and what its SLURM jobs do, read from the store alone."""
+"""`status CONFIG`: a live table of how far an experiment is, and where its jobs are, read from the store alone."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from luigi_prune.backends.slurm.claims import Claim
-from luigi_prune.backends.slurm.submitted import is_running, on_their_way, where
+from luigi_prune.backends.registry import on_their_way
+from luigi_prune.backends.remote import JobPlace
 from luigi_prune.commands.plan import reports_of
 from luigi_prune.job_task import JobTask, walk
 from luigi_prune.store import checkpoint_path
 
-_SHOWN = 20  # SLURM jobs that are listed
+_SHOWN = 20  # jobs of a cluster that are listed
 
 
 def add_to(commands: Any) -> None:
@@ -55,33 +55,33 @@ def look(tasks: list[JobTask]) -> tuple[Group, bool]:
     total: dict[tuple[str, str], int] = defaultdict(int)
     there: dict[tuple[str, str], int] = defaultdict(int)
     training: list[tuple[JobTask, Path]] = []
-    claimed = on_their_way(task.path for task in tasks)
+    places = on_their_way(task.path for task in tasks)
     for task in tasks:
         row = (task.task_family, getattr(task, "method", ""))
         total[row] += 1
         if task.complete():
             there[row] += 1
-        elif task.path not in claimed and (checkpoint := checkpoint_path(task.path)).exists():
+        elif task.path not in places and (checkpoint := checkpoint_path(task.path)).exists():
             training.append((task, checkpoint))
     table = Table("task", "method", "done", "of", "", box=None)
     for row, count in total.items():
         bar = "#" * round(20 * there[row] / count)
         table.add_row(row[0], row[1], str(there[row]), str(count), f"{bar:.<20}")
     lines = [Text(f"in training: {task.title} (checkpoint {_age(path)} ago)") for task, path in training]
-    lines += _submitted({task.path: task.title for task in tasks}, claimed)
+    lines += _submitted({task.path: task.title for task in tasks}, places)
     done = all(task.complete() for task in tasks if task.task_family == "Report")
     end = [Text(f"report: {task.path}") for task in tasks if task.task_family == "Report" and task.complete()]
     return Group(table, *lines, *end), done
 
 
-def _submitted(titles: dict[Path, str], claimed: dict[Path, Claim]) -> list[Text]:
-    """Return a line per SLURM job, those that run first."""
-    running = {path: claim for path, claim in claimed.items() if is_running(claim)}
-    ordered = [*running.items(), *((path, claim) for path, claim in claimed.items() if path not in running)]
-    lines = [Text(f"{titles[path]}: {where(claim)}") for path, claim in ordered[:_SHOWN]]
-    if ordered:
-        more = f"; the first {_SHOWN} are shown" if len(ordered) > _SHOWN else ""
-        lines.append(Text(f"{len(running)} of {len(ordered)} SLURM jobs run{more}"))
+def _submitted(titles: dict[Path, str], places: dict[Path, JobPlace]) -> list[Text]:
+    """Return a line per job of a cluster, those that run first."""
+    ordered = sorted(places.items(), key=lambda entry: not entry[1].running)
+    lines = [Text(f"{titles[path]}: {place.text}") for path, place in ordered[:_SHOWN]]
+    more = f"; the first {_SHOWN} are shown" if len(ordered) > _SHOWN else ""
+    for label in dict.fromkeys(place.label for place in places.values()):
+        running = [place.running for place in places.values() if place.label == label]
+        lines.append(Text(f"{sum(running)} of {len(running)} {label}s run{more}"))
     return lines
 
 

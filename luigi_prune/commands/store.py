@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from luigi_prune.backends.slurm.leftovers import leftovers
+from luigi_prune.backends.registry import remote_jobs
 from luigi_prune.commands.plan import reports_of
 from luigi_prune.errors import ConfigError, DamagedResult
 from luigi_prune.job_task import JobTask, walk
@@ -133,7 +133,7 @@ def collect(given: argparse.Namespace) -> int:
         raise ConfigError(f"{folder}: there is no such folder")
     console = Console(highlight=False)
     found = [(path, why) for path in sorted(folder.rglob(".*")) if path.is_file() and (why := _rubbish(path))]
-    found += leftovers(folder)
+    found += [leftover for remote in remote_jobs() for leftover in remote.leftovers(folder)]
     for path, why in found:
         console.print(f"{path}  ({why}, {_size(path) / 1e6:.1f} MB)", soft_wrap=True)
     if not found:

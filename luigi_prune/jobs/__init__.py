@@ -1,45 +1,6 @@
-"""The bridge: job functions, one per task, and `run`, which every backend calls.
+"""The bridge: job functions, one per task, which `backends/job_run.py` calls by name.
 
 A job function gets `request` (JSON data: spec, inputs, output, directories) and `context` (threads, device, processes);
 it reads its inputs, calls the heavy half and writes one result. This file is light; the modules beside it import torch
 or matplotlib, and are themselves imported when a job first runs.
 """
-
-from __future__ import annotations
-
-import importlib
-import time
-import traceback
-from typing import Any
-
-from luigi_prune.backends.job import Context, Job, Outcome
-from luigi_prune.errors import DamagedResult, Interrupted, LuigiPruneError
-
-
-def run(job: Job, context: Context) -> Outcome:
-    """Run a job in this process and return how it ended; raises nothing but what ends the process itself."""
-    began = time.perf_counter()
-
-    def ended(status: Any, message: str = "", **more: Any) -> Outcome:
-        return Outcome(status, message, seconds=time.perf_counter() - began, **more)
-
-    try:
-        module, _, function = job.function.rpartition(":")
-        getattr(importlib.import_module(module), function)(job.request, context)
-    except DamagedResult as damage:
-        return ended("damaged", str(damage), damaged=str(damage.path))
-    except Interrupted as stop:
-        return ended("interrupted", str(stop))
-    except LuigiPruneError as error:
-        return ended("failed", str(error), retry=False)
-    except Exception as error:
-        if isinstance(error, FileNotFoundError) and str(error.filename) in inputs(job.request):
-            return ended("damaged", str(error), damaged=str(error.filename))  # it went away after the start
-        again = isinstance(error, OSError | MemoryError)  # the same spec fails the same way, a machine need not
-        return ended("failed", traceback.format_exc(), retry=again)
-    return ended("done")
-
-
-def inputs(request: dict[str, Any]) -> set[str]:
-    """Return the paths that a job reads."""
-    return {*request.get("inputs", {}).values(), *request.get("cells", {}).values()}

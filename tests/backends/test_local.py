@@ -26,6 +26,7 @@ def test_a_job_runs_in_a_process_of_its_own_and_says_so_once(make_backend, make_
     assert (found["rank"], found["world_size"], found["init_method"]) == (0, 1, "")
     assert (found["device"], found["threads"]) == ("cpu", 1)
     assert found["directory"] == os.getcwd()
+    assert not found["torch"]  # the light server of these tests is light
     backend.close()
     assert ear.starts == 1
     assert len(ear.outcomes) == 1

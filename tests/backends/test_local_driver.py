@@ -24,6 +24,7 @@ with open(folder + "/runs.txt", "a") as runs:
 sys.path.insert(0, {functions!r})
 from luigi_prune.backends import local
 from luigi_prune.backends.job import ComputeSettings, Job
+{first}
 if {light}:
     preload = ("luigi_prune.jobs", "luigi_prune.backends.local_child")
     local.WarmServer = functools.partial(local.WarmServer, preload=preload)
@@ -62,8 +63,11 @@ while not all(os.path.exists(folder + name) for name in ("/one-0.json", "/two-0.
 def driver(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen]]:
     started = []
 
-    def start(text: str, light: bool = True, command: tuple[str, ...] = ("driver.py",)) -> subprocess.Popen:
-        text = DRIVER.format(folder=str(tmp_path), functions=str(Path(__file__).parent), light=light) + text
+    def start(
+        text: str, light: bool = True, command: tuple[str, ...] = ("driver.py",), first: str = ""
+    ) -> subprocess.Popen:
+        place = str(Path(__file__).parent)
+        text = DRIVER.format(folder=str(tmp_path), functions=place, light=light, first=first) + text
         (tmp_path / "driver.py").write_text(text)
         arguments = [str(tmp_path / part) if part == "driver.py" else part.replace("TEXT", text) for part in command]
         with open(tmp_path / "driver.py") as script:
@@ -109,7 +113,7 @@ def test_the_luigi_executable_runs_jobs(tmp_path):
     if not luigi.exists():
         pytest.skip("the luigi script is not installed beside this Python")
     (tmp_path / "tiny_tasks.py").write_text(
-        DRIVER.format(folder=str(tmp_path), functions=str(Path(__file__).parent), light=True)
+        DRIVER.format(folder=str(tmp_path), functions=str(Path(__file__).parent), light=True, first="")
         + """
 import luigi
 

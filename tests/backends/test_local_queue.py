@@ -10,7 +10,7 @@ import time
 import pytest
 from listening import SLOW_SECONDS, Ear, running, submit, wait_until
 
-from luigi_prune.backends import slots
+from luigi_prune.backends import devices, slots
 from luigi_prune.backends.job import ComputeSettings
 from luigi_prune.backends.slots import Slots
 from luigi_prune.errors import ConfigError
@@ -219,28 +219,28 @@ def test_slots_follow_cores_threads_and_gpus(monkeypatch):
     assert Slots(ComputeSettings(device="cpu", threads=3)).total == 2
     assert Slots(ComputeSettings(device="cpu", threads=16)).total == 1
     assert Slots(ComputeSettings(device="cpu", threads=3, jobs=5)).total == 5
-    monkeypatch.setattr(slots, "cuda_devices", lambda: range(2))
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a, 7")
+    monkeypatch.setattr(devices, "machine_gpus", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a, 1")
     for device in ("cuda", "auto"):
         assert Slots(ComputeSettings(device=device, threads=3)).total == 2
 
 
 def test_gpus_are_shared_out_evenly_and_each_process_sees_one(monkeypatch):
-    monkeypatch.setattr(slots, "cuda_devices", lambda: range(2))
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,7")
+    monkeypatch.setattr(devices, "machine_gpus", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,1")
     four = Slots(ComputeSettings(device="cuda", jobs=4, processes={"TrainBase": 2}))
     first, second = four.take("Retrain"), four.take("Retrain")
-    assert sorted(first + second) == ["7", "GPU-a"]
+    assert sorted(first + second) == ["1", "GPU-a"]
     four.give_back("Retrain", first)
     assert four.take("Retrain") == first
     four.give_back("Retrain", second)
-    assert sorted(four.take("TrainBase")) == ["7", "GPU-a"]
+    assert sorted(four.take("TrainBase")) == ["1", "GPU-a"]
     assert four.free == 1
-    assert four.environment("7")["CUDA_VISIBLE_DEVICES"] == "7"
+    assert four.environment("1")["CUDA_VISIBLE_DEVICES"] == "1"
 
 
 def test_a_device_that_only_torch_can_see_is_left_alone(monkeypatch):
-    monkeypatch.setattr(slots, "cuda_devices", lambda: [])
+    monkeypatch.setattr(devices, "machine_gpus", lambda: 0)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     one = Slots(ComputeSettings(device="cuda"))
     assert (one.total, one.take("Retrain")) == (1, [""])
@@ -248,7 +248,7 @@ def test_a_device_that_only_torch_can_see_is_left_alone(monkeypatch):
 
 
 def test_impossible_numbers_of_processes_are_refused(monkeypatch):
-    monkeypatch.setattr(slots, "cuda_devices", lambda: range(2))
+    monkeypatch.setattr(devices, "machine_gpus", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     with pytest.raises(ConfigError, match=r"\[compute.Retrain\] processes = 3: this machine shows 2 GPU"):
         Slots(ComputeSettings(device="cuda", processes={"Retrain": 3}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -87,16 +88,32 @@ class FakeSlurm:
             return now["jobs"][job_id.partition("_")[0]]["script"]
 
     def run(self, job_id: str) -> None:
-        """Run a job that is no array, as its node would, to its end; its state in the queue says how it went."""
+        """Run a job that is no array, as its node would, to its end; its state in the queue says how it went.
+
+        A job that is cancelled meanwhile gets SIGTERM.
+        """
         with self.state() as now:
             job = now["jobs"][job_id]
         self.put(job_id, "RUNNING")
         inner = {"SLURM_JOB_ID": job_id, "SLURM_PROCID": "0", "SLURM_NTASKS": "1", "SLURM_JOB_NUM_NODES": "1"}
         inner |= {"SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_RESTART_COUNT": "0"}
-        done = subprocess.run(
-            ["bash", "-c", job["script"]], env={**os.environ, **inner}, cwd=job["directory"], capture_output=True
+        process = subprocess.Popen(
+            ["bash", "-c", job["script"]],
+            env={**os.environ, **inner},
+            cwd=job["directory"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
-        self.put(job_id, "FAILED" if done.returncode else "COMPLETED")
+        while process.poll() is None:
+            time.sleep(0.05)
+            with self.state() as now:
+                cancelled = now["queue"][job_id]["state"] == "CANCELLED"
+            if cancelled:
+                os.killpg(process.pid, signal.SIGTERM)
+                process.wait()
+                return
+        self.put(job_id, "FAILED" if process.returncode else "COMPLETED")
 
 
 class Clock:
@@ -121,7 +138,7 @@ class Driver:
     def __init__(self, slurm: FakeSlurm, clock: Clock, folder: Path, resources: Resources, **changes: Any):
         self.slurm, self.clock, self.folder = slurm, clock, folder
         site = SlurmSettings(resources=dict.fromkeys(FAMILIES, resources), **changes)
-        self.backend = SlurmBackend(ComputeSettings(backend="slurm", device="cpu", slurm=site))
+        self.backend = SlurmBackend(ComputeSettings(backend="slurm", device="cpu", own=site))
         self.polls: list[float] = []  # when squeue was asked
 
     def submit(self, *tags: str) -> list[Ear]:

@@ -258,7 +258,7 @@ def test_a_job_without_an_id_holds_up_no_others_while_sacct_fails(make_driver: A
 def test_what_the_site_would_refuse_is_refused_at_the_start(fake_slurm: FakeSlurm, says: str):
     fake_slurm.fail("sbatch", says)
     with pytest.raises(ConfigError, match=r"\[slurm\], jobs of TrainBase, .*: ") as caught:
-        SlurmBackend(ComputeSettings(backend="slurm", slurm=site()))
+        SlurmBackend(ComputeSettings(backend="slurm", own=site()))
     assert says in str(caught.value)
 
 
@@ -273,7 +273,7 @@ def test_the_thread_does_all_this_by_itself(fake_slurm: FakeSlurm, tmp_path, mon
     monkeypatch.setattr(outbox, "BACK_OFF_SECONDS", 0.05)
     fake_slurm.fail("sbatch", "Socket timed out on send/recv operation", times=2)  # the first is a test of the site
     settings = site(Resources(), poll_seconds=0.2, poll_seconds_max=0.4, gather_seconds=0.1)
-    backend = SlurmBackend(ComputeSettings(backend="slurm", device="cpu", slurm=settings))
+    backend = SlurmBackend(ComputeSettings(backend="slurm", device="cpu", own=settings))
     try:
         template = Driver.job(type("Folder", (), {"folder": tmp_path})(), "a")
         ear = submit(backend, template)

@@ -33,7 +33,7 @@ def make_backend(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     made: list[SlurmBackend] = []
 
     def make(resources: Resources = LIMITS, **changes: Any) -> SlurmBackend:
-        made.append(SlurmBackend(ComputeSettings(backend="slurm", device="cpu", slurm=site(resources, **changes))))
+        made.append(SlurmBackend(ComputeSettings(backend="slurm", device="cpu", own=site(resources, **changes))))
         return made[-1]
 
     yield make

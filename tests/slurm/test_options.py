@@ -251,9 +251,10 @@ def read_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], SlurmSettings | 
 
     def read(config: str) -> SlurmSettings | None:
         parser = LuigiConfigParser()
+        parser.read_string("[compute]\nbackend=slurm\n")
         parser.read_string(config)
         monkeypatch.setattr(luigi.configuration, "get_config", lambda: parser)
-        return compute_settings().slurm
+        return compute_settings().own
 
     return read
 

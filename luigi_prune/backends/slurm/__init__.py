@@ -9,4 +9,5 @@ submission.py   into the queue, through submitit
 claims.py       who computes a result
 news.py         what a job says while it runs
 job_process.py  the job's side
+remote.py       what commands ask and do: where jobs are, cancelling them, leftovers
 """

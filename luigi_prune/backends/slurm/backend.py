@@ -39,7 +39,7 @@ class SlurmBackend(Backend):
     def __init__(self, settings: ComputeSettings):
         """Raises ConfigError, with the site's own words, where it would refuse a family's jobs."""
         self._settings = settings
-        self._site: SlurmSettings = settings.slurm or SlurmSettings()
+        self._site: SlurmSettings = settings.own or SlurmSettings()
         self.slots = settings.jobs or JOBS_AT_ONCE
         self.client = Client(self._site.command_seconds)
         self._patience = Patience(self._site.grace_seconds, self._site.requeue_wait_seconds)
@@ -63,7 +63,7 @@ class SlurmBackend(Backend):
         """Take the job; it is submitted within moments, together with others that are ready."""
         if job.family not in FAMILIES:
             if self._local is None:
-                self._local = LocalBackend(replace(self._settings, jobs=1, processes={}))
+                self._local = LocalBackend(replace(self._settings, jobs=1, device="cpu", processes={}))
             self._local.submit(job, listener)
             return
         with self._lock:

@@ -21,6 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+from luigi_prune.backends import job_run
 from luigi_prune.backends.job import Context, Job, Outcome
 from luigi_prune.backends.output import write_output_to
 from luigi_prune.backends.slurm import claims
@@ -88,14 +89,12 @@ def _run_job(
 ) -> Outcome:
     began = time.monotonic()
     try:
-        from luigi_prune import jobs  # the heavy half; an import that fails is this job's failure
-
         context = _context(given, folder, index, restart)
         context.should_stop = flag.should_stop
         if context.rank == 0:
             context.progress = herald.progress
         logger.info("%s: process %d of %d, SLURM job %s", job.name, context.rank + 1, context.world_size, _own_id())
-        return jobs.run(job, context)
+        return job_run.run(job, context)
     except SystemExit:
         if flag.wish:
             return Outcome("interrupted", "stopped before there was anything to save")

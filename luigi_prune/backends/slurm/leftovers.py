@@ -23,7 +23,7 @@ def leftovers(results: Path) -> list[tuple[Path, str]]:
     What a job on its way needs stays: its claim, its submission, its news. So does what is young: it may be about to
     be claimed, or to be read.
     """
-    slurm = jobs_folder(results)
+    slurm = jobs_folder(results, "slurm")
     alive = {(job.folder.name, job.index) for job in submitted_jobs(slurm) if job.is_on_its_way}
     return [*_claims(results), *_submissions(slurm, {name for name, _ in alive}), *_news(slurm, alive)]
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from luigi_prune.backends.job import ComputeSettings
 from luigi_prune.errors import ConfigError, nearest
 
 FAMILIES = ("TrainBase", "Prune", "Retrain", "Evaluate")  # what becomes a SLURM job; the rest takes no GPU
@@ -80,6 +81,17 @@ class SlurmSettings:
     requeue_wait_seconds: float = 300.0  # how long a preempted job may be away from the queue
     command_seconds: float = 60.0  # patience with one SLURM command
     on_interrupt: str = "ask"  # Ctrl-C: ask, detach (jobs go on) or cancel
+
+
+def from_luigi_cfg(sections: Mapping[str, Mapping[str, str]], compute: ComputeSettings) -> SlurmSettings:
+    """Return the settings of [slurm] and [slurm.<Family>], given those of [compute]; raises ConfigError."""
+    for family, processes in compute.processes.items():
+        if processes != 1:  # a SLURM job has a process per GPU anyway
+            raise ConfigError(
+                f"luigi.cfg: [compute.{family}] processes: {processes} is for backend=local; with backend=slurm use"
+                f" gpus_per_node (a process per GPU), or processes_per_node, of [slurm.{family}]"
+            )
+    return read_settings(sections, compute.threads, compute.loader_workers)
 
 
 def read_settings(sections: Mapping[str, Mapping[str, str]], threads: int, loader_workers: int) -> SlurmSettings:

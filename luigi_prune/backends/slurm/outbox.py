@@ -35,7 +35,7 @@ class Outbox:
     ):
         """`sent` hears of every ticket that was submitted, `outrun` of those that another driver was faster with."""
         self._settings = settings
-        self._site = settings.slurm or SlurmSettings()
+        self._site: SlurmSettings = settings.own or SlurmSettings()
         self._client = client
         self._array_size = array_size
         self._sent, self._outrun = sent, outrun

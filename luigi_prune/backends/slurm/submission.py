@@ -98,9 +98,14 @@ def test(client: Client, resources: Resources) -> None:
         client.call("sbatch", "--test-only", str(script))
 
 
+def start_log_path(folder: str | Path, slurm_id: str) -> Path:
+    """Return the file that takes what SLURM and the start of a job print, before its own log takes over."""
+    return Path(folder) / f"{slurm_id}_0_log.out"
+
+
 def start_log(folder: str | Path, slurm_id: str) -> str:
-    """Return the last lines of what SLURM and the start of a job printed, before its own log took over."""
-    return last_lines(Path(folder) / f"{slurm_id}_0_log.out")
+    """Return the last lines of what SLURM and the start of a job printed."""
+    return last_lines(start_log_path(folder, slurm_id))
 
 
 def _executor(folder: Path, resources: Resources, threads: int, exclude: str, parallelism: int) -> Any:

@@ -11,7 +11,7 @@ from pathlib import Path
 from luigi_prune.backends.job import Job
 from luigi_prune.backends.slurm import claims, news
 from luigi_prune.backends.slurm.claims import Claim
-from luigi_prune.backends.slurm.submission import element_id
+from luigi_prune.backends.slurm.submission import element_id, start_log_path
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Submitted:
     job: Job
 
     @property
-    def slurm_id(self) -> str:
+    def job_id(self) -> str:
         """The SLURM id; "" where there is none yet."""
         return element_id(self.folder, self.index)
 
@@ -34,6 +34,16 @@ class Submitted:
             return time.time() - (self.folder / f"{self.index}.json").stat().st_mtime
         except OSError:
             return float("inf")
+
+    @property
+    def start_log(self) -> Path:
+        """What SLURM and the start of the job print."""
+        return start_log_path(self.folder, self.job_id)
+
+    def newest(self) -> Submitted:
+        """Return the newest submission of the same job."""
+        claim = claims.newest(self.job.output)
+        return Submitted(Path(claim.folder), claim.index, self.job) if claim else self
 
     @property
     def is_on_its_way(self) -> bool:
