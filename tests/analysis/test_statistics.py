@@ -7,7 +7,6 @@ import pytest
 
 from luigi_prune.analysis.statistics import by_run, first_known, paired_difference, spread
 
-
 # t for a two-sided 95 % (and 99 %) interval, by degrees of freedom: NIST/SEMATECH e-Handbook 1.3.6.7.2.
 T95 = {1: 12.706, 2: 4.303, 4: 2.776, 9: 2.262, 29: 2.045}
 T99 = {1: 63.657, 2: 9.925, 4: 4.604, 9: 3.250, 29: 2.756}
