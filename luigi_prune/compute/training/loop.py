@@ -87,7 +87,7 @@ def train(
                     on_epoch(record)
     progress = run.progress
     state = snapshot(run.network) if progress.best_state is None else progress.best_state
-    return TrainResult(state, progress.rewind_state, history_arrays(progress.history, training.metrics_test))
+    return TrainResult(state, progress.rewind_state, history_arrays(progress, training.metrics_test))
 
 
 def _train_epoch(run: Run) -> EpochRecord:
@@ -144,6 +144,7 @@ def _finish_epoch(run: Run, started: float) -> EpochRecord:
         value = validated[catalogue.metric_label(training.metrics_test[0])]
         if value >= progress.best_value:
             progress.best_value, progress.best_state = value, snapshot(run.network)
+            progress.best_epoch = progress.epoch
     progress.epoch, progress.step = progress.epoch + 1, 0
     run.tally.reset()
     return record
