@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from luigi_prune.compute.masked import apply_masks
 from luigi_prune.compute.pruning.constants import fold_constants
-from luigi_prune.compute.pruning.masks import Masks, apply_masks
+from luigi_prune.compute.pruning.masks import Masks
 from luigi_prune.compute.pruning.probe import StructureProbe
 from luigi_prune.compute.pruning.taps import Structure, is_norm, is_reader
 

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from luigi_prune.compute.masked import apply_masks
 from luigi_prune.compute.pruning.allocations import ALLOCATIONS
 from luigi_prune.compute.pruning.counting import (
     LayerBudget,
@@ -44,7 +45,7 @@ from luigi_prune.compute.pruning.granularity import GRANULARITIES
 from luigi_prune.compute.pruning.layers import find_layers
 from luigi_prune.compute.pruning.lowrank.decomposed import structure_of
 from luigi_prune.compute.pruning.lowrank.ranks import decompose_network, undecomposed
-from luigi_prune.compute.pruning.masks import Masks, apply_masks, initial_masks, removals
+from luigi_prune.compute.pruning.masks import Masks, initial_masks, removals
 from luigi_prune.compute.pruning.probe import StructureProbe
 from luigi_prune.compute.pruning.propagation import propagate
 from luigi_prune.compute.pruning.protocol import Batches, Loss, Problem, Scores

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from luigi_prune.compute.masked import apply_masks
 from luigi_prune.compute.pruning.layers import Layer, evaluating
-from luigi_prune.compute.pruning.masks import Masks, apply_masks
+from luigi_prune.compute.pruning.masks import Masks
 from luigi_prune.compute.pruning.protocol import Batches, Loss
 from luigi_prune.compute.pruning.taps import channels_last
 

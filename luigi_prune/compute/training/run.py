@@ -15,9 +15,9 @@ from torch.optim import Optimizer
 from luigi_prune.compute.datasets import Splits
 from luigi_prune.compute.distributed import BatchNorm, Ranks, synchronise_batchnorm
 from luigi_prune.compute.losses import Loss
+from luigi_prune.compute.masked import MaskedParameter, masked_parameters
 from luigi_prune.compute.tally import Tally
 from luigi_prune.compute.training import checkpoint as checkpoints
-from luigi_prune.compute.training.masks import Masks, bind_masks
 from luigi_prune.compute.training.optimizers import build_optimizer, needs_closure
 from luigi_prune.compute.training.progress import Progress, fingerprint, snapshot
 from luigi_prune.compute.training.schedules import Schedule, build_schedule
@@ -75,7 +75,7 @@ class Run:
     optimizer: Optimizer
     scaler: torch.amp.GradScaler
     schedule: Schedule
-    masks: Masks
+    masked: list[MaskedParameter]
     unsynchronised: list[BatchNorm]  # whose statistics are averaged over the processes after each step
     progress: Progress
     tally: Tally  # of the epoch so far
@@ -98,8 +98,9 @@ def prepare(network: nn.Module, request: Request, masks: dict[str, Tensor] | Non
     described = (training, request.seed, request.start_epoch, request.rewind_epoch, len(request.splits.train))
     identity = fingerprint(described, [network.state_dict(), masks or {}])
     network, unsynchronised = synchronise_batchnorm(network, ranks, device)
-    bound = bind_masks(network, masks, device)
-    bound.clear_weights()
+    masked = masked_parameters(network, {name: mask.clone() for name, mask in (masks or {}).items()})
+    for parameter in masked:
+        parameter.clear_weight()
     request.splits.train.to(device)
     request.splits.validation.to(device)
     loss = Loss(training.loss, training.loss_kwargs).to(device)
@@ -113,7 +114,7 @@ def prepare(network: nn.Module, request: Request, masks: dict[str, Tensor] | Non
         optimizer=build_optimizer(training.optimizer, training.optimizer_kwargs, trained),
         scaler=torch.amp.GradScaler(device.type, enabled=half),
         schedule=build_schedule(training, request.steps_per_epoch),
-        masks=bound,
+        masked=masked,
         unsynchronised=unsynchronised,
         progress=Progress(request.start_epoch),
         tally=Tally(loss, training.metrics_test, device),

@@ -29,7 +29,8 @@ def optimize(run: Run, x: Tensor, y: Tensor, batch_size: int) -> None:
             run.scaler.update()
         else:
             run.optimizer.step()
-    run.masks.clear_weights()
+    for masked in run.masked:
+        masked.clear_weight()
     if run.unsynchronised:
         average_statistics(run.unsynchronised, len(y) / batch_size, run.request.ranks)
     if len(y):
@@ -48,7 +49,8 @@ def _gradient(run: Run, x: Tensor, y: Tensor, scale: float | Tensor | None) -> t
         scaled.backward()
     if run.request.ranks.size > 1:
         sum_gradients(run.network, run.request.ranks)
-    run.masks.clear_gradients()
+    for masked in run.masked:
+        masked.clear_gradient()
     return outputs, value
 
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from luigi_prune import catalogue
+from luigi_prune.compute.masked import masked_parameters
 from luigi_prune.compute.pruning import count_flops, count_size, layer_budgets, prune, restore
 from luigi_prune.compute.pruning.lowrank import spectra
 from luigi_prune.compute.pruning.lowrank.candidates import Candidates
@@ -27,7 +28,6 @@ from luigi_prune.compute.pruning.lowrank.paths import (
 )
 from luigi_prune.compute.pruning.lowrank.spectra import distinct_foldings, divisors, nearest_divisor, spectra_of
 from luigi_prune.compute.pruning.protocol import Choice, Decomposition
-from luigi_prune.compute.training.masks import bind_masks
 from luigi_prune.errors import ConfigError
 from tests.compute.pruning.test_contract import prune_like
 from tests.compute.pruning.zoo import ZOO, trained_like
@@ -156,14 +156,16 @@ def test_a_cascade_recomposes_and_shrinks(method: str, kind: str, caplog: pytest
         assert pruned.original_flops == flops
         fresh = restore(trained_like(kind, seed=1)[0], pruned.structure)
         fresh.load_state_dict(pruned.network.state_dict())
-        bound = bind_masks(fresh, pruned.masks, torch.device("cpu"))
+        masked = masked_parameters(fresh, pruned.masks)
         optimizer = torch.optim.SGD(fresh.parameters(), 0.01, momentum=0.9)
         for _ in range(2):
             optimizer.zero_grad()
             F.cross_entropy(fresh(example), torch.arange(len(example))).backward()
-            bound.clear_gradients()
+            for parameter in masked:
+                parameter.clear_gradient()
             optimizer.step()
-            bound.clear_weights()
+            for parameter in masked:
+                parameter.clear_weight()
         for name, mask in pruned.masks.items():
             assert not bool(fresh.get_parameter(name)[~mask].any()), name
         current, masks = fresh, pruned.masks

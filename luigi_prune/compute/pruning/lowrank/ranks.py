@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
+from luigi_prune.compute.masked import apply_masks
 from luigi_prune.compute.pruning.counting import count_size, layer_budgets
 from luigi_prune.compute.pruning.layers import Layer
 from luigi_prune.compute.pruning.lowrank.candidates import SPECTRA, Candidates
@@ -21,7 +22,7 @@ from luigi_prune.compute.pruning.lowrank.decomposed import (
 )
 from luigi_prune.compute.pruning.lowrank.errors import error_of
 from luigi_prune.compute.pruning.lowrank.paths import RANK_ALLOCATIONS, RankLevels, settled
-from luigi_prune.compute.pruning.masks import Masks, apply_masks, initial_masks, removals
+from luigi_prune.compute.pruning.masks import Masks, initial_masks, removals
 from luigi_prune.compute.pruning.protocol import Batches, Choice, Decomposition, Levels, Loss, Problem
 from luigi_prune.compute.pruning.registry import resolve
 from luigi_prune.compute.pruning.search import CLOSE_ENOUGH, find_level
