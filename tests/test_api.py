@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os
 import subprocess
 import sys
@@ -390,7 +391,20 @@ def test_what_cannot_be_met_is_the_closest_with_a_warning_that_says_both() -> No
     (warning,) = caught
     assert f"the closest is {pruned.keep_ratio:.4g}" in str(warning.message)
     assert warning.filename == __file__
-    assert pruned.wanted == 0.001
+    assert pruned.warnings == [str(warning.message)]
+    assert pruned.target_keep_ratio == 0.001
+
+
+def test_a_log_level_silences_no_warning() -> None:
+    network, inputs = trained_like("plain")
+    log = logging.getLogger("luigi_prune")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        with pytest.warns(UserWarning, match="keep ratio 0.001 cannot be met"):
+            api.prune(network, "FilterThresNet", 0.001, example_input=inputs)
+    finally:
+        log.setLevel(before)
 
 
 @pytest.mark.parametrize("ratio", [0, -1, 1.5, float("nan"), True, "half"])

@@ -46,7 +46,7 @@ def test_masks_are_left_as_they_are_and_must_fit():
     copies = {name: mask.clone() for name, mask in masks.items()}
     apply_masks(network, masks)
     assert all(torch.equal(mask, copies[name]) for name, mask in masks.items())
-    with pytest.raises(ConfigError, match="mask 'fc9.weight': the network has no such parameter"):
+    with pytest.raises(ConfigError, match=r"mask 'fc9\.weight': the network has no such parameter"):
         masked_parameters(network, {"fc9.weight": torch.ones(1)})
     with pytest.raises(ConfigError, match=r"mask 'fc1.bias': expected shape \(300,\), got \(3,\)"):
         hold(network, {"fc1.bias": torch.ones(3)})

@@ -38,6 +38,14 @@ def test_a_run_ends_in_a_report(finished):
     assert {"report.md", "plots", "data"} <= {path.name for path in report.path.parent.iterdir()}
 
 
+def test_a_ratio_that_cannot_be_met_is_one_line_of_the_log(tmp_path, caplog):
+    spacing = [{"type": "manual", "values": [0.001]}]
+    run(write_experiment(tmp_path, experiments__methods=["FilterThresNet"], experiments__spacing=spacing))
+    lines = [record.getMessage() for record in caplog.records if "cannot be met" in record.getMessage()]
+    assert len(lines) == 1
+    assert lines[0].startswith("FilterThresNet: keep ratio 0.001 cannot be met on this network; the closest is ")
+
+
 def test_again_computes_nothing(finished):
     assert run(write_experiment(finished)) == []
 

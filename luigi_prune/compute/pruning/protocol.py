@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -31,6 +31,7 @@ class Problem:
     seed: int
     rules: str
     delta: float = 1e-16  # the failure probability of sample sizes (SiPP, PFP)
+    warnings: list[str] = field(default_factory=list)  # lines for whoever asked for the pruned network
 
     def generator(self, *parts: int | str) -> torch.Generator:
         """Return a CPU generator for one purpose: the same parts give the same draws."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +19,6 @@ from luigi_prune.compute.pruning.reference_rules import propagate_gradients
 from luigi_prune.compute.pruning.taps import Structure
 
 CHECKED_SAMPLES = 16
-log = logging.getLogger("luigi_prune")
 
 
 class Trial:
