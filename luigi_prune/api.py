@@ -43,12 +43,14 @@ def prune(
     network: nn.Module | Pruned,
     method: str | MethodRow,
     keep_ratio: float,
+    *,
     calibration: Iterable[tuple[Tensor, Tensor]] | None = None,
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     seed: int = 0,
     rules: str = "paper",
     example_input: Tensor | None = None,
     original: nn.Module | None = None,
+    ignore: Iterable[str] = (),
 ) -> Pruned:
     """Return `network` pruned by `method` so that it keeps `keep_ratio` of the original's parameters.
 
@@ -63,6 +65,8 @@ def prune(
         network runs on is made up: enough to find its structure, but FLOPs, which depend on the input's size, are None.
     original: the trained network before any pruning, for methods that begin with it at every step (`from_original`):
         needed where `network` is a `Pruned` that another method made, or that comes from a file.
+    ignore: names of layers (of modules), or patterns of names such as "layer1.*", that are left as they are. The other
+        layers are pruned so far that the whole network meets `keep_ratio`.
 
     A ratio that the method cannot meet gives the closest there is and a warning that says both. Raises ConfigError in
     one line for what cannot work, UnreachableRatio where nothing would be left.
@@ -91,6 +95,7 @@ def prune(
         original_flops=before.original_flops if before else None,
         masks=masks or None,
         original=original,
+        ignore=ignore,
     )
     for text in result.warnings:
         warnings.warn(text, UserWarning, stacklevel=2)

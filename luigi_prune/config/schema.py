@@ -182,6 +182,11 @@ class ExperimentsConfig(Settings):
     rules: Rules = Field(
         "paper", description="`paper`, or `reference`: as torchprune computes where it departs from the papers."
     )
+    ignore_layers: Names = Field(
+        (),
+        description="Layers that no method prunes: names of modules, or patterns (`layer1.*`). Keep ratios stay those "
+        "of the whole network.",
+    )
 
 
 class Directories(Settings):

@@ -94,6 +94,7 @@ def prune(request: dict[str, Any], context: Context) -> None:
         original_flops=original[1],
         masks=masks,
         delta_s=spec.delta_s,
+        ignore=spec.ignore_layers,
         original=_original(request, spec, splits.input_shape),
         remember=remember_scores(request, spec, context),
     )

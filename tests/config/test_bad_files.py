@@ -40,6 +40,8 @@ network_names: {ThresNet: WT}
 network_colors: {ThresNet: red}
 """
 
+IGNORING = "  retrainIterations: -1\n"
+
 # What is replaced, what stands there instead, where the error is, what it says.
 CHANGES = [
     ("name: lenet5", "name: lenet6", "2: network.name: 'lenet6' is not a network; did you mean 'lenet5'?"),
@@ -54,6 +56,17 @@ CHANGES = [
         "4: network.outputsSize: 'outputsSize' is not a key of 'network'; did you mean",
     ),
     ("network:", "networks:", "1: networks: 'networks' is not a key; did you mean 'network'?"),
+    (
+        IGNORING,
+        IGNORING + "  ignoreLayers: [conv1, fc*, conw2]\n",
+        "28: experiments.ignoreLayers[2]: lenet5 has no compressible layer 'conw2'; did you mean 'conv2'?",
+    ),
+    (
+        IGNORING,
+        IGNORING + "  ignoreLayers: '*'\n",
+        "28: experiments.ignoreLayers: leaves none of 4 layers to prune",
+    ),
+    (IGNORING, IGNORING + "  ignoreLayers: 3\n", "28: experiments.ignoreLayers: "),
     ("batchSize: 32", "batchSize: 0", "6: training.batchSize: must be at least 1, not 0"),
     ("batchSize: 32", "batchSize: many", "6: training.batchSize: a whole number is wanted, not 'many'"),
     ("batchSize: 32", "batchSize: 1.5", "6: training.batchSize: a whole number is wanted, not 1.5"),

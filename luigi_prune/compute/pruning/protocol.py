@@ -30,6 +30,7 @@ class Problem:
     loss: Loss | None
     seed: int
     rules: str
+    ignored: frozenset[str] = frozenset()  # names of compressible layers that must stay as they are
     delta: float = 1e-16  # the failure probability of sample sizes (SiPP, PFP)
     warnings: list[str] = field(default_factory=list)  # lines for whoever asked for the pruned network
 

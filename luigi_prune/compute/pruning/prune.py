@@ -23,7 +23,7 @@ is; the cost grows with the level, and the search finds the smallest v that meet
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +41,7 @@ from luigi_prune.compute.pruning.counting import (
     layer_budgets,
 )
 from luigi_prune.compute.pruning.granularity import GRANULARITIES
-from luigi_prune.compute.pruning.layers import find_layers
+from luigi_prune.compute.pruning.layers import find_layers, ignored_layers, protected_parameters
 from luigi_prune.compute.pruning.lowrank.decomposed import structure_of
 from luigi_prune.compute.pruning.lowrank.ranks import decompose_network, undecomposed
 from luigi_prune.compute.pruning.masks import Masks, initial_masks, removals
@@ -107,6 +107,7 @@ def prune(
     masks: Masks | None = None,
     delta_s: float = 1e-16,
     original: nn.Module | None = None,
+    ignore: Iterable[str] = (),
     remember: Callable[[Callable[[], Scores]], Scores] = lambda compute: compute(),
 ) -> PruningResult:
     """Return `network` pruned by `method` to `keep_ratio` x `original_size` parameters; `network` is not touched.
@@ -114,8 +115,10 @@ def prune(
     `example_input`: a batch of the network's inputs, of any size. `masks`: what is removed already; it never
     comes back. `delta_s`: the failure probability in the sample sizes of SiPP and PFP.
     `original`: the network before any pruning, for methods that always begin with it (`from_original` in their row);
-    without it `network` must be that. `remember` is given the function that computes the scores and returns its result,
-    or what an earlier call with the same network, data and seed returned (low-rank methods do not ask).
+    without it `network` must be that. `ignore`: names of compressible layers, or patterns of names (`layer1.*`), that
+    stay as they are; the others meet the ratio, which is still of the whole network. `remember` is given the function
+    that computes the scores and returns its result, or what an earlier call with the same network, data and seed
+    returned (low-rank methods do not ask).
     The achieved size is the one nearest to the wanted size that the method's levels offer; the result's `warnings` name
     both if they differ by more than 0.5 %. Raises ConfigError for settings or data that cannot work, UnreachableRatio
     if nothing would be left of the network.
@@ -128,13 +131,14 @@ def prune(
         if method.from_original:
             network, masks = undecomposed(network if original is None else original, method.name), None
         start = copy.deepcopy(network)
+        ignored = _ignored(method, start, ignore)
         if method.granularity == "rank":
             outputs = count_outputs(start, example[:1])
             flops = flops_of(start, outputs) if original_flops is None else original_flops
             wanted = round(keep_ratio * original_size)
             pruned, held = decompose_network(
                 start, method, wanted, example=example, outputs=outputs, batches=batches, loss=loss, seed=seed,
-                rules=rules, masks=masks,
+                rules=rules, masks=masks, ignored=ignored,
             )  # fmt: skip
             return _decomposed(pruned, held, method, keep_ratio, example, original_size, flops)
         outputs = count_outputs(start, example[: min(len(example_input), TRACED)])
@@ -142,12 +146,12 @@ def prune(
         if method.granularity == "none":
             return _untouched(start, keep_ratio, original_size, flops, masks)
         needs = [parameter.requires_grad for parameter in start.parameters()]
-        layers = find_layers(start, example[:TRACED], rules)
+        layers = find_layers(start, example[:TRACED], rules, ignored)
         if not layers:
             raise ConfigError(f"{method.name}: the network has no compressible layer (a Linear or an ungrouped Conv2d)")
         held = initial_masks(start, masks)
         apply_masks(start, held)
-        problem = Problem(start, layers, held, outputs, example, batches, loss, seed, rules, delta_s)
+        problem = Problem(start, layers, held, outputs, example, batches, loss, seed, rules, ignored, delta_s)
         trial = _search(problem, method, round(keep_ratio * original_size), remember)
         for parameter, needed in zip(trial.network.parameters(), needs, strict=True):
             parameter.requires_grad_(needed)
@@ -199,6 +203,15 @@ def _check(
         raise ConfigError(f"{method.name}: the example input has NaN or infinite entries")
     if original_size <= 0:
         raise ConfigError(f"{method.name}: an original size of {original_size} leaves nothing to prune")
+
+
+def _ignored(method: MethodRow, network: nn.Module, patterns: Iterable[str]) -> frozenset[str]:
+    """Return the names of the layers that must stay as they are; raise ConfigError if no layer is left to prune."""
+    names = [layer.name for layer in layer_budgets(network)]
+    ignored = ignored_layers(names, (patterns,) if isinstance(patterns, str) else patterns)
+    if names and len(ignored) == len(names) and method.granularity != "none":
+        raise ConfigError(f"{method.name}: ignore leaves none of the {len(names)} compressible layers to prune")
+    return ignored
 
 
 def _with_noise(example: Tensor, seed: int) -> Tensor:
@@ -278,7 +291,8 @@ def _propagated_start(problem: Problem) -> StructureProbe | None:
     before = [tensor.clone() for tensor in changing]
     try:
         probe = StructureProbe(problem.network, problem.example_input)
-        propagate(problem.network, problem.masks, probe, problem.example_input, structured=False)
+        protected = protected_parameters(problem.network, problem.ignored)
+        propagate(problem.network, problem.masks, probe, problem.example_input, structured=False, protected=protected)
     except (RuntimeError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
     else:

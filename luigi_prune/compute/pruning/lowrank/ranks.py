@@ -46,11 +46,13 @@ def decompose_network(
     seed: int,
     rules: str,
     masks: Masks | None,
+    ignored: frozenset[str] = frozenset(),
 ) -> tuple[nn.Module, Masks]:
     """Return `network`, changed in place, at the size nearest to `wanted` that the method's levels offer.
 
     And the masks of what is removed: `masks` where they still apply, and the zeros of the factors. Layers that are
     decomposed already are recomposed and decomposed again, or stay as they are. `outputs`: what `count_outputs` says.
+    `ignored`: names of layers that stay as they are.
     """
     held = initial_masks(network, masks) if masks else {}
     apply_masks(network, held)
@@ -62,7 +64,7 @@ def decompose_network(
         for name, module in standing
     ]
     kept = {budget.name: torch.tensor(budget.kept) for budget in layer_budgets(network)}
-    problem = Problem(network, layers, kept, _outputs(standing, outputs), example, batches, loss, seed, rules)
+    problem = Problem(network, layers, kept, _outputs(standing, outputs), example, batches, loss, seed, rules, ignored)
     scores = cast("list[Candidates]", resolve("score", method.score, SPECTRA)(problem))
     levels = resolve("allocation", method.allocation, RANK_ALLOCATIONS)(problem, scores, method.granularity)
     outside = count_size(network) - sum(candidates.kept for candidates in scores)
