@@ -62,7 +62,9 @@ def train_base(request: dict[str, Any], context: Context) -> None:
     if trained.rewind_state is not None:
         early, more = _named("rewind", trained.rewind_state)
         arrays, types = arrays | early, types | more
-    write(request, context, began, arrays | _history(trained), meta={"types": types, "structure": []})
+    arrays |= _history(trained)
+    meta = {"types": types, "structure": []}
+    write(request, context, began, arrays, meta=meta, precision=trained.precision)
     discard(store.checkpoint_path(request["output"]))
 
 
@@ -136,7 +138,8 @@ def retrain(request: dict[str, Any], context: Context) -> None:
     arrays, types = _named("weights", trained.state)
     arrays |= {f"masks/{name}": mask.cpu().numpy() for name, mask in masks.items()}
     arrays |= _cost(network, before, example_input(splits.validation)) | _history(trained)
-    write(request, context, began, arrays, meta={"types": types, "structure": before.meta["structure"]}, earlier=before)
+    meta = {"types": types, "structure": before.meta["structure"]}
+    write(request, context, began, arrays, meta=meta, earlier=before, precision=trained.precision)
     discard(store.checkpoint_path(request["output"]))
 
 

@@ -12,6 +12,7 @@ from luigi_prune.compute.datasets.draws import epoch_order
 from luigi_prune.compute.evaluation import evaluate
 from luigi_prune.compute.networks import build
 from luigi_prune.compute.training import checkpoint
+from luigi_prune.compute.training.run import _warn_of_full_precision
 from luigi_prune.config.schema import Component, SchedulerComponent
 from luigi_prune.errors import ConfigError
 
@@ -243,8 +244,15 @@ def test_an_optimizer_loses_keywords_that_mean_nothing_and_refuses_others():
         run(settings(num_epochs=0, optimizer="Adam", optimizer_kwargs={"lr": 0.01, "momentum": 0.9}))
 
 
-def test_mixed_precision_has_no_effect_on_a_cpu():
-    assert_same(run(settings(num_epochs=1)), run(settings(num_epochs=1, enable_amp=False)))
+def test_mixed_precision_has_no_effect_on_a_cpu_which_is_recorded_and_said_once(caplog):
+    _warn_of_full_precision.cache_clear()
+    off = run(settings(num_epochs=1, enable_amp=False))
+    assert caplog.messages == []
+    results = [run(settings(num_epochs=1)) for _ in range(2)]
+    assert caplog.messages == ["enableAMP: trained without mixed precision, because a cpu has none"]
+    for result in results:
+        assert_same(result, off)
+        assert result.precision == off.precision == "float32"
 
 
 def test_final_transforms_reach_both_splits():

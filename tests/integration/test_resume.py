@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -62,6 +63,13 @@ def test_ignored_layers_of_a_file_are_left_alone(tmp_path):
     )
     assert untouched == {"fc1": True, "fc2": False, "fc3": False}
     assert pruned.arrays["size"] / pruned.arrays["original_size"] == pytest.approx(0.9, rel=0.005)
+
+
+def test_the_precision_of_a_training_is_shown(finished, capsys):
+    for path in (finished / "results").rglob("*.h5"):
+        if path.parent.name == "TrainBase" or "retrain-" in path.name:
+            assert main(["show", str(path), "--json"]) == 0
+            assert json.loads(capsys.readouterr().out)["provenance"]["precision"] == "float32"
 
 
 def test_again_computes_nothing(finished):

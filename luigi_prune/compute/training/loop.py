@@ -22,7 +22,7 @@ from luigi_prune.compute.training.progress import (
     kept_random_state,
     snapshot,
 )
-from luigi_prune.compute.training.run import Request, Run, prepare, resume, save
+from luigi_prune.compute.training.run import Request, Run, precision_of, prepare, resume, save
 from luigi_prune.compute.training.step import optimize
 from luigi_prune.config.schema import TrainingConfig
 from luigi_prune.errors import Interrupted
@@ -87,7 +87,8 @@ def train(
                     on_epoch(record)
     progress = run.progress
     state = snapshot(run.network) if progress.best_state is None else progress.best_state
-    return TrainResult(state, progress.rewind_state, history_arrays(progress, training.metrics_test))
+    history = history_arrays(progress, training.metrics_test)
+    return TrainResult(state, progress.rewind_state, history, precision_of(run))
 
 
 def _train_epoch(run: Run) -> EpochRecord:

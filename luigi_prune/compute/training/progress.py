@@ -38,11 +38,15 @@ class EpochRecord:
 
 @dataclass
 class TrainResult:
-    """The trained network's state and the rewind state, both on the CPU, and one array per series of the history."""
+    """The trained network's state and the rewind state, both on the CPU, and one array per series of the history.
+
+    `precision`: of the computation, "float32" if mixed precision was asked for and not available.
+    """
 
     state: State
     rewind_state: State | None
     history: dict[str, np.ndarray]
+    precision: str
 
 
 @dataclass

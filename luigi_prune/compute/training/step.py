@@ -7,7 +7,7 @@ import functools
 import torch
 from torch import Tensor
 
-from luigi_prune.compute.distributed import average_statistics, sum_gradients
+from luigi_prune.compute.distributed import sum_gradients
 from luigi_prune.compute.training.run import Run
 from luigi_prune.seeds import derive_seed
 
@@ -31,8 +31,6 @@ def optimize(run: Run, x: Tensor, y: Tensor, batch_size: int) -> None:
             run.optimizer.step()
     for masked in run.masked:
         masked.clear_weight()
-    if run.unsynchronised:
-        average_statistics(run.unsynchronised, len(y) / batch_size, run.request.ranks)
     if len(y):
         run.tally.add(outputs.detach(), y, value.detach(), share)
 
