@@ -14,16 +14,9 @@
 from __future__ import annotations
 
 import copy
-import logging
-import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable
 
-import torch
 from torch import Tensor, nn
 
 from luigi_prune import catalogue
@@ -31,86 +24,10 @@ from luigi_prune.catalogue import MethodRow
 from luigi_prune.compute import pruning
 from luigi_prune.compute.given import calibration_batches, check, guess_input, missing_loss
 from luigi_prune.compute.holding import held_masks, hold, release
-from luigi_prune.compute.pruning import LayerBudget
-from luigi_prune.compute.state import from_arrays, to_arrays
 from luigi_prune.errors import ConfigError
-from luigi_prune.pruned_file import PrunedFile, read, write
+from luigi_prune.pruned import Pruned, PrunedLayer, load, pruned_layers
 
 __all__ = ["MethodRow", "Pruned", "PrunedLayer", "load", "methods", "prune", "release"]
-
-log = logging.getLogger("luigi_prune")
-
-
-@dataclass(frozen=True, eq=False)
-class PrunedLayer:
-    """A compressible layer: how many of its weights are kept, and which.
-
-    `mask`: bool, of the weight's shape, True = kept. Where the layer was decomposed there is none, but `rank`, `groups`
-    and `folding`, and what that lost before any retraining, relative to the layer's operator norm: `error_operator`
-    truly, `error_estimate` as ALDS estimates it (None for Messi; both None for PCA, which approximates outputs).
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    kept: int
-    total: int
-    mask: Tensor | None = field(default=None, repr=False)
-    rank: int | None = None
-    groups: int | None = None
-    folding: int | None = None
-    error_estimate: float | None = None
-    error_operator: float | None = None
-
-
-@dataclass
-class Pruned:
-    """A pruned network and what was kept of it.
-
-    `network`: an ordinary module whose removed entries stay exactly zero in training (`release` gives a copy of it that
-    no longer minds). `size`: non-zero parameters. `flops`: multiply-adds of one sample, None where no input was
-    given to count them on. `layers`: per compressible layer, in order. `masks`: parameter name -> True where kept, of
-    the parameters that have removed entries. `method` and `wanted` are what was asked for.
-    """
-
-    network: nn.Module = field(repr=False)
-    method: str
-    wanted: float
-    size: int
-    flops: int | None
-    original_size: int
-    original_flops: int | None
-    layers: list[PrunedLayer] = field(repr=False)
-    structure: list[dict[str, Any]] = field(default_factory=list, repr=False)
-    _original: nn.Module | None = field(default=None, repr=False)
-
-    @property
-    def keep_ratio(self) -> float:
-        """The achieved ratio: non-zero parameters over those of the original network."""
-        return self.size / self.original_size
-
-    @property
-    def masks(self) -> dict[str, Tensor]:
-        """What the network holds: parameter name -> bool tensor of its shape, True where kept."""
-        return held_masks(self.network)
-
-    def save(self, path: str | Path) -> None:
-        """Write all but the code of the network to an HDF5 file; its folder is made.
-
-        Raises ConfigError where another result stands there already: results are never overwritten.
-        """
-        weights, types = to_arrays(self.network.state_dict())
-        numbers = {name: getattr(self, name) for name in ("size", "flops", "original_size", "original_flops")}
-        content = PrunedFile(
-            method=self.method,
-            wanted=self.wanted,
-            weights=weights,
-            types=types,
-            masks={name: mask.cpu().numpy() for name, mask in self.masks.items()},
-            numbers={name: number for name, number in numbers.items() if number is not None},
-            layers=[(layer.name, layer.kept, layer.total) for layer in self.layers],
-            structure=self.structure,
-        )
-        write(path, content)
 
 
 def methods() -> list[MethodRow]:
@@ -126,12 +43,14 @@ def prune(
     network: nn.Module | Pruned,
     method: str | MethodRow,
     keep_ratio: float,
+    *,
     calibration: Iterable[tuple[Tensor, Tensor]] | None = None,
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     seed: int = 0,
     rules: str = "paper",
     example_input: Tensor | None = None,
     original: nn.Module | None = None,
+    ignore: Iterable[str] = (),
 ) -> Pruned:
     """Return `network` pruned by `method` so that it keeps `keep_ratio` of the original's parameters.
 
@@ -146,6 +65,8 @@ def prune(
         network runs on is made up: enough to find its structure, but FLOPs, which depend on the input's size, are None.
     original: the trained network before any pruning, for methods that begin with it at every step (`from_original`):
         needed where `network` is a `Pruned` that another method made, or that comes from a file.
+    ignore: names of layers (of modules), or patterns of names such as "layer1.*", that are left as they are. The other
+        layers are pruned so far that the whole network meets `keep_ratio`.
 
     A ratio that the method cannot meet gives the closest there is and a warning that says both. Raises ConfigError in
     one line for what cannot work, UnreachableRatio where nothing would be left.
@@ -161,33 +82,33 @@ def prune(
     masks = held_masks(start)
     bare = release(copy.deepcopy(start)) if masks else start
     original = _original_for(row, bare, before, original)
-    with _warnings_heard() as heard:
-        result = pruning.prune(
-            bare,
-            row,
-            float(keep_ratio),
-            example_input=example,
-            calibration=batches,
-            loss=loss if loss is not None else missing_loss(row, rules),
-            seed=seed,
-            rules=rules,
-            original_size=before.original_size if before else pruning.count_size(bare),
-            original_flops=before.original_flops if before else None,
-            masks=masks or None,
-            original=original,
-        )
-    for warning in heard:
-        warnings.warn(warning, UserWarning, stacklevel=2)
+    result = pruning.prune(
+        bare,
+        row,
+        float(keep_ratio),
+        example_input=example,
+        calibration=batches,
+        loss=loss if loss is not None else missing_loss(row, rules),
+        seed=seed,
+        rules=rules,
+        original_size=before.original_size if before else pruning.count_size(bare),
+        original_flops=before.original_flops if before else None,
+        masks=masks or None,
+        original=original,
+        ignore=ignore,
+    )
+    for text in result.warnings:
+        warnings.warn(text, UserWarning, stacklevel=2)
+    hold(result.network, result.masks)
     return Pruned(
-        network=hold(result.network, result.masks),
+        **vars(result)
+        | {
+            "flops": result.flops if counted else None,
+            "original_flops": before.original_flops if before else result.original_flops if counted else None,
+            "layers": pruned_layers(result.layers, result.masks, result.structure),
+        },
         method=row.name,
-        wanted=float(keep_ratio),
-        size=result.size,
-        flops=result.flops if counted else None,
-        original_size=result.original_size,
-        original_flops=before.original_flops if before else result.original_flops if counted else None,
-        layers=_layers(result.layers, result.masks, result.structure),
-        structure=result.structure,
+        target_keep_ratio=float(keep_ratio),
         _original=original,
     )
 
@@ -211,71 +132,3 @@ def _original_for(
             f"pruned had {before.original_size}"
         )
     return before._original if given is None else release(copy.deepcopy(given))
-
-
-def load(path: str | Path, network: nn.Module) -> Pruned:
-    """Return what `Pruned.save` wrote, on the architecture of `network`: the unpruned one, which is not touched.
-
-    Raises FileNotFoundError, DamagedResult where the file's bytes are not those that were written, ConfigError where
-    the file is none of a pruned network or `network` is another one.
-    """
-    content = read(path)
-    fresh = pruning.restore(release(copy.deepcopy(network)), content.structure)
-    try:
-        fresh.load_state_dict(from_arrays(content.weights, content.types))
-    except RuntimeError as error:
-        reason = [line.strip() for line in str(error).splitlines()[1:]] or [str(error)]
-        raise ConfigError(f"{path}: the network is not the one that was pruned: {reason[0]}") from error
-    masks = {name: torch.from_numpy(mask) for name, mask in content.masks.items()}
-    numbers = content.numbers
-    return Pruned(
-        network=hold(fresh, masks),
-        method=content.method,
-        wanted=content.wanted,
-        size=numbers["size"],
-        flops=numbers.get("flops"),
-        original_size=numbers["original_size"],
-        original_flops=numbers.get("original_flops"),
-        layers=_layers(pruning.layer_budgets(fresh), masks, content.structure),
-        structure=content.structure,
-    )
-
-
-def _layers(budgets: list[LayerBudget], masks: dict[str, Tensor], structure: list[dict[str, Any]]) -> list[PrunedLayer]:
-    """Return the record of every compressible layer, with its mask or its decomposition."""
-    replaced = {entry["layer"]: entry for entry in structure}
-    found = []
-    for layer in budgets:
-        more: dict[str, Any] = {}
-        if (entry := replaced.get(layer.name)) is not None:
-            more = {name: int(entry[name]) for name in ("rank", "groups", "folding")}
-            more |= {name: entry.get(name) for name in ("error_estimate", "error_operator")}
-        else:
-            kept = masks.get(f"{layer.name}.weight" if layer.name else "weight")
-            more["mask"] = torch.ones(layer.shape, dtype=torch.bool) if kept is None else kept
-        found.append(PrunedLayer(layer.name, layer.shape, layer.kept, layer.total, **more))
-    return found
-
-
-class _Listener(logging.Handler):
-    """Hears this thread's warnings in the package's log."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.heard: list[str] = []
-        self._thread = threading.get_ident()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.thread == self._thread:
-            self.heard.append(record.getMessage())
-
-
-@contextmanager
-def _warnings_heard() -> Iterator[list[str]]:
-    """Collect what is logged inside the block: a library warns, and its caller may have set up no log."""
-    listener = _Listener()
-    log.addHandler(listener)
-    try:
-        yield listener.heard
-    finally:
-        log.removeHandler(listener)

@@ -94,6 +94,8 @@ def chain_key(spec: ChainSpec) -> str:
             own["rules"] = spec.rules
         if spec.delta_s != 1e-16 and catalogue.METHODS[spec.method].needs_data:
             own["delta_s"] = spec.delta_s
+        if spec.ignore_layers:
+            own["ignore_layers"] = spec.ignore_layers
         if package := catalogue.METHODS.origin(spec.method):
             own["package"] = package  # with its version: ALGORITHM_VERSION says nothing about a foreign method
         from_original = key != base and catalogue.METHODS[spec.method].from_original
@@ -112,6 +114,8 @@ def scores_key(spec: ChainSpec) -> str:
         "rules": spec.rules,
         "delta_s": spec.delta_s,  # decides how many samples are read
     }
+    if spec.ignore_layers:
+        own["ignore_layers"] = spec.ignore_layers
     if package := catalogue.METHODS.origin(spec.method):
         own["package"] = package
     return content_key("Scores", own, [train_key(spec.base)])

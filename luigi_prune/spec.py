@@ -52,6 +52,7 @@ class ChainSpec(Spec):
     rewind: bool = False
     rules: str = "paper"
     delta_s: float = 1e-16
+    ignore_layers: tuple[str, ...] = ()
 
     @property
     def keep_ratio(self) -> float:
@@ -143,6 +144,7 @@ def chain_specs(experiment: Experiment, base: TrainSpec, method: str, repetition
                 rewind=settings.mode == "cascade-rewind",
                 rules=settings.rules,
                 delta_s=experiment.coresets.delta_s,
+                ignore_layers=() if identity else tuple(sorted(set(settings.ignore_layers))),
             )
         )
     return chains

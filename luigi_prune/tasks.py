@@ -263,14 +263,19 @@ class Report(ExperimentTask):
         """Return the key: the tables, and how they are shown."""
         return keys.report_key(experiment)
 
+    @cached_property
+    def tables(self) -> Aggregate:
+        """The tables that are drawn; their key takes the whole grid, so it is computed once."""
+        task: Aggregate = Aggregate.of(self.content, self.places)
+        return task
+
     @property
     def path(self) -> Path:
-        aggregate = self.requires()["tables"]
-        return store.report_folder(aggregate.path, self.key) / "report.html"
+        return store.report_folder(self.tables.path, self.key) / "report.html"
 
     def requires(self) -> dict[str, JobTask]:
         """Return the tables."""
-        return {"tables": Aggregate.of(self.content, self.places)}
+        return {"tables": self.tables}
 
 
 class RunExperiment(luigi.WrapperTask):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os
 import subprocess
 import sys
@@ -120,9 +121,9 @@ def test_a_row_of_the_catalogue_prunes_and_reports_what_it_did(method: str) -> N
 def test_a_cascade_is_relative_to_the_original_and_brings_nothing_back(method: str) -> None:
     network, inputs = trained_like("plain")
     batches = [(inputs, torch.arange(len(inputs)))]
-    first = api.prune(network, method, 0.6, batches, F.cross_entropy)
+    first = api.prune(network, method, 0.6, calibration=batches, loss=F.cross_entropy)
     step(first.network, OPTIMIZERS["sgd"](first.network.parameters()), inputs)
-    second = api.prune(first, method, 0.3, batches, F.cross_entropy)
+    second = api.prune(first, method, 0.3, calibration=batches, loss=F.cross_entropy)
     assert (second.original_size, second.original_flops) == (first.original_size, first.original_flops)
     assert second.size < first.size
     assert second.keep_ratio == second.size / count_size(network)
@@ -380,6 +381,25 @@ def test_calibration_may_be_a_loader_and_a_row_ones_own() -> None:
     assert all(torch.equal(mask, other.masks[name]) for name, mask in one.masks.items())
 
 
+def test_ignored_layers_stay_as_they_are_through_a_cascade() -> None:
+    network, inputs = trained_like("residual")
+    name = api.prune(network, "WT", 0.5).layers[2].name
+    before = {key: value.clone() for key, value in network.get_submodule(name).state_dict().items()}
+    pruned = api.prune(network, "FilterThresNet", 0.7, example_input=inputs, ignore=[name])
+    pruned = api.prune(pruned, "ALDSNet", 0.5, example_input=inputs, ignore=[name])
+    assert all(
+        torch.equal(value, before[key]) for key, value in pruned.network.get_submodule(name).state_dict().items()
+    )
+    assert next(layer for layer in pruned.layers if layer.name == name).rank is None
+    assert pruned.keep_ratio == pytest.approx(0.5, rel=0.01)
+
+
+def test_only_three_arguments_have_places() -> None:
+    network, inputs = trained_like("mlp")
+    with pytest.raises(TypeError, match="positional"):
+        api.prune(network, "WT", 0.5, [(inputs, torch.arange(len(inputs)))])  # type: ignore[misc]
+
+
 # ---------------------------------------------------------------------------------------------------------- complaints
 
 
@@ -390,7 +410,20 @@ def test_what_cannot_be_met_is_the_closest_with_a_warning_that_says_both() -> No
     (warning,) = caught
     assert f"the closest is {pruned.keep_ratio:.4g}" in str(warning.message)
     assert warning.filename == __file__
-    assert pruned.wanted == 0.001
+    assert pruned.warnings == [str(warning.message)]
+    assert pruned.target_keep_ratio == 0.001
+
+
+def test_a_log_level_silences_no_warning() -> None:
+    network, inputs = trained_like("plain")
+    log = logging.getLogger("luigi_prune")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        with pytest.warns(UserWarning, match="keep ratio 0.001 cannot be met"):
+            api.prune(network, "FilterThresNet", 0.001, example_input=inputs)
+    finally:
+        log.setLevel(before)
 
 
 @pytest.mark.parametrize("ratio", [0, -1, 1.5, float("nan"), True, "half"])

@@ -13,7 +13,7 @@ import pytest
 
 from luigi_prune.__main__ import main
 from luigi_prune.store import checkpoint_path
-from tests.experiments import run, write_experiment
+from tests.experiments import reports, run, write_experiment
 
 
 @pytest.fixture
@@ -35,6 +35,19 @@ def test_plan_of_nothing_done(tmp_path, capsys, backend):
     assert "because: 10 missing" in out
     assert backend.submitted == []
     assert not (tmp_path / "results").exists()
+
+
+def test_a_reports_path_builds_the_grid_once(tmp_path, monkeypatch):
+    from luigi_prune import keys
+
+    (report,) = reports(write_experiment(tmp_path))
+    built = []
+    monkeypatch.setattr(keys, "evaluations", lambda experiment: built.append(experiment) or {})
+    report.__dict__.pop("tables", None)
+    assert len({report.path for _ in range(3)}) == 1
+    report.requires()
+    report.complete()
+    assert len(built) == 1
 
 
 def test_plan_of_everything_done(store, capsys):

@@ -89,6 +89,7 @@ METRICS = [{"type": "TopK", "kwargs": {"topk": 1}}, {"type": "F1", "kwargs": {}}
         ({"training__optimizer_kwargs": {"lr": 0.2, "momentum": 0.9}}, EVERY),
         ({"retraining__start_epoch": 1}, {"Prune", "Retrain", "Evaluate", "Aggregate", "Report"}),
         ({"experiments__rules": "reference"}, EVERY - {"TrainBase"}),
+        ({"experiments__ignore_layers": ["fc1"]}, EVERY - {"TrainBase"}),
         ({"experiments__methods": ["ReferenceNet", "FakeNet", "ThresNet", "UniNet"]}, {"Aggregate", "Report"}),
         ({"experiments__num_nets": 3}, {"Aggregate", "Report"}),
         ({"experiments__num_repetitions": 2}, {"Aggregate", "Report"}),
@@ -106,6 +107,16 @@ METRICS = [{"type": "TopK", "kwargs": {"topk": 1}}, {"type": "F1", "kwargs": {}}
 )
 def test_a_change_touches_just_the_stages_whose_results_it_can_change(changes, stages):
     assert changed_stages(**changes) == stages
+
+
+def test_ignored_layers_enter_keys_of_pruning_and_of_scores_in_any_order_and_only_if_there_are_any():
+    def chain(ignored: list[str], method: str = "SnipNet") -> ChainSpec:
+        changed = experiment(experiments__ignore_layers=ignored, experiments__methods=[method])
+        return specs.chain_specs(changed, specs.base_specs(changed)[0], method, 0)[0]
+
+    assert keys_of.scores_key(chain(["fc1"])) != keys_of.scores_key(chain([]))
+    assert keys_of.chain_key(chain(["fc1", "fc2"])) == keys_of.chain_key(chain(["fc2", "fc1", "fc2"]))
+    assert keys_of.chain_key(chain(["fc1"], "FakeNet")) == keys_of.chain_key(chain([], "FakeNet"))
 
 
 def test_metrics_enter_training_only_where_they_stop_it_early():

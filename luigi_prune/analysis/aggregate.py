@@ -162,27 +162,35 @@ def _scalar(source: Arrays, name: str) -> float:
 
 
 def _kept_epoch(history: Arrays, grid: dict[str, Any], cell: Cell) -> Iterator[tuple[str, float]]:
-    """Yield the validation loss and metrics at the epoch whose weights are the result.
-
-    That is the last epoch, or, where `grid["early_stop_epochs"]` (of training and of retraining) says that early
-    stopping was on, the latest best epoch by the first metric from there on.
-    """
+    """Yield the validation loss and metrics at the epoch whose weights are the result."""
     epochs = history.get("epoch", np.zeros(0))
     if not len(epochs):
         return
-    at = len(epochs) - 1
-    stops = grid.get("early_stop_epochs")
-    first = history.get(f"validation/{grid['metrics'][0]}") if grid["metrics"] else None
-    if stops is not None and first is not None:
-        stop = stops[0] if grid["methods"][cell[3]] == REFERENCE else stops[1]
-        candidates = np.flatnonzero((epochs >= stop) & np.isfinite(first))
-        if len(candidates):
-            at = int(candidates[first[candidates] == first[candidates].max()][-1])
+    if "kept_epoch" in history:
+        at = int(np.flatnonzero(epochs == history["kept_epoch"])[0])
+    else:
+        at = _row_of_early_stopping(history, grid, cell)
     for label in grid["metrics"]:
         if f"validation/{label}" in history:
             yield label, float(history[f"validation/{label}"][at])
     if "validation_loss" in history:
         yield "loss", float(history["validation_loss"][at])
+
+
+def _row_of_early_stopping(history: Arrays, grid: dict[str, Any], cell: Cell) -> int:
+    """Return the row of the kept epoch of a result without `history/kept_epoch`: it was not always stored.
+
+    That is the last epoch, or, where `grid["early_stop_epochs"]` (of training and of retraining) says that early
+    stopping was on, the latest best epoch by the first metric from there on.
+    """
+    epochs, stops = history["epoch"], grid.get("early_stop_epochs")
+    first = history.get(f"validation/{grid['metrics'][0]}") if grid["metrics"] else None
+    if stops is not None and first is not None:
+        stop = stops[0] if grid["methods"][cell[3]] == REFERENCE else stops[1]
+        candidates = np.flatnonzero((epochs >= stop) & np.isfinite(first))
+        if len(candidates):
+            return int(candidates[first[candidates] == first[candidates].max()][-1])
+    return len(epochs) - 1
 
 
 def _fill_measured(measured: Arrays, grid: dict[str, Any], result: Result, cell: Cell) -> None:

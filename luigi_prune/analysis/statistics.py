@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,16 +41,16 @@ def spread(values: np.ndarray, confidence: float = 0.95) -> Spread:
     The confidence interval is Student's t over the *means of nets*, because repetitions share their trained network and
     are not independent; with a single net it is over its repetitions, and holds for that net only.
     """
+    from scipy.special import stdtrit  # here, because every training job imports this module for its TensorBoard log
+
     runs = values.reshape(-1, *values.shape[2:])
     mean, std, n = _moments(runs)
     per_net = _moments(np.swapaxes(values, 0, 1))[0]
     nets = np.isfinite(per_net).sum(axis=0)
     over_nets, over_runs = _moments(per_net), (mean, std, n)
     center, deviation, units = (np.where(nets > 1, a, b) for a, b in zip(over_nets, over_runs, strict=True))
-    half = np.vectorize(
-        lambda k: student_t_quantile(0.5 + confidence / 2, int(k) - 1) if k > 1 else np.nan, otypes=[float]
-    )
-    width = half(units) * deviation / np.sqrt(np.maximum(units, 1))
+    freedom = np.where(units > 1, units - 1, np.nan)
+    width = stdtrit(freedom, 0.5 + confidence / 2) * deviation / np.sqrt(np.maximum(units, 1))
     known = n > 0
     return Spread(
         mean=mean,
@@ -86,30 +84,3 @@ def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     mean = np.where(n > 0, np.where(finite, values, 0.0).sum(axis=0) / np.maximum(n, 1), np.nan)
     squares = np.where(finite, (values - mean) ** 2, 0.0).sum(axis=0)
     return mean, np.where(n > 1, np.sqrt(squares / np.maximum(n - 1, 1)), np.nan), n
-
-
-def student_t_probability(t: float, freedom: int) -> float:
-    """Return P(T <= t) for Student's T with whole degrees of freedom (Abramowitz & Stegun 26.7.3 and 26.7.4)."""
-    angle = math.atan2(t, math.sqrt(freedom))
-    cosine = math.cos(angle) ** 2
-    term = total = 1.0 if freedom % 2 == 0 else math.cos(angle)
-    for k in range(1 if freedom % 2 == 0 else 2, freedom - 1, 2):
-        term *= cosine * k / (k + 1)
-        total += term
-    if freedom % 2 == 0:
-        between = math.sin(angle) * total
-    else:
-        between = 2 / math.pi * (angle + (math.sin(angle) * total if freedom > 1 else 0.0))
-    return 0.5 + between / 2
-
-
-@functools.lru_cache(maxsize=256)
-def student_t_quantile(probability: float, freedom: int) -> float:
-    """Return t with P(T <= t) = `probability`, for a probability in (0.5, 1), by bisection."""
-    low, high = 0.0, 1.0
-    while student_t_probability(high, freedom) < probability:
-        high *= 2
-    for _ in range(80):
-        middle = (low + high) / 2
-        low, high = (middle, high) if student_t_probability(middle, freedom) < probability else (low, middle)
-    return (low + high) / 2

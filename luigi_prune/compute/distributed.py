@@ -6,7 +6,6 @@ of samples, so that the sum is the mean over the global batch however unequal th
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-log = logging.getLogger(__name__)
+from luigi_prune.errors import ConfigError
 
 ProcessGroup = dist.ProcessGroup
 BatchNorm = nn.modules.batchnorm._BatchNorm
@@ -131,34 +130,17 @@ def sum_gradients(network: nn.Module, ranks: Ranks) -> None:
     ranks.sum_(gradients)
 
 
-def synchronise_batchnorm(network: nn.Module, ranks: Ranks, device: torch.device) -> tuple[nn.Module, list[BatchNorm]]:
-    """Return the network with its BatchNorm layers joined over the processes, and those whose statistics have to
-    be averaged.
+def synchronise_batchnorm(network: nn.Module, ranks: Ranks, device: torch.device) -> nn.Module:
+    """Return the network with its BatchNorm layers joined over the processes, so that they see the global batch.
 
-    Torch joins them on GPUs only. On CPUs each process normalises by its own share, which is not what one process
-    does: a warning says so, and `average_statistics` keeps all processes on the same network.
+    Torch joins them on GPUs only. Raises ConfigError on CPUs: there each process would normalise by its own share, and
+    the weights would depend on the number of processes, which no key contains.
     """
-    layers = [module for module in network.modules() if isinstance(module, BatchNorm)]
-    if ranks.size == 1 or not layers:
-        return network, []
-    if device.type == "cuda":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(network, ranks.group), []
-    if ranks.leads:
-        log.warning(
-            "BatchNorm is not synchronised on CPUs: %d processes do not train the same weights as one", ranks.size
+    if ranks.size == 1 or not any(isinstance(module, BatchNorm) for module in network.modules()):
+        return network
+    if device.type != "cuda":
+        raise ConfigError(
+            f"[compute] processes: {ranks.size} processes cannot train a network with BatchNorm on CPUs, which do not "
+            "synchronise it; use 1 process, GPUs, or a network without BatchNorm"
         )
-    return network, layers
-
-
-def average_statistics(layers: Iterable[BatchNorm], weight: float, ranks: Ranks) -> None:
-    """Replace BatchNorm's running statistics by their mean over the processes, of which this one counts `weight`.
-
-    A process that had no sample (weight 0) counts the step all the same.
-    """
-    statistics = []
-    for layer in layers:
-        statistics += [tensor.mul_(weight) for tensor in (layer.running_mean, layer.running_var) if tensor is not None]
-        if weight == 0 and layer.num_batches_tracked is not None:
-            layer.num_batches_tracked.add_(1)
-    if statistics:
-        ranks.sum_(statistics)
+    return nn.SyncBatchNorm.convert_sync_batchnorm(network, ranks.group)

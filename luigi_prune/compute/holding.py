@@ -21,47 +21,40 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from luigi_prune.compute.zeros import keep_only
-from luigi_prune.errors import ConfigError
+from luigi_prune.compute.masked import MaskedParameter, masked_parameters
 
 # By id: tensors compare entry by entry. A value lives as long as a module or its parameter's gradient hook holds it.
-_HELD: weakref.WeakValueDictionary[int, _Held] = weakref.WeakValueDictionary()
+_HELD: weakref.WeakValueDictionary[int, _HeldParameter] = weakref.WeakValueDictionary()
 _watching: list[Any] = []
 
 
-class _Held:
-    """One parameter and its removed entries (True), tied to the module that owns it under `name`."""
+class _HeldParameter:
+    """A masked parameter, tied to the module that owns it under `name`."""
 
-    def __init__(self, parameter: nn.Parameter, name: str, removed: Tensor) -> None:
+    def __init__(self, masked: MaskedParameter, name: str) -> None:
         if not _watching:  # only processes that hold a network pay for it
             _watching.append(register_optimizer_step_post_hook(_after_step))
-        self.name, self.removed = name, removed
-        self._bind(parameter)
+        self.masked, self.name = masked, name
+        self._bind(masked.parameter)
+
+    @property
+    def parameter(self) -> nn.Parameter:
+        return self.masked.parameter
 
     def _bind(self, parameter: nn.Parameter) -> None:
-        self.parameter = parameter
+        self.masked.parameter = parameter
         self._handle: Any = None
         _HELD[id(parameter)] = self
         self._watch_gradient()
-        self.clear()
+        self.masked.clear_weight()
 
     def _watch_gradient(self) -> None:
         if self._handle is None and self.parameter.requires_grad:
             self._handle = self.parameter.register_hook(self._clear_gradient)
 
     def _clear_gradient(self, gradient: Tensor) -> Tensor:
-        return gradient.masked_fill(self._removed_at(gradient.device), 0)
-
-    def _removed_at(self, device: torch.device) -> Tensor:
-        if self.removed.device != device:
-            self.removed = self.removed.to(device)
-        return self.removed
-
-    def clear(self) -> None:
-        """Set removed entries to zero."""
-        # `.data`, because a module that is called twice in one pass must not look changed to the backward pass.
-        data = self.parameter.data
-        keep_only(data, ~self._removed_at(data.device))
+        # A copy, as hooks of tensors must return, and by an operation of autograd's, for gradients of gradients.
+        return gradient.masked_fill(~self.masked.mask_on(gradient.device), 0)
 
     def unbind(self) -> None:
         """Leave the parameter as it is from now on."""
@@ -76,24 +69,25 @@ class _Held:
         now = module._parameters.get(self.name)
         if now is not self.parameter:
             # A plain tensor is a functional call's or a replica's; another shape is another layer.
-            if not isinstance(now, nn.Parameter) or now.shape != self.removed.shape:
+            if not isinstance(now, nn.Parameter) or now.shape != self.masked.mask.shape:
                 return
             self.unbind()
             self._bind(now)
         elif module.training:
             self._watch_gradient()
-            self.clear()
+            self.masked.clear_weight()
 
     def after_load(self, module: nn.Module, _: Any) -> None:
         """Set removed entries to zero in weights that were loaded."""
         self.before_forward(module, None)
-        self.clear()
+        self.masked.clear_weight()
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Held:
-        return _Held(copy.deepcopy(self.parameter, memo), self.name, self.removed)
+    def __deepcopy__(self, memo: dict[int, Any]) -> _HeldParameter:
+        parameter = copy.deepcopy(self.parameter, memo)
+        return _HeldParameter(MaskedParameter(parameter, self.masked.mask), self.name)  # masks are never written to
 
-    def __reduce__(self) -> tuple[type[_Held], tuple[nn.Parameter, str, Tensor]]:
-        return _Held, (self.parameter, self.name, self.removed)
+    def __reduce__(self) -> tuple[type[_HeldParameter], tuple[MaskedParameter, str]]:
+        return _HeldParameter, (self.masked, self.name)
 
 
 def _after_step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
@@ -101,7 +95,7 @@ def _after_step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
         for parameter in group["params"]:
             held = _HELD.get(id(parameter))
             if held is not None and held.parameter is parameter:
-                held.clear()
+                held.masked.clear_weight()
 
 
 def hold(network: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
@@ -110,14 +104,11 @@ def hold(network: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
     What it held before it holds no more. Raises ConfigError for a mask that fits no parameter.
     """
     release(network)
-    parameters = dict(network.named_parameters())
-    for full_name, kept in masks.items():
-        parameter = parameters.get(full_name)
-        if parameter is None or parameter.shape != kept.shape:
-            raise ConfigError(f"mask {full_name!r} of shape {tuple(kept.shape)} fits no parameter of the network")
+    copies = {name: mask.clone() for name, mask in masks.items()}
+    for full_name, masked in zip(copies, masked_parameters(network, copies), strict=True):
         owner, _, name = full_name.rpartition(".")
         module = network.get_submodule(owner)
-        held = _Held(parameter, name, ~kept.to(device=parameter.device, dtype=torch.bool))
+        held = _HeldParameter(masked, name)
         module.register_forward_pre_hook(held.before_forward)
         module.register_load_state_dict_post_hook(held.after_load)
     return network
@@ -128,7 +119,7 @@ def release(network: nn.Module) -> nn.Module:
     for module in network.modules():
         for hooks in (module._forward_pre_hooks, module._load_state_dict_post_hooks):
             for number, hook in list(hooks.items()):
-                if isinstance(held := getattr(hook, "__self__", None), _Held):
+                if isinstance(held := getattr(hook, "__self__", None), _HeldParameter):
                     held.unbind()
                     del hooks[number]
     return network
@@ -137,11 +128,13 @@ def release(network: nn.Module) -> nn.Module:
 def held_masks(network: nn.Module) -> dict[str, Tensor]:
     """Return the masks that `network` holds: parameter name -> bool tensor of its shape, True where kept."""
     names = {id(parameter): name for name, parameter in network.named_parameters()}
-    return {names[id(held.parameter)]: ~held.removed for held in _holders(network) if id(held.parameter) in names}
+    return {
+        names[id(held.parameter)]: held.masked.mask.clone() for held in _holders(network) if id(held.parameter) in names
+    }
 
 
-def _holders(network: nn.Module) -> Iterator[_Held]:
+def _holders(network: nn.Module) -> Iterator[_HeldParameter]:
     for module in network.modules():
         for hook in module._forward_pre_hooks.values():
-            if isinstance(held := getattr(hook, "__self__", None), _Held):
+            if isinstance(held := getattr(hook, "__self__", None), _HeldParameter):
                 yield held

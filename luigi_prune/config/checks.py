@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 
 from luigi_prune import catalogue
 from luigi_prune.catalogue.colors import CSS_COLORS, TABLEAU_COLORS
+from luigi_prune.config.architecture import compressible_layers
 from luigi_prune.config.components import checked_training, found
 from luigi_prune.config.keys import KeyPath, SettingError
 from luigi_prune.config.ratios import SpacingError, check_order, keep_ratios, spacing_notes, split_ratios
@@ -34,6 +36,7 @@ def checked(experiment: Experiment) -> tuple[Experiment, Notes]:
     training, training_notes = checked_training(experiment.training, "training")
     retraining, retraining_notes = checked_training(experiment.retraining, "retraining")
     _check_epochs(experiment)
+    _check_ignored(experiment)
     updates = {
         "training": training,
         "retraining": retraining,
@@ -136,6 +139,21 @@ def _check_epochs(experiment: Experiment) -> None:
         raise SettingError(
             path, f"weights cannot be rewound to epoch {start}: training has {experiment.training.num_epochs} epochs"
         )
+
+
+def _check_ignored(experiment: Experiment) -> None:
+    """Raise SettingError for an ignored layer that the network does not have, or if none is left to prune."""
+    patterns = experiment.experiments.ignore_layers
+    layers = compressible_layers(experiment.network) if patterns else ()
+    if not layers:
+        return
+    for index, pattern in enumerate(patterns):
+        if not any(fnmatchcase(layer, pattern) for layer in layers):
+            path = ("experiments", "ignore_layers", index)
+            network = experiment.network.name
+            raise SettingError(path, f"{network} has no compressible layer {pattern!r}{nearest(pattern, layers)}")
+    if all(any(fnmatchcase(layer, pattern) for pattern in patterns) for layer in layers):
+        raise SettingError(("experiments", "ignore_layers"), f"leaves none of {len(layers)} layers to prune")
 
 
 def _per_method(section: str, given: Mapping[str, str], attribute: str) -> dict[str, str]:

@@ -13,6 +13,10 @@ import yaml
 from luigi_prune.errors import ConfigError
 
 Scalar: TypeAlias = str | int | float | bool | None
+Value: TypeAlias = "Scalar | list[Node] | dict[str, Node]"
+
+MOST_VALUES = 100_000
+"""Of a file; the largest packaged one has under 100. A few lines of nested aliases stand for billions."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Place:
 class Node:
     """A value and its place; for the value of a key, the line of the key."""
 
-    value: Scalar | list[Node] | dict[str, Node]
+    value: Value
     place: Place
 
     def plain(self) -> Any:
@@ -83,7 +87,8 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _integer)
 def read_yaml(path: Path, shown: str) -> Node:
     """Return the tree of a YAML file, whose top is a dictionary; `shown` is how messages call the file.
 
-    Raises ConfigError for what cannot be read, is no YAML, is empty, or has a key twice in one dictionary.
+    Raises ConfigError for what cannot be read, is no YAML, is empty, has a key twice in one dictionary, or has aliases
+    that stand for more than MOST_VALUES values.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -105,29 +110,44 @@ def read_yaml(path: Path, shown: str) -> Node:
         raise ConfigError(f"{shown}: is not a text file: {_one_line(error)}") from None
     except RecursionError:
         raise ConfigError(f"{shown}: is nested too deeply") from None
+    if (values := _count(node, {})) > MOST_VALUES:
+        raise ConfigError(
+            f"{shown}: holds {values} values with all aliases resolved; at most {MOST_VALUES} are allowed"
+        )
     if not isinstance(node.value, dict):
         raise ConfigError(f"{node.place}: a dictionary of keys is wanted, not {_kind(node.value)}")
     return node
 
 
+def _count(node: Node, known: dict[int, int]) -> int:
+    """Return the number of values in a tree; an anchored one counts once per alias. `known`: numbers by id."""
+    if not isinstance(node.value, dict | list):
+        return 1
+    if id(node.value) not in known:
+        below = node.value.values() if isinstance(node.value, dict) else node.value
+        known[id(node.value)] = 1 + sum(_count(inner, known) for inner in below)
+    return known[id(node.value)]
+
+
 class _Builder:
-    """Turns PyYAML's nodes into ours; an anchored value that several places name is built once."""
+    """Turns PyYAML's nodes into ours; an anchored value is built once, and all its aliases share it."""
 
     def __init__(self, loader: _Loader, shown: str):
         self.loader = loader
         self.shown = shown
         self.open: set[int] = set()
+        self.values: dict[int, Value] = {}  # by id of PyYAML's node
 
     def build(self, node: yaml.Node, place: Place) -> Node:
         if id(node) in self.open:
             raise ConfigError(f"{self._place(node)}: an alias contains itself")
-        self.open.add(id(node))
-        try:
-            return Node(self._value(node), place)
-        finally:
+        if id(node) not in self.values:
+            self.open.add(id(node))
+            self.values[id(node)] = self._value(node)
             self.open.remove(id(node))
+        return Node(self.values[id(node)], place)
 
-    def _value(self, node: yaml.Node) -> Scalar | list[Node] | dict[str, Node]:
+    def _value(self, node: yaml.Node) -> Value:
         if isinstance(node, yaml.MappingNode) and node.tag.endswith(":map"):
             return self._mapping(node)
         if isinstance(node, yaml.SequenceNode) and node.tag.endswith(":seq"):
@@ -144,20 +164,34 @@ class _Builder:
         )
 
     def _mapping(self, node: yaml.MappingNode) -> dict[str, Node]:
-        seen: dict[str, int] = {}
-        for key, _ in node.value:
-            if key.tag.endswith(":merge"):
-                continue
-            if not isinstance(key, yaml.ScalarNode) or not key.tag.endswith(":str"):
+        own: dict[str, Node] = {}
+        merged: dict[str, Node] = {}
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            merge = key.tag.endswith(":merge")
+            if not merge and not (isinstance(key, yaml.ScalarNode) and key.tag.endswith(":str")):
                 shown = key.value if isinstance(key, yaml.ScalarNode) else "a list or dictionary"
                 raise ConfigError(f"{self._place(key)}: a key must be a name, not {shown}")
-            if key.value in seen:
+            if key.value in lines:
                 raise ConfigError(
-                    f"{self._place(key)}: the key {key.value!r} stands there twice (first in line {seen[key.value]})"
+                    f"{self._place(key)}: the key {key.value!r} stands there twice (first in line {lines[key.value]})"
                 )
-            seen[key.value] = key.start_mark.line + 1
-        self.loader.flatten_mapping(node)
-        return {key.value: self.build(value, self._place(key)) for key, value in node.value}
+            lines[key.value] = key.start_mark.line + 1
+            if merge:
+                merged = self._merged(value)
+            else:
+                own[key.value] = self.build(value, self._place(key))
+        return merged | own
+
+    def _merged(self, node: yaml.Node) -> dict[str, Node]:
+        """Return the keys that `<<: node` brings: of several dictionaries the first with a key counts."""
+        merged: dict[str, Node] = {}
+        for source in node.value if isinstance(node, yaml.SequenceNode) else [node]:
+            value = self.build(source, self._place(source)).value
+            if not isinstance(value, dict):
+                raise ConfigError(f"{self._place(source)}: '<<' merges dictionaries, not {_kind(value)}")
+            merged = value | merged
+        return merged
 
     def _place(self, node: yaml.Node) -> Place:
         return Place(self.shown, node.start_mark.line + 1)

@@ -114,7 +114,7 @@ class TrainingConfig(Settings):
     )
     optimizer: str = Field("SGD", description="Class name of the optimizer, from torch.optim.")
     optimizer_kwargs: Keywords = Field({}, description="Keywords of the optimizer.")
-    enable_amp: bool = Field(True, description="Mixed precision; has no effect on a CPU.")
+    enable_amp: bool = Field(True, description="Mixed precision; on a CPU a warning says that it is not used.")
     num_epochs: Integer = Field(90, ge=0, description="Epochs of the whole schedule.")
     early_stop_epoch: Integer = Field(
         ge=0,
@@ -181,6 +181,11 @@ class ExperimentsConfig(Settings):
     seed: Integer = Field(0, ge=0, description="Seed from which every random draw derives.")
     rules: Rules = Field(
         "paper", description="`paper`, or `reference`: as torchprune computes where it departs from the papers."
+    )
+    ignore_layers: Names = Field(
+        (),
+        description="Layers that no method prunes: names of modules, or patterns (`layer1.*`). Keep ratios stay those "
+        "of the whole network.",
     )
 
 

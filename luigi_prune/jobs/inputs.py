@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from luigi_prune.compute import datasets, networks, pruning
 from luigi_prune.compute.datasets import Samples, Splits
+from luigi_prune.compute.masked import apply_masks
 from luigi_prune.compute.state import from_arrays
 from luigi_prune.config.schema import Directories, TrainingConfig
 from luigi_prune.seeds import derive_seed
@@ -48,10 +49,7 @@ def rewind(network: nn.Module, masks: dict[str, Tensor], base: Result) -> None:
     """Set the network's weights back to those of the epoch that the trained network kept, but for what is removed."""
     types = {name.removeprefix("rewind/"): kind for name, kind in base.meta["types"].items()}
     network.load_state_dict(from_arrays(base.group("rewind"), types))
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            if name in masks:
-                parameter.masked_fill_(~masks[name], 0.0)
+    apply_masks(network, masks)
 
 
 def example_input(samples: Samples) -> Tensor:

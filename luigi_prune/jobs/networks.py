@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,9 @@ def train_base(request: dict[str, Any], context: Context) -> None:
     if trained.rewind_state is not None:
         early, more = _named("rewind", trained.rewind_state)
         arrays, types = arrays | early, types | more
-    write(request, context, began, arrays | _history(trained), meta={"types": types, "structure": []})
+    arrays |= _history(trained)
+    meta = {"types": types, "structure": []}
+    write(request, context, began, arrays, meta=meta, precision=trained.precision)
     discard(store.checkpoint_path(request["output"]))
 
 
@@ -93,12 +96,16 @@ def prune(request: dict[str, Any], context: Context) -> None:
         original_flops=original[1],
         masks=masks,
         delta_s=spec.delta_s,
+        ignore=spec.ignore_layers,
         original=_original(request, spec, splits.input_shape),
         remember=remember_scores(request, spec, context),
     )
+    for text in pruned.warnings:
+        log.warning(text)
     context.progress(1.0, f"kept {pruned.size / pruned.original_size:.4g} of {pruned.original_size} parameters")
     arrays, types = _named("weights", pruned.network.state_dict())
     arrays |= {f"masks/{name}": mask.cpu().numpy() for name, mask in pruned.masks.items()}
+    assert pruned.flops is not None
     arrays |= _layers(pruned.layers, pruned.size, pruned.flops, original)
     arrays |= _errors(pruned.layers, pruned.structure)
     write(request, context, began, arrays, meta={"types": types, "structure": pruned.structure})
@@ -131,7 +138,8 @@ def retrain(request: dict[str, Any], context: Context) -> None:
     arrays, types = _named("weights", trained.state)
     arrays |= {f"masks/{name}": mask.cpu().numpy() for name, mask in masks.items()}
     arrays |= _cost(network, before, example_input(splits.validation)) | _history(trained)
-    write(request, context, began, arrays, meta={"types": types, "structure": before.meta["structure"]}, earlier=before)
+    meta = {"types": types, "structure": before.meta["structure"]}
+    write(request, context, began, arrays, meta=meta, earlier=before, precision=trained.precision)
     discard(store.checkpoint_path(request["output"]))
 
 
@@ -253,7 +261,7 @@ def _cost(network: nn.Module, before: Result, example: torch.Tensor) -> dict[str
     return _layers(pruning.layer_budgets(network), size, flops, original_cost(before, network, example))
 
 
-def _layers(layers: list[LayerBudget], size: int, flops: int, original: tuple[int, int]) -> dict[str, Any]:
+def _layers(layers: Sequence[LayerBudget], size: int, flops: int, original: tuple[int, int]) -> dict[str, Any]:
     return {
         "layers/name": np.array([layer.name for layer in layers], dtype=str),
         "layers/kept": np.array([layer.kept for layer in layers], dtype=np.int64),
@@ -265,7 +273,7 @@ def _layers(layers: list[LayerBudget], size: int, flops: int, original: tuple[in
     }
 
 
-def _errors(layers: list[LayerBudget], structure: list[dict[str, Any]]) -> dict[str, Any]:
+def _errors(layers: Sequence[LayerBudget], structure: list[dict[str, Any]]) -> dict[str, Any]:
     """Return per layer what its decomposition lost, estimated and truly (NaN: unknown); nothing without decompositions.
 
     0 where the layer was left as it is.

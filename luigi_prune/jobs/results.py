@@ -23,11 +23,13 @@ def write(
     meta: dict[str, Any],
     measured: dict[str, Any] | None = None,
     earlier: Result | None = None,
+    precision: str | None = None,
 ) -> None:
     """Write a job's result.
 
     `began` is the `time.perf_counter()` of its start; what `earlier`, the input, had measured is carried along. GPU
     seconds are those of the whole job, whatever its number of processes; the peak is this process's memory.
+    `precision`: the one in which a network was trained. No key contains it, because keys do not know the device.
     """
     family = str(request["family"]).lower()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -48,6 +50,7 @@ def write(
             threads=context.threads,
             processes=context.world_size,
             device=context.device,
+            **({"precision": precision} if precision else {}),
             parents={name: _about(path, folder) for name, path in request["inputs"].items()},
         ),
         arrays=arrays,

@@ -60,7 +60,12 @@ def remember_scores(
         if types:  # a type that numpy lacks: not worth a file
             return
         about = {"family": "Scores", "key": key, "output": str(path), "inputs": request["inputs"]}
-        described = {"score": METHODS[spec.method].score, "repetition": spec.repetition, "rules": spec.rules}
+        described = {
+            "score": METHODS[spec.method].score,
+            "repetition": spec.repetition,
+            "rules": spec.rules,
+            "ignore_layers": spec.ignore_layers,
+        }
         with contextlib.suppress(OSError):  # a full or read-only disk: the scores serve this job all the same
             write(about | {"spec": json.dumps(described)}, context, began, arrays, meta={})
 

@@ -56,7 +56,7 @@ def test_the_validation_value_is_that_of_the_last_epoch(tables: Aggregated) -> N
     np.testing.assert_array_equal(tables.arrays["validation/TopK1"], curves[..., -1])
 
 
-def test_with_early_stopping_it_is_that_of_the_latest_best_epoch() -> None:
+def test_with_early_stopping_an_old_results_is_that_of_the_latest_best_epoch() -> None:
     def peaked(path: str) -> FakeResult:
         result = read(path)
         length = len(result.arrays["history/epoch"])
@@ -67,6 +67,17 @@ def test_with_early_stopping_it_is_that_of_the_latest_best_epoch() -> None:
     tables = aggregate_results({**make_grid(), "early_stop_epochs": [2, 4]}, peaked)
     assert (tables.arrays["validation/TopK1"] == 0.8).all()
     assert (tables.arrays["validation/loss"] == 5.0).all()
+
+
+def test_a_result_that_names_its_kept_epoch_is_believed() -> None:
+    def kept(path: str) -> FakeResult:
+        result = read(path)
+        loss = result.arrays["history/epoch"].astype(float)
+        return FakeResult({**result.arrays, "history/validation_loss": loss, "history/kept_epoch": np.int64(4)}, {})
+
+    tables = aggregate({**make_grid(), "early_stop_epochs": [2, 4]}, kept)
+    assert (tables.arrays["validation/loss"] == 4.0).all()
+    assert "curves/kept_epoch" not in tables.arrays
 
 
 def test_controls_have_nominal_cost_and_measured_quality() -> None:

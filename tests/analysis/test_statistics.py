@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy import stats
 
-from luigi_prune.analysis.statistics import (
-    by_run,
-    first_known,
-    paired_difference,
-    spread,
-    student_t_probability,
-    student_t_quantile,
-)
+from luigi_prune.analysis.statistics import by_run, first_known, paired_difference, spread
+
+# t for a two-sided 95 % (and 99 %) interval, by degrees of freedom: NIST/SEMATECH e-Handbook 1.3.6.7.2.
+T95 = {1: 12.706, 2: 4.303, 4: 2.776, 9: 2.262, 29: 2.045}
+T99 = {1: 63.657, 2: 9.925, 4: 4.604, 9: 3.250, 29: 2.756}
 
 
-@settings(deadline=None)
-@given(st.floats(0.55, 0.999), st.integers(1, 60))
-def test_student_t_equals_scipy(probability: float, freedom: int) -> None:
-    quantile = student_t_quantile(probability, freedom)
-    assert quantile == pytest.approx(float(stats.t.ppf(probability, freedom)), rel=1e-8)
-    assert student_t_probability(-quantile, freedom) == pytest.approx(1 - probability, rel=1e-8)
+@pytest.mark.parametrize(("confidence", "table"), [(0.95, T95), (0.99, T99)])
+def test_the_interval_is_student_ts(confidence: float, table: dict[int, float]) -> None:
+    for freedom, t in table.items():
+        runs = np.arange(freedom + 1.0)[:, None]
+        interval = spread(runs, confidence)
+        half = t * runs.std(ddof=1) / np.sqrt(freedom + 1)
+        assert interval.high - interval.mean == pytest.approx(half, rel=5e-4)  # tables have three decimals
+        assert interval.mean - interval.low == pytest.approx(half, rel=5e-4)
 
 
 def test_spread_over_nets_and_repetitions() -> None:

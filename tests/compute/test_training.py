@@ -12,6 +12,7 @@ from luigi_prune.compute.datasets.draws import epoch_order
 from luigi_prune.compute.evaluation import evaluate
 from luigi_prune.compute.networks import build
 from luigi_prune.compute.training import checkpoint
+from luigi_prune.compute.training.run import _warn_of_full_precision
 from luigi_prune.config.schema import Component, SchedulerComponent
 from luigi_prune.errors import ConfigError
 
@@ -23,7 +24,7 @@ def test_digits_are_learnt_and_the_history_says_how():
     result = run(training, network, on_epoch=records.append)
     assert list(result.history) == [
         *("epoch", "learning_rate", "train_loss", "validation_loss"),
-        *("train/TopK1", "train/MCorr", "validation/TopK1", "validation/MCorr"),
+        *("train/TopK1", "train/MCorr", "validation/TopK1", "validation/MCorr", "kept_epoch"),
     ]
     assert result.history["epoch"].tolist() == list(range(6))
     assert result.history["epoch"].dtype == np.int64
@@ -135,13 +136,13 @@ def test_early_stopping_takes_the_latest_of_the_best_epochs(monkeypatch):
         def keep(record):
             kept[record.epoch] = network.state_dict()["fc.weight"].clone()
 
-        return run(settings(num_epochs=5, early_stop_epoch=early_stop_epoch), network, on_epoch=keep).state["fc.weight"]
+        result = run(settings(num_epochs=5, early_stop_epoch=early_stop_epoch), network, on_epoch=keep)
+        (epoch,) = [epoch for epoch, weight in kept.items() if torch.equal(weight, result.state["fc.weight"])]
+        assert result.history["kept_epoch"] == epoch
+        return epoch
 
     values = iter(())
-    assert torch.equal(train_with(1), kept[3])
-    assert torch.equal(train_with(0), kept[0])
-    assert torch.equal(train_with(4), kept[4])
-    assert torch.equal(train_with(5), kept[4])
+    assert [train_with(epoch) for epoch in (1, 0, 4, 5)] == [3, 0, 4, 4]
 
 
 def test_no_epochs_pass_the_weights_through():
@@ -149,6 +150,7 @@ def test_no_epochs_pass_the_weights_through():
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     result = run(settings(), network, start_epoch=3, rewind_epoch=3)
     assert all(torch.equal(result.state[name], before[name]) for name in before)
+    assert result.history.pop("kept_epoch") == -1
     assert [len(values) for values in result.history.values()] == [0] * 8
     assert "validation/MCorr" in result.history
 
@@ -181,9 +183,9 @@ def test_momentum_does_not_build_up_behind_a_mask(tmp_path):
 
 
 def test_masks_that_do_not_fit_the_network_are_refused():
-    with pytest.raises(ValueError, match="no parameter"):
+    with pytest.raises(ConfigError, match="no such parameter"):
         run(settings(), masks={"fc2.weight": torch.ones(1)})
-    with pytest.raises(ValueError, match="has shape"):
+    with pytest.raises(ConfigError, match="expected shape"):
         run(settings(), masks={"fc.weight": torch.ones(1)})
 
 
@@ -242,8 +244,15 @@ def test_an_optimizer_loses_keywords_that_mean_nothing_and_refuses_others():
         run(settings(num_epochs=0, optimizer="Adam", optimizer_kwargs={"lr": 0.01, "momentum": 0.9}))
 
 
-def test_mixed_precision_has_no_effect_on_a_cpu():
-    assert_same(run(settings(num_epochs=1)), run(settings(num_epochs=1, enable_amp=False)))
+def test_mixed_precision_has_no_effect_on_a_cpu_which_is_recorded_and_said_once(caplog):
+    _warn_of_full_precision.cache_clear()
+    off = run(settings(num_epochs=1, enable_amp=False))
+    assert caplog.messages == []
+    results = [run(settings(num_epochs=1)) for _ in range(2)]
+    assert caplog.messages == ["enableAMP: trained without mixed precision, because a cpu has none"]
+    for result in results:
+        assert_same(result, off)
+        assert result.precision == off.precision == "float32"
 
 
 def test_final_transforms_reach_both_splits():

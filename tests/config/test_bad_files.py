@@ -2,6 +2,7 @@
 
 import pytest
 
+from luigi_prune.config import lines
 from luigi_prune.config.load import load_experiments
 from luigi_prune.errors import ConfigError
 
@@ -39,6 +40,8 @@ network_names: {ThresNet: WT}
 network_colors: {ThresNet: red}
 """
 
+IGNORING = "  retrainIterations: -1\n"
+
 # What is replaced, what stands there instead, where the error is, what it says.
 CHANGES = [
     ("name: lenet5", "name: lenet6", "2: network.name: 'lenet6' is not a network; did you mean 'lenet5'?"),
@@ -53,6 +56,17 @@ CHANGES = [
         "4: network.outputsSize: 'outputsSize' is not a key of 'network'; did you mean",
     ),
     ("network:", "networks:", "1: networks: 'networks' is not a key; did you mean 'network'?"),
+    (
+        IGNORING,
+        IGNORING + "  ignoreLayers: [conv1, fc*, conw2]\n",
+        "28: experiments.ignoreLayers[2]: lenet5 has no compressible layer 'conw2'; did you mean 'conv2'?",
+    ),
+    (
+        IGNORING,
+        IGNORING + "  ignoreLayers: '*'\n",
+        "28: experiments.ignoreLayers: leaves none of 4 layers to prune",
+    ),
+    (IGNORING, IGNORING + "  ignoreLayers: 3\n", "28: experiments.ignoreLayers: "),
     ("batchSize: 32", "batchSize: 0", "6: training.batchSize: must be at least 1, not 0"),
     ("batchSize: 32", "batchSize: many", "6: training.batchSize: a whole number is wanted, not 'many'"),
     ("batchSize: 32", "batchSize: 1.5", "6: training.batchSize: a whole number is wanted, not 1.5"),
@@ -351,12 +365,40 @@ def test_missing_section(folder, section):
         (b"a: \x07", "e.yaml: is not a text file"),
         (b"a: 1\n---\nb: 2\n", "e.yaml:2: not valid YAML: but found another document"),
         (b"a: &x [*x]", "e.yaml:1: an alias contains itself"),
+        (b"a: &x {<<: *x}", "e.yaml:1: an alias contains itself"),
+        (b"a: {<<: 3}", "e.yaml:1: '<<' merges dictionaries, not 3"),
+        (b"a: &x {b: 1}\nc:\n  <<: *x\n  <<: *x\n", "e.yaml:4: the key '<<' stands there twice"),
         (b"[" * 3000, "e.yaml: is nested too deeply"),
     ],
 )
 def test_what_is_no_experiment_at_all(folder, content, words):
     (folder / "e.yaml").write_bytes(content)
     assert message().startswith(words)
+
+
+def nested_aliases(levels: int, entry: str) -> str:
+    """Return a file of a few lines whose last one stands for 10^levels values; `entry` has a hole for an alias."""
+    lines = ["a0: &a0 {k: 1}"]
+    for level in range(1, levels + 1):
+        lines.append(entry.format(level, ", ".join([f"*a{level - 1}"] * 10)))
+    return "\n".join(lines)
+
+
+def test_aliases_that_stand_for_too_many_values_are_refused_and_built_once(folder, monkeypatch):
+    built = []
+    construct = lines._Loader.construct_object
+    monkeypatch.setattr(
+        lines._Loader, "construct_object", lambda *arguments: built.append(arguments) or construct(*arguments)
+    )
+    (folder / "e.yaml").write_text(nested_aliases(12, "a{0}: &a{0} [{1}]"))
+    assert message() == ("e.yaml: holds 2345679012345 values with all aliases resolved; at most 100000 are allowed")
+    assert len(built) == 1
+
+
+def test_merge_keys_that_name_one_dictionary_again_and_again_are_one_dictionary(folder):
+    path = folder / "e.yaml"
+    path.write_text(nested_aliases(12, "a{0}: &a{0} {{<<: [{1}]}}"))
+    assert lines.read_yaml(path, "e.yaml").plain() == {f"a{level}": {"k": 1} for level in range(13)}
 
 
 def test_a_folder_and_a_file_that_is_nowhere(folder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from luigi_prune.__main__ import main
 from luigi_prune.commands.plan import to_run
+from luigi_prune.targets import read_result
 from tests.experiments import contents, reports, run, write_experiment
 
 
@@ -36,6 +38,38 @@ def test_a_run_ends_in_a_report(finished):
     assert report.complete()
     assert "<html" in report.path.read_text()[:500].lower()
     assert {"report.md", "plots", "data"} <= {path.name for path in report.path.parent.iterdir()}
+
+
+def test_a_ratio_that_cannot_be_met_is_one_line_of_the_log(tmp_path, caplog):
+    spacing = [{"type": "manual", "values": [0.001]}]
+    run(write_experiment(tmp_path, experiments__methods=["FilterThresNet"], experiments__spacing=spacing))
+    lines = [record.getMessage() for record in caplog.records if "cannot be met" in record.getMessage()]
+    assert len(lines) == 1
+    assert lines[0].startswith("FilterThresNet: keep ratio 0.001 cannot be met on this network; the closest is ")
+
+
+def test_ignored_layers_of_a_file_are_left_alone(tmp_path):
+    settings = {"methods": ["SiPPNet"], "mode": "retrain", "ignoreLayers": ["fc1"]}
+    settings["spacing"] = [{"type": "manual", "values": [0.9]}]
+    run(write_experiment(tmp_path, **{f"experiments__{key}": value for key, value in settings.items()}))
+    (base,) = (
+        read_result(path) for path in (tmp_path / "results").rglob("TrainBase/*.h5") if "scores" not in path.name
+    )
+    (pruned,) = (read_result(path) for path in (tmp_path / "results").rglob("*prune-*.h5"))
+    for name in ("weights/fc1.weight", "weights/fc1.bias"):
+        assert (pruned.arrays[name] == base.arrays[name]).all()
+    untouched = dict(
+        zip(pruned.arrays["layers/name"], pruned.arrays["layers/kept"] == pruned.arrays["layers/total"], strict=True)
+    )
+    assert untouched == {"fc1": True, "fc2": False, "fc3": False}
+    assert pruned.arrays["size"] / pruned.arrays["original_size"] == pytest.approx(0.9, rel=0.005)
+
+
+def test_the_precision_of_a_training_is_shown(finished, capsys):
+    for path in (finished / "results").rglob("*.h5"):
+        if path.parent.name == "TrainBase" or "retrain-" in path.name:
+            assert main(["show", str(path), "--json"]) == 0
+            assert json.loads(capsys.readouterr().out)["provenance"]["precision"] == "float32"
 
 
 def test_again_computes_nothing(finished):

@@ -8,11 +8,11 @@ from luigi_prune.compute.pruning.counting import (
     layer_budgets,
 )
 from luigi_prune.compute.pruning.lowrank import restore
-from luigi_prune.compute.pruning.prune import Pruned, prune
+from luigi_prune.compute.pruning.prune import PruningResult, prune
 
 __all__ = [
     "LayerBudget",
-    "Pruned",
+    "PruningResult",
     "calibration_size",
     "count_flops",
     "count_size",

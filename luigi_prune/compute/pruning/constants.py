@@ -46,14 +46,19 @@ def measure_constants(network: nn.Module, names: list[str], example_input: Tenso
 
 @torch.no_grad()
 def fold_constants(
-    network: nn.Module, masks: Masks, found: Structure, normalised_by: dict[str, str], example_input: Tensor
+    network: nn.Module,
+    masks: Masks,
+    found: Structure,
+    normalised_by: dict[str, str],
+    example_input: Tensor,
+    protected: frozenset[str] = frozenset(),
 ) -> bool:
     """Remove the columns that read constant channels, where that is exact, and say whether any went.
 
     `found` says which channels are constant whatever the input; their values come from `example_input`. A constant that
     is zero needs nothing else. Others go into the reader's bias, or into the running mean of the BatchNorm that alone
     reads the reader, unless zero padding makes the contribution depend on the position. A BatchNorm channel with a
-    constant input keeps its output as its shift; its scale goes.
+    constant input keeps its output as its shift; its scale goes. Parameters called `protected` stay as they are.
     """
     modules = dict(network.named_modules())
     owners = _owner_counts(network)
@@ -62,7 +67,10 @@ def fold_constants(
         module = modules[name]
         if owners[id(module.weight)] != 1 or owners[id(module.bias)] > 1:
             continue  # what other modules use as well cannot be changed for this one
-        mask = masks[f"{name}.weight" if name else "weight"]
+        weight_name = f"{name}.weight" if name else "weight"
+        if weight_name in protected:
+            continue
+        mask = masks[weight_name]
         if is_reader(module):  # what is always zero needs no folding
             useful = constant & ~found.zero_inputs[name]
             useful = useful if bool((_matrix(mask) & spread_columns(module, useful)).any()) else useful & False

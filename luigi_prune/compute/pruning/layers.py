@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from luigi_prune.errors import ConfigError, nearest
 
 # Modules whose output channel i is a weighted sum of input channels: what FLOPs count and propagation understands.
 COUNTED = (nn.Conv2d, nn.Linear)
@@ -74,8 +77,33 @@ def compressible_modules(network: nn.Module) -> list[tuple[str, nn.Module]]:
     return found
 
 
-def find_layers(network: nn.Module, example_input: Tensor, rules: str) -> list[Layer]:
+def ignored_layers(names: Sequence[str], patterns: Iterable[str]) -> frozenset[str]:
+    """Return which of a network's compressible layers, called `names`, are to be left alone.
+
+    `patterns`: names, or patterns of names as file systems have them (`layer1.*`). Raises ConfigError for one that
+    matches no layer.
+    """
+    ignored: set[str] = set()
+    for pattern in patterns:
+        matching = [name for name in names if fnmatchcase(name, pattern)]
+        if not matching:
+            raise ConfigError(f"ignore: there is no compressible layer {pattern!r}{nearest(pattern, names)}")
+        ignored.update(matching)
+    return frozenset(ignored)
+
+
+def protected_parameters(network: nn.Module, ignored: Collection[str]) -> frozenset[str]:
+    """Return the names of the parameters of the modules called `ignored`: nothing may be removed from them."""
+    own = {id(parameter) for name in ignored for parameter in network.get_submodule(name).parameters()}
+    return frozenset(name for name, parameter in network.named_parameters() if id(parameter) in own)
+
+
+def find_layers(
+    network: nn.Module, example_input: Tensor, rules: str, ignored: Collection[str] = frozenset()
+) -> list[Layer]:
     """Return the compressible layers of `network`, whose parameters' `requires_grad` this call switches off.
+
+    Layers called `ignored` are left out, but count where it is asked which layers are first and last.
 
     With the reference's rules "first" and "last" mean the order of `modules()`, else the network's real graph.
     """
@@ -88,6 +116,7 @@ def find_layers(network: nn.Module, example_input: Tensor, rules: str) -> list[L
     return [
         Layer(name, module, names[id(module.weight)], reads_input=name in first, writes_output=name in last)
         for name, module in modules
+        if name not in ignored
     ]
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from luigi_prune.compute.pruning.layers import READERS
-from luigi_prune.compute.zeros import keep_only, nonzero
+from luigi_prune.compute.zeros import nonzero
 from luigi_prune.errors import ConfigError
 
 Masks = dict[str, Tensor]
@@ -30,13 +30,6 @@ def initial_masks(network: nn.Module, held: Masks | None) -> Masks:
             raise ConfigError(f"mask {name!r} of shape {tuple(mask.shape)} does not fit: {wanted}")
         masks[name] &= mask.to(masks[name].device)
     return masks
-
-
-def apply_masks(network: nn.Module, masks: Masks) -> None:
-    """Set every removed entry of `network` to zero, in place."""
-    for name, parameter in network.named_parameters():
-        if name in masks:
-            keep_only(parameter, masks[name])
 
 
 def removals(masks: Masks) -> Masks:

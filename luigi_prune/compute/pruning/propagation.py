@@ -6,27 +6,37 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from luigi_prune.compute.masked import apply_masks
 from luigi_prune.compute.pruning.constants import fold_constants
-from luigi_prune.compute.pruning.masks import Masks, apply_masks
+from luigi_prune.compute.pruning.masks import Masks
 from luigi_prune.compute.pruning.probe import StructureProbe
 from luigi_prune.compute.pruning.taps import Structure, is_norm, is_reader
 
 
 def propagate(
-    network: nn.Module, masks: Masks, probe: StructureProbe, example_input: Tensor, *, structured: bool
+    network: nn.Module,
+    masks: Masks,
+    probe: StructureProbe,
+    example_input: Tensor,
+    *,
+    structured: bool,
+    protected: frozenset[str] = frozenset(),
 ) -> Structure:
     """Remove from `network` and `masks`, in place, every entry that cannot change the output any more.
 
     That is: weights that read a channel which is always zero; weights, biases and affine parameters of a channel that
     the output does not depend on; and channels that have become constant, where what reads them can take the constant
     exactly. `structured` (filters, channels): a BatchNorm channel that reads nothing but what was cut is cut with it.
+    Parameters called `protected` stay as they are.
     """
     while True:
         found = probe.observe(masks, silence=structured)
         silence(network, masks, found)
-        if not (probe.can_see_constants and fold_constants(network, masks, found, probe.normalised_by, example_input)):
+        if not probe.can_see_constants:
             break
-    _remove_unreachable(network, masks, found)
+        if not fold_constants(network, masks, found, probe.normalised_by, example_input, protected):
+            break
+    _remove_unreachable(network, masks, found, protected)
     apply_masks(network, masks)
     return found
 
@@ -46,11 +56,11 @@ def silence(network: nn.Module, masks: Masks, found: Structure) -> None:
 
 
 @torch.no_grad()
-def _remove_unreachable(network: nn.Module, masks: Masks, found: Structure) -> None:
+def _remove_unreachable(network: nn.Module, masks: Masks, found: Structure, protected: frozenset[str]) -> None:
     """Take out of `masks` all entries between channels that are zero or that no output depends on."""
     kept: dict[str, Tensor] = {}
     names = {id(parameter): name for name, parameter in network.named_parameters()}
-    untouchable: set[str] = set()
+    untouchable = set(protected)
     for module_name, module in network.named_modules():
         known = (is_reader(module) or is_norm(module)) and module_name in found.reaching
         for key, parameter in module._parameters.items():

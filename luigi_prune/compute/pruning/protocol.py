@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -30,7 +30,9 @@ class Problem:
     loss: Loss | None
     seed: int
     rules: str
+    ignored: frozenset[str] = frozenset()  # names of compressible layers that must stay as they are
     delta: float = 1e-16  # the failure probability of sample sizes (SiPP, PFP)
+    warnings: list[str] = field(default_factory=list)  # lines for whoever asked for the pruned network
 
     def generator(self, *parts: int | str) -> torch.Generator:
         """Return a CPU generator for one purpose: the same parts give the same draws."""

@@ -23,14 +23,14 @@ is; the cost grows with the level, and the search finds the smallest v that meet
 from __future__ import annotations
 
 import copy
-import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from luigi_prune.compute.masked import apply_masks
 from luigi_prune.compute.pruning.allocations import ALLOCATIONS
 from luigi_prune.compute.pruning.counting import (
     LayerBudget,
@@ -41,10 +41,10 @@ from luigi_prune.compute.pruning.counting import (
     layer_budgets,
 )
 from luigi_prune.compute.pruning.granularity import GRANULARITIES
-from luigi_prune.compute.pruning.layers import find_layers
+from luigi_prune.compute.pruning.layers import find_layers, ignored_layers, protected_parameters
 from luigi_prune.compute.pruning.lowrank.decomposed import structure_of
 from luigi_prune.compute.pruning.lowrank.ranks import decompose_network, undecomposed
-from luigi_prune.compute.pruning.masks import Masks, apply_masks, initial_masks, removals
+from luigi_prune.compute.pruning.masks import Masks, initial_masks, removals
 from luigi_prune.compute.pruning.probe import StructureProbe
 from luigi_prune.compute.pruning.propagation import propagate
 from luigi_prune.compute.pruning.protocol import Batches, Loss, Problem, Scores
@@ -70,24 +70,26 @@ if TYPE_CHECKING:
 EXAMPLES = 16  # samples of the example input that are used: enough to measure constants and to check outputs
 TRACED = 2  # samples of it that runs see which only ask how layers hang together
 TOLERANCE = 0.005  # relative; what misses the wanted ratio by more is worth a warning
-log = logging.getLogger("luigi_prune")
 
 
-@dataclass
-class Pruned:
-    """A pruned network with what was removed. `masks`: True = kept, only parameters with removed entries.
+@dataclass(kw_only=True)
+class PruningResult:
+    """A pruned network and what was kept of it.
 
-    `structure`: what `restore` needs to rebuild replaced layers on a fresh network; empty where masks say it all.
+    `masks`: parameter name -> True where kept, only of parameters with pruned entries. `structure`: the settings with
+    which `restore` rebuilds decomposed layers on a fresh network; empty if there are none. `layers`: per compressible
+    layer. `size`: non-zero parameters. `flops`: multiply-adds of one sample. `warnings`: lines for the caller's user.
     """
 
-    network: nn.Module
-    masks: Masks
-    structure: list[dict[str, Any]]
-    layers: list[LayerBudget]
+    network: nn.Module = field(repr=False)
+    masks: Masks = field(repr=False)
+    structure: list[dict[str, Any]] = field(repr=False)
+    layers: Sequence[LayerBudget] = field(repr=False)
     size: int
-    flops: int
+    flops: int | None
     original_size: int
-    original_flops: int
+    original_flops: int | None
+    warnings: list[str] = field(default_factory=list, repr=False)
 
 
 def prune(
@@ -105,18 +107,21 @@ def prune(
     masks: Masks | None = None,
     delta_s: float = 1e-16,
     original: nn.Module | None = None,
+    ignore: Iterable[str] = (),
     remember: Callable[[Callable[[], Scores]], Scores] = lambda compute: compute(),
-) -> Pruned:
+) -> PruningResult:
     """Return `network` pruned by `method` to `keep_ratio` x `original_size` parameters; `network` is not touched.
 
     `example_input`: a batch of the network's inputs, of any size. `masks`: what is removed already; it never
     comes back. `delta_s`: the failure probability in the sample sizes of SiPP and PFP.
     `original`: the network before any pruning, for methods that always begin with it (`from_original` in their row);
-    without it `network` must be that. `remember` is given the function that computes the scores and returns its result,
-    or what an earlier call with the same network, data and seed returned (low-rank methods do not ask).
-    The achieved size is the one nearest to the wanted size that the method's levels offer; a warning says both where
-    they differ by more than 0.5 %. Raises ConfigError for settings or data that cannot work, UnreachableRatio where
-    nothing would be left of the network.
+    without it `network` must be that. `ignore`: names of compressible layers, or patterns of names (`layer1.*`), that
+    stay as they are; the others meet the ratio, which is still of the whole network. `remember` is given the function
+    that computes the scores and returns its result, or what an earlier call with the same network, data and seed
+    returned (low-rank methods do not ask).
+    The achieved size is the one nearest to the wanted size that the method's levels offer; the result's `warnings` name
+    both if they differ by more than 0.5 %. Raises ConfigError for settings or data that cannot work, UnreachableRatio
+    if nothing would be left of the network.
     """
     _check(method, keep_ratio, calibration, loss, rules, example_input, original_size)
     with torch.inference_mode(False), torch.no_grad():
@@ -126,13 +131,14 @@ def prune(
         if method.from_original:
             network, masks = undecomposed(network if original is None else original, method.name), None
         start = copy.deepcopy(network)
+        ignored = _ignored(method, start, ignore)
         if method.granularity == "rank":
             outputs = count_outputs(start, example[:1])
             flops = flops_of(start, outputs) if original_flops is None else original_flops
             wanted = round(keep_ratio * original_size)
             pruned, held = decompose_network(
                 start, method, wanted, example=example, outputs=outputs, batches=batches, loss=loss, seed=seed,
-                rules=rules, masks=masks,
+                rules=rules, masks=masks, ignored=ignored,
             )  # fmt: skip
             return _decomposed(pruned, held, method, keep_ratio, example, original_size, flops)
         outputs = count_outputs(start, example[: min(len(example_input), TRACED)])
@@ -140,12 +146,12 @@ def prune(
         if method.granularity == "none":
             return _untouched(start, keep_ratio, original_size, flops, masks)
         needs = [parameter.requires_grad for parameter in start.parameters()]
-        layers = find_layers(start, example[:TRACED], rules)
+        layers = find_layers(start, example[:TRACED], rules, ignored)
         if not layers:
             raise ConfigError(f"{method.name}: the network has no compressible layer (a Linear or an ungrouped Conv2d)")
         held = initial_masks(start, masks)
         apply_masks(start, held)
-        problem = Problem(start, layers, held, outputs, example, batches, loss, seed, rules, delta_s)
+        problem = Problem(start, layers, held, outputs, example, batches, loss, seed, rules, ignored, delta_s)
         trial = _search(problem, method, round(keep_ratio * original_size), remember)
         for parameter, needed in zip(trial.network.parameters(), needs, strict=True):
             parameter.requires_grad_(needed)
@@ -153,16 +159,16 @@ def prune(
         size = count_size(pruned)
         if not any(bool(trial.masks[layer.weight_name].any()) for layer in layers):
             raise UnreachableRatio(f"{method.name}: keep ratio {keep_ratio} leaves no weight on this network")
-        _warn_if_missed(method, keep_ratio, size / original_size)
-        return Pruned(
-            pruned,
-            removals(trial.masks),
-            [],
-            layer_budgets(pruned),
-            size,
-            flops_of(pruned, outputs),
-            original_size,
-            flops,
+        return PruningResult(
+            network=pruned,
+            masks=removals(trial.masks),
+            structure=[],
+            layers=layer_budgets(pruned),
+            size=size,
+            flops=flops_of(pruned, outputs),
+            original_size=original_size,
+            original_flops=flops,
+            warnings=[*problem.warnings, *_missed(method, keep_ratio, size / original_size)],
         )
 
 
@@ -199,6 +205,15 @@ def _check(
         raise ConfigError(f"{method.name}: an original size of {original_size} leaves nothing to prune")
 
 
+def _ignored(method: MethodRow, network: nn.Module, patterns: Iterable[str]) -> frozenset[str]:
+    """Return the names of the layers that must stay as they are; raise ConfigError if no layer is left to prune."""
+    names = [layer.name for layer in layer_budgets(network)]
+    ignored = ignored_layers(names, (patterns,) if isinstance(patterns, str) else patterns)
+    if names and len(ignored) == len(names) and method.granularity != "none":
+        raise ConfigError(f"{method.name}: ignore leaves none of the {len(names)} compressible layers to prune")
+    return ignored
+
+
 def _with_noise(example: Tensor, seed: int) -> Tensor:
     """Return the example followed by samples of noise with its mean and spread: what holds must hold for all."""
     if not example.is_floating_point():
@@ -208,24 +223,36 @@ def _with_noise(example: Tensor, seed: int) -> Tensor:
     return torch.cat([example, example.mean() + example.float().std(correction=0).to(example) * noise])
 
 
-def _untouched(network: nn.Module, keep_ratio: float, size: int, flops: int, masks: Masks | None) -> Pruned:
+def _untouched(network: nn.Module, keep_ratio: float, size: int, flops: int, masks: Masks | None) -> PruningResult:
     """Return the network as it is, reported as if it had been pruned: the control methods."""
-    held = removals(masks or {})
-    return Pruned(
-        network, held, [], layer_budgets(network), round(keep_ratio * size), round(keep_ratio * flops), size, flops
+    return PruningResult(
+        network=network,
+        masks=removals(masks or {}),
+        structure=[],
+        layers=layer_budgets(network),
+        size=round(keep_ratio * size),
+        flops=round(keep_ratio * flops),
+        original_size=size,
+        original_flops=flops,
     )
 
 
 def _decomposed(
     network: nn.Module, masks: Masks, method: MethodRow, keep_ratio: float, example: Tensor, original: int, flops: int
-) -> Pruned:
+) -> PruningResult:
     """Return the record of a network that `decompose_network` has made."""
     size = count_size(network)
-    _warn_if_missed(method, keep_ratio, size / original)
-    return Pruned(
-        network, masks, structure_of(network), layer_budgets(network), size,
-        count_flops(network, example[:1]), original, flops,
-    )  # fmt: skip
+    return PruningResult(
+        network=network,
+        masks=masks,
+        structure=structure_of(network),
+        layers=layer_budgets(network),
+        size=size,
+        flops=count_flops(network, example[:1]),
+        original_size=original,
+        original_flops=flops,
+        warnings=_missed(method, keep_ratio, size / original),
+    )
 
 
 def _search(
@@ -251,8 +278,8 @@ def _search(
 
     trial, level = search(probe)
     if probe is not None and not trial.is_sound(level):
-        log.warning(
-            "%s: propagation would change this network's outputs, so nothing but the cut is removed", method.name
+        problem.warnings.append(
+            f"{method.name}: propagation would change this network's outputs, so nothing but the cut is removed"
         )
         trial, level = search(None)
     return trial
@@ -264,7 +291,8 @@ def _propagated_start(problem: Problem) -> StructureProbe | None:
     before = [tensor.clone() for tensor in changing]
     try:
         probe = StructureProbe(problem.network, problem.example_input)
-        propagate(problem.network, problem.masks, probe, problem.example_input, structured=False)
+        protected = protected_parameters(problem.network, problem.ignored)
+        propagate(problem.network, problem.masks, probe, problem.example_input, structured=False, protected=protected)
     except (RuntimeError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
     else:
@@ -278,14 +306,14 @@ def _propagated_start(problem: Problem) -> StructureProbe | None:
             write_tensors(changing, propagated)
             return probe
         reason = "its outputs depend on layers in a way that gradients do not show"
-    log.warning("this network cannot be probed, so nothing but the cut is removed: %s", reason)
+    problem.warnings.append(f"this network cannot be probed, so nothing but the cut is removed: {reason}")
     write_tensors(changing, before)
     problem.masks.update(masks)
     return None
 
 
-def _warn_if_missed(method: MethodRow, wanted: float, achieved: float) -> None:
-    if abs(achieved - wanted) > TOLERANCE * wanted:
-        log.warning(
-            "%s: keep ratio %.4g cannot be met on this network; the closest is %.4g", method.name, wanted, achieved
-        )
+def _missed(method: MethodRow, target: float, achieved: float) -> list[str]:
+    """Return the warning for a keep ratio that was missed by more than the tolerance, if it was."""
+    if abs(achieved - target) <= TOLERANCE * target:
+        return []
+    return [f"{method.name}: keep ratio {target:.4g} cannot be met on this network; the closest is {achieved:.4g}"]

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from luigi_prune.compute.masked import apply_masks
 from luigi_prune.compute.pruning.layers import Layer, evaluating
-from luigi_prune.compute.pruning.masks import Masks, apply_masks
+from luigi_prune.compute.pruning.masks import Masks
 from luigi_prune.compute.pruning.protocol import Batches, Loss
 from luigi_prune.compute.pruning.taps import channels_last
 
@@ -21,12 +22,19 @@ LARGEST_BATCH = 128
 
 
 def propagate_gradients(
-    network: nn.Module, masks: Masks, layers: list[Layer], batches: Batches, loss: Loss, *, structured: bool
+    network: nn.Module,
+    masks: Masks,
+    layers: list[Layer],
+    batches: Batches,
+    loss: Loss,
+    *,
+    structured: bool,
+    protected: frozenset[str] = frozenset(),
 ) -> None:
     """Remove, in place, what has an exactly zero gradient over all of `batches`.
 
     Weight methods lose every such entry except in embeddings. Filter methods lose filters whose whole gradient is zero,
-    and input channels that are constant over all samples and positions.
+    and input channels that are constant over all samples and positions. Parameters called `protected` lose nothing.
     """
     gradients, constant = _gradients(network, [layer.name for layer in layers], batches, loss)
     embeddings = {id(m.weight) for m in network.modules() if isinstance(m, nn.Embedding)}
@@ -40,7 +48,7 @@ def propagate_gradients(
             masks[layer.weight_name] = masks[layer.weight_name] & rows.view(-1, 1, *shape) & columns.view(1, -1, *shape)
     else:
         for name, parameter in network.named_parameters():
-            if id(parameter) not in embeddings:
+            if id(parameter) not in embeddings and name not in protected:
                 masks[name] = masks[name] & (gradients[name] != 0)
     apply_masks(network, masks)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +10,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from luigi_prune.compute.pruning.counting import count_size
 from luigi_prune.compute.pruning.granularity import GRANULARITIES, cut
-from luigi_prune.compute.pruning.layers import Layer, evaluating, tensors_in
+from luigi_prune.compute.pruning.layers import Layer, evaluating, protected_parameters, tensors_in
 from luigi_prune.compute.pruning.masks import Masks
 from luigi_prune.compute.pruning.probe import StructureProbe
 from luigi_prune.compute.pruning.propagation import propagate, silence
@@ -20,7 +19,6 @@ from luigi_prune.compute.pruning.reference_rules import propagate_gradients
 from luigi_prune.compute.pruning.taps import Structure
 
 CHECKED_SAMPLES = 16
-log = logging.getLogger("luigi_prune")
 
 
 class Trial:
@@ -45,6 +43,7 @@ class Trial:
         self._scores, self._selection, self._granularity = scores, selection, granularity
         self._modules = dict(self.network.named_modules())
         self._changing = changing_tensors(self.network)
+        self._protected = protected_parameters(self.network, problem.ignored)
         self._when_cut: list[Tensor] = []  # what they held before propagation
         self._living = [self._channels(problem.masks, layer) for layer in problem.layers]
         self._draws: dict[str, Draws] = {}
@@ -88,11 +87,24 @@ class Trial:
         if problem.rules == "reference":
             assert problem.loss is not None
             propagate_gradients(
-                self.network, self.masks, problem.layers, problem.batches, problem.loss, structured=structured
+                self.network,
+                self.masks,
+                problem.layers,
+                problem.batches,
+                problem.loss,
+                structured=structured,
+                protected=self._protected,
             )
         elif self.probe is not None and not self._all_channels_live():
             self._when_cut = [tensor.clone() for tensor in self._changing]
-            self.found = propagate(self.network, self.masks, self.probe, problem.example_input, structured=structured)
+            self.found = propagate(
+                self.network,
+                self.masks,
+                self.probe,
+                problem.example_input,
+                structured=structured,
+                protected=self._protected,
+            )
 
     def _all_channels_live(self) -> bool:
         """Return whether no filter and no channel has lost its last weight: then nothing has become useless.

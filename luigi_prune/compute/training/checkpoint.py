@@ -15,7 +15,7 @@ import torch
 
 log = logging.getLogger(__name__)
 
-_MAGIC = b"luigi_prune checkpoint 1\n"
+_MAGIC = b"luigi_prune checkpoint 2\n"
 _DIGEST_BYTES = 32
 
 
@@ -48,7 +48,7 @@ def read(path: Path) -> bytes | None:
         return None
     header, payload = content[: len(_MAGIC) + _DIGEST_BYTES], content[len(_MAGIC) + _DIGEST_BYTES :]
     if header != _MAGIC + _digest(payload):
-        log.warning("checkpoint %s is damaged; training starts anew", path)
+        log.warning("checkpoint %s is damaged or of another version; training starts anew", path)
         return None
     return payload
 

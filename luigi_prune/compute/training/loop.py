@@ -22,7 +22,7 @@ from luigi_prune.compute.training.progress import (
     kept_random_state,
     snapshot,
 )
-from luigi_prune.compute.training.run import Request, Run, prepare, resume, save
+from luigi_prune.compute.training.run import Request, Run, precision_of, prepare, resume, save
 from luigi_prune.compute.training.step import optimize
 from luigi_prune.config.schema import TrainingConfig
 from luigi_prune.errors import Interrupted
@@ -87,7 +87,8 @@ def train(
                     on_epoch(record)
     progress = run.progress
     state = snapshot(run.network) if progress.best_state is None else progress.best_state
-    return TrainResult(state, progress.rewind_state, history_arrays(progress.history, training.metrics_test))
+    history = history_arrays(progress, training.metrics_test)
+    return TrainResult(state, progress.rewind_state, history, precision_of(run))
 
 
 def _train_epoch(run: Run) -> EpochRecord:
@@ -144,6 +145,7 @@ def _finish_epoch(run: Run, started: float) -> EpochRecord:
         value = validated[catalogue.metric_label(training.metrics_test[0])]
         if value >= progress.best_value:
             progress.best_value, progress.best_state = value, snapshot(run.network)
+            progress.best_epoch = progress.epoch
     progress.epoch, progress.step = progress.epoch + 1, 0
     run.tally.reset()
     return record

@@ -38,11 +38,15 @@ class EpochRecord:
 
 @dataclass
 class TrainResult:
-    """The trained network's state and the rewind state, both on the CPU, and one array per series of the history."""
+    """The trained network's state and the rewind state, both on the CPU, and one array per series of the history.
+
+    `precision`: of the computation, "float32" if mixed precision was asked for and not available.
+    """
 
     state: State
     rewind_state: State | None
     history: dict[str, np.ndarray]
+    precision: str
 
 
 @dataclass
@@ -54,6 +58,7 @@ class Progress:
     history: dict[str, list[float]] = field(default_factory=dict)
     best_value: float = -float("inf")
     best_state: State | None = None
+    best_epoch: int | None = None
     rewind_state: State | None = None
 
     def record(self, record: EpochRecord) -> None:
@@ -70,14 +75,20 @@ class Progress:
             self.history.setdefault(name, []).append(value)
 
 
-def history_arrays(history: dict[str, list[float]], metrics: Sequence[Component]) -> dict[str, np.ndarray]:
-    """Return the history as arrays over epochs (float64, `epoch` int64), of length 0 where no epoch was trained."""
+def history_arrays(progress: Progress, metrics: Sequence[Component]) -> dict[str, np.ndarray]:
+    """Return the history as arrays over epochs (float64, `epoch` int64), of length 0 where no epoch was trained.
+
+    And `kept_epoch` (int64, one number): the epoch whose weights are the result, -1 where no epoch was trained.
+    """
+    history = progress.history
     labels = [catalogue.metric_label(component) for component in metrics]
     names = ["epoch", "learning_rate", "train_loss", "validation_loss"]
     names += [f"{split}/{label}" for split in ("train", "validation") for label in labels]
-    return {
+    arrays = {
         name: np.asarray(history.get(name, []), dtype=np.int64 if name == "epoch" else np.float64) for name in names
     }
+    last = arrays["epoch"][-1] if len(arrays["epoch"]) else -1
+    return {**arrays, "kept_epoch": np.asarray(last if progress.best_epoch is None else progress.best_epoch)}
 
 
 def snapshot(network: nn.Module) -> State:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Callable
@@ -13,11 +14,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from luigi_prune.compute.datasets import Splits
-from luigi_prune.compute.distributed import BatchNorm, Ranks, synchronise_batchnorm
+from luigi_prune.compute.distributed import Ranks, synchronise_batchnorm
 from luigi_prune.compute.losses import Loss
+from luigi_prune.compute.masked import MaskedParameter, masked_parameters
 from luigi_prune.compute.tally import Tally
 from luigi_prune.compute.training import checkpoint as checkpoints
-from luigi_prune.compute.training.masks import Masks, bind_masks
 from luigi_prune.compute.training.optimizers import build_optimizer, needs_closure
 from luigi_prune.compute.training.progress import Progress, fingerprint, snapshot
 from luigi_prune.compute.training.schedules import Schedule, build_schedule
@@ -75,8 +76,7 @@ class Run:
     optimizer: Optimizer
     scaler: torch.amp.GradScaler
     schedule: Schedule
-    masks: Masks
-    unsynchronised: list[BatchNorm]  # whose statistics are averaged over the processes after each step
+    masked: list[MaskedParameter]
     progress: Progress
     tally: Tally  # of the epoch so far
     validation: Tally
@@ -97,14 +97,17 @@ def prepare(network: nn.Module, request: Request, masks: dict[str, Tensor] | Non
     ranks.spread_([*network.parameters(), *network.buffers()])
     described = (training, request.seed, request.start_epoch, request.rewind_epoch, len(request.splits.train))
     identity = fingerprint(described, [network.state_dict(), masks or {}])
-    network, unsynchronised = synchronise_batchnorm(network, ranks, device)
-    bound = bind_masks(network, masks, device)
-    bound.clear_weights()
+    network = synchronise_batchnorm(network, ranks, device)
+    masked = masked_parameters(network, {name: mask.clone() for name, mask in (masks or {}).items()})
+    for parameter in masked:
+        parameter.clear_weight()
     request.splits.train.to(device)
     request.splits.validation.to(device)
     loss = Loss(training.loss, training.loss_kwargs).to(device)
     # A line search evaluates the loss several times per step, which the scaling of gradients has no notion of.
     half = training.enable_amp and device.type == "cuda" and not needs_closure(training.optimizer)
+    if training.enable_amp and not half and ranks.leads:
+        _warn_of_full_precision(device.type, training.optimizer)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     return Run(
         request=request,
@@ -113,13 +116,25 @@ def prepare(network: nn.Module, request: Request, masks: dict[str, Tensor] | Non
         optimizer=build_optimizer(training.optimizer, training.optimizer_kwargs, trained),
         scaler=torch.amp.GradScaler(device.type, enabled=half),
         schedule=build_schedule(training, request.steps_per_epoch),
-        masks=bound,
-        unsynchronised=unsynchronised,
+        masked=masked,
         progress=Progress(request.start_epoch),
         tally=Tally(loss, training.metrics_test, device),
         validation=Tally(loss, training.metrics_test, device),
         fingerprint=identity,
     )
+
+
+@functools.cache
+def _warn_of_full_precision(device: str, optimizer: str) -> None:
+    """Say that mixed precision is not used though it was asked for: once per process, not per network."""
+    why = f"a {device} has none" if device != "cuda" else f"{optimizer} evaluates the loss several times per step"
+    log.warning("enableAMP: trained without mixed precision, because %s", why)
+
+
+def precision_of(run: Run) -> str:
+    """Return the precision in which a training really computes, as results record it."""
+    full = str(next((value.dtype for value in run.network.parameters()), torch.float32)).removeprefix("torch.")
+    return f"float16 and {full} (AMP)" if run.half else full
 
 
 def save(run: Run, within_epoch: bool) -> None:

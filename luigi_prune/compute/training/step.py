@@ -7,7 +7,7 @@ import functools
 import torch
 from torch import Tensor
 
-from luigi_prune.compute.distributed import average_statistics, sum_gradients
+from luigi_prune.compute.distributed import sum_gradients
 from luigi_prune.compute.training.run import Run
 from luigi_prune.seeds import derive_seed
 
@@ -29,9 +29,8 @@ def optimize(run: Run, x: Tensor, y: Tensor, batch_size: int) -> None:
             run.scaler.update()
         else:
             run.optimizer.step()
-    run.masks.clear_weights()
-    if run.unsynchronised:
-        average_statistics(run.unsynchronised, len(y) / batch_size, run.request.ranks)
+    for masked in run.masked:
+        masked.clear_weight()
     if len(y):
         run.tally.add(outputs.detach(), y, value.detach(), share)
 
@@ -48,7 +47,8 @@ def _gradient(run: Run, x: Tensor, y: Tensor, scale: float | Tensor | None) -> t
         scaled.backward()
     if run.request.ranks.size > 1:
         sum_gradients(run.network, run.request.ranks)
-    run.masks.clear_gradients()
+    for masked in run.masked:
+        masked.clear_gradient()
     return outputs, value
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from luigi_prune import catalogue
-from luigi_prune.compute.pruning import Pruned, prune
+from luigi_prune.compute.pruning import PruningResult, prune
 from luigi_prune.compute.pruning.allocations import ALLOCATIONS
 from luigi_prune.compute.pruning.counting import count_outputs
 from luigi_prune.compute.pruning.layers import find_layers
@@ -48,7 +48,7 @@ def reference_problem(network: str, seed: int = 0) -> Problem:
     )
 
 
-def pruned_like_golden(network: str, method: str, size: float, rules: str = "reference") -> Pruned:
+def pruned_like_golden(network: str, method: str, size: float, rules: str = "reference") -> PruningResult:
     """Return a golden network pruned to `size` parameters."""
     arrays = arrays_of(network)
     module, batches = golden_network(network, arrays), golden_batches(arrays)

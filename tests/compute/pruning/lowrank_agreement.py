@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from luigi_prune import catalogue
-from luigi_prune.compute.pruning import Pruned, prune
+from luigi_prune.compute.pruning import PruningResult, prune
 from luigi_prune.compute.pruning.counting import count_outputs
 from luigi_prune.compute.pruning.layers import Layer, compressible_modules
 from luigi_prune.compute.pruning.lowrank.candidates import SPECTRA, Candidates
@@ -29,7 +29,7 @@ def lowrank_golden(name: str) -> dict[str, np.ndarray]:
         return dict(stored)
 
 
-def prune_to(name: str, method: str, size: int, seed: int = 0, rules: str = "reference") -> Pruned:
+def prune_to(name: str, method: str, size: int, seed: int = 0, rules: str = "reference") -> PruningResult:
     arrays = golden(name)
     network, batches = golden_network(name, arrays), golden_batches(arrays)
     original = int(arrays["original/size"])
@@ -39,7 +39,7 @@ def prune_to(name: str, method: str, size: int, seed: int = 0, rules: str = "ref
     )  # fmt: skip
 
 
-def decompositions(pruned: Pruned) -> list[list[int]]:
+def decompositions(pruned: PruningResult) -> list[list[int]]:
     """Return rank, groups and folding of every layer; -1 for those that stayed."""
     found = {entry["layer"]: [entry["rank"], entry["groups"], entry["folding"]] for entry in pruned.structure}
     return [found.get(layer.name, [-1, -1, -1]) for layer in pruned.layers]
@@ -75,7 +75,7 @@ def weight_of(network: nn.Module, layer: str) -> Tensor:
     return weight.detach()
 
 
-def true_errors(name: str, pruned: Pruned) -> list[float]:
+def true_errors(name: str, pruned: PruningResult) -> list[float]:
     """Return the relative operator-norm error of every layer's recomposed weight, as filters x the rest."""
     original = golden_network(name, golden(name))
     found = []
@@ -131,7 +131,7 @@ def compare_ranks(network: str, method: str, ratio: str) -> Ranked:
     )  # fmt: skip
 
 
-def off_weights(network: str, method: str, ratio: str, pruned: Pruned) -> float | None:
+def off_weights(network: str, method: str, ratio: str, pruned: PruningResult) -> float | None:
     """Return the largest difference of recomposed weights times a random vector, relative to the largest entry."""
     found = []
     with np.load(GOLDEN / "lowrank_weights.npz") as stored:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from luigi_prune import catalogue
-from luigi_prune.compute.pruning import Pruned, count_flops, count_size, layer_budgets, prune, restore
+from luigi_prune.compute.pruning import PruningResult, count_flops, count_size, layer_budgets, prune, restore
 from luigi_prune.compute.pruning.allocations import ALLOCATIONS
 from luigi_prune.compute.pruning.granularity import GRANULARITIES
 from luigi_prune.compute.pruning.layers import find_layers
@@ -28,7 +27,7 @@ METHODS = [name for name, row in catalogue.METHODS.items() if row.granularity !=
 MASKING = [name for name in METHODS if catalogue.METHODS[name].granularity != "rank"]
 
 
-def prune_like(network: nn.Module, method: str, ratio: float, example: Tensor, **settings: object) -> Pruned:
+def prune_like(network: nn.Module, method: str, ratio: float, example: Tensor, **settings: object) -> PruningResult:
     """Prune with the usual arguments; the calibration set is two batches like the example."""
     targets = torch.arange(len(example)) % 10
     given: dict[str, object] = {
@@ -186,25 +185,70 @@ def test_a_cascade_brings_nothing_back(method: str, kind: str) -> None:
                     parameter.masked_fill_(~masks[name], 0)
 
 
-def test_what_cannot_be_reached_is_the_closest_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def middle_layer(network: nn.Module) -> str:
+    names = [layer.name for layer in layer_budgets(network)]
+    return names[len(names) // 2]
+
+
+def parameters_of(network: nn.Module, layer: str) -> dict[str, Tensor]:
+    return {name: value.detach() for name, value in network.get_submodule(layer).named_parameters()}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_ignored_layers_are_untouched_and_the_others_meet_the_ratio(method: str, kind: str) -> None:
+    for rules in ("paper", "reference") if kind == "convnet" else ("paper",):
+        check_ignored(method, kind, rules)
+
+
+def check_ignored(method: str, kind: str, rules: str) -> None:
+    network, example = trained_like(kind)
+    ignored = middle_layer(network)
+    before = {name: value.clone() for name, value in parameters_of(network, ignored).items()}
+    pruned = prune_like(network, method, 0.8, example, ignore=[ignored], rules=rules)
+    after = parameters_of(pruned.network, ignored)
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert not any(name.startswith(f"{ignored}.") for name in pruned.masks)
+    assert pruned.size < pruned.original_size == count_size(network)
+    assert pruned.warnings or pruned.size / pruned.original_size == pytest.approx(0.8, rel=0.006)
+
+
+def test_patterns_name_layers_and_what_matches_nothing_is_refused() -> None:
     network, example = trained_like("convnet")
-    with caplog.at_level(logging.WARNING, logger="luigi_prune"):
-        pruned = prune_like(network, "FilterThresNet", 0.001, example)
+    pruned = prune_like(network, "ThresNet", 0.9, example, ignore=["conv[12]", "fc"])
+    assert [layer.name for layer in pruned.layers if layer.kept < layer.total] == ["conv3"]
+    assert prune_like(network, "ThresNet", 0.9, example, ignore="conv*").layers[3].kept < 640
+    with pytest.raises(ConfigError, match=r"^ignore: there is no compressible layer 'cnv1'; did you mean 'conv1'\?$"):
+        prune_like(network, "ThresNet", 0.9, example, ignore=["cnv1"])
+    with pytest.raises(ConfigError, match="ThresNet: ignore leaves none of the 4 compressible layers to prune"):
+        prune_like(network, "ThresNet", 0.9, example, ignore=["*"])
+
+
+def test_a_ratio_below_what_is_ignored_is_the_closest_there_is() -> None:
+    network, example = trained_like("mlp")
+    largest = max(layer_budgets(network), key=lambda layer: layer.total)
+    pruned = prune_like(network, "ThresNet", 0.05, example, ignore=[largest.name])
+    assert pruned.size > largest.total > 0.05 * pruned.original_size
+    assert "keep ratio 0.05 cannot be met" in pruned.warnings[0]
+
+
+def test_what_cannot_be_reached_is_the_closest_and_says_so() -> None:
+    network, example = trained_like("convnet")
+    pruned = prune_like(network, "FilterThresNet", 0.001, example)
     trial = trial_of("FilterThresNet", "convnet")
     assert pruned.size == trial.size_at(0)
-    assert "0.001" in caplog.text
-    assert f"{pruned.size / pruned.original_size:.4g}" in caplog.text
+    achieved = f"{pruned.size / pruned.original_size:.4g}"
+    assert pruned.warnings == [
+        f"FilterThresNet: keep ratio 0.001 cannot be met on this network; the closest is {achieved}"
+    ]
 
 
-def test_a_cascade_cannot_grow(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_cascade_cannot_grow() -> None:
     network, example = trained_like("mlp")
     small = prune_like(network, "ThresNet", 0.2, example)
-    with caplog.at_level(logging.WARNING, logger="luigi_prune"):
-        again = prune_like(
-            small.network, "ThresNet", 0.5, example, original_size=small.original_size, masks=small.masks
-        )
+    again = prune_like(small.network, "ThresNet", 0.5, example, original_size=small.original_size, masks=small.masks)
     assert again.size == small.size
-    assert "0.5" in caplog.text
+    assert "keep ratio 0.5 cannot be met" in again.warnings[0]
 
 
 @pytest.mark.parametrize("ratio", [0.0, -0.1, 1.01, float("nan"), float("inf")])

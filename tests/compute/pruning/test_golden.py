@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from luigi_prune import catalogue
-from luigi_prune.compute.pruning import Pruned, calibration_size, count_flops, count_size, prune
+from luigi_prune.compute.pruning import PruningResult, calibration_size, count_flops, count_size, prune
 from luigi_prune.compute.pruning.allocations import uniform, uniform_filter
 from luigi_prune.compute.pruning.layers import find_layers
 from luigi_prune.compute.pruning.masks import initial_masks
@@ -20,7 +20,7 @@ from tests.compute.pruning.zoo import golden, golden_batches, golden_network
 RATIOS = ("0.8", "0.5", "0.2", "0.1")
 
 
-def prune_golden(name: str, method: str, size: float, seed: int = 0, rules: str = "reference") -> Pruned:
+def prune_golden(name: str, method: str, size: float, seed: int = 0, rules: str = "reference") -> PruningResult:
     arrays = golden(name)
     network, batches = golden_network(name, arrays), golden_batches(arrays)
     original = int(arrays["original/size"])

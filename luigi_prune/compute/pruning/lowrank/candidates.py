@@ -115,7 +115,7 @@ def _one(
 
 
 def _free(problem: Problem) -> Callable[[Layer], bool]:
-    """Return whether a layer may be replaced: it is called, and its weight belongs to it alone and is not empty.
+    """Return whether a layer may be replaced: not ignored, called, and its weight is its own alone and not empty.
 
     Attention reads the weight of its output layer without calling it, and a tied weight would not go away.
     """
@@ -123,6 +123,8 @@ def _free(problem: Problem) -> Callable[[Layer], bool]:
     owners = Counter(id(parameter) for parameter in parameters)
 
     def free(layer: Layer) -> bool:
+        if layer.name in problem.ignored:
+            return False
         return problem.outputs.get(layer.name, 0) > 0 and owners[id(layer.weight)] <= 1 and layer.weight.numel() > 0
 
     return free

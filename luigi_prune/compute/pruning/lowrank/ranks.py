@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
+from luigi_prune.compute.masked import apply_masks
 from luigi_prune.compute.pruning.counting import count_size, layer_budgets
 from luigi_prune.compute.pruning.layers import Layer
 from luigi_prune.compute.pruning.lowrank.candidates import SPECTRA, Candidates
@@ -21,7 +22,7 @@ from luigi_prune.compute.pruning.lowrank.decomposed import (
 )
 from luigi_prune.compute.pruning.lowrank.errors import error_of
 from luigi_prune.compute.pruning.lowrank.paths import RANK_ALLOCATIONS, RankLevels, settled
-from luigi_prune.compute.pruning.masks import Masks, apply_masks, initial_masks, removals
+from luigi_prune.compute.pruning.masks import Masks, initial_masks, removals
 from luigi_prune.compute.pruning.protocol import Batches, Choice, Decomposition, Levels, Loss, Problem
 from luigi_prune.compute.pruning.registry import resolve
 from luigi_prune.compute.pruning.search import CLOSE_ENOUGH, find_level
@@ -45,11 +46,13 @@ def decompose_network(
     seed: int,
     rules: str,
     masks: Masks | None,
+    ignored: frozenset[str] = frozenset(),
 ) -> tuple[nn.Module, Masks]:
     """Return `network`, changed in place, at the size nearest to `wanted` that the method's levels offer.
 
     And the masks of what is removed: `masks` where they still apply, and the zeros of the factors. Layers that are
     decomposed already are recomposed and decomposed again, or stay as they are. `outputs`: what `count_outputs` says.
+    `ignored`: names of layers that stay as they are.
     """
     held = initial_masks(network, masks) if masks else {}
     apply_masks(network, held)
@@ -61,7 +64,7 @@ def decompose_network(
         for name, module in standing
     ]
     kept = {budget.name: torch.tensor(budget.kept) for budget in layer_budgets(network)}
-    problem = Problem(network, layers, kept, _outputs(standing, outputs), example, batches, loss, seed, rules)
+    problem = Problem(network, layers, kept, _outputs(standing, outputs), example, batches, loss, seed, rules, ignored)
     scores = cast("list[Candidates]", resolve("score", method.score, SPECTRA)(problem))
     levels = resolve("allocation", method.allocation, RANK_ALLOCATIONS)(problem, scores, method.granularity)
     outside = count_size(network) - sum(candidates.kept for candidates in scores)
