@@ -8,14 +8,18 @@ from luigi_prune.compute.pruning.counting import (
     layer_budgets,
 )
 from luigi_prune.compute.pruning.lowrank import restore
+from luigi_prune.compute.pruning.protocol import Rules
 from luigi_prune.compute.pruning.prune import Pruned, prune
+from luigi_prune.compute.pruning.rules import find_rules
 
 __all__ = [
     "LayerBudget",
     "Pruned",
+    "Rules",
     "calibration_size",
     "count_flops",
     "count_size",
+    "find_rules",
     "layer_budgets",
     "prune",
     "restore",

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from luigi_prune.compute.pruning.protocol import Rules
 
 # Modules whose output channel i is a weighted sum of input channels: what FLOPs count and propagation understands.
 COUNTED = (nn.Conv2d, nn.Linear)
@@ -74,21 +77,22 @@ def compressible_modules(network: nn.Module) -> list[tuple[str, nn.Module]]:
     return found
 
 
-def find_layers(network: nn.Module, example_input: Tensor, rules: str) -> list[Layer]:
-    """Return the compressible layers of `network`, whose parameters' `requires_grad` this call switches off.
-
-    With the reference's rules "first" and "last" mean the order of `modules()`, else the network's real graph.
-    """
+def find_layers(network: nn.Module, example_input: Tensor, rules: Rules) -> list[Layer]:
+    """Return the compressible layers of `network`, with `requires_grad` of all its parameters switched off."""
     modules = compressible_modules(network)
     names = {id(parameter): name for name, parameter in network.named_parameters()}
-    if rules == "reference":
-        first, last = {modules[0][0]} if modules else set(), {modules[-1][0]} if modules else set()
-    else:
-        first, last = _at_input(network, modules, example_input), _at_output(network, modules, example_input)
+    first, last = rules.find_ends(network, modules, example_input)
     return [
         Layer(name, module, names[id(module.weight)], reads_input=name in first, writes_output=name in last)
         for name, module in modules
     ]
+
+
+def ends_by_graph(
+    network: nn.Module, modules: list[tuple[str, nn.Module]], example_input: Tensor
+) -> tuple[set[str], set[str]]:
+    """Return the names of the layers at the network's input and at its output, as gradients flow through it."""
+    return _at_input(network, modules, example_input), _at_output(network, modules, example_input)
 
 
 def _at_input(network: nn.Module, modules: list[tuple[str, nn.Module]], example_input: Tensor) -> set[str]:

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from luigi_prune.compute.pruning.batches import merge_batches
 from luigi_prune.compute.pruning.layers import Layer, evaluating
 from luigi_prune.compute.pruning.protocol import Batches, Problem
-from luigi_prune.compute.pruning.reference_rules import merge_batches
 
 FORWARD_BATCH = 32  # samples that run through the network together
 

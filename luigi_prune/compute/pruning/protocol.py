@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from luigi_prune.compute.pruning.layers import Layer
 from luigi_prune.compute.pruning.masks import Masks
 from luigi_prune.seeds import derive_seed
+
+if TYPE_CHECKING:
+    from luigi_prune.catalogue import MethodRow
 
 Batches = list[tuple[Tensor, Tensor]]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -29,7 +32,7 @@ class Problem:
     batches: Batches
     loss: Loss | None
     seed: int
-    rules: str
+    rules: Rules
     delta: float = 1e-16  # the failure probability of sample sizes (SiPP, PFP)
 
     def generator(self, *parts: int | str) -> torch.Generator:
@@ -82,6 +85,44 @@ Score = Callable[[Problem], "Scores"]
 Scores = list[Any]
 Allocation = Callable[[Problem, Scores, str], Levels]  # the string is the granularity
 Selection = Callable[[Tensor, Tensor, Any, "Draws"], "Selected"]  # score, alive units, counts or Mixed, draws
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What is done where papers and the reference implementation differ; `rules.RULES` holds the two there are.
+
+    `find_ends(network, compressible modules, example input)`: the names of the layers that read the network's input and
+        of those that write its output.
+    `protects_ends`: no channel of the former and no filter of the latter is ever pruned, whatever the allocation says.
+    `prunes_biases`: a pruned filter takes its bias along.
+    `selections`: the functions by the name in a method's row.
+    `propagate_by_data(network, masks, problem, structured)`: removes, in place, what a cut has made useless, by
+        gradients of the loss on calibration data. None: propagation uses the network's structure, found by probing.
+    `thinet_samples(batch sizes, random numbers in [0, 1))`: per output position the number of a calibration sample that
+        ThiNet looks at, past the last one if there is none.
+    `thinet_prunes_last`: ThiNet prunes last, not first, the channels that its greedy search leaves out first.
+    `pca_adds_bias_twice`: PCA adds a layer's bias to the mean of its outputs, which holds it already.
+    """
+
+    name: str
+    find_ends: Callable[[nn.Module, list[tuple[str, nn.Module]], Tensor], tuple[set[str], set[str]]]
+    protects_ends: bool
+    prunes_biases: bool
+    selections: Mapping[str, Selection]
+    propagate_by_data: Callable[[nn.Module, Masks, Problem, bool], None] | None
+    thinet_samples: Callable[[Tensor, Tensor], Tensor]
+    thinet_prunes_last: bool
+    pca_adds_bias_twice: bool
+
+    def needs_data(self, method: MethodRow) -> bool:
+        """Return whether pruning by `method` reads calibration data and the loss: in its score or in propagation."""
+        if method.granularity == "none":
+            return False
+        return method.needs_data or (self.propagate_by_data is not None and method.granularity != "rank")
+
+    def data_reader(self, method: MethodRow) -> str:
+        """Return what needs the data, for messages: the method, or the method under these rules."""
+        return method.name if method.needs_data else f"{method.name} with rules={self.name!r}"
 
 
 @dataclass(frozen=True)

@@ -47,12 +47,11 @@ from luigi_prune.compute.pruning.lowrank.ranks import decompose_network, undecom
 from luigi_prune.compute.pruning.masks import Masks, apply_masks, initial_masks, removals
 from luigi_prune.compute.pruning.probe import StructureProbe
 from luigi_prune.compute.pruning.propagation import propagate
-from luigi_prune.compute.pruning.protocol import Batches, Loss, Problem, Scores
-from luigi_prune.compute.pruning.reference_selection import REFERENCE_SELECTIONS
+from luigi_prune.compute.pruning.protocol import Batches, Loss, Problem, Rules, Scores
 from luigi_prune.compute.pruning.registry import resolve
+from luigi_prune.compute.pruning.rules import PAPER
 from luigi_prune.compute.pruning.scores import SCORES
 from luigi_prune.compute.pruning.search import find_level
-from luigi_prune.compute.pruning.selection import SELECTIONS
 from luigi_prune.compute.pruning.trial import (
     Trial,
     changing_tensors,
@@ -99,7 +98,7 @@ def prune(
     calibration: Batches | None,
     loss: Loss | None,
     seed: int,
-    rules: str = "paper",
+    rules: Rules = PAPER,
     original_size: int,
     original_flops: int | None = None,
     masks: Masks | None = None,
@@ -171,22 +170,19 @@ def _check(
     keep_ratio: float,
     calibration: Batches | None,
     loss: Loss | None,
-    rules: str,
+    rules: Rules,
     example_input: Tensor,
     original_size: int,
 ) -> None:
     """Raise ConfigError for what cannot work."""
     if not 0 < keep_ratio <= 1:  # NaN, too
         raise ConfigError(f"{method.name}: keep ratio {keep_ratio} is outside (0, 1]")
-    if rules not in ("paper", "reference"):
-        raise ConfigError(f"rules {rules!r} is neither 'paper' nor 'reference'")
     kind = method.granularity
     if kind not in ("none", "rank", *GRANULARITIES):
         raise ConfigError(f"{method.name}: granularity {kind!r} is not known{nearest(kind, (*GRANULARITIES, 'rank'))}")
-    by_data = kind != "none" and (method.needs_data or (rules == "reference" and kind != "rank"))
-    if by_data and (not calibration or loss is None):
-        why = f"{method.name}" if method.needs_data else f"{method.name} with rules='reference'"
-        raise ConfigError(f"{why} needs {'a loss' if calibration else 'calibration data'}: none is given")
+    if rules.needs_data(method) and (not calibration or loss is None):
+        missing = "a loss" if calibration else "calibration data"
+        raise ConfigError(f"{rules.data_reader(method)} needs {missing}: none is given")
     for index, (inputs, targets) in enumerate(calibration or []):
         for what, value in (("inputs", inputs), ("targets", targets)):
             if value.is_floating_point() and not bool(torch.isfinite(value).all()):
@@ -232,15 +228,14 @@ def _search(
     problem: Problem, method: MethodRow, wanted: int, remember: Callable[[Callable[[], Scores]], Scores]
 ) -> Trial:
     """Return the trial, standing at the best level."""
-    probe = _propagated_start(problem) if problem.rules == "paper" else None
+    probe = _propagated_start(problem) if problem.rules.propagate_by_data is None else None
     score = resolve("score", method.score, SCORES)
     scores = remember(lambda: score(problem))
     for layer, numbers in zip(problem.layers, scores, strict=True):
         if isinstance(numbers, Tensor) and bool(torch.isnan(numbers).any()):
             raise ConfigError(f"{method.name}: the scores of layer {layer.name!r} hold NaN")
     levels = resolve("allocation", method.allocation, ALLOCATIONS)(problem, scores, method.granularity)
-    known = SELECTIONS if problem.rules == "paper" else REFERENCE_SELECTIONS
-    selection = resolve("selection", method.selection, known)
+    selection = resolve("selection", method.selection, problem.rules.selections)
     outside = count_size(problem.network) - sum(int(problem.kept(layer).sum()) for layer in problem.layers)
 
     def search(structure: StructureProbe | None) -> tuple[Trial, int]:

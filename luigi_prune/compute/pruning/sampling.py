@@ -146,7 +146,7 @@ def _steepness(share: Tensor) -> Tensor:
 def channel_complexity(problem: Problem, scores: Scores, granularity: str) -> Levels:
     """Return levels of an error that falls: each layer keeps as many channels as its samples for that error find.
 
-    What the method may not cut (`Granularity.fixed`) stays whole, but by the reference's rules.
+    Layers whose channels may not be pruned (`Granularity.fixed`) keep all of them if the rules protect them.
     """
     return _channel_levels(problem, scores, granularity, lambda index, count, draws: torch.tensor(count))
 
@@ -173,7 +173,7 @@ def _channel_levels(
         float(score.sum()) * confidence(problem, layer) for score, layer in zip(scores, problem.layers, strict=True)
     ]
     fixed = [
-        (problem.rules == "paper" and unit.fixed(layer)) or not alpha
+        (problem.rules.protects_ends and unit.fixed(layer)) or not alpha
         for layer, alpha in zip(problem.layers, alphas, strict=True)
     ]
     # For each layer the errors below which it keeps 2, 3, ... channels.

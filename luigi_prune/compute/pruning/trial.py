@@ -16,7 +16,6 @@ from luigi_prune.compute.pruning.masks import Masks
 from luigi_prune.compute.pruning.probe import StructureProbe
 from luigi_prune.compute.pruning.propagation import propagate, silence
 from luigi_prune.compute.pruning.protocol import Draws, Levels, Mixed, Problem, Scores, Selection
-from luigi_prune.compute.pruning.reference_rules import propagate_gradients
 from luigi_prune.compute.pruning.taps import Structure
 
 CHECKED_SAMPLES = 16
@@ -26,7 +25,7 @@ log = logging.getLogger("luigi_prune")
 class Trial:
     """A copy of the problem's network that is cut and propagated anew at every level asked for.
 
-    `probe` None: no propagation by structure (the reference's rules, or a network that defies the probe).
+    `probe` None: no propagation by structure (the rules propagate by data, or the probe misjudges the network).
     """
 
     def __init__(
@@ -70,26 +69,25 @@ class Trial:
 
     def _cut(self, level: int) -> None:
         unit = GRANULARITIES[self._granularity]
-        with_bias = self.problem.rules != "reference"
+        rules = self.problem.rules
         choices = self.levels.choose(level)
         for layer, score, choice in zip(self.problem.layers, self._scores, choices, strict=True):
-            if choice is None or (with_bias and unit.fixed(layer)):  # the reference leaves that to its allocations
+            if choice is None or (rules.protects_ends and unit.fixed(layer)):
                 continue
             assert isinstance(choice, (Tensor, Mixed))
             alive = unit.alive(self.problem.kept(layer))
             rows = (choice.top if isinstance(choice, Mixed) else choice).numel()
             draws = self._draws.setdefault(layer.name, Draws(self.problem.generator("draws", layer.name), rows))
             selected = self._selection(score, alive, choice, draws)
-            cut(self._granularity, layer, self._modules[layer.name], selected, self.masks, with_bias=with_bias)
+            cut(
+                self._granularity, layer, self._modules[layer.name], selected, self.masks, with_bias=rules.prunes_biases
+            )
 
     def _propagate(self) -> None:
         problem, structured = self.problem, GRANULARITIES[self._granularity].structured
         self.found = None
-        if problem.rules == "reference":
-            assert problem.loss is not None
-            propagate_gradients(
-                self.network, self.masks, problem.layers, problem.batches, problem.loss, structured=structured
-            )
+        if problem.rules.propagate_by_data is not None:
+            problem.rules.propagate_by_data(self.network, self.masks, problem, structured)
         elif self.probe is not None and not self._all_channels_live():
             self._when_cut = [tensor.clone() for tensor in self._changing]
             self.found = propagate(self.network, self.masks, self.probe, problem.example_input, structured=structured)

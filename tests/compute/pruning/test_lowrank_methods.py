@@ -27,6 +27,7 @@ from luigi_prune.compute.pruning.lowrank.paths import (
 )
 from luigi_prune.compute.pruning.lowrank.spectra import distinct_foldings, divisors, nearest_divisor, spectra_of
 from luigi_prune.compute.pruning.protocol import Choice, Decomposition
+from luigi_prune.compute.pruning.reference_rules import REFERENCE
 from luigi_prune.compute.training.masks import bind_masks
 from luigi_prune.errors import ConfigError
 from tests.compute.pruning.test_contract import prune_like
@@ -336,7 +337,7 @@ def test_calibration_data_are_asked_for_where_they_are_needed(caplog: pytest.Log
     with pytest.raises(ConfigError, match="PCANet needs calibration data"):
         prune_like(network, "PCANet", 0.5, example, calibration=None)
     with caplog.at_level(logging.WARNING, logger="luigi_prune"):
-        pruned = prune_like(network, "SVDNet", 0.001, example, calibration=None, rules="reference")
+        pruned = prune_like(network, "SVDNet", 0.001, example, calibration=None, rules=REFERENCE)
     assert all(entry["rank"] == 1 for entry in pruned.structure)
     assert "0.001" in caplog.text
 

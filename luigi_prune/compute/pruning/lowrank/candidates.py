@@ -77,7 +77,7 @@ def principal_components(problem: Problem) -> list[Candidates]:
     """Return the eigenvalues of the covariance of every layer's outputs over the calibration set."""
     free = _free(problem)
     moments = observe_outputs(problem, [layer for layer in problem.layers if free(layer)])
-    double_bias = problem.rules == "reference"
+    double_bias = problem.rules.pca_adds_bias_twice
     found = []
     for layer in problem.layers:
         weight = _checked(layer)

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from luigi_prune.compute.pruning.batches import merge_batches
 from luigi_prune.compute.pruning.layers import Layer, evaluating
 from luigi_prune.compute.pruning.lowrank.decomposed import Decomposed, assemble, square
 from luigi_prune.compute.pruning.lowrank.factors import LARGE, eigenpairs, gram
 from luigi_prune.compute.pruning.lowrank.foldings import cost_per_rank, full_rank
 from luigi_prune.compute.pruning.lowrank.spectra import Spectrum
 from luigi_prune.compute.pruning.protocol import Decomposition, Problem
-from luigi_prune.compute.pruning.reference_rules import merge_batches
 from luigi_prune.errors import ConfigError
 
 SAMPLED_OUTPUTS = 30_000  # of each layer, over all calibration samples and output positions
@@ -126,7 +126,7 @@ def decompose_principal(
     """Return `layer` with its outputs projected onto the leading directions U around their mean.
 
     Decoding U, encoding U^T W, bias (I - U U^T) mean + U U^T b, which is the mean where nothing else is left of the
-    outputs. `double_bias`: (I - U U^T) mean + b as in the reference, although the mean holds b already.
+    outputs. `double_bias`: (I - U U^T) mean + b, although the mean holds b already.
     """
     weight = square(layer)
     leading = directions.leading(choice.rank)

@@ -22,7 +22,7 @@ from luigi_prune.compute.pruning.lowrank.decomposed import (
 from luigi_prune.compute.pruning.lowrank.errors import error_of
 from luigi_prune.compute.pruning.lowrank.paths import RANK_ALLOCATIONS, RankLevels, settled
 from luigi_prune.compute.pruning.masks import Masks, apply_masks, initial_masks, removals
-from luigi_prune.compute.pruning.protocol import Batches, Choice, Decomposition, Levels, Loss, Problem
+from luigi_prune.compute.pruning.protocol import Batches, Choice, Decomposition, Levels, Loss, Problem, Rules
 from luigi_prune.compute.pruning.registry import resolve
 from luigi_prune.compute.pruning.search import CLOSE_ENOUGH, find_level
 from luigi_prune.compute.zeros import count_nonzero
@@ -43,7 +43,7 @@ def decompose_network(
     batches: Batches,
     loss: Loss | None,
     seed: int,
-    rules: str,
+    rules: Rules,
     masks: Masks | None,
 ) -> tuple[nn.Module, Masks]:
     """Return `network`, changed in place, at the size nearest to `wanted` that the method's levels offer.

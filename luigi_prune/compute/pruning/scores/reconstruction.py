@@ -12,43 +12,38 @@ from luigi_prune.compute.pruning.patches import padded, visit_inputs
 from luigi_prune.compute.pruning.protocol import Problem, Scores
 
 POSITIONS = 100  # outputs of a layer that are looked at
-REFERENCE_POSITIONS = 10  # of these from each of the first batches (the reference's rules)
 
 
 def greedy_rank(problem: Problem) -> Scores:
-    """Return the rank of every input channel: those that the greedy search leaves out first are the least.
+    """Return the rank of every input channel in the order in which the greedy search leaves channels out.
 
-    With the reference's rules those are the greatest, judged by the first batches alone (docs/fidelity.md).
+    The rules say whether the first ones are pruned first, and at which samples the search looks (docs/fidelity.md).
     """
     features = [torch.zeros(layer.weight.shape[1], POSITIONS, device=layer.weight.device) for layer in problem.layers]
     chances = [
         torch.rand(3, POSITIONS, generator=problem.generator("greedy_rank", layer.name)) for layer in problem.layers
     ]
+    sizes = torch.tensor([len(inputs) for inputs, _ in problem.batches])
     seen: set[tuple[int, int]] = set()
 
     def visit(index: int, value: Tensor, start: int) -> None:
         if (index, start) not in seen:  # a shared layer: its first call stands for all
             seen.add((index, start))
             chance = chances[index].to(value.device)
-            _fill(features[index], problem.layers[index], value, _samples(problem, chance[0]) - start, chance)
+            sample = problem.rules.thinet_samples(sizes.to(value.device), chance[0])
+            _fill(features[index], problem.layers[index], value, sample - start, chance)
 
     visit_inputs(problem, visit)
     ranks = []
     for layer, found in zip(problem.layers, features, strict=True):
         alive = problem.kept(layer).transpose(0, 1).flatten(1).any(1)
-        ranks.append(rank_channels(found, alive, first_is_best=problem.rules == "reference"))
+        ranks.append(rank_channels(found, alive, first_is_best=problem.rules.thinet_prunes_last))
     return ranks
 
 
-def _samples(problem: Problem, chance: Tensor) -> Tensor:
-    """Return the number of the sample that each position is in, uniform over all; past the end where it has none."""
-    sizes = torch.tensor([len(inputs) for inputs, _ in problem.batches], device=chance.device)
-    if problem.rules != "reference":
-        return (chance * sizes.sum()).long().clamp_max(int(sizes.sum()) - 1)
-    batch = torch.arange(len(chance), device=chance.device) // REFERENCE_POSITIONS
-    size, start = (torch.nn.functional.pad(each, (0, len(chance))) for each in (sizes, sizes.cumsum(0) - sizes))
-    own = start[batch] + (chance * size[batch]).long().minimum((size[batch] - 1).clamp_min(0))
-    return torch.where(batch < len(sizes), own, sizes.sum())
+def uniform_samples(sizes: Tensor, chance: Tensor) -> Tensor:
+    """Return per position the number of a sample, uniform over batches of `sizes`, from `chance` in [0, 1)."""
+    return (chance * sizes.sum()).long().clamp_max(int(sizes.sum()) - 1)
 
 
 def _fill(features: Tensor, layer: Layer, value: Tensor, sample: Tensor, chance: Tensor) -> None:
