@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from luigi_prune.compute.pruning.layers import COUNTED, compressible_modules, evaluating
-from luigi_prune.compute.pruning.lowrank.decomposed import Decomposed, standing_layers
+from luigi_prune.compute.pruning.lowrank.decomposed import Decomposed, current_layers
 from luigi_prune.compute.zeros import count_nonzero
 
 CALIBRATION_CONSTANT = 3  # C of the SiPP and PFP papers' sample sizes
@@ -39,7 +39,7 @@ def layer_budgets(network: nn.Module) -> list[LayerBudget]:
     A decomposed layer counts as the layer that it was: the weights of its factors, of those that it had.
     """
     budgets = []
-    for name, module in standing_layers(network):
+    for name, module in current_layers(network):
         parts = module if isinstance(module, Decomposed) else [module]
         kept = sum(count_nonzero(part.get_parameter("weight")) for part in parts)
         shape = module.shape if isinstance(module, Decomposed) else tuple(module.get_parameter("weight").shape)
