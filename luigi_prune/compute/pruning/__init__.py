@@ -1,4 +1,4 @@
-"""Pruning a network: see `prune` for the frame and `protocol` for what a method is made of."""
+"""Pruning a network: `prune` is the algorithm, `protocol` holds the records that its parts exchange."""
 
 from luigi_prune.compute.pruning.counting import (
     LayerBudget,

@@ -1,4 +1,4 @@
-"""The records that scores, allocations, selections and the budget search hand to each other (see prune.py)."""
+"""The records that scores, allocations, selections and the budget search exchange (see prune.py)."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """What a method is given: the network at this step (never changed), what is pruned of it already, and the data."""
+    """The input of a method: the network at this step (never changed), its masks, and the data."""
 
     network: nn.Module
     layers: list[Layer]
     masks: Masks
-    outputs: dict[str, int]  # per Conv2d and Linear: numbers computed for one sample
+    outputs: dict[str, int]  # per Conv2d and Linear: number of outputs for one sample
     example_input: Tensor
     batches: Batches
     loss: Loss | None
@@ -55,24 +55,24 @@ class Decomposition:
 
 @dataclass(frozen=True)
 class Mixed:
-    """So many best units for certain and so many drawn from the rest: two tensors of counts of one shape."""
+    """Numbers of best units to keep and of units to draw from the rest: two tensors of counts of one shape."""
 
     top: Tensor
     sampled: Tensor
 
 
-# What one layer keeps. A tensor of counts: shape () for so many units of the whole layer, (filters,) for so many
-# entries of every filter, (filters, 2) for those of either sign, which is the sign of their score. A Decomposition for
-# low-rank methods. None: as it is.
+# The kept part of one layer. A tensor of counts: shape () for units of the layer, (filters,) for entries of every
+# filter, (filters, 2) for entries with positive and with negative score. A Decomposition for low-rank methods. None:
+# the layer is unchanged.
 Choice = Tensor | Mixed | Decomposition | None
 
 
 @dataclass(frozen=True)
 class Levels:
-    """An allocation, prepared once per network: the choices at each of `count` levels, which keep ever more.
+    """An allocation, prepared once per network: the choices at each of `count` levels, which keep more and more.
 
-    `cost(level)` is the expected number of kept weights in compressible layers before propagation, cheap enough to be
-    asked for often; it never falls from one level to the next. The search needs nothing else.
+    `cost(level)`: the expected number of kept weights in compressible layers before propagation; cheap, and it never
+    decreases from one level to the next.
     """
 
     count: int
@@ -89,7 +89,7 @@ Selection = Callable[[Tensor, Tensor, Any, "Draws"], "Selected"]  # score, alive
 
 @dataclass(frozen=True)
 class Rules:
-    """What is done where papers and the reference implementation differ; `rules.RULES` holds the two there are.
+    """What is done where papers and the reference implementation differ; `rules.RULES` holds both.
 
     `find_ends(network, compressible modules, example input)`: the names of the layers that read the network's input and
         of those that write its output.
@@ -127,7 +127,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class Selected:
-    """The units of one layer that stay (bool, the scores' shape) and, if re-weighed, the factor of their weights."""
+    """The kept units of one layer (bool, the scores' shape) and, if re-weighted, the factors of their weights."""
 
     kept: Tensor
     factor: Tensor | None = None

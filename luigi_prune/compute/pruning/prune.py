@@ -1,23 +1,24 @@
-"""One pruning step: scores, an allocation at the level that meets the budget, a selection, propagation.
+"""One pruning step: scores, an allocation at the level that meets the target size, a selection, propagation.
 
-A method is a row of the catalogue (score x allocation x granularity x selection), and `prune` is these lines:
+A method is a row of the catalogue (score x allocation x granularity x selection). In outline, `prune` is:
 
-    scores  = score(problem)                                  # once; larger = keep
-    levels  = allocation(problem, scores, granularity)        # Levels: choices at each of `count` levels, ever more
-    level   = find_level(levels, size_at, wanted)             # size_at cuts and propagates: what is checked is returned
-    kept    = selection(score, alive, choice, draws)          # per layer; draws of one level hold those of lower ones
+    scores  = score(problem)                            # once; larger = keep
+    levels  = allocation(problem, scores, granularity)  # Levels: choices at each of `count` levels, increasing
+    level   = find_level(levels, size_at, target_size)  # size_at cuts and propagates: the tested network is returned
+    kept    = selection(score, alive, choice, draws)    # per layer; draws at a level contain those at lower ones
     network = propagate(cut(network, kept))
 
-`Problem` carries what scores and allocations may need: the network of this step, its layers and masks, the calibration
+`Problem` holds the inputs of scores and allocations: the network of this step, its layers and masks, the calibration
 batches and the loss, a generator per purpose. So SNIP, SiPP, PFP and ThiNet are scores that read `problem.batches`;
-SiPPNetRand's allocation returns counts per (filter, sign); PFP's has the levels of its error and returns counts.
+SiPPNetRand's allocation returns counts per (filter, sign); PFP's has one level per value of its error and returns
+counts.
 
 Low-rank methods use the same search. Their score is the spectra of each layer, one vector per (folding, groups),
-computed once; a choice is a `Decomposition(rank, groups, folding)` or None (left alone); the size at a level is the
-cost of the choices, without cutting anything. SVDNet's levels are the fractions where some round(v x full rank) grows.
+computed once; a choice is a `Decomposition(rank, groups, folding)` or None (unchanged); the size at a level is the cost
+of the choices, without building factors. SVDNet's levels are the fractions at which some round(v x full rank) grows.
 ALDS's exact optimum is an allocation, too: its levels are the sorted relative errors of all (layer, folding, groups,
-rank), largest first; at error v every layer takes its cheapest decomposition with an error of at most v, or stays as it
-is; the cost grows with the level, and the search finds the smallest v that meets the budget.
+rank), largest first; at error v every layer takes its cheapest decomposition with an error of at most v, or stays
+unchanged; the cost grows with the level, and the search finds the smallest v that meets the target size.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ from luigi_prune.compute.pruning.masks import Masks, apply_masks, initial_masks,
 from luigi_prune.compute.pruning.probe import StructureProbe
 from luigi_prune.compute.pruning.propagation import propagate
 from luigi_prune.compute.pruning.protocol import Batches, Loss, Problem, Rules, Scores
-from luigi_prune.compute.pruning.registry import resolve
+from luigi_prune.compute.pruning.registry import resolve_function
 from luigi_prune.compute.pruning.rules import PAPER
 from luigi_prune.compute.pruning.scores import SCORES
 from luigi_prune.compute.pruning.search import find_level
@@ -67,16 +68,16 @@ if TYPE_CHECKING:
     from luigi_prune.catalogue import MethodRow
 
 EXAMPLES = 16  # samples of the example input that are used: enough to measure constants and to check outputs
-TRACED = 2  # samples of it that runs see which only ask how layers hang together
-TOLERANCE = 0.005  # relative; what misses the wanted ratio by more is worth a warning
+TRACED = 2  # samples of it for runs that only find how layers are connected
+TOLERANCE = 0.005  # relative; a larger difference from the target keep ratio is a warning
 log = logging.getLogger("luigi_prune")
 
 
 @dataclass
 class Pruned:
-    """A pruned network with what was removed. `masks`: True = kept, only parameters with removed entries.
+    """A pruned network and its pruned entries. `masks`: True = kept; only parameters with pruned entries.
 
-    `structure`: what `restore` needs to rebuild replaced layers on a fresh network; empty where masks say it all.
+    `structure`: the replaced layers, from which `restore` rebuilds them on a fresh network; empty if there are none.
     """
 
     network: nn.Module
@@ -106,16 +107,16 @@ def prune(
     original: nn.Module | None = None,
     remember: Callable[[Callable[[], Scores]], Scores] = lambda compute: compute(),
 ) -> Pruned:
-    """Return `network` pruned by `method` to `keep_ratio` x `original_size` parameters; `network` is not touched.
+    """Return `network` pruned by `method` to `keep_ratio` x `original_size` parameters; `network` is not changed.
 
-    `example_input`: a batch of the network's inputs, of any size. `masks`: what is removed already; it never
-    comes back. `delta_s`: the failure probability in the sample sizes of SiPP and PFP.
-    `original`: the network before any pruning, for methods that always begin with it (`from_original` in their row);
-    without it `network` must be that. `remember` is given the function that computes the scores and returns its result,
-    or what an earlier call with the same network, data and seed returned (low-rank methods do not ask).
-    The achieved size is the one nearest to the wanted size that the method's levels offer; a warning says both where
-    they differ by more than 0.5 %. Raises ConfigError for settings or data that cannot work, UnreachableRatio where
-    nothing would be left of the network.
+    `example_input`: a batch of the network's inputs, of any size. `masks`: the entries pruned so far, which stay
+    pruned. `delta_s`: the failure probability in the sample sizes of SiPP and PFP.
+    `original`: the network before any pruning, for methods that always start from it (`from_original` in their row);
+    without it `network` must be the original one. `remember` gets the function that computes the scores and returns its
+    result, or the result of an earlier call with the same network, data and seed (not called for low-rank methods).
+    The achieved size is the one nearest to the target size that the method's levels offer; a warning reports both if
+    they differ by more than 0.5 %. Raises ConfigError for settings or data that cannot work, UnreachableRatio if no
+    weight of the network would be left.
     """
     _check(method, keep_ratio, calibration, loss, rules, example_input, original_size)
     with torch.inference_mode(False), torch.no_grad():
@@ -128,12 +129,12 @@ def prune(
         if method.granularity == "rank":
             outputs = count_outputs(start, example[:1])
             flops = flops_of(start, outputs) if original_flops is None else original_flops
-            wanted = round(keep_ratio * original_size)
-            pruned, held = decompose_network(
-                start, method, wanted, example=example, outputs=outputs, batches=batches, loss=loss, seed=seed,
+            target_size = round(keep_ratio * original_size)
+            pruned, masks = decompose_network(
+                start, method, target_size, example=example, outputs=outputs, batches=batches, loss=loss, seed=seed,
                 rules=rules, masks=masks,
             )  # fmt: skip
-            return _decomposed(pruned, held, method, keep_ratio, example, original_size, flops)
+            return _decomposed(pruned, masks, method, keep_ratio, example, original_size, flops)
         outputs = count_outputs(start, example[: min(len(example_input), TRACED)])
         flops = flops_of(start, outputs) if original_flops is None else original_flops
         if method.granularity == "none":
@@ -142,9 +143,9 @@ def prune(
         layers = find_layers(start, example[:TRACED], rules)
         if not layers:
             raise ConfigError(f"{method.name}: the network has no compressible layer (a Linear or an ungrouped Conv2d)")
-        held = initial_masks(start, masks)
-        apply_masks(start, held)
-        problem = Problem(start, layers, held, outputs, example, batches, loss, seed, rules, delta_s)
+        masks = initial_masks(start, masks)
+        apply_masks(start, masks)
+        problem = Problem(start, layers, masks, outputs, example, batches, loss, seed, rules, delta_s)
         trial = _search(problem, method, round(keep_ratio * original_size), remember)
         for parameter, needed in zip(trial.network.parameters(), needs, strict=True):
             parameter.requires_grad_(needed)
@@ -174,7 +175,7 @@ def _check(
     example_input: Tensor,
     original_size: int,
 ) -> None:
-    """Raise ConfigError for what cannot work."""
+    """Raise ConfigError for settings and data that cannot work."""
     if not 0 < keep_ratio <= 1:  # NaN, too
         raise ConfigError(f"{method.name}: keep ratio {keep_ratio} is outside (0, 1]")
     kind = method.granularity
@@ -196,7 +197,7 @@ def _check(
 
 
 def _with_noise(example: Tensor, seed: int) -> Tensor:
-    """Return the example followed by samples of noise with its mean and spread: what holds must hold for all."""
+    """Return the example followed by noise with its mean and spread, so that checks do not rely on the data."""
     if not example.is_floating_point():
         return example
     generator = torch.Generator().manual_seed(derive_seed(seed, "noise"))
@@ -205,17 +206,15 @@ def _with_noise(example: Tensor, seed: int) -> Tensor:
 
 
 def _untouched(network: nn.Module, keep_ratio: float, size: int, flops: int, masks: Masks | None) -> Pruned:
-    """Return the network as it is, reported as if it had been pruned: the control methods."""
-    held = removals(masks or {})
-    return Pruned(
-        network, held, [], layer_budgets(network), round(keep_ratio * size), round(keep_ratio * flops), size, flops
-    )
+    """Return the unchanged network, with sizes as if it had been pruned: the control methods."""
+    masks, layers = removals(masks or {}), layer_budgets(network)
+    return Pruned(network, masks, [], layers, round(keep_ratio * size), round(keep_ratio * flops), size, flops)
 
 
 def _decomposed(
     network: nn.Module, masks: Masks, method: MethodRow, keep_ratio: float, example: Tensor, original: int, flops: int
 ) -> Pruned:
-    """Return the record of a network that `decompose_network` has made."""
+    """Return the record of a network decomposed by `decompose_network`."""
     size = count_size(network)
     _warn_if_missed(method, keep_ratio, size / original)
     return Pruned(
@@ -225,36 +224,36 @@ def _decomposed(
 
 
 def _search(
-    problem: Problem, method: MethodRow, wanted: int, remember: Callable[[Callable[[], Scores]], Scores]
+    problem: Problem, method: MethodRow, target_size: int, remember: Callable[[Callable[[], Scores]], Scores]
 ) -> Trial:
-    """Return the trial, standing at the best level."""
+    """Return the trial, at the level whose size is nearest to `target_size`."""
     probe = _propagated_start(problem) if problem.rules.propagate_by_data is None else None
-    score = resolve("score", method.score, SCORES)
+    score = resolve_function("score", method.score, SCORES)
     scores = remember(lambda: score(problem))
     for layer, numbers in zip(problem.layers, scores, strict=True):
         if isinstance(numbers, Tensor) and bool(torch.isnan(numbers).any()):
             raise ConfigError(f"{method.name}: the scores of layer {layer.name!r} hold NaN")
-    levels = resolve("allocation", method.allocation, ALLOCATIONS)(problem, scores, method.granularity)
-    selection = resolve("selection", method.selection, problem.rules.selections)
-    outside = count_size(problem.network) - sum(int(problem.kept(layer).sum()) for layer in problem.layers)
+    levels = resolve_function("allocation", method.allocation, ALLOCATIONS)(problem, scores, method.granularity)
+    selection = resolve_function("selection", method.selection, problem.rules.selections)
+    fixed_size = count_size(problem.network) - sum(int(problem.kept(layer).sum()) for layer in problem.layers)
 
     def search(structure: StructureProbe | None) -> tuple[Trial, int]:
         trial = Trial(problem, scores, levels, selection, method.granularity, structure)
-        level = find_level(levels.count, lambda at: levels.cost(at) + outside, trial.size_at, wanted)
+        level = find_level(levels.count, lambda at: levels.cost(at) + fixed_size, trial.size_at, target_size)
         trial.size_at(level)
         return trial, level
 
     trial, level = search(probe)
     if probe is not None and not trial.is_sound(level):
         log.warning(
-            "%s: propagation would change this network's outputs, so nothing but the cut is removed", method.name
+            "%s: propagation would change this network's outputs, so only the selected units are pruned", method.name
         )
         trial, level = search(None)
     return trial
 
 
 def _propagated_start(problem: Problem) -> StructureProbe | None:
-    """Remove from the problem's network what never had an effect; return the probe, or None if it misjudges it."""
+    """Prune parameters without effect from the problem's network; return the probe, or None if it is unreliable."""
     changing, masks = changing_tensors(problem.network), dict(problem.masks)
     before = [tensor.clone() for tensor in changing]
     try:
@@ -273,14 +272,15 @@ def _propagated_start(problem: Problem) -> StructureProbe | None:
             write_tensors(changing, propagated)
             return probe
         reason = "its outputs depend on layers in a way that gradients do not show"
-    log.warning("this network cannot be probed, so nothing but the cut is removed: %s", reason)
+    log.warning("this network cannot be probed, so only the selected units are pruned: %s", reason)
     write_tensors(changing, before)
     problem.masks.update(masks)
     return None
 
 
-def _warn_if_missed(method: MethodRow, wanted: float, achieved: float) -> None:
-    if abs(achieved - wanted) > TOLERANCE * wanted:
+def _warn_if_missed(method: MethodRow, target: float, achieved: float) -> None:
+    """Warn if the achieved keep ratio differs from the target by more than 0.5 %."""
+    if abs(achieved - target) > TOLERANCE * target:
         log.warning(
-            "%s: keep ratio %.4g cannot be met on this network; the closest is %.4g", method.name, wanted, achieved
+            "%s: keep ratio %.4g cannot be met on this network; the closest is %.4g", method.name, target, achieved
         )

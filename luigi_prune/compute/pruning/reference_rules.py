@@ -38,10 +38,10 @@ def samples_of_first_batches(sizes: Tensor, chance: Tensor) -> Tensor:
 
 
 def propagate_gradients(network: nn.Module, masks: Masks, problem: Problem, structured: bool) -> None:
-    """Remove from `network` and `masks`, in place, what has an exactly zero gradient over all calibration batches.
+    """Prune from `network` and `masks`, in place, all entries with an exactly zero gradient over the calibration set.
 
-    Weight methods lose every such entry except in embeddings. Filter methods lose filters whose whole gradient is zero,
-    and input channels that are constant over all samples and positions.
+    Weight methods prune every such entry except in embeddings. Filter methods prune filters whose gradient is entirely
+    zero, and input channels that are constant over all samples and positions.
     """
     assert problem.loss is not None
     layers = problem.layers
@@ -89,8 +89,8 @@ def _gradients(
                 stack.callback(modules[name].register_forward_pre_hook(note(name)).remove)
             for inputs, targets in merge_batches(batches):
                 value = loss(network(inputs), targets)
-                found = torch.autograd.grad(value, parameters, allow_unused=True)
-                for name, gradient in zip(total, found, strict=True):
+                gradients = torch.autograd.grad(value, parameters, allow_unused=True)
+                for name, gradient in zip(total, gradients, strict=True):
                     if gradient is not None:
                         total[name] += gradient
     finally:

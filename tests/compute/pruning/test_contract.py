@@ -18,7 +18,7 @@ from luigi_prune.compute.pruning.layers import find_layers
 from luigi_prune.compute.pruning.masks import initial_masks
 from luigi_prune.compute.pruning.protocol import Problem
 from luigi_prune.compute.pruning.reference_rules import REFERENCE
-from luigi_prune.compute.pruning.registry import resolve
+from luigi_prune.compute.pruning.registry import resolve_function
 from luigi_prune.compute.pruning.rules import PAPER
 from luigi_prune.compute.pruning.scores import SCORES
 from luigi_prune.compute.pruning.selection import SELECTIONS
@@ -128,9 +128,9 @@ def trial_of(method: str, kind: str) -> Trial:
         problem = Problem(network, layers, masks, {}, example, batches, F.cross_entropy, 0, PAPER)
         probe = _propagated_start(problem)
         assert probe is not None
-        scores = resolve("score", row.score, SCORES)(problem)
-        levels = resolve("allocation", row.allocation, ALLOCATIONS)(problem, scores, row.granularity)
-        selection = resolve("selection", row.selection, SELECTIONS)
+        scores = resolve_function("score", row.score, SCORES)(problem)
+        levels = resolve_function("allocation", row.allocation, ALLOCATIONS)(problem, scores, row.granularity)
+        selection = resolve_function("selection", row.selection, SELECTIONS)
         return Trial(problem, scores, levels, selection, row.granularity, probe)
 
 

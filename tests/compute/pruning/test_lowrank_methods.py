@@ -196,7 +196,7 @@ def test_one_method_always_begins_with_the_original() -> None:
     assert stepped.structure == straight.structure
     one, other = stepped.network.state_dict(), straight.network.state_dict()
     assert all(torch.equal(one[key], other[key]) for key in one)
-    with pytest.raises(ConfigError, match="ALDSNetOne begins with the original network"):
+    with pytest.raises(ConfigError, match="ALDSNetOne starts from the original network"):
         prune_like(first.network, "ALDSNetOne", 0.3, example, masks=first.masks, original_size=count_size(network))
 
 

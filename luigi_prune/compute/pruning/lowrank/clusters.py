@@ -60,7 +60,7 @@ def decompose_clusters(
         members = (assigned == cluster).nonzero()[:, 0]
         rank = min(choice.rank, len(members))
         if rank:
-            basis = Basis(partial(_columns, matrix, members))
+            basis = Basis(partial(_chunk_of, matrix, members))
             left, right = basis.factors(rank)
             encoder[cluster, :rank, members], decoder[:, cluster, :rank] = right[0].to(encoder), left[0].to(decoder)
             full.append(basis.residual(0).to(matrix))
@@ -75,8 +75,8 @@ def decompose_clusters(
     return new
 
 
-def _columns(matrix: Tensor, which: Tensor) -> Tensor:
-    return matrix[None, :, which]
+def _chunk_of(matrix: Tensor, members: Tensor) -> Tensor:
+    return matrix[None, :, members]
 
 
 def cluster_rows(rows: Tensor, count: int, dimension: int, generator: torch.Generator) -> Tensor:

@@ -23,7 +23,7 @@ from luigi_prune.compute.pruning.lowrank.errors import error_of
 from luigi_prune.compute.pruning.lowrank.paths import RANK_ALLOCATIONS, RankLevels, choose_measured
 from luigi_prune.compute.pruning.masks import Masks, apply_masks, initial_masks, removals
 from luigi_prune.compute.pruning.protocol import Batches, Choice, Decomposition, Levels, Loss, Problem, Rules
-from luigi_prune.compute.pruning.registry import resolve
+from luigi_prune.compute.pruning.registry import resolve_function
 from luigi_prune.compute.pruning.search import CLOSE_ENOUGH, find_level
 from luigi_prune.compute.zeros import count_nonzero
 from luigi_prune.errors import ConfigError
@@ -62,8 +62,8 @@ def decompose_network(
     ]
     kept = {budget.name: torch.tensor(budget.kept) for budget in layer_budgets(network)}
     problem = Problem(network, layers, kept, _outputs(current, outputs), example, batches, loss, seed, rules)
-    scores = cast("list[Candidates]", resolve("score", method.score, SPECTRA)(problem))
-    levels = resolve("allocation", method.allocation, RANK_ALLOCATIONS)(problem, scores, method.granularity)
+    scores = cast("list[Candidates]", resolve_function("score", method.score, SPECTRA)(problem))
+    levels = resolve_function("allocation", method.allocation, RANK_ALLOCATIONS)(problem, scores, method.granularity)
     fixed_size = count_size(network) - sum(candidates.kept for candidates in scores)
 
     @cache
