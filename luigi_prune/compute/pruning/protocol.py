@@ -84,7 +84,7 @@ Score = Callable[[Problem], "Scores"]
 # One tensor per layer, with a number for each unit. Low-rank methods: per layer the spectra of each (folding, groups).
 Scores = list[Any]
 Allocation = Callable[[Problem, Scores, str], Levels]  # the string is the granularity
-Selection = Callable[[Tensor, Tensor, Any, "Draws"], "Selected"]  # score, alive units, counts or Mixed, draws
+Selection = Callable[[Tensor, Tensor, Any, "LayerDraws"], "Selected"]  # score, alive units, counts or Mixed, draws
 
 
 @dataclass(frozen=True)
@@ -133,10 +133,10 @@ class Selected:
     factor: Tensor | None = None
 
 
-class Draws:
-    """Uniform random numbers for one layer, row after row: the first rows are the same however many are asked for.
+class LayerDraws:
+    """Uniform random numbers for one layer, row by row: the first rows do not depend on the number of rows.
 
-    So the sample at a level holds the sample at every lower level, and the budget search stays monotone.
+    So the sample at a level contains the sample at every lower level, and the budget search stays monotone.
     """
 
     ROWS = 16
@@ -154,35 +154,35 @@ class Draws:
         return self._numbers[:count]
 
     def arrivals(self, units: int) -> Tensor:
-        """Return for every unit of every row when it is first drawn, at rate 1: exponential, (columns, units)."""
+        """Return the time of each unit's first draw at rate 1, per row: exponential, (columns, units)."""
         if self._arrivals is None:
             uniform = torch.rand(self._numbers.shape[1], units, generator=self.another(0), dtype=torch.float64)
             self._arrivals = -torch.log1p(-uniform)
         return self._arrivals
 
     def parts(self, columns: Iterable[slice]) -> Iterator[DrawsPart]:
-        """Yield the numbers of some columns after the other; together they are those of all columns at once."""
+        """Yield the numbers of one slice of columns after the other; the result does not depend on the slicing."""
         late = self.another(1)
         for some in columns:
             yield DrawsPart(self, some, late)
 
     def another(self, number: int) -> torch.Generator:
-        """Return a fresh generator, the same for the same number, that shares nothing with `rows`."""
+        """Return a new generator, the same for the same number, independent of `rows`."""
         return torch.Generator().manual_seed(derive_seed(self._generator.initial_seed(), "another", number))
 
 
 @dataclass(frozen=True)
 class DrawsPart:
-    """The random numbers of some rows of a layer. `late`: a generator that is asked for one part after the other."""
+    """The random numbers of some rows of a layer. `late`: a generator shared by all parts, in their order."""
 
-    draws: Draws
+    draws: LayerDraws
     columns: slice
     late: torch.Generator
 
     def rows(self, count: int) -> Tensor:
-        """Return what `Draws.rows` returns, of these columns."""
+        """Return what `LayerDraws.rows` returns, of these columns."""
         return self.draws.rows(count)[:, self.columns]
 
     def arrivals(self, units: int) -> Tensor:
-        """Return what `Draws.arrivals` returns, of these columns."""
+        """Return what `LayerDraws.arrivals` returns, of these columns."""
         return self.draws.arrivals(units)[self.columns]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from luigi_prune.compute.pruning.drawing import most_draws
-from luigi_prune.compute.pruning.protocol import Draws, Mixed, Selected, Selection
+from luigi_prune.compute.pruning.protocol import LayerDraws, Mixed, Selected, Selection
 from luigi_prune.compute.pruning.selection import SELECTIONS, mixed, sample
 
 LEAST_PROBABILITY = float(torch.finfo(torch.float32).eps)  # smaller probabilities count as zero
@@ -52,12 +52,12 @@ def _bisect(start: Tensor, least: Tensor, most: Tensor) -> Tensor:
     return middle.floor()
 
 
-def sample_always(score: Tensor, alive: Tensor, counts: Tensor, draws: Draws) -> Selected:
+def sample_always(score: Tensor, alive: Tensor, counts: Tensor, draws: LayerDraws) -> Selected:
     """Sample like `selection.sample`, but also rows that should keep all units, which then lose one."""
     return sample(score, alive, counts, draws, spare_whole=False, draws_of=draws_by_bisection)
 
 
-def mixed_always(score: Tensor, alive: Tensor, counts: Mixed, draws: Draws) -> Selected:
+def mixed_always(score: Tensor, alive: Tensor, counts: Mixed, draws: LayerDraws) -> Selected:
     """Select like `selection.mixed`, with the reference's number of draws."""
     return mixed(score, alive, counts, draws, draws_of=draws_by_bisection)
 

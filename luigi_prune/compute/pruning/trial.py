@@ -15,7 +15,7 @@ from luigi_prune.compute.pruning.layers import Layer, evaluating, tensors_in
 from luigi_prune.compute.pruning.masks import Masks
 from luigi_prune.compute.pruning.probe import StructureProbe
 from luigi_prune.compute.pruning.propagation import propagate, silence
-from luigi_prune.compute.pruning.protocol import Draws, Levels, Mixed, Problem, Scores, Selection
+from luigi_prune.compute.pruning.protocol import LayerDraws, Levels, Mixed, Problem, Scores, Selection
 from luigi_prune.compute.pruning.taps import Structure
 
 CHECKED_SAMPLES = 16
@@ -46,7 +46,7 @@ class Trial:
         self._tensors = changing_tensors(self.network)
         self._before_propagation: list[Tensor] = []  # their values before propagation
         self._living = [self._channels(problem.masks, layer) for layer in problem.layers]
-        self._draws: dict[str, Draws] = {}
+        self._draws: dict[str, LayerDraws] = {}
         self._level: int | None = None
 
     def size_at(self, level: int) -> int:
@@ -77,7 +77,7 @@ class Trial:
             assert isinstance(choice, (Tensor, Mixed))
             alive = unit.alive(self.problem.kept(layer))
             rows = (choice.top if isinstance(choice, Mixed) else choice).numel()
-            draws = self._draws.setdefault(layer.name, Draws(self.problem.generator("draws", layer.name), rows))
+            draws = self._draws.setdefault(layer.name, LayerDraws(self.problem.generator("draws", layer.name), rows))
             selected = self._selection(score, alive, choice, draws)
             cut(
                 self._granularity, layer, self._modules[layer.name], selected, self.masks, with_bias=rules.prunes_biases
