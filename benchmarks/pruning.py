@@ -220,7 +220,7 @@ def warm_up(device: torch.device, batches: Batches) -> None:
 
 def prune(network: nn.Module, method: str, batches: Batches) -> api.Pruned:
     """Return the network pruned to half, without what earlier runs have read of its singular values."""
-    spectra.forget()
+    spectra.clear_cache()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         return api.prune(network, method, keep_ratio=0.5, calibration=batches, loss=F.cross_entropy)

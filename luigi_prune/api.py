@@ -73,6 +73,7 @@ def prune(
     """
     row = catalogue.find("method", method) if isinstance(method, str) else method
     start, before = (network.network, network) if isinstance(network, Pruned) else (network, None)
+    by_rules = pruning.find_rules(rules)
     check(row, start, keep_ratio)
     batches = calibration_batches(row, calibration)
     example = example_input if example_input is not None else batches[0][0] if batches else None
@@ -88,9 +89,9 @@ def prune(
         float(keep_ratio),
         example_input=example,
         calibration=batches,
-        loss=loss if loss is not None else missing_loss(row, rules),
+        loss=loss if loss is not None else missing_loss(row, by_rules),
         seed=seed,
-        rules=rules,
+        rules=by_rules,
         original_size=before.original_size if before else pruning.count_size(bare),
         original_flops=before.original_flops if before else None,
         masks=masks or None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 import torch
 from torch import Tensor, nn
 
-from luigi_prune.compute.pruning import layer_budgets
+from luigi_prune.compute.pruning import Rules, layer_budgets
 from luigi_prune.errors import ConfigError
 from luigi_prune.seeds import derive_seed
 
@@ -94,11 +94,10 @@ def calibration_batches(
     return [(inputs, targets) for inputs, targets in batches]
 
 
-def missing_loss(row: MethodRow, rules: str) -> Callable[[Tensor, Tensor], Tensor]:
+def missing_loss(row: MethodRow, rules: Rules) -> Callable[[Tensor, Tensor], Tensor]:
     """Return a loss for methods that never ask for one; the others learn that it is missing when they do."""
 
     def missing(outputs: Tensor, targets: Tensor) -> NoReturn:
-        under = " with rules='reference'" if rules == "reference" else ""
-        raise ConfigError(f"{row.name}{under} needs a loss: none is given")
+        raise ConfigError(f"{rules.data_reader(row)} needs a loss: none is given")
 
     return missing

@@ -80,7 +80,8 @@ def prune(request: dict[str, Any], context: Context) -> None:
     example = example_input(splits.validation)
     original = original_cost(before, network, example)
     calibration = None
-    if method.needs_data or spec.rules == "reference":
+    rules = pruning.find_rules(spec.rules)
+    if rules.needs_data(method):
         calibration = calibration_batches(spec, network, splits, example)
     pruned = pruning.prune(
         network,
@@ -91,7 +92,7 @@ def prune(request: dict[str, Any], context: Context) -> None:
         loss=Loss(spec.base.training.loss, spec.base.training.loss_kwargs),
         # the same for every ratio of one-shot mode, so that scores which draw serve all of them
         seed=derive_seed(spec.base.seed, spec.base.net, spec.repetition, "prune", len(spec.steps)),
-        rules=spec.rules,
+        rules=rules,
         original_size=original[0],
         original_flops=original[1],
         masks=masks,

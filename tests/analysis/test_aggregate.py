@@ -75,7 +75,7 @@ def test_a_result_that_names_its_kept_epoch_is_believed() -> None:
         loss = result.arrays["history/epoch"].astype(float)
         return FakeResult({**result.arrays, "history/validation_loss": loss, "history/kept_epoch": np.int64(4)}, {})
 
-    tables = aggregate({**make_grid(), "early_stop_epochs": [2, 4]}, kept)
+    tables = aggregate_results({**make_grid(), "early_stop_epochs": [2, 4]}, kept)
     assert (tables.arrays["validation/loss"] == 4.0).all()
     assert "curves/kept_epoch" not in tables.arrays
 

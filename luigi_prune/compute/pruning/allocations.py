@@ -1,4 +1,4 @@
-"""Allocations: how much every layer keeps at each level. A new one is a function and a row at the end."""
+"""Allocations: how many units each layer keeps at each level. A new one is a function and an entry in ALLOCATIONS."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from luigi_prune.compute.zeros import count_true
 
 
 def global_top(problem: Problem, scores: Scores, granularity: str) -> Levels:
-    """Return levels that keep the best units over all layers, one more at each, but always the best of every layer."""
+    """Return levels that keep the best units over all layers, one more per level, and at least one of every layer."""
     alive = [problem.kept(layer) for layer in problem.layers]
     living = [count_true(kept) for kept in alive]
     vectors = [living_scores(score, kept).flatten().cpu().numpy() for score, kept in zip(scores, alive, strict=True)]
-    everything = np.concatenate(vectors) if vectors else np.empty(0, dtype=np.float32)
+    all_scores = np.concatenate(vectors) if vectors else np.empty(0, dtype=np.float32)
 
     def choose(level: int) -> list[Choice]:
         if level <= 0:
             return [torch.tensor(min(1, count)) for count in living]
-        threshold = kth_largest(everything, level)
+        threshold = kth_largest(all_scores, level)
         above = [int(np.count_nonzero(vector > threshold)) for vector in vectors]
         ties = level - sum(above)
         counts: list[Choice] = []
@@ -41,7 +41,7 @@ def uniform_filter(problem: Problem, scores: Scores, granularity: str) -> Levels
     entries = [problem.kept(layer).flatten(1).sum(1).cpu() for layer in problem.layers]
     total = int(sum(int(count.sum()) for count in entries))
     sizes = sorted({int(size) for count in entries for size in count.unique()} - {0})
-    # Budgets at which a filter of some size keeps one entry more: between two of them nothing changes.
+    # Budgets at which a filter of some size keeps one more entry: between two of them nothing changes.
     steps = sorted({-(-kept * total // size) for size in sizes for kept in range(1, size + 1)}) or [0]
 
     def choose(level: int) -> list[Choice]:
@@ -53,19 +53,19 @@ def uniform_filter(problem: Problem, scores: Scores, granularity: str) -> Levels
 def uniform(problem: Problem, scores: Scores, granularity: str) -> Levels:
     """Return levels v at which every layer keeps round(v x living units), at least one, of filters or channels.
 
-    What a method may not cut (`Granularity.fixed`) stays whole.
+    Layers whose units may not be pruned (`Granularity.fixed`) keep all of them.
     """
     unit = GRANULARITIES[granularity]
     units = [int(unit.alive(problem.kept(layer)).sum()) for layer in problem.layers]
     fixed = [unit.fixed(layer) for layer in problem.layers]
-    free = sorted({count for count, is_fixed in zip(units, fixed, strict=True) if not is_fixed})
-    # Fractions at which round() gives some layer one unit more, in whole numbers: (2 kept - 1) / (2 units).
-    steps = sorted({(2 * kept - 1) / (2 * count) for count in free for kept in range(1, count + 1)}) or [1.0]
+    prunable = sorted({count for count, is_fixed in zip(units, fixed, strict=True) if not is_fixed})
+    # Fractions at which round() gives some layer one more unit, in whole numbers: (2 kept - 1) / (2 units).
+    steps = sorted({(2 * kept - 1) / (2 * count) for count in prunable for kept in range(1, count + 1)}) or [1.0]
 
     def counts(level: int) -> list[int]:
         fraction = steps[level] + 1e-9
         rounded = [max(min(1, count), int(fraction * count + 0.5)) for count in units]
-        return [whole if is_fixed else part for whole, part, is_fixed in zip(units, rounded, fixed, strict=True)]
+        return [count if is_fixed else fewer for count, fewer, is_fixed in zip(units, rounded, fixed, strict=True)]
 
     def choose(level: int) -> list[Choice]:
         return [torch.tensor(count) for count in counts(level)]

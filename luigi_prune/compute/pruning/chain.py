@@ -1,4 +1,4 @@
-"""The size of a network whose layers, in order, are taken for a plain chain: what filter methods allocate by."""
+"""The size of a network as if its layers were a plain chain: the cost by which filter methods allocate."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from luigi_prune.compute.pruning.protocol import Problem
 
 
 def feature_chain(problem: Problem, granularity: str) -> Callable[[list[int]], float]:
-    """Return how many weights stay if the layers, in order, were a plain chain, as a function of the units they keep.
+    """Return the number of kept weights of a plain chain of the layers, as a function of the units that they keep.
 
-    Filters that go take as many input features of the next layer with them, channels as many filters of the layer
-    before.
+    A pruned filter removes one input feature of the next layer; a pruned channel one filter of the previous layer.
     """
     masks = [problem.kept(layer) for layer in problem.layers]
     filters = [int(GRANULARITIES["filter"].alive(mask).sum()) for mask in masks]
@@ -22,10 +21,10 @@ def feature_chain(problem: Problem, granularity: str) -> Callable[[list[int]], f
     def size(counts: list[int]) -> float:
         if granularity == "filter":
             lost = [0, *(old - new for old, new in zip(filters, counts, strict=True))][:-1]
-            rows, columns = counts, [max(0, old - gone) for old, gone in zip(channels, lost, strict=True)]
+            rows, columns = counts, [max(0, old - fewer) for old, fewer in zip(channels, lost, strict=True)]
         else:
             lost = [*(old - new for old, new in zip(channels, counts, strict=True)), 0][1:]
-            rows, columns = [max(0, old - gone) for old, gone in zip(filters, lost, strict=True)], counts
+            rows, columns = [max(0, old - fewer) for old, fewer in zip(filters, lost, strict=True)], counts
         return float(sum(f * c * k for f, c, k in zip(rows, columns, kernels, strict=True)))
 
     return size

@@ -1,4 +1,4 @@
-"""Moving channels that have become constant into the biases and running means of what reads them."""
+"""Moving channels that have become constant into the biases and running means of the layers that read them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from luigi_prune.compute.pruning.masks import Masks
 from luigi_prune.compute.pruning.taps import Structure, channels_last, is_reader, spread_columns
 from luigi_prune.compute.zeros import keep_only
 
-SAME = 1e-5  # relative spread below which a network's own numbers are equal but for float rounding
+SAME = 1e-5  # relative spread below which the network's activations are equal except for rounding
 Constants = dict[str, tuple[Tensor, Tensor]]  # module -> (which input channels are constant, their values)
 
 
@@ -48,31 +48,32 @@ def measure_constants(network: nn.Module, names: list[str], example_input: Tenso
 def fold_constants(
     network: nn.Module,
     masks: Masks,
-    found: Structure,
+    structure: Structure,
     normalised_by: dict[str, str],
     example_input: Tensor,
     protected: frozenset[str] = frozenset(),
 ) -> bool:
-    """Remove the columns that read constant channels, where that is exact, and say whether any went.
+    """Prune the columns that read constant channels, if that is exact; return whether any was pruned.
 
-    `found` says which channels are constant whatever the input; their values come from `example_input`. A constant that
-    is zero needs nothing else. Others go into the reader's bias, or into the running mean of the BatchNorm that alone
-    reads the reader, unless zero padding makes the contribution depend on the position. A BatchNorm channel with a
-    constant input keeps its output as its shift; its scale goes. Parameters called `protected` stay as they are.
+    `structure` holds the channels that are constant for every input; their values come from `example_input`. A constant
+    zero needs nothing else. Other constants move into the reader's bias, or into the running mean of the BatchNorm that
+    is the only reader of its output, unless zero padding makes the contribution depend on the position. A BatchNorm
+    channel with a constant input keeps its output as its shift; its scale is pruned. Parameters named in `protected`
+    do not change.
     """
     modules = dict(network.named_modules())
     owners = _owner_counts(network)
     candidates: dict[str, Tensor] = {}
-    for name, constant in found.constant_inputs.items():
+    for name, constant in structure.constant_inputs.items():
         module = modules[name]
         if owners[id(module.weight)] != 1 or owners[id(module.bias)] > 1:
-            continue  # what other modules use as well cannot be changed for this one
+            continue  # parameters shared with other modules cannot be changed for this one
         weight_name = f"{name}.weight" if name else "weight"
         if weight_name in protected:
             continue
         mask = masks[weight_name]
-        if is_reader(module):  # what is always zero needs no folding
-            useful = constant & ~found.zero_inputs[name]
+        if is_reader(module):  # channels that are always zero need no folding
+            useful = constant & ~structure.zero_inputs[name]
             useful = useful if bool((_matrix(mask) & spread_columns(module, useful)).any()) else useful & False
         else:
             useful = constant & mask if isinstance(module, _BatchNorm) else constant & False
@@ -92,7 +93,7 @@ def fold_constants(
 
 
 def _owner_counts(network: nn.Module) -> dict[int, int]:
-    """Return in how many places each parameter is used; None, a missing parameter, is used nowhere."""
+    """Return how many modules use each parameter, by id; None, a missing parameter, is used by none."""
     counts: dict[int, int] = {id(None): 0}
     for module in network.modules():
         for parameter in module._parameters.values():
@@ -120,27 +121,28 @@ def _fold_reader(
 ) -> bool:
     weight, key = module.weight, f"{name}.weight" if name else "weight"
     assert isinstance(weight, Tensor)
-    going = spread_columns(module, constant) & _matrix(masks[key])
-    moved = going & spread_columns(module, value != 0)
+    pruned = spread_columns(module, constant) & _matrix(masks[key])
+    moved = pruned & spread_columns(module, value != 0)
     bias = module.bias
     if bool(moved.any()):
-        allowed = _rows_that_take(name, module, norm, masks, moved)
-        stays = moved & ~allowed[:, None]
+        allowed = _absorbing_filters(name, module, norm, masks, moved)
+        blocked = moved & ~allowed[:, None]
         if getattr(module, "groups", 1) == 1:
-            stays = stays.any(0)[None]  # a channel goes from all filters or from none, so that what feeds it can go
-        going, moved = going & ~stays, moved & ~stays
+            # A channel is removed from all filters or from none, so that its source can be pruned.
+            blocked = blocked.any(0)[None]
+        pruned, moved = pruned & ~blocked, moved & ~blocked
         sums = weight.flatten(2).sum(2) if weight.dim() > 2 else weight
         shift = (sums.double() * moved * spread_columns(module, value.double())).sum(1).to(weight.dtype)
         if isinstance(bias, Tensor):
             bias.add_(shift)
         elif isinstance(norm, _BatchNorm) and isinstance(norm.running_mean, Tensor):
             norm.running_mean.sub_(shift)
-    masks[key] = masks[key] & ~going.view(*going.shape, *[1] * (weight.dim() - 2))
+    masks[key] = masks[key] & ~pruned.view(*pruned.shape, *[1] * (weight.dim() - 2))
     keep_only(weight, masks[key])
-    return bool(going.any())
+    return bool(pruned.any())
 
 
-def _rows_that_take(name: str, module: nn.Module, norm: nn.Module | None, masks: Masks, moved: Tensor) -> Tensor:
+def _absorbing_filters(name: str, module: nn.Module, norm: nn.Module | None, masks: Masks, moved: Tensor) -> Tensor:
     """Return which filters can absorb a constant, bool of shape (filters,)."""
     rows = torch.zeros(moved.shape[0], dtype=torch.bool, device=moved.device)
     if _pads_with_zeros(module):
@@ -159,9 +161,9 @@ def _fold_norm(name: str, module: _BatchNorm, masks: Masks, constant: Tensor, va
     scale_mask, shift_mask = masks[f"{name}.weight"], masks[f"{name}.bias"]
     slope = module.weight.double() / torch.sqrt(variance.double() + module.eps)
     output = (value.double() - mean.double()) * slope + module.bias.double()
-    # A shift that is zero would come to life: nothing would be won.
-    going = constant & scale_mask & shift_mask & ((module.bias != 0) | (output == 0))
-    module.bias.copy_(torch.where(going, output.to(module.bias.dtype), module.bias))
-    masks[f"{name}.weight"] = scale_mask & ~going
-    module.weight.masked_fill_(going, 0)
-    return bool(going.any())
+    # A zero shift would become non-zero: nothing would be gained.
+    pruned = constant & scale_mask & shift_mask & ((module.bias != 0) | (output == 0))
+    module.bias.copy_(torch.where(pruned, output.to(module.bias.dtype), module.bias))
+    masks[f"{name}.weight"] = scale_mask & ~pruned
+    module.weight.masked_fill_(pruned, 0)
+    return bool(pruned.any())

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from luigi_prune.compute.pruning.layers import COUNTED, compressible_modules, evaluating
-from luigi_prune.compute.pruning.lowrank.decomposed import Decomposed, standing_layers
+from luigi_prune.compute.pruning.lowrank.decomposed import Decomposed, current_layers
 from luigi_prune.compute.zeros import count_nonzero
 
 CALIBRATION_CONSTANT = 3  # C of the SiPP and PFP papers' sample sizes
@@ -20,7 +20,7 @@ CALIBRATION_CONSTANT = 3  # C of the SiPP and PFP papers' sample sizes
 
 @dataclass(frozen=True)
 class LayerBudget:
-    """How many of a compressible layer's weights are kept."""
+    """Kept and total weights of a compressible layer."""
 
     name: str
     shape: tuple[int, ...]
@@ -29,17 +29,17 @@ class LayerBudget:
 
 
 def count_size(network: nn.Module) -> int:
-    """Return the number of non-zero entries over all parameters of `network`; shared ones count once."""
+    """Return the number of non-zero entries over all parameters of `network`; shared parameters count once."""
     return sum(count_nonzero(parameter) for parameter in network.parameters())
 
 
 def layer_budgets(network: nn.Module) -> list[LayerBudget]:
-    """Return, per compressible layer in order, how many weights it keeps of how many.
+    """Return the kept and total weights of every compressible layer, in order.
 
-    A decomposed layer counts as the layer that it was: the weights of its factors, of those that it had.
+    For a decomposed layer: the weights of its factors, and the total of the original layer.
     """
     budgets = []
-    for name, module in standing_layers(network):
+    for name, module in current_layers(network):
         parts = module if isinstance(module, Decomposed) else [module]
         kept = sum(count_nonzero(part.get_parameter("weight")) for part in parts)
         shape = module.shape if isinstance(module, Decomposed) else tuple(module.get_parameter("weight").shape)
@@ -69,7 +69,7 @@ def count_outputs(network: nn.Module, example_input: Tensor) -> dict[str, int]:
 def count_flops(network: nn.Module, example_input: Tensor) -> int:
     """Return the multiply-adds of one sample: non-zero weights times output positions of every `Conv2d` and `Linear`.
 
-    Grouped convolutions count like all others. `example_input` is a batch of any size.
+    Grouped convolutions are counted, too. `example_input` is a batch of any size.
     """
     return flops_of(network, count_outputs(network, example_input))
 
@@ -84,7 +84,7 @@ def flops_of(network: nn.Module, outputs: dict[str, int]) -> int:
 
 
 def calibration_size(network: nn.Module, example_input: Tensor, delta_s: float, validation_count: int) -> int:
-    """Return how many validation samples the data-dependent methods read: at most half of `validation_count`.
+    """Return the number of validation samples that data-dependent methods read: at most half of `validation_count`.
 
     C log(8 eta_max eta_total / delta) samples bound the sensitivities of all layers with probability 1 - delta
     (SiPP, arXiv 1910.05422), where eta is the number of outputs of a layer for one sample.
@@ -94,5 +94,5 @@ def calibration_size(network: nn.Module, example_input: Tensor, delta_s: float, 
     half = max(1, validation_count // 2)
     if not etas or not max(etas):
         return min(1, half)
-    wanted = math.ceil(CALIBRATION_CONSTANT * math.log(8 * max(etas) * sum(etas) / delta_s))
-    return max(1, min(wanted, half))
+    needed = math.ceil(CALIBRATION_CONSTANT * math.log(8 * max(etas) * sum(etas) / delta_s))
+    return max(1, min(needed, half))

@@ -1,4 +1,4 @@
-"""Draws with replacement: how many find a wanted number of distinct units, which they are, and what they weigh."""
+"""Draws with replacement: the number of draws for a number of distinct units, the drawn units, and their factors."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from torch import Tensor
 
 from luigi_prune.compute.pruning.protocol import DrawsPart
 
-DrawsOf = Callable[[Tensor, Tensor], Tensor]  # probabilities and wanted numbers to numbers of draws
+DrawsOf = Callable[[Tensor, Tensor], Tensor]  # (probabilities, target counts) -> numbers of draws
 SINGLY = 512  # draws of a row that are made one by one, at least
-IN_CACHE = 2**16  # numbers that are computed with at a time, where that takes many passes over them
-MOST = 2.0**53  # draws of a row: beyond, whole numbers are not exact
+IN_CACHE = 2**16  # numbers processed at a time in computations with many passes over them
+MOST = 2.0**53  # draws of a row: larger integers are not exact
 
 
 def draw(
-    weights: Tensor, wanted: Tensor, draws: DrawsPart, spare_whole: bool, draws_of: DrawsOf | None
+    weights: Tensor, target_count: Tensor, draws: DrawsPart, spare_whole: bool, draws_of: DrawsOf | None
 ) -> tuple[Tensor, Tensor]:
     """Return which units of each row are kept, and their factors: (rows, units) both.
 
-    `weights`: float64 on the CPU, not negative; probabilities are proportional to them. `wanted`: distinct units, per
-    row. The rest is `selection.sample`'s.
+    `weights`: float64 on the CPU, not negative; probabilities are proportional to them. `target_count`: distinct units
+    per row. The other arguments are those of `selection.sample`.
     """
     tiny = torch.finfo(torch.float64).tiny
     positive = weights.bool()
     support = positive.sum(1)
     probability = weights / weights.sum(1, keepdim=True).clamp_min(tiny)
-    wanted = wanted.long()
-    whole = wanted >= support if spare_whole else support == 0
+    target_count = target_count.long()
+    whole = target_count >= support if spare_whole else support == 0
     packing = Packing(positive, support)
     packed = packing.pack(probability)
-    drawn = (draws_of or draws_for_distinct)(packed, torch.minimum(wanted, (support - 1).clamp_min(1)))
+    drawn = (draws_of or draws_for_distinct)(packed, torch.minimum(target_count, (support - 1).clamp_min(1)))
     drawn[whole] = 0
     times = _count_draws(probability, packed, packing, drawn, draws)
     kept = times.bool() | (whole[:, None] & positive)
@@ -43,9 +43,9 @@ def draw(
 
 
 class Packing:
-    """Where the positive numbers of rows are, so that one need not compute with the others: half, in rows of one sign.
+    """The positions of the positive numbers of rows, to compute with them alone: half, in rows of one sign.
 
-    Packed rows hold the positive numbers in their order, then zeros; they are as long as the fullest of them.
+    Packed rows hold the positive numbers in their order, then zeros; they are as long as the fullest row.
     """
 
     def __init__(self, positive: Tensor, support: Tensor) -> None:
@@ -62,22 +62,22 @@ class Packing:
         return rows if self._dense else _moved(rows, self._there, self._here, self._width)
 
     def unpack(self, packed: Tensor) -> Tensor:
-        """Return packed rows as they were, with zeros where nothing is positive."""
+        """Return packed rows in their original layout, with zeros at the other positions."""
         return packed if self._dense else _moved(packed, self._here, self._there, self._columns)
 
 
 def _moved(rows: Tensor, source: np.ndarray, target: np.ndarray, width: int) -> Tensor:
-    """Return rows of another width that hold at `target` what these hold at `source`, zeros elsewhere."""
-    found = rows.new_zeros(len(rows), width)
-    found.numpy().reshape(-1)[target] = rows.numpy().reshape(-1)[source]
-    return found
+    """Return rows of width `width` with the entries at flat positions `source` moved to `target`, zeros elsewhere."""
+    moved = rows.new_zeros(len(rows), width)
+    moved.numpy().reshape(-1)[target] = rows.numpy().reshape(-1)[source]
+    return moved
 
 
 def _count_draws(probability: Tensor, packed: Tensor, packing: Packing, drawn: Tensor, draws: DrawsPart) -> Tensor:
     """Return how often each unit of each row is drawn: row i is drawn from `drawn[i]` times. Shape as `probability`.
 
-    The first draws, at least as many as there are units, are made one by one. Of the rest, which only very uneven rows
-    want, every unit has its own Poisson process: so far out the two agree to a part in a thousand.
+    The first draws, at least as many as there are units, are made one by one. The rest, which only very uneven rows
+    need, are Poisson processes, one per unit: for so many draws the two agree to a part in a thousand.
     """
     units = probability.shape[1]
     singly = max(SINGLY, units)
@@ -94,8 +94,8 @@ def _count_draws(probability: Tensor, packed: Tensor, packing: Packing, drawn: T
 def _draw_singly(probability: Tensor, drawn: Tensor, draws: DrawsPart) -> Tensor:
     """Return how often each unit is among the first `drawn` draws of its row: (rows, units).
 
-    A draw is a random number between 0 and the sum of the row; it falls to the unit behind whose cumulative sum it
-    lies. All of them and the sums are sorted together, and the sums are told by their last bit.
+    A draw is a random number between 0 and the sum of the row; it selects the first unit whose cumulative sum exceeds
+    it. Draws and cumulative sums are sorted together; the last bit tells them apart.
     """
     rows, units = probability.shape
     most = int(drawn.max()) if rows else 0
@@ -122,17 +122,18 @@ def expected_distinct(probability: Tensor, drawn: Tensor) -> Tensor:
     return -torch.expm1(drawn.double()[:, None] * torch.log1p(-probability.clamp(max=1 - 1e-16))).sum(1)
 
 
-def draws_for_distinct(probability: Tensor, wanted: Tensor) -> Tensor:
-    """Return per row the least number m of draws whose expected distinct count reaches `wanted` (at most 1: `wanted`).
+def draws_for_distinct(probability: Tensor, target_count: Tensor) -> Tensor:
+    """Return per row the least number m of draws whose expected distinct count reaches `target_count`.
 
-    For unequal probabilities it is the largest with ceil(E(m)) = wanted (SiPP, 1910.05422).
+    If `target_count` is at most 1, m is `target_count`. For unequal probabilities it is the largest with ceil(E(m)) =
+    target_count (SiPP, 1910.05422).
     """
-    wanted = wanted.long()
-    drawn = wanted.clone()
-    open_rows = torch.nonzero(wanted > 1).flatten()
-    if not open_rows.numel():
+    target_count = target_count.long()
+    drawn = target_count.clone()
+    several = torch.nonzero(target_count > 1).flatten()
+    if not several.numel():
         return drawn
-    rows, goal = probability[open_rows], wanted[open_rows].double()
+    rows, goal = probability[several], target_count[several].double()
     support = (rows > 0).sum(1)
     equal = rows.amax(1) * support < 1 + 1e-9
     size = support[equal].double()
@@ -140,7 +141,7 @@ def draws_for_distinct(probability: Tensor, wanted: Tensor) -> Tensor:
     solved[equal] = torch.ceil(torch.log1p(-goal[equal] / size) / torch.log1p(-1 / size) - 1e-9)
     if not bool(equal.all()):
         solved[~equal] = most_draws(rows[~equal], goal[~equal])
-    drawn[open_rows] = solved.long()
+    drawn[several] = solved.long()
     return drawn
 
 
@@ -148,14 +149,14 @@ def solve_draws(probability: Tensor, goal: Tensor, *, close: float = 1e-3) -> Te
     """Return per row the real number m of draws with E(m) = goal, from below; goal is less than the support.
 
     Newton's method on log(support - E(m)), which is convex in m, so that it never overshoots. A step
-    shorter than `close` is the last; what it leaves is of the order of its square.
+    shorter than `close` is the last; the remaining error is of the order of its square.
     """
     counted = probability > 0
     never = torch.finfo(probability.dtype).min  # exp(m x never) and its product with `never` are both 0
     chance = torch.where(counted, torch.log1p(-probability.clamp(max=1 - 1e-16)), never)
     support = counted.sum(1).to(goal)
     missing = torch.log(support - goal)
-    m = torch.log1p(-goal / support) / torch.log1p(-1 / support)  # what even chances take: no others take less
+    m = torch.log1p(-goal / support) / torch.log1p(-1 / support)  # the number for equal probabilities, a lower bound
     m = m.nan_to_num(0).maximum(goal)
     if not m.numel():
         return m
@@ -171,9 +172,9 @@ def solve_draws(probability: Tensor, goal: Tensor, *, close: float = 1e-3) -> Te
 
 def most_draws(probability: Tensor, goal: Tensor) -> Tensor:
     """Return per row the largest whole m with E(m) <= goal: float64, (rows,)."""
-    found = [torch.zeros_like(goal[:0])]
-    together = max(1, IN_CACHE // max(1, probability.shape[1]))
-    for rows, wanted in zip(probability.split(together), goal.split(together), strict=True):
-        low = solve_draws(rows, wanted, close=0.1).floor()  # one too few at most
-        found.append(torch.where(expected_distinct(rows, low + 1) <= wanted, low + 1, low))
-    return torch.cat(found)
+    draws = [torch.zeros_like(goal[:0])]
+    rows_at_once = max(1, IN_CACHE // max(1, probability.shape[1]))
+    for rows, goals in zip(probability.split(rows_at_once), goal.split(rows_at_once), strict=True):
+        low = solve_draws(rows, goals, close=0.1).floor()  # one too few at most
+        draws.append(torch.where(expected_distinct(rows, low + 1) <= goals, low + 1, low))
+    return torch.cat(draws)

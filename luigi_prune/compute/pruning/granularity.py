@@ -1,4 +1,4 @@
-"""Granularity: what a unit of a layer is, which layers may lose units, and how a unit is cut."""
+"""Granularity: the unit that is pruned (weight, filter or channel), the layers whose units are fixed, and the cut."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from luigi_prune.compute.zeros import keep_only
 
 @dataclass(frozen=True)
 class Granularity:
-    """Units of a layer: which are alive under a mask of the weight, and how a choice of them reads as such a mask."""
+    """The units of a layer: `alive` of them under a mask of the weight, and `spread`, a choice of them as such a mask.
+
+    `fixed`: whether units of the layer may not be pruned. `structured`: whether a unit is a whole filter or channel.
+    """
 
     alive: Callable[[Tensor], Tensor]
     spread: Callable[[Tensor, Tensor], Tensor]
@@ -24,32 +27,32 @@ class Granularity:
     structured: bool
 
 
-def _columns(mask: Tensor) -> Tensor:
+def _alive_channels(mask: Tensor) -> Tensor:
     return mask.transpose(0, 1).flatten(1).any(1)
 
 
-def _over_rows(units: Tensor, mask: Tensor) -> Tensor:
+def _as_rows(units: Tensor, mask: Tensor) -> Tensor:
     return units.view(-1, *[1] * (mask.dim() - 1))
 
 
-def _over_columns(units: Tensor, mask: Tensor) -> Tensor:
+def _as_columns(units: Tensor, mask: Tensor) -> Tensor:
     return units.view(1, -1, *[1] * (mask.dim() - 2))
 
 
 GRANULARITIES: dict[str, Granularity] = {
     "weight": Granularity(lambda mask: mask, lambda units, mask: units, lambda layer: False, structured=False),
     "filter": Granularity(
-        lambda mask: mask.flatten(1).any(1), _over_rows, lambda layer: layer.writes_output, structured=True
+        lambda mask: mask.flatten(1).any(1), _as_rows, lambda layer: layer.writes_output, structured=True
     ),
-    "channel": Granularity(_columns, _over_columns, lambda layer: layer.reads_input, structured=True),
+    "channel": Granularity(_alive_channels, _as_columns, lambda layer: layer.reads_input, structured=True),
 }
 
 
 @torch.no_grad()
 def cut(kind: str, layer: Layer, module: nn.Module, selected: Selected, masks: Masks, *, with_bias: bool) -> None:
-    """Remove from `module`'s weight, and from `masks`, what `selected` leaves out, and re-weigh the rest.
+    """Prune the units that are not `selected` from `module`'s weight and from `masks`, and re-weight the others.
 
-    `module` stands where `layer.module` stands, in a copy of the network. `with_bias`: a filter takes its bias along.
+    `module` is `layer.module` in a copy of the network. `with_bias`: the bias of a pruned filter is pruned with it.
     """
     unit = GRANULARITIES[kind]
     mask = masks[layer.weight_name]

@@ -1,4 +1,4 @@
-"""Which layers of a network are compressible, where they stand in it, and what they compute."""
+"""The compressible layers of a network and their position in it."""
 
 from __future__ import annotations
 
@@ -6,24 +6,28 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from luigi_prune.errors import ConfigError, nearest
 
-# Modules whose output channel i is a weighted sum of input channels: what FLOPs count and propagation understands.
+if TYPE_CHECKING:
+    from luigi_prune.compute.pruning.protocol import Rules
+
+# Modules whose output channels are weighted sums of input channels: those that FLOPs count, and those that propagation
+# reads.
 COUNTED = (nn.Conv2d, nn.Linear)
 READERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """A compressible layer: its name, module, parameter name of its weight and its place in the network.
+    """A compressible layer: its name, module, parameter name of its weight and its position in the network.
 
-    `reads_input`: the network's input reaches it past no other compressible layer, so its channels are never cut.
-    `writes_output`: its output reaches the network's output past no other one, so its filters are never cut.
+    `reads_input`: no other compressible layer lies between the network's input and it, so its channels are never
+    pruned. `writes_output`: no other one lies between it and the network's output, so its filters are never pruned.
     """
 
     name: str
@@ -41,9 +45,9 @@ class Layer:
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Hold `network` in evaluation mode, and give every module its own mode back afterwards.
+    """Keep `network` in evaluation mode, and restore the mode of every module afterwards.
 
-    Attention's fused path is off meanwhile: it passes by the modules, and with them the hooks.
+    Attention's fused path is off meanwhile: it bypasses the modules, and so their hooks.
     """
     modes = [(module, module.training) for module in network.modules()]
     fused = torch.backends.mha.get_fastpath_enabled()
@@ -58,30 +62,29 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 
 def is_compressible(network: nn.Module, module: nn.Module) -> bool:
-    """Return whether methods may prune `module`: a `Linear` or ungrouped `Conv2d` that the network does not veto."""
+    """Return whether methods may prune `module`: a `Linear` or ungrouped `Conv2d` that the network does not exclude."""
     plain = isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
     if not plain or not isinstance(module._parameters.get("weight"), nn.Parameter):
-        return False  # a parametrised or lazy weight cannot hold zeros
+        return False  # zeros cannot be kept in a parametrised or lazy weight
     allowed = getattr(network, "is_compressible", None)
     return bool(allowed(module)) if callable(allowed) else True
 
 
 def compressible_modules(network: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Return (name, module) of the compressible layers in the order of `modules()`; a tied weight comes once."""
+    """Return (name, module) of the compressible layers in the order of `modules()`; a tied weight is listed once."""
     seen: set[int] = set()
-    found = []
+    modules = []
     for name, module in network.named_modules():
         if is_compressible(network, module) and id(module.weight) not in seen:
             seen.add(id(module.weight))
-            found.append((name, module))
-    return found
+            modules.append((name, module))
+    return modules
 
 
 def ignored_layers(names: Sequence[str], patterns: Iterable[str]) -> frozenset[str]:
-    """Return which of a network's compressible layers, called `names`, are to be left alone.
+    """Return the names, out of a network's compressible layers `names`, that no method may change.
 
-    `patterns`: names, or patterns of names as file systems have them (`layer1.*`). Raises ConfigError for one that
-    matches no layer.
+    `patterns`: names, or shell patterns of names (`layer1.*`). Raises ConfigError for one that matches no layer.
     """
     ignored: set[str] = set()
     for pattern in patterns:
@@ -93,26 +96,21 @@ def ignored_layers(names: Sequence[str], patterns: Iterable[str]) -> frozenset[s
 
 
 def protected_parameters(network: nn.Module, ignored: Collection[str]) -> frozenset[str]:
-    """Return the names of the parameters of the modules called `ignored`: nothing may be removed from them."""
-    own = {id(parameter) for name in ignored for parameter in network.get_submodule(name).parameters()}
-    return frozenset(name for name, parameter in network.named_parameters() if id(parameter) in own)
+    """Return the names of the parameters of the modules named in `ignored`, tied ones under all their names."""
+    protected = {id(parameter) for name in ignored for parameter in network.get_submodule(name).parameters()}
+    return frozenset(name for name, parameter in network.named_parameters() if id(parameter) in protected)
 
 
 def find_layers(
-    network: nn.Module, example_input: Tensor, rules: str, ignored: Collection[str] = frozenset()
+    network: nn.Module, example_input: Tensor, rules: Rules, ignored: Collection[str] = frozenset()
 ) -> list[Layer]:
-    """Return the compressible layers of `network`, whose parameters' `requires_grad` this call switches off.
+    """Return the compressible layers of `network`, with `requires_grad` of all its parameters switched off.
 
-    Layers called `ignored` are left out, but count where it is asked which layers are first and last.
-
-    With the reference's rules "first" and "last" mean the order of `modules()`, else the network's real graph.
+    Layers named in `ignored` are left out, but count when the first and last layers are determined.
     """
     modules = compressible_modules(network)
     names = {id(parameter): name for name, parameter in network.named_parameters()}
-    if rules == "reference":
-        first, last = {modules[0][0]} if modules else set(), {modules[-1][0]} if modules else set()
-    else:
-        first, last = _at_input(network, modules, example_input), _at_output(network, modules, example_input)
+    first, last = rules.find_ends(network, modules, example_input)
     return [
         Layer(name, module, names[id(module.weight)], reads_input=name in first, writes_output=name in last)
         for name, module in modules
@@ -120,14 +118,21 @@ def find_layers(
     ]
 
 
+def ends_by_graph(
+    network: nn.Module, modules: list[tuple[str, nn.Module]], example_input: Tensor
+) -> tuple[set[str], set[str]]:
+    """Return the names of the layers at the network's input and at its output, as gradients flow through it."""
+    return _at_input(network, modules, example_input), _at_output(network, modules, example_input)
+
+
 def _at_input(network: nn.Module, modules: list[tuple[str, nn.Module]], example_input: Tensor) -> set[str]:
     """Return the names of layers that the network's input reaches through no other compressible layer."""
-    found: set[str] = set()
+    reached: set[str] = set()
 
     def note(name: str) -> Callable[..., None]:
         def hook(_: nn.Module, inputs: tuple[Any, ...]) -> None:
             if inputs[0].requires_grad:
-                found.add(name)
+                reached.add(name)
 
         return hook
 
@@ -137,15 +142,15 @@ def _at_input(network: nn.Module, modules: list[tuple[str, nn.Module]], example_
         source.requires_grad_(True)
     embeddings = [module for module in network.modules() if isinstance(module, nn.Embedding)]
     with ExitStack() as stack, torch.enable_grad(), evaluating(network):
-        for embedding in embeddings:  # token numbers carry no gradient: their vectors are the input
+        for embedding in embeddings:  # tokens have no gradient: their embeddings count as the input
             embedding.weight.requires_grad_(True)
         for name, module in modules:
             stack.callback(module.register_forward_pre_hook(note(name)).remove)
             stack.callback(module.register_forward_hook(lambda *call: call[2].detach().clone()).remove)
-        # A copy, because a network may change its input in place, which a leaf does not allow.
+        # A copy, because a network may change its input in place, which autograd forbids for a leaf.
         network(source.clone() if source.requires_grad else source)
     network.requires_grad_(False)
-    return found
+    return reached
 
 
 def _at_output(network: nn.Module, modules: list[tuple[str, nn.Module]], example_input: Tensor) -> set[str]:
@@ -166,13 +171,13 @@ def _at_output(network: nn.Module, modules: list[tuple[str, nn.Module]], example
             stack.callback(module.register_forward_hook(mark(name)).remove)
         total = sum(tensor.float().sum() for tensor in tensors_in(network(example_input)) if tensor.requires_grad)
     if not isinstance(total, Tensor):
-        return {modules[-1][0]} if modules else set()  # an output without gradients: the order is all there is
+        return {modules[-1][0]} if modules else set()  # an output without gradients: only the order is known
     gradients = torch.autograd.grad(total, list(markers.values()), allow_unused=True)
     return {name for name, gradient in zip(markers, gradients, strict=True) if gradient is not None}
 
 
 def tensors_in(output: object) -> list[Tensor]:
-    """Return the floating-point tensors of a network's output, however tuples, lists and dictionaries nest."""
+    """Return the floating-point tensors of a network's output, from nested tuples, lists and dictionaries."""
     if isinstance(output, Tensor):
         return [output] if output.is_floating_point() else []
     if isinstance(output, dict):

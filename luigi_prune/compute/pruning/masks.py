@@ -1,4 +1,4 @@
-"""Masks: per parameter a boolean tensor, True where the entry is kept. A removed entry is zero and stays zero."""
+"""Masks: per parameter a boolean tensor, True for kept entries. A pruned entry is zero and stays zero."""
 
 from __future__ import annotations
 
@@ -12,26 +12,24 @@ from luigi_prune.errors import ConfigError
 Masks = dict[str, Tensor]
 
 
-def initial_masks(network: nn.Module, held: Masks | None) -> Masks:
-    """Return a mask for every parameter: what `held` removed stays removed, and so does a weight that is zero already.
+def initial_masks(network: nn.Module, earlier: Masks | None) -> Masks:
+    """Return a mask for every parameter: entries that `earlier` prunes stay pruned, and so do weights that are zero.
 
-    Zeros of biases and normalisations are kept unless `held` removes them: a fresh network's are all zero.
+    Zeros of biases and normalisations are kept unless `earlier` prunes them: in a fresh network they are all zero.
     """
     masks = {name: torch.ones_like(value, dtype=torch.bool) for name, value in network.named_parameters()}
     for module_name, module in network.named_modules():
         weight_name = f"{module_name}.weight" if module_name else "weight"
         if isinstance(module, READERS) and weight_name in masks:
             masks[weight_name] = nonzero(module.weight)
-    for name, mask in (held or {}).items():
+    for name, mask in (earlier or {}).items():
         if name not in masks or masks[name].shape != mask.shape:
-            wanted = (
-                f"its shape is {tuple(masks[name].shape)}" if name in masks else "the network has no such parameter"
-            )
-            raise ConfigError(f"mask {name!r} of shape {tuple(mask.shape)} does not fit: {wanted}")
+            why = f"its shape is {tuple(masks[name].shape)}" if name in masks else "the network has no such parameter"
+            raise ConfigError(f"mask {name!r} of shape {tuple(mask.shape)} does not fit: {why}")
         masks[name] &= mask.to(masks[name].device)
     return masks
 
 
 def removals(masks: Masks) -> Masks:
-    """Return the masks that remove anything."""
+    """Return the masks that prune at least one entry."""
     return {name: mask for name, mask in masks.items() if not bool(mask.all())}

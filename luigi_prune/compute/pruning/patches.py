@@ -1,4 +1,4 @@
-"""Layer inputs as patches: what each filter of a layer multiplies with its weights, sample by sample."""
+"""Layer inputs as patches: the inputs that a filter multiplies with its weights, sample by sample."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from luigi_prune.compute.pruning.batches import merge_batches
 from luigi_prune.compute.pruning.layers import Layer, evaluating
 from luigi_prune.compute.pruning.protocol import Batches, Problem
-from luigi_prune.compute.pruning.reference_rules import merge_batches
 
 FORWARD_BATCH = 32  # samples that run through the network together
 
@@ -21,7 +21,7 @@ def visit_inputs(problem: Problem, visit: Callable[[int, Tensor, int], None]) ->
     """Run the calibration data through the network; call `visit(layer index, input, first sample's number)`.
 
     Inputs are float32, of shape (samples, channels, height, width) or (samples, positions, features), one call per
-    layer call and batch. Batches are merged and split again, so that their size makes no difference.
+    layer call and batch. Batches are merged and split again, so that the result does not depend on their size.
     """
     start = 0
 
@@ -53,7 +53,7 @@ def _rebatched(batches: Batches) -> Batches:
 
 
 def padded(layer: Layer, value: Tensor) -> Tensor:
-    """Return a convolution's input with its padding around it."""
+    """Return a convolution's padded input."""
     module = layer.module
     assert isinstance(module, nn.Conv2d)
     mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
@@ -63,24 +63,24 @@ def padded(layer: Layer, value: Tensor) -> Tensor:
 def patches(layer: Layer, value: Tensor, budget: int) -> Iterator[Tensor]:
     """Yield the input as (samples, entries of a filter, patches) in pieces of at most `budget` bytes or one sample.
 
-    A linear layer sees every position of a sequence as a sample of its own with one patch.
+    A linear layer sees every position of a sequence as a separate sample with one patch.
     """
     module = layer.module
     if not isinstance(module, nn.Conv2d):
         yield from value.reshape(-1, value.shape[-1], 1).split(max(1, budget // (4 * value.shape[-1])))
         return
     entries = module.weight[0].numel()
-    full = padded(layer, value)
-    area = [(n - d * (k - 1) - 1) // s + 1 for n, d, k, s in _axes(module, full)]
-    for part in full.split(max(1, budget // (4 * entries * area[0] * area[1]))):
+    image = padded(layer, value)
+    area = [(n - d * (k - 1) - 1) // s + 1 for n, d, k, s in _patch_axes(module, image)]
+    for part in image.split(max(1, budget // (4 * entries * area[0] * area[1]))):
         if module.kernel_size == (1, 1) and module.stride == (1, 1):
             yield part.flatten(2)
         else:
             yield F.unfold(part, module.kernel_size, module.dilation, 0, module.stride)
 
 
-def _axes(module: nn.Conv2d, full: Tensor) -> list[tuple[int, int, int, int]]:
-    return list(zip(full.shape[-2:], module.dilation, module.kernel_size, module.stride, strict=True))
+def _patch_axes(module: nn.Conv2d, image: Tensor) -> list[tuple[int, int, int, int]]:
+    return list(zip(image.shape[-2:], module.dilation, module.kernel_size, module.stride, strict=True))
 
 
 def patch_count(layer: Layer, outputs: dict[str, int]) -> int:

@@ -1,12 +1,12 @@
-"""What zeros mean for a network, found without tracing it: run it with other numbers at the same places.
+"""The effect of zeros on a network, found without tracing: by running it with other numbers in the same places.
 
-A copy of the network gets random *positive* numbers wherever a parameter is not removed, and random positive inputs.
-Sums of positive numbers cannot cancel, so a channel is exactly zero in the copy if and only if nothing that was not
-removed feeds it, and the gradient of a positive sum of the outputs is exactly zero if and only if the channel feeds
-nothing. The answer holds for every weight and every input, not for some calibration data. Numbers are scaled at every
-layer, so that depth neither overflows nor underflows; functions that go flat (ReLU, clipping, rounding, sigmoid) get
-something added that leaves zeros zero and constants constant but lets every gradient through. Samples differ in
-brightness, so a channel that is equal over all samples and positions is structurally constant.
+A copy of the network gets random *positive* numbers for all parameters that are not pruned, and random positive inputs.
+Sums of positive numbers cannot cancel, so a channel is exactly zero in the copy if and only if no remaining parameter
+feeds it, and the gradient of a positive sum of the outputs is exactly zero if and only if the channel feeds nothing.
+The result holds for all weights and inputs, not only for calibration data. Numbers are scaled at every layer, so that
+they neither overflow nor underflow at any depth; functions with flat parts (ReLU, clipping, rounding, sigmoid) get a
+term added that keeps zeros zero and constants constant but lets every gradient through. Samples differ in brightness,
+so a channel that is equal over all samples and positions is structurally constant.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from luigi_prune.compute.pruning.masks import Masks
 from luigi_prune.compute.pruning.taps import Structure, Taps, is_norm, is_reader
 
 LEAK = 0.3
-_RELU = ("relu", "relu_")  # a single operation does for it what others need three for
+_RELU = ("relu", "relu_")  # one operation instead of three
 _CLIPPING = (
     *("relu6", "hardtanh", "hardtanh_", "hardswish", "threshold", "threshold_", "softshrink"),
     *("hardshrink", "clamp", "clamp_", "clamp_min", "clamp_min_", "clamp_max", "clamp_max_", "clip", "clip_"),
@@ -37,9 +37,9 @@ _SQUASHING = ("sigmoid", "sigmoid_", "hardsigmoid", "tanh", "tanh_", "softmax", 
 
 
 class _Leaky(TorchFunctionMode):
-    """Keep gradients alive through functions that are or become flat, and through `detach`.
+    """Let gradients through functions with flat parts, and through `detach`.
 
-    Clipping functions get 0.3 x added. Squashing ones often gate, and what gates must stay bounded: 0.3 x / (1 + |x|).
+    Clipping functions get 0.3 x added. Squashing functions often are gates, which must stay bounded: 0.3 x / (1 + |x|).
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -59,7 +59,7 @@ class _Leaky(TorchFunctionMode):
 
 @dataclass(frozen=True)
 class _Precision:
-    """How small shifts are, so that the input shows through many layers of them, and what counts as equal."""
+    """The size of shifts, small enough that the input still shows after many layers, and the tolerance of equality."""
 
     dtype: torch.dtype
     shift: float
@@ -68,25 +68,25 @@ class _Precision:
 
 _SINGLE = _Precision(torch.float32, shift=1e-4, same=1e-5)  # several times as fast
 _DOUBLE = _Precision(torch.float64, shift=1e-40, same=1e-9)
-_SAFE = 1e-20, 1e20  # numbers in single precision that are far from being lost
-_BLOCK = 2**16 + 1  # random numbers, no multiple of any number of channels, that larger parameters repeat
+_SAFE = 1e-20, 1e20  # range of numbers that are safe in single precision
+_BLOCK = 2**16 + 1  # random numbers that larger parameters repeat; not a multiple of usual channel counts
 
 
 class StructureProbe:
-    """The copy with other numbers, and what it finds for given masks."""
+    """The copy with other numbers; `observe` returns the structure under given masks."""
 
     def __init__(self, network: nn.Module, example_input: Tensor, *, samples: int = 2) -> None:
-        """Raises RuntimeError, TypeError or ValueError for a network that cannot be run so."""
+        """Raises RuntimeError, TypeError or ValueError if the network cannot run this way."""
         try:
             sizes = self._prepare(network, example_input, samples, _SINGLE)
             if not sizes or _are_safe(torch.cat([size.flatten() for size in sizes])):
                 return
-        except (RuntimeError, TypeError):  # a network that insists on double precision
+        except (RuntimeError, TypeError):  # a network that requires double precision
             pass
         self._prepare(network, example_input, samples, _DOUBLE)
 
     def _prepare(self, network: nn.Module, example_input: Tensor, samples: int, precision: _Precision) -> list[Tensor]:
-        """Make everything ready in this precision; return the sizes of all channels that a first run has met."""
+        """Set up the copy in this precision; return the magnitudes of all channels in a first run."""
         self._precision = precision
         self.network = copy.deepcopy(network).to(precision.dtype).eval().requires_grad_(True)
         self._generator = torch.Generator().manual_seed(0x5EED)
@@ -98,10 +98,10 @@ class StructureProbe:
         self._values = self._random_parameters()
         self._projections: list[Tensor] = []
         self.can_see_constants = self._input.is_floating_point() or example_input.shape[0] > 1
-        everything = {name: torch.ones_like(p, dtype=torch.bool) for name, p in self.network.named_parameters()}
+        full_masks = {name: torch.ones_like(p, dtype=torch.bool) for name, p in self.network.named_parameters()}
         self._zero_at_first: dict[str, Tensor] = {}
         self._baseline: Structure | None = None
-        self._baseline, sizes = self._run(everything, silence=False)
+        self._baseline, sizes = self._run(full_masks, silence=False)
         baseline = self._baseline
         shared = {name for name, calls in baseline.calls.items() if calls > 1} | self._tied()
         self._zero_at_first = {name: zero for name, zero in baseline.zero_inputs.items() if name not in shared}
@@ -109,7 +109,7 @@ class StructureProbe:
         return sizes
 
     def _tied(self) -> set[str]:
-        """Return the names of modules whose parameters other modules use as well."""
+        """Return the names of modules that share parameters with other modules."""
         owners: dict[int, set[str]] = {}
         for name, module in self.network.named_modules():
             for parameter in module._parameters.values():
@@ -148,21 +148,21 @@ class StructureProbe:
 
     @torch.no_grad()
     def _fill(self, masks: Masks) -> None:
-        """Put random numbers where `masks` keep."""
+        """Set entries kept by `masks` to random numbers, the others to zero."""
         for name, parameter in self.network.named_parameters():
             torch.mul(self._values[name], masks[name], out=parameter)
 
     def observe(self, masks: Masks, *, silence: bool) -> Structure:
-        """Return what the masks make of the network.
+        """Return the network's structure under `masks`.
 
-        `silence`: a BatchNorm channel whose input has become zero, because all it reads was cut, is cut with it.
+        `silence`: a BatchNorm channel whose input has become zero, because all its sources are pruned, is pruned, too.
         """
         if not silence and self._baseline is not None and all(bool(mask.all()) for mask in masks.values()):
             return self._baseline
         return self._run(masks, silence=silence)[0]
 
     def _run(self, masks: Masks, *, silence: bool) -> tuple[Structure, list[Tensor]]:
-        """Return what the masks make of the network, and the sizes of all channels that the run has met."""
+        """Return the network's structure under `masks`, and the magnitudes of all channels in the run."""
         self._fill(masks)
         modules = {**self._modules, **self._bare_norms}
         taps = Taps(modules, self._zero_at_first if silence else None, self._precision.same)
@@ -172,16 +172,16 @@ class StructureProbe:
                 stack.callback(module.register_forward_hook(taps.after(name)).remove)
             with _Leaky():
                 outputs = [out for out in tensors_in(self.network(self._input.clone())) if out.requires_grad]
-            if outputs and taps.watched:  # gradients of activations only: the hooks do the rest
+            if outputs and taps.watched:  # gradients of activations only; the hooks collect them
                 if not self._projections:
                     self._projections = [self._uniform(out.detach(), 0.5, 1.5) for out in outputs]
                 totals = [(out * weights).sum() for out, weights in zip(outputs, self._projections, strict=True)]
                 torch.autograd.grad(totals, taps.watched, allow_unused=True)
         sizes = taps.finish(reached=bool(outputs))
-        return taps.found, sizes
+        return taps.structure, sizes
 
 
 def _are_safe(sizes: Tensor) -> bool:
-    """Return whether no number, but for zeros, is in danger of becoming zero or infinite."""
+    """Return whether no non-zero number is close to underflow or overflow."""
     low, high = _SAFE
     return bool(((sizes == 0) | ((sizes > low) & (sizes < high))).all())

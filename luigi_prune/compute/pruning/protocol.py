@@ -1,10 +1,10 @@
-"""The records that scores, allocations, selections and the budget search hand to each other (see prune.py)."""
+"""The records that scores, allocations, selections and the budget search exchange (see prune.py)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,24 +13,27 @@ from luigi_prune.compute.pruning.layers import Layer
 from luigi_prune.compute.pruning.masks import Masks
 from luigi_prune.seeds import derive_seed
 
+if TYPE_CHECKING:
+    from luigi_prune.catalogue import MethodRow
+
 Batches = list[tuple[Tensor, Tensor]]
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """What a method is given: the network at this step (never changed), what is pruned of it already, and the data."""
+    """The input of a method: the network at this step (never changed), its masks, and the data."""
 
     network: nn.Module
     layers: list[Layer]
     masks: Masks
-    outputs: dict[str, int]  # per Conv2d and Linear: numbers computed for one sample
+    outputs: dict[str, int]  # per Conv2d and Linear: number of outputs for one sample
     example_input: Tensor
     batches: Batches
     loss: Loss | None
     seed: int
-    rules: str
-    ignored: frozenset[str] = frozenset()  # names of compressible layers that must stay as they are
+    rules: Rules
+    ignored: frozenset[str] = frozenset()  # names of compressible layers that must not change
     delta: float = 1e-16  # the failure probability of sample sizes (SiPP, PFP)
     warnings: list[str] = field(default_factory=list)  # lines for whoever asked for the pruned network
 
@@ -54,24 +57,24 @@ class Decomposition:
 
 @dataclass(frozen=True)
 class Mixed:
-    """So many best units for certain and so many drawn from the rest: two tensors of counts of one shape."""
+    """Numbers of best units to keep and of units to draw from the rest: two tensors of counts of one shape."""
 
     top: Tensor
     sampled: Tensor
 
 
-# What one layer keeps. A tensor of counts: shape () for so many units of the whole layer, (filters,) for so many
-# entries of every filter, (filters, 2) for those of either sign, which is the sign of their score. A Decomposition for
-# low-rank methods. None: as it is.
+# The kept part of one layer. A tensor of counts: shape () for units of the layer, (filters,) for entries of every
+# filter, (filters, 2) for entries with positive and with negative score. A Decomposition for low-rank methods. None:
+# the layer is unchanged.
 Choice = Tensor | Mixed | Decomposition | None
 
 
 @dataclass(frozen=True)
 class Levels:
-    """An allocation, prepared once per network: the choices at each of `count` levels, which keep ever more.
+    """An allocation, prepared once per network: the choices at each of `count` levels, which keep more and more.
 
-    `cost(level)` is the expected number of kept weights in compressible layers before propagation, cheap enough to be
-    asked for often; it never falls from one level to the next. The search needs nothing else.
+    `cost(level)`: the expected number of kept weights in compressible layers before propagation; cheap, and it never
+    decreases from one level to the next.
     """
 
     count: int
@@ -83,21 +86,59 @@ Score = Callable[[Problem], "Scores"]
 # One tensor per layer, with a number for each unit. Low-rank methods: per layer the spectra of each (folding, groups).
 Scores = list[Any]
 Allocation = Callable[[Problem, Scores, str], Levels]  # the string is the granularity
-Selection = Callable[[Tensor, Tensor, Any, "Draws"], "Selected"]  # score, alive units, counts or Mixed, draws
+Selection = Callable[[Tensor, Tensor, Any, "LayerDraws"], "Selected"]  # score, alive units, counts or Mixed, draws
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What is done where papers and the reference implementation differ; `rules.RULES` holds both.
+
+    `find_ends(network, compressible modules, example input)`: the names of the layers that read the network's input and
+        of those that write its output.
+    `protects_ends`: no channel of the former and no filter of the latter is ever pruned, whatever the allocation says.
+    `prunes_biases`: a pruned filter takes its bias along.
+    `selections`: the functions by the name in a method's row.
+    `propagate_by_data(network, masks, problem, structured, protected)`: removes, in place, what a cut has made useless, by
+        gradients of the loss on calibration data. None: propagation uses the network's structure, found by probing.
+    `thinet_samples(batch sizes, random numbers in [0, 1))`: per output position the number of a calibration sample that
+        ThiNet looks at, past the last one if there is none.
+    `thinet_prunes_last`: ThiNet prunes last, not first, the channels that its greedy search leaves out first.
+    `pca_adds_bias_twice`: PCA adds a layer's bias to the mean of its outputs, which holds it already.
+    """
+
+    name: str
+    find_ends: Callable[[nn.Module, list[tuple[str, nn.Module]], Tensor], tuple[set[str], set[str]]]
+    protects_ends: bool
+    prunes_biases: bool
+    selections: Mapping[str, Selection]
+    propagate_by_data: Callable[[nn.Module, Masks, Problem, bool, frozenset[str]], None] | None
+    thinet_samples: Callable[[Tensor, Tensor], Tensor]
+    thinet_prunes_last: bool
+    pca_adds_bias_twice: bool
+
+    def needs_data(self, method: MethodRow) -> bool:
+        """Return whether pruning by `method` reads calibration data and the loss: in its score or in propagation."""
+        if method.granularity == "none":
+            return False
+        return method.needs_data or (self.propagate_by_data is not None and method.granularity != "rank")
+
+    def data_reader(self, method: MethodRow) -> str:
+        """Return what needs the data, for messages: the method, or the method under these rules."""
+        return method.name if method.needs_data else f"{method.name} with rules={self.name!r}"
 
 
 @dataclass(frozen=True)
 class Selected:
-    """The units of one layer that stay (bool, the scores' shape) and, if re-weighed, the factor of their weights."""
+    """The kept units of one layer (bool, the scores' shape) and, if re-weighted, the factors of their weights."""
 
     kept: Tensor
     factor: Tensor | None = None
 
 
-class Draws:
-    """Uniform random numbers for one layer, row after row: the first rows are the same however many are asked for.
+class LayerDraws:
+    """Uniform random numbers for one layer, row by row: the first rows do not depend on the number of rows.
 
-    So the sample at a level holds the sample at every lower level, and the budget search stays monotone.
+    So the sample at a level contains the sample at every lower level, and the budget search stays monotone.
     """
 
     ROWS = 16
@@ -115,35 +156,35 @@ class Draws:
         return self._numbers[:count]
 
     def arrivals(self, units: int) -> Tensor:
-        """Return for every unit of every row when it is first drawn, at rate 1: exponential, (columns, units)."""
+        """Return the time of each unit's first draw at rate 1, per row: exponential, (columns, units)."""
         if self._arrivals is None:
             uniform = torch.rand(self._numbers.shape[1], units, generator=self.another(0), dtype=torch.float64)
             self._arrivals = -torch.log1p(-uniform)
         return self._arrivals
 
     def parts(self, columns: Iterable[slice]) -> Iterator[DrawsPart]:
-        """Yield the numbers of some columns after the other; together they are those of all columns at once."""
+        """Yield the numbers of one slice of columns after the other; the result does not depend on the slicing."""
         late = self.another(1)
         for some in columns:
             yield DrawsPart(self, some, late)
 
     def another(self, number: int) -> torch.Generator:
-        """Return a fresh generator, the same for the same number, that shares nothing with `rows`."""
+        """Return a new generator, the same for the same number, independent of `rows`."""
         return torch.Generator().manual_seed(derive_seed(self._generator.initial_seed(), "another", number))
 
 
 @dataclass(frozen=True)
 class DrawsPart:
-    """The random numbers of some rows of a layer. `late`: a generator that is asked for one part after the other."""
+    """The random numbers of some rows of a layer. `late`: a generator shared by all parts, in their order."""
 
-    draws: Draws
+    draws: LayerDraws
     columns: slice
     late: torch.Generator
 
     def rows(self, count: int) -> Tensor:
-        """Return what `Draws.rows` returns, of these columns."""
+        """Return what `LayerDraws.rows` returns, of these columns."""
         return self.draws.rows(count)[:, self.columns]
 
     def arrivals(self, units: int) -> Tensor:
-        """Return what `Draws.arrivals` returns, of these columns."""
+        """Return what `LayerDraws.arrivals` returns, of these columns."""
         return self.draws.arrivals(units)[self.columns]

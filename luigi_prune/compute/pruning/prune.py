@@ -1,23 +1,24 @@
-"""One pruning step: scores, an allocation at the level that meets the budget, a selection, propagation.
+"""One pruning step: scores, an allocation at the level that meets the target size, a selection, propagation.
 
-A method is a row of the catalogue (score x allocation x granularity x selection), and `prune` is these lines:
+A method is a row of the catalogue (score x allocation x granularity x selection). In outline, `prune` is:
 
-    scores  = score(problem)                                  # once; larger = keep
-    levels  = allocation(problem, scores, granularity)        # Levels: choices at each of `count` levels, ever more
-    level   = find_level(levels, size_at, wanted)             # size_at cuts and propagates: what is checked is returned
-    kept    = selection(score, alive, choice, draws)          # per layer; draws of one level hold those of lower ones
+    scores  = score(problem)                            # once; larger = keep
+    levels  = allocation(problem, scores, granularity)  # Levels: choices at each of `count` levels, increasing
+    level   = find_level(levels, size_at, target_size)  # size_at cuts and propagates: the tested network is returned
+    kept    = selection(score, alive, choice, draws)    # per layer; draws at a level contain those at lower ones
     network = propagate(cut(network, kept))
 
-`Problem` carries what scores and allocations may need: the network of this step, its layers and masks, the calibration
+`Problem` holds the inputs of scores and allocations: the network of this step, its layers and masks, the calibration
 batches and the loss, a generator per purpose. So SNIP, SiPP, PFP and ThiNet are scores that read `problem.batches`;
-SiPPNetRand's allocation returns counts per (filter, sign); PFP's has the levels of its error and returns counts.
+SiPPNetRand's allocation returns counts per (filter, sign); PFP's has one level per value of its error and returns
+counts.
 
 Low-rank methods use the same search. Their score is the spectra of each layer, one vector per (folding, groups),
-computed once; a choice is a `Decomposition(rank, groups, folding)` or None (left alone); the size at a level is the
-cost of the choices, without cutting anything. SVDNet's levels are the fractions where some round(v x full rank) grows.
+computed once; a choice is a `Decomposition(rank, groups, folding)` or None (unchanged); the size at a level is the cost
+of the choices, without building factors. SVDNet's levels are the fractions at which some round(v x full rank) grows.
 ALDS's exact optimum is an allocation, too: its levels are the sorted relative errors of all (layer, folding, groups,
-rank), largest first; at error v every layer takes its cheapest decomposition with an error of at most v, or stays as it
-is; the cost grows with the level, and the search finds the smallest v that meets the budget.
+rank), largest first; at error v every layer takes its cheapest decomposition with an error of at most v, or stays
+unchanged; the cost grows with the level, and the search finds the smallest v that meets the target size.
 """
 
 from __future__ import annotations
@@ -47,12 +48,11 @@ from luigi_prune.compute.pruning.lowrank.ranks import decompose_network, undecom
 from luigi_prune.compute.pruning.masks import Masks, initial_masks, removals
 from luigi_prune.compute.pruning.probe import StructureProbe
 from luigi_prune.compute.pruning.propagation import propagate
-from luigi_prune.compute.pruning.protocol import Batches, Loss, Problem, Scores
-from luigi_prune.compute.pruning.reference_selection import REFERENCE_SELECTIONS
-from luigi_prune.compute.pruning.registry import resolve
+from luigi_prune.compute.pruning.protocol import Batches, Loss, Problem, Rules, Scores
+from luigi_prune.compute.pruning.registry import resolve_function
+from luigi_prune.compute.pruning.rules import PAPER
 from luigi_prune.compute.pruning.scores import SCORES
 from luigi_prune.compute.pruning.search import find_level
-from luigi_prune.compute.pruning.selection import SELECTIONS
 from luigi_prune.compute.pruning.trial import (
     Trial,
     changing_tensors,
@@ -68,17 +68,17 @@ if TYPE_CHECKING:
     from luigi_prune.catalogue import MethodRow
 
 EXAMPLES = 16  # samples of the example input that are used: enough to measure constants and to check outputs
-TRACED = 2  # samples of it that runs see which only ask how layers hang together
-TOLERANCE = 0.005  # relative; what misses the wanted ratio by more is worth a warning
+TRACED = 2  # samples of it for runs that only find how layers are connected
+TOLERANCE = 0.005  # relative; a larger difference from the target keep ratio is a warning
 
 
 @dataclass(kw_only=True)
 class PruningResult:
-    """A pruned network and what was kept of it.
+    """A pruned network and its pruned entries. `masks`: True = kept; only parameters with pruned entries.
 
-    `masks`: parameter name -> True where kept, only of parameters with pruned entries. `structure`: the settings with
-    which `restore` rebuilds decomposed layers on a fresh network; empty if there are none. `layers`: per compressible
-    layer. `size`: non-zero parameters. `flops`: multiply-adds of one sample. `warnings`: lines for the caller's user.
+    `structure`: the replaced layers, from which `restore` rebuilds them on a fresh network; empty if there are none.
+    `layers`: per compressible layer. `size`: non-zero parameters. `flops`: multiply-adds of one sample. `warnings`:
+    lines for the caller's user.
     """
 
     network: nn.Module = field(repr=False)
@@ -101,7 +101,7 @@ def prune(
     calibration: Batches | None,
     loss: Loss | None,
     seed: int,
-    rules: str = "paper",
+    rules: Rules = PAPER,
     original_size: int,
     original_flops: int | None = None,
     masks: Masks | None = None,
@@ -110,18 +110,18 @@ def prune(
     ignore: Iterable[str] = (),
     remember: Callable[[Callable[[], Scores]], Scores] = lambda compute: compute(),
 ) -> PruningResult:
-    """Return `network` pruned by `method` to `keep_ratio` x `original_size` parameters; `network` is not touched.
+    """Return `network` pruned by `method` to `keep_ratio` x `original_size` parameters; `network` is not changed.
 
-    `example_input`: a batch of the network's inputs, of any size. `masks`: what is removed already; it never
-    comes back. `delta_s`: the failure probability in the sample sizes of SiPP and PFP.
-    `original`: the network before any pruning, for methods that always begin with it (`from_original` in their row);
-    without it `network` must be that. `ignore`: names of compressible layers, or patterns of names (`layer1.*`), that
-    stay as they are; the others meet the ratio, which is still of the whole network. `remember` is given the function
-    that computes the scores and returns its result, or what an earlier call with the same network, data and seed
-    returned (low-rank methods do not ask).
-    The achieved size is the one nearest to the wanted size that the method's levels offer; the result's `warnings` name
-    both if they differ by more than 0.5 %. Raises ConfigError for settings or data that cannot work, UnreachableRatio
-    if nothing would be left of the network.
+    `example_input`: a batch of the network's inputs, of any size. `masks`: the entries pruned so far, which stay
+    pruned. `delta_s`: the failure probability in the sample sizes of SiPP and PFP.
+    `original`: the network before any pruning, for methods that always start from it (`from_original` in their row);
+    without it `network` must be the original one. `ignore`: names of compressible layers, or patterns of names
+    (`layer1.*`), that stay unchanged; the others meet the ratio, which is still of the whole network. `remember` gets
+    the function that computes the scores and returns its result, or the result of an earlier call with the same
+    network, data and seed (not called for low-rank methods).
+    The achieved size is the one nearest to the target size that the method's levels offer; the result's `warnings`
+    report both if they differ by more than 0.5 %. Raises ConfigError for settings or data that cannot work,
+    UnreachableRatio if no weight of the network would be left.
     """
     _check(method, keep_ratio, calibration, loss, rules, example_input, original_size)
     with torch.inference_mode(False), torch.no_grad():
@@ -135,9 +135,9 @@ def prune(
         if method.granularity == "rank":
             outputs = count_outputs(start, example[:1])
             flops = flops_of(start, outputs) if original_flops is None else original_flops
-            wanted = round(keep_ratio * original_size)
+            target_size = round(keep_ratio * original_size)
             pruned, held = decompose_network(
-                start, method, wanted, example=example, outputs=outputs, batches=batches, loss=loss, seed=seed,
+                start, method, target_size, example=example, outputs=outputs, batches=batches, loss=loss, seed=seed,
                 rules=rules, masks=masks, ignored=ignored,
             )  # fmt: skip
             return _decomposed(pruned, held, method, keep_ratio, example, original_size, flops)
@@ -177,22 +177,19 @@ def _check(
     keep_ratio: float,
     calibration: Batches | None,
     loss: Loss | None,
-    rules: str,
+    rules: Rules,
     example_input: Tensor,
     original_size: int,
 ) -> None:
-    """Raise ConfigError for what cannot work."""
+    """Raise ConfigError for settings and data that cannot work."""
     if not 0 < keep_ratio <= 1:  # NaN, too
         raise ConfigError(f"{method.name}: keep ratio {keep_ratio} is outside (0, 1]")
-    if rules not in ("paper", "reference"):
-        raise ConfigError(f"rules {rules!r} is neither 'paper' nor 'reference'")
     kind = method.granularity
     if kind not in ("none", "rank", *GRANULARITIES):
         raise ConfigError(f"{method.name}: granularity {kind!r} is not known{nearest(kind, (*GRANULARITIES, 'rank'))}")
-    by_data = kind != "none" and (method.needs_data or (rules == "reference" and kind != "rank"))
-    if by_data and (not calibration or loss is None):
-        why = f"{method.name}" if method.needs_data else f"{method.name} with rules='reference'"
-        raise ConfigError(f"{why} needs {'a loss' if calibration else 'calibration data'}: none is given")
+    if rules.needs_data(method) and (not calibration or loss is None):
+        missing = "a loss" if calibration else "calibration data"
+        raise ConfigError(f"{rules.data_reader(method)} needs {missing}: none is given")
     for index, (inputs, targets) in enumerate(calibration or []):
         for what, value in (("inputs", inputs), ("targets", targets)):
             if value.is_floating_point() and not bool(torch.isfinite(value).all()):
@@ -215,7 +212,7 @@ def _ignored(method: MethodRow, network: nn.Module, patterns: Iterable[str]) -> 
 
 
 def _with_noise(example: Tensor, seed: int) -> Tensor:
-    """Return the example followed by samples of noise with its mean and spread: what holds must hold for all."""
+    """Return the example followed by noise with its mean and spread, so that checks do not rely on the data."""
     if not example.is_floating_point():
         return example
     generator = torch.Generator().manual_seed(derive_seed(seed, "noise"))
@@ -224,7 +221,7 @@ def _with_noise(example: Tensor, seed: int) -> Tensor:
 
 
 def _untouched(network: nn.Module, keep_ratio: float, size: int, flops: int, masks: Masks | None) -> PruningResult:
-    """Return the network as it is, reported as if it had been pruned: the control methods."""
+    """Return the unchanged network, with sizes as if it had been pruned: the control methods."""
     return PruningResult(
         network=network,
         masks=removals(masks or {}),
@@ -240,7 +237,7 @@ def _untouched(network: nn.Module, keep_ratio: float, size: int, flops: int, mas
 def _decomposed(
     network: nn.Module, masks: Masks, method: MethodRow, keep_ratio: float, example: Tensor, original: int, flops: int
 ) -> PruningResult:
-    """Return the record of a network that `decompose_network` has made."""
+    """Return the record of a network decomposed by `decompose_network`."""
     size = count_size(network)
     return PruningResult(
         network=network,
@@ -256,37 +253,36 @@ def _decomposed(
 
 
 def _search(
-    problem: Problem, method: MethodRow, wanted: int, remember: Callable[[Callable[[], Scores]], Scores]
+    problem: Problem, method: MethodRow, target_size: int, remember: Callable[[Callable[[], Scores]], Scores]
 ) -> Trial:
-    """Return the trial, standing at the best level."""
-    probe = _propagated_start(problem) if problem.rules == "paper" else None
-    score = resolve("score", method.score, SCORES)
+    """Return the trial, at the level whose size is nearest to `target_size`."""
+    probe = _propagated_start(problem) if problem.rules.propagate_by_data is None else None
+    score = resolve_function("score", method.score, SCORES)
     scores = remember(lambda: score(problem))
     for layer, numbers in zip(problem.layers, scores, strict=True):
         if isinstance(numbers, Tensor) and bool(torch.isnan(numbers).any()):
             raise ConfigError(f"{method.name}: the scores of layer {layer.name!r} hold NaN")
-    levels = resolve("allocation", method.allocation, ALLOCATIONS)(problem, scores, method.granularity)
-    known = SELECTIONS if problem.rules == "paper" else REFERENCE_SELECTIONS
-    selection = resolve("selection", method.selection, known)
-    outside = count_size(problem.network) - sum(int(problem.kept(layer).sum()) for layer in problem.layers)
+    levels = resolve_function("allocation", method.allocation, ALLOCATIONS)(problem, scores, method.granularity)
+    selection = resolve_function("selection", method.selection, problem.rules.selections)
+    fixed_size = count_size(problem.network) - sum(int(problem.kept(layer).sum()) for layer in problem.layers)
 
     def search(structure: StructureProbe | None) -> tuple[Trial, int]:
         trial = Trial(problem, scores, levels, selection, method.granularity, structure)
-        level = find_level(levels.count, lambda at: levels.cost(at) + outside, trial.size_at, wanted)
+        level = find_level(levels.count, lambda at: levels.cost(at) + fixed_size, trial.size_at, target_size)
         trial.size_at(level)
         return trial, level
 
     trial, level = search(probe)
     if probe is not None and not trial.is_sound(level):
         problem.warnings.append(
-            f"{method.name}: propagation would change this network's outputs, so nothing but the cut is removed"
+            f"{method.name}: propagation would change this network's outputs, so only the selected units are pruned"
         )
         trial, level = search(None)
     return trial
 
 
 def _propagated_start(problem: Problem) -> StructureProbe | None:
-    """Remove from the problem's network what never had an effect; return the probe, or None if it misjudges it."""
+    """Prune parameters without effect from the problem's network; return the probe, or None if it is unreliable."""
     changing, masks = changing_tensors(problem.network), dict(problem.masks)
     before = [tensor.clone() for tensor in changing]
     try:
@@ -306,14 +302,14 @@ def _propagated_start(problem: Problem) -> StructureProbe | None:
             write_tensors(changing, propagated)
             return probe
         reason = "its outputs depend on layers in a way that gradients do not show"
-    problem.warnings.append(f"this network cannot be probed, so nothing but the cut is removed: {reason}")
+    problem.warnings.append(f"this network cannot be probed, so only the selected units are pruned: {reason}")
     write_tensors(changing, before)
     problem.masks.update(masks)
     return None
 
 
 def _missed(method: MethodRow, target: float, achieved: float) -> list[str]:
-    """Return the warning for a keep ratio that was missed by more than the tolerance, if it was."""
+    """Return a warning if the achieved keep ratio differs from the target by more than 0.5 %, else nothing."""
     if abs(achieved - target) <= TOLERANCE * target:
         return []
     return [f"{method.name}: keep ratio {target:.4g} cannot be met on this network; the closest is {achieved:.4g}"]

@@ -1,6 +1,6 @@
-"""Propagation as the reference does it (`rules="reference"`): by gradients on calibration data. For comparison only.
+"""`rules="reference"`: what torchprune does differently from the papers, for comparison only (docs/fidelity.md).
 
-It depends on the data, moves outputs, and leaves BatchNorm alone; `propagation` is what we do (docs/fidelity.md).
+Its propagation depends on calibration data, changes outputs, and leaves BatchNorm alone; compare `propagation`.
 """
 
 from __future__ import annotations
@@ -13,30 +13,43 @@ import torch
 from torch import Tensor, nn
 
 from luigi_prune.compute.masked import apply_masks
-from luigi_prune.compute.pruning.layers import Layer, evaluating
+from luigi_prune.compute.pruning.batches import merge_batches
+from luigi_prune.compute.pruning.layers import evaluating
 from luigi_prune.compute.pruning.masks import Masks
-from luigi_prune.compute.pruning.protocol import Batches, Loss
+from luigi_prune.compute.pruning.protocol import Batches, Loss, Problem, Rules
+from luigi_prune.compute.pruning.reference_selection import REFERENCE_SELECTIONS
 from luigi_prune.compute.pruning.taps import channels_last
 
-LARGEST_BATCH = 128
+THINET_POSITIONS = 10  # output positions that ThiNet looks at in each of the first batches
+
+
+def ends_by_order(
+    network: nn.Module, modules: list[tuple[str, nn.Module]], example_input: Tensor
+) -> tuple[set[str], set[str]]:
+    """Return the names of the first and of the last layer in the order of `modules()`."""
+    return {name for name, _ in modules[:1]}, {name for name, _ in modules[-1:]}
+
+
+def samples_of_first_batches(sizes: Tensor, chance: Tensor) -> Tensor:
+    """Return per position a sample's number, ten positions to a batch; the number of samples after the last batch."""
+    batch = torch.arange(len(chance), device=chance.device) // THINET_POSITIONS
+    size, start = (torch.nn.functional.pad(each, (0, len(chance))) for each in (sizes, sizes.cumsum(0) - sizes))
+    number = start[batch] + (chance * size[batch]).long().minimum((size[batch] - 1).clamp_min(0))
+    return torch.where(batch < len(sizes), number, sizes.sum())
 
 
 def propagate_gradients(
-    network: nn.Module,
-    masks: Masks,
-    layers: list[Layer],
-    batches: Batches,
-    loss: Loss,
-    *,
-    structured: bool,
-    protected: frozenset[str] = frozenset(),
+    network: nn.Module, masks: Masks, problem: Problem, structured: bool, protected: frozenset[str] = frozenset()
 ) -> None:
-    """Remove, in place, what has an exactly zero gradient over all of `batches`.
+    """Prune from `network` and `masks`, in place, all entries with an exactly zero gradient over the calibration set.
 
-    Weight methods lose every such entry except in embeddings. Filter methods lose filters whose whole gradient is zero,
-    and input channels that are constant over all samples and positions. Parameters called `protected` lose nothing.
+    Weight methods prune every such entry except in embeddings. Filter methods prune filters whose gradient is entirely
+    zero, and input channels that are constant over all samples and positions. Parameters named in `protected` do not
+    change.
     """
-    gradients, constant = _gradients(network, [layer.name for layer in layers], batches, loss)
+    assert problem.loss is not None
+    layers = problem.layers
+    gradients, constant = _gradients(network, [layer.name for layer in layers], problem.batches, problem.loss)
     embeddings = {id(m.weight) for m in network.modules() if isinstance(m, nn.Embedding)}
     if structured:
         for layer in layers:
@@ -80,8 +93,8 @@ def _gradients(
                 stack.callback(modules[name].register_forward_pre_hook(note(name)).remove)
             for inputs, targets in merge_batches(batches):
                 value = loss(network(inputs), targets)
-                found = torch.autograd.grad(value, parameters, allow_unused=True)
-                for name, gradient in zip(total, found, strict=True):
+                gradients = torch.autograd.grad(value, parameters, allow_unused=True)
+                for name, gradient in zip(total, gradients, strict=True):
                     if gradient is not None:
                         total[name] += gradient
     finally:
@@ -90,20 +103,14 @@ def _gradients(
     return total, {name: smallest[name] == largest[name] for name in smallest}
 
 
-def merge_batches(batches: Batches, largest: int = LARGEST_BATCH) -> Batches:
-    """Return the same samples in fewer batches: evaluation mode sees every sample for itself."""
-    merged: Batches = []
-    held: list[tuple[Tensor, Tensor]] = []
-
-    def flush() -> None:
-        if held:
-            merged.append((torch.cat([x for x, _ in held]), torch.cat([y for _, y in held])))
-            held.clear()
-
-    for inputs, targets in batches:
-        same = not held or (held[0][0].shape[1:] == inputs.shape[1:] and held[0][1].shape[1:] == targets.shape[1:])
-        if not same or sum(len(x) for x, _ in held) + len(inputs) > largest:
-            flush()
-        held.append((inputs, targets))
-    flush()
-    return merged
+REFERENCE = Rules(
+    name="reference",
+    find_ends=ends_by_order,
+    protects_ends=False,  # that is left to each allocation
+    prunes_biases=False,
+    selections=REFERENCE_SELECTIONS,
+    propagate_by_data=propagate_gradients,
+    thinet_samples=samples_of_first_batches,
+    thinet_prunes_last=True,
+    pca_adds_bias_twice=True,
+)

@@ -1,6 +1,6 @@
-"""Selection as the reference does it (`rules="reference"`): its number of draws. For comparison only.
+"""Selection with the reference's number of draws (`rules="reference"`), for comparison only.
 
-Found from the factors of its weights: all 2,819 sampled rows of the golden results that tell it have this number.
+Reconstructed from its re-weighted weights: all 2,819 sampled rows of the golden results that determine it agree.
 """
 
 from __future__ import annotations
@@ -9,27 +9,27 @@ import torch
 from torch import Tensor
 
 from luigi_prune.compute.pruning.drawing import most_draws
-from luigi_prune.compute.pruning.protocol import Draws, Mixed, Selected, Selection
+from luigi_prune.compute.pruning.protocol import LayerDraws, Mixed, Selected, Selection
 from luigi_prune.compute.pruning.selection import SELECTIONS, mixed, sample
 
-SEEN = float(torch.finfo(torch.float32).eps)  # smaller probabilities do not count as support
+LEAST_PROBABILITY = float(torch.finfo(torch.float32).eps)  # smaller probabilities count as zero
 
 
-def draws_by_bisection(probability: Tensor, wanted: Tensor) -> Tensor:
+def draws_by_bisection(probability: Tensor, target_count: Tensor) -> Tensor:
     """Return per row the number m of draws on which the reference's search for ceil(E(m)) = n ends: int64, (rows,).
 
-    n is `wanted`, at most one less than the support. The search begins with what equal probabilities would take,
-    rounded down, doubles until E(m) > n - 1, and then halves the range back to where it began; of each real number it
-    looks at the whole part. Where all rows have equal probabilities (UniNet), m is the least with E(m) >= n instead.
+    n is `target_count`, at most one less than the support. The search starts from the number for equal probabilities,
+    rounded down, doubles it until E(m) > n - 1, and then bisects down to the start; it evaluates E at the integer part
+    of each real number. If all rows have equal probabilities (UniNet), m is the least with E(m) >= n instead.
     `probability`: float64, (rows, units).
     """
-    seen = torch.where(probability > SEEN, probability, torch.zeros_like(probability))
-    support = (seen > 0).sum(1)
-    goal = torch.minimum(wanted.long(), (support - 1).clamp_min(1))
+    counted = torch.where(probability > LEAST_PROBABILITY, probability, torch.zeros_like(probability))
+    support = (counted > 0).sum(1)
+    goal = torch.minimum(target_count.long(), (support - 1).clamp_min(1))
     drawn = goal.clone()
     many = torch.nonzero(goal > 1).flatten()
     if many.numel():
-        rows, goals, size = seen[many], goal[many].double(), support[many].double()
+        rows, goals, size = counted[many], goal[many].double(), support[many].double()
         even = torch.log1p(-goals / size) / torch.log1p(-1 / size)
         if bool((rows.amax(1) * size < 1 + 1e-9).all()):
             drawn[many] = torch.ceil(even - 1e-9).long()
@@ -39,26 +39,26 @@ def draws_by_bisection(probability: Tensor, wanted: Tensor) -> Tensor:
 
 
 def _bisect(start: Tensor, least: Tensor, most: Tensor) -> Tensor:
-    """Return the first whole number in [least, most] that the search from `start` meets."""
+    """Return the first integer in [least, most] that the search from `start` reaches."""
     high = start.clone()
     while bool((short := high.floor() < least).any()):
         high[short] *= 2
-    low, at = start.clone(), high.clone()
-    while bool((missed := (at.floor() < least) | (at.floor() > most)).any()):
-        above = at.floor() > most
-        high = torch.where(missed & above, at, high)
-        low = torch.where(missed & ~above, at, low)
-        at = torch.where(missed, (low + high) / 2, at)
-    return at.floor()
+    low, middle = start.clone(), high.clone()
+    while bool((missed := (middle.floor() < least) | (middle.floor() > most)).any()):
+        above = middle.floor() > most
+        high = torch.where(missed & above, middle, high)
+        low = torch.where(missed & ~above, middle, low)
+        middle = torch.where(missed, (low + high) / 2, middle)
+    return middle.floor()
 
 
-def sample_always(score: Tensor, alive: Tensor, counts: Tensor, draws: Draws) -> Selected:
-    """Return what `selection.sample` does, but a row of which all is wanted is sampled, too: one distinct unit less."""
+def sample_always(score: Tensor, alive: Tensor, counts: Tensor, draws: LayerDraws) -> Selected:
+    """Sample like `selection.sample`, but also rows that should keep all units, which then lose one."""
     return sample(score, alive, counts, draws, spare_whole=False, draws_of=draws_by_bisection)
 
 
-def mixed_always(score: Tensor, alive: Tensor, counts: Mixed, draws: Draws) -> Selected:
-    """Return what `selection.mixed` does, with the reference's number of draws."""
+def mixed_always(score: Tensor, alive: Tensor, counts: Mixed, draws: LayerDraws) -> Selected:
+    """Select like `selection.mixed`, with the reference's number of draws."""
     return mixed(score, alive, counts, draws, draws_of=draws_by_bisection)
 
 

@@ -1,4 +1,4 @@
-"""From the names in a method's row to the functions that they stand for."""
+"""The functions that the names in a method's row refer to."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from luigi_prune.errors import ConfigError, nearest
 T = TypeVar("T")
 
 
-def resolve(kind: str, name: str, table: Mapping[str, T]) -> T:
+def resolve_function(kind: str, name: str, table: Mapping[str, T]) -> T:
     """Return the entry of `table` called `name`, or the function at an import path "package.module:function".
 
-    Raises ConfigError when there is neither.
+    Raises ConfigError if there is neither.
     """
     if name in table:
         return table[name]
@@ -22,9 +22,9 @@ def resolve(kind: str, name: str, table: Mapping[str, T]) -> T:
         raise ConfigError(f"there is no {kind} {name!r}{nearest(name, table)}")
     module_name, _, attribute = name.partition(":")
     try:
-        found: object = importlib.import_module(module_name)
+        value: object = importlib.import_module(module_name)
         for part in attribute.split("."):
-            found = getattr(found, part)
+            value = getattr(value, part)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{kind} {name!r} cannot be imported: {error}") from error
-    return cast(T, found)
+    return cast(T, value)

@@ -1,7 +1,7 @@
-"""Allocations from the error that sampling makes, for SiPP (arXiv 1910.05422) and PFP (arXiv 1911.07412).
+"""Allocations by the sampling error, for SiPP (arXiv 1910.05422) and PFP (arXiv 1911.07412).
 
-Both say how many samples a sum of positive terms needs to be right within a relative error. SiPP asks for the least
-mean error over filters at a budget, PFP for the least error that all layers can have alike.
+Both bound the number of samples that a sum of positive terms needs for a relative error. SiPP minimises the mean error
+over filters at a budget, PFP the error that is common to all layers.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from luigi_prune.compute.pruning.patches import patch_count
 from luigi_prune.compute.pruning.protocol import Choice, Levels, Mixed, Problem, Scores
 from luigi_prune.compute.zeros import nonzero
 
-ROW_BYTES = 32 * 2**20  # what the search for a layer's numbers of draws may hold at a time
+ROW_BYTES = 32 * 2**20  # memory of the search for a layer's numbers of draws
 
 
 def filter_error(problem: Problem, scores: Scores, granularity: str) -> Levels:
-    """Return levels B that minimise the mean error over (filter, sign) pairs with B samples; the last: all stays."""
+    """Return levels B that minimise the mean error over (filter, sign) pairs with B samples; the last keeps all."""
     return _filter_levels(problem, scores, lambda layer, counts, alpha: counts)
 
 
@@ -79,7 +79,7 @@ def _filter_levels(problem: Problem, scores: Scores, finish: Callable[[int, Tens
     flat_alpha, flat_weight = torch.cat([a.flatten() for a in alpha]), torch.cat([w.flatten() for w in weight])
     flat_support = torch.cat([s.flatten() for s in support])
     total = int(flat_support.sum())
-    everything = float(sum(int(problem.kept(layer).sum()) for layer in problem.layers))
+    all_kept = float(sum(int(problem.kept(layer).sum()) for layer in problem.layers))
 
     def choose(level: int) -> list[Choice]:
         if level >= total:
@@ -96,14 +96,14 @@ def _filter_levels(problem: Problem, scores: Scores, finish: Callable[[int, Tens
             chosen.append(finish(index, part.view_as(support[index]), alpha[index]))
         return chosen
 
-    return Levels(total + 1, choose, cost=lambda level: everything if level >= total else float(level))
+    return Levels(total + 1, choose, cost=lambda level: all_kept if level >= total else float(level))
 
 
 def allocate_samples(alpha: Tensor, weight: Tensor, most: Tensor, budget: float) -> Tensor:
     """Return the m that minimise sum weight x sampling_error(alpha / m) with 0 <= m <= most and sum m <= budget.
 
     The terms are convex and share only the budget: at the optimum all of them, but those at their bound, have one
-    slope. So the slope is found by bisection, and each m from it; all tensors float64 of shape (terms,).
+    slope. So the slope is found by bisection, and each m follows from it; all tensors float64 of shape (terms,).
     """
     if budget >= float(most.sum()):
         return most.clone()
@@ -115,13 +115,13 @@ def allocate_samples(alpha: Tensor, weight: Tensor, most: Tensor, budget: float)
     slopes = _steepness(grid).log()
 
     def at(level: float) -> Tensor:
-        wanted = level - goal.log()  # log of share^2 x error'(share)
-        index = torch.searchsorted(slopes, wanted).clamp(1, len(grid) - 1)
+        target = level - goal.log()  # log of share^2 x error'(share)
+        index = torch.searchsorted(slopes, target).clamp(1, len(grid) - 1)
         low, high = slopes[index - 1], slopes[index]
-        share = torch.exp(torch.lerp(grid[index - 1].log(), grid[index].log(), (wanted - low) / (high - low)))
-        for _ in range(3):  # Newton's method on logarithms, where the slope is nearly a straight line
+        share = torch.exp(torch.lerp(grid[index - 1].log(), grid[index].log(), (target - low) / (high - low)))
+        for _ in range(3):  # Newton's method on logarithms, in which the slope is nearly linear
             rise = 1e-5
-            error = _steepness(share).log() - wanted
+            error = _steepness(share).log() - target
             incline = (_steepness(share * math.exp(rise)).log() - _steepness(share).log()) / rise
             share = share * torch.exp(-error / incline)
         return torch.minimum(alpha[useful] / share, most[useful])
@@ -133,9 +133,9 @@ def allocate_samples(alpha: Tensor, weight: Tensor, most: Tensor, budget: float)
             low = middle
         else:
             high = middle
-    found = torch.zeros_like(most)
-    found[useful] = at(high)
-    return found
+    samples = torch.zeros_like(most)
+    samples[useful] = at(high)
+    return samples
 
 
 def _steepness(share: Tensor) -> Tensor:
@@ -144,15 +144,15 @@ def _steepness(share: Tensor) -> Tensor:
 
 
 def channel_complexity(problem: Problem, scores: Scores, granularity: str) -> Levels:
-    """Return levels of an error that falls: each layer keeps as many channels as its samples for that error find.
+    """Return levels of an error that falls: each layer keeps the expected number of distinct channels in its samples.
 
-    What the method may not cut (`Granularity.fixed`) stays whole, but by the reference's rules.
+    Layers whose channels may not be pruned (`Granularity.fixed`) keep all of them if the rules protect them.
     """
     return _channel_levels(problem, scores, granularity, lambda index, count, draws: torch.tensor(count))
 
 
 def channel_complexity_top(problem: Problem, scores: Scores, granularity: str) -> Levels:
-    """Return the same levels; channels that m samples find on average once are kept for certain, others drawn."""
+    """Return the same levels; channels expected at least once in m samples are kept for certain, others drawn."""
     chances = [(score / score.sum().clamp_min(1e-30)).detach().double().cpu() for score in scores]
 
     def split(index: int, count: int, draws: float) -> Choice:
@@ -173,7 +173,7 @@ def _channel_levels(
         float(score.sum()) * confidence(problem, layer) for score, layer in zip(scores, problem.layers, strict=True)
     ]
     fixed = [
-        (problem.rules == "paper" and unit.fixed(layer)) or not alpha
+        (problem.rules.protects_ends and unit.fixed(layer)) or not alpha
         for layer, alpha in zip(problem.layers, alphas, strict=True)
     ]
     # For each layer the errors below which it keeps 2, 3, ... channels.
@@ -186,8 +186,8 @@ def _channel_levels(
     def counts(level: int) -> list[int]:
         if level >= len(errors):
             return living
-        found = [1 + int(np.count_nonzero(layer >= errors[level])) for layer in thresholds]
-        return [n if is_fixed else min(n, k) for n, k, is_fixed in zip(living, found, fixed, strict=True)]
+        distinct = [1 + int(np.count_nonzero(layer >= errors[level])) for layer in thresholds]
+        return [n if is_fixed else min(n, k) for n, k, is_fixed in zip(living, distinct, fixed, strict=True)]
 
     def choose(level: int) -> list[Choice]:
         if level >= len(errors):
@@ -202,7 +202,7 @@ def _channel_levels(
 
 
 def _draws_of_error(alpha: float, error: float) -> float:
-    """Return how many samples an error takes: ceil(3 (6 + 2 error) alpha / error^2)."""
+    """Return the number of samples for an error: ceil(3 (6 + 2 error) alpha / error^2)."""
     return 1.0 if math.isinf(error) else math.ceil(3 * (6 + 2 * error) * alpha / error**2 - 1e-6)
 
 
@@ -213,12 +213,12 @@ def _error_of_draws(alpha: float, draws: np.ndarray) -> np.ndarray:
 
 
 def _first_draws(score: Tensor) -> np.ndarray:
-    """Return for n = 2, 3, ... the least number of draws that find more than n - 1 channels on average."""
+    """Return for n = 2, 3, ... the least number of draws with more than n - 1 distinct channels on average."""
     chance = score[score > 0] / score.sum()
     count = len(chance)
-    found = []
+    draws_per_goal = []
     for goals in torch.arange(1, count, dtype=torch.float64).split(max(1, ROW_BYTES // (8 * count))):
         rows = chance.expand(len(goals), count)
         draws = solve_draws(rows, goals).floor()
-        found.append(torch.where(expected_distinct(rows, draws) > goals, draws, draws + 1))
-    return torch.cat(found).numpy() if found else np.empty(0)
+        draws_per_goal.append(torch.where(expected_distinct(rows, draws) > goals, draws, draws + 1))
+    return torch.cat(draws_per_goal).numpy() if draws_per_goal else np.empty(0)

@@ -1,42 +1,41 @@
-"""The budget search: the level whose achieved size is nearest to the wanted one."""
+"""The budget search: the level whose achieved size is nearest to the target size."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-CLOSE_ENOUGH = 5e-4  # relative: a tenth of what is promised, reached by nearly every method in two or three tries
-LONG = 4  # tries
+CLOSE_ENOUGH = 5e-4  # relative: a tenth of the promised tolerance, reached by nearly every method in two or three tries
+LONG = 4  # tries, after which every other one bisects
 
 
-def find_level(levels: int, cost: Callable[[int], float], size_at: Callable[[int], int], wanted: int) -> int:
-    """Return the level in [0, levels) whose size is nearest to `wanted`.
+def find_level(levels: int, cost: Callable[[int], float], size_at: Callable[[int], int], target_size: int) -> int:
+    """Return the level in [0, levels) whose size is nearest to `target_size`.
 
-    `size_at` is dear (it prunes) and grows with the level; `cost` is cheap and roughly proportional to it. Each try
-    goes where the line through the two best tries so far, size over `cost`, meets `wanted`. Where that takes long,
-    every other try halves the bracket.
-    Ends when a size is within 0.05 %, or when two neighbouring levels enclose `wanted`. A size of 0, a network that
-    fell apart, is taken only where there is no other.
+    `size_at` is expensive (it prunes) and grows with the level; `cost` is cheap and roughly proportional to it. Each
+    try is the level at which the line through the two best tries so far, size over `cost`, reaches `target_size`. If
+    that takes long, every other try halves the bracket. Ends when a size is within 0.05 %, or when two neighbouring
+    levels enclose `target_size`. A size of 0, a network without weights, is returned only if there is no other.
     """
     sizes: dict[int, int] = {}
-    low, high = -1, levels  # size(low) < wanted <= size(high), once tried
+    low, high = -1, levels  # size(low) < target_size <= size(high), once tried
     while high - low > 1:
         halve = len(sizes) > LONG and len(sizes) % 2
-        level = (low + high) // 2 if halve else _guess(low, high, cost, _cost_of(wanted, cost, sizes))
+        level = (low + high) // 2 if halve else _guess(low, high, cost, _cost_of(target_size, cost, sizes))
         sizes[level] = size = size_at(level)
-        if abs(size - wanted) <= CLOSE_ENOUGH * wanted:
+        if abs(size - target_size) <= CLOSE_ENOUGH * target_size:
             return level
-        low, high = (level, high) if size < wanted else (low, level)
-    return min(sizes, key=lambda level: (sizes[level] == 0, abs(sizes[level] - wanted), level))
+        low, high = (level, high) if size < target_size else (low, level)
+    return min(sizes, key=lambda level: (sizes[level] == 0, abs(sizes[level] - target_size), level))
 
 
-def _cost_of(wanted: int, cost: Callable[[int], float], sizes: dict[int, int]) -> float:
-    """Return the cost at which the size should be `wanted`, judged by the two tries that came nearest to it."""
-    best = sorted((level for level in sizes if sizes[level]), key=lambda level: abs(sizes[level] - wanted))[:2]
+def _cost_of(target_size: int, cost: Callable[[int], float], sizes: dict[int, int]) -> float:
+    """Return the cost at which the size should be `target_size`, extrapolated from the two nearest tries."""
+    best = sorted((level for level in sizes if sizes[level]), key=lambda level: abs(sizes[level] - target_size))[:2]
     if not best:
-        return wanted
+        return target_size
     if len(best) == 1 or sizes[best[0]] == sizes[best[1]]:
-        return wanted * max(cost(best[0]), 1.0) / sizes[best[0]]
-    share = (wanted - sizes[best[0]]) / (sizes[best[1]] - sizes[best[0]])
+        return target_size * max(cost(best[0]), 1.0) / sizes[best[0]]
+    share = (target_size - sizes[best[0]]) / (sizes[best[1]] - sizes[best[0]])
     return cost(best[0]) + share * (cost(best[1]) - cost(best[0]))
 
 
@@ -52,15 +51,15 @@ def level_at_budget(levels: int, cost: Callable[[int], float], budget: float) ->
     return first
 
 
-def _guess(low: int, high: int, cost: Callable[[int], float], wanted: float) -> int:
-    """Return the level strictly between `low` and `high` whose cost is nearest to `wanted`."""
+def _guess(low: int, high: int, cost: Callable[[int], float], target_cost: float) -> int:
+    """Return the level strictly between `low` and `high` whose cost is nearest to `target_cost`."""
     first, last = low + 1, high - 1
     while first < last:
         middle = (first + last) // 2
-        if cost(middle) < wanted:
+        if cost(middle) < target_cost:
             first = middle + 1
         else:
             last = middle
-    if first - 1 > low and abs(cost(first - 1) - wanted) <= abs(cost(first) - wanted):
+    if first - 1 > low and abs(cost(first - 1) - target_cost) <= abs(cost(first) - target_cost):
         return first - 1
     return first

@@ -1,4 +1,4 @@
-"""Selection: which units stay when it is known how many. The best, or some drawn by score and re-weighed."""
+"""Selection: the units that are kept, given their number: the best, or units drawn by score and re-weighted."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from luigi_prune.compute.pruning.drawing import IN_CACHE, DrawsOf, draw
-from luigi_prune.compute.pruning.protocol import Draws, DrawsPart, Mixed, Selected, Selection
+from luigi_prune.compute.pruning.protocol import DrawsPart, LayerDraws, Mixed, Selected, Selection
 from luigi_prune.compute.zeros import count_true
 
-SAMPLED = 2**12  # numbers that bracket a rank
+SAMPLED = 2**12  # sampled numbers that bracket a rank
 
 
-def top(score: Tensor, alive: Tensor, counts: Tensor, draws: Draws) -> Selected:
+def top(score: Tensor, alive: Tensor, counts: Tensor, draws: LayerDraws) -> Selected:
     """Return the `counts` best living units of the layer (shape ()) or of each of its rows (shape (rows,)).
 
     Equal scores: the first unit wins.
@@ -37,10 +37,10 @@ def living_scores(score: Tensor, alive: Tensor) -> Tensor:
 
 
 def _best(score: Tensor, count: int) -> Tensor:
-    """Return a mask of the `count` largest numbers of a vector, by partition: a sort would cost many times that."""
+    """Return a mask of the `count` largest numbers of a vector, by partition, which is many times as fast as a sort."""
     if count <= 0:
         return torch.zeros_like(score, dtype=torch.bool)
-    values = score.cpu().numpy()  # it compares many times as fast as torch
+    values = score.cpu().numpy()  # numpy compares many times as fast as torch
     threshold = np.float32(kth_largest(values, count))
     kept = values > threshold
     ties = np.flatnonzero(values == threshold)
@@ -49,7 +49,7 @@ def _best(score: Tensor, count: int) -> Tensor:
 
 
 def kth_largest(values: np.ndarray, k: int) -> float:
-    """Return the k-th largest number of a vector, 1 <= k: of a long one, a sample says which few have to be sorted."""
+    """Return the k-th largest number of a vector, 1 <= k: in a long one, a sample brackets the few to sort."""
     rank = k
     if values.size > 64 * SAMPLED:
         some = np.sort(values[:: values.size // SAMPLED])
@@ -64,16 +64,16 @@ def kth_largest(values: np.ndarray, k: int) -> float:
 
 
 def best_of_rows(rows: Tensor, counts: Tensor) -> Tensor:
-    """Return the mask of the `counts` largest numbers of each row; of equal ones the first.
+    """Return the mask of the `counts` largest numbers of each row; the first of equal ones.
 
-    numpy sorts numbers many times as fast as anything sorts their places.
+    numpy sorts numbers many times as fast as any argsort.
     """
-    values, wanted = rows.cpu().numpy(), counts.cpu().numpy()
+    values, target_counts = rows.cpu().numpy(), counts.cpu().numpy()
     columns = values.shape[1]
-    place = np.clip(columns - wanted, 0, columns - 1)[:, None]
+    place = np.clip(columns - target_counts, 0, columns - 1)[:, None]
     threshold = np.take_along_axis(np.sort(values, axis=1), place, axis=1)
-    kept = (values > threshold) & (wanted > 0)[:, None]
-    missing = wanted - np.count_nonzero(kept, axis=1)
+    kept = (values > threshold) & (target_counts > 0)[:, None]
+    missing = target_counts - np.count_nonzero(kept, axis=1)
     ties = values == threshold
     if (np.count_nonzero(ties, axis=1) != missing).any():
         ties &= np.cumsum(ties, axis=1) <= missing[:, None]
@@ -84,29 +84,31 @@ def sample(
     score: Tensor,
     alive: Tensor,
     counts: Tensor,
-    draws: Draws,
+    draws: LayerDraws,
     *,
     spare_whole: bool = True,
     draws_of: DrawsOf | None = None,
 ) -> Selected:
-    """Return units drawn with replacement, so often that about `counts` distinct ones come, and their factors.
+    """Return units drawn with replacement until about `counts` distinct ones are expected, and their factors.
 
     Probabilities p are proportional to the score among living units of the layer (`counts` of shape ()), of each row
     (`counts` of shape (rows,)) or of those of each row whose score is positive or negative (shape (rows, 2)).
-    A unit drawn k times of m has factor k / (m p): the expected weight is the weight. Where as many are wanted as live
-    (`spare_whole`), or where nothing would be dropped, the row stays as it is. `draws_of` says m where it is not
+    A unit drawn k times of m has factor k / (m p): the expected weight is the weight. A row that keeps all living units
+    (with `spare_whole`), or of which no unit is dropped, is unchanged. `draws_of` returns m instead of
     `draws_for_distinct` (the reference's rules).
     """
     kept, factor = torch.empty_like(score, dtype=torch.bool), torch.empty_like(score)
     for part, numbers in _parts(score, counts, draws, whole=draws_of is not None):
-        wanted = counts[part] if counts.dim() else counts
-        rows = _rows(score[part], alive[part], wanted).cpu()
-        drawn, weight = draw(rows, wanted.reshape(-1).cpu(), numbers, spare_whole, draws_of)
-        kept[part], factor[part] = _fold(drawn, wanted, score[part]), _fold(weight, wanted, score[part])
+        target_count = counts[part] if counts.dim() else counts
+        rows = _rows(score[part], alive[part], target_count).cpu()
+        drawn, weight = draw(rows, target_count.reshape(-1).cpu(), numbers, spare_whole, draws_of)
+        kept[part], factor[part] = _fold(drawn, target_count, score[part]), _fold(weight, target_count, score[part])
     return Selected(kept, factor)
 
 
-def mixed(score: Tensor, alive: Tensor, counts: Mixed, draws: Draws, *, draws_of: DrawsOf | None = None) -> Selected:
+def mixed(
+    score: Tensor, alive: Tensor, counts: Mixed, draws: LayerDraws, *, draws_of: DrawsOf | None = None
+) -> Selected:
     """Return the best `counts.top` units of each row for certain and `counts.sampled` drawn from the rest."""
     kept, factor = torch.empty_like(score, dtype=torch.bool), torch.empty_like(score)
     for part, numbers in _parts(score, counts.top, draws, whole=draws_of is not None):
@@ -119,8 +121,8 @@ def mixed(score: Tensor, alive: Tensor, counts: Mixed, draws: Draws, *, draws_of
     return Selected(kept, factor)
 
 
-def _parts(score: Tensor, counts: Tensor, draws: Draws, *, whole: bool) -> Iterator[tuple[slice, DrawsPart]]:
-    """Yield which units to look at together, as many as a cache holds, and the random numbers of their rows."""
+def _parts(score: Tensor, counts: Tensor, draws: LayerDraws, *, whole: bool) -> Iterator[tuple[slice, DrawsPart]]:
+    """Yield slices of units that fit in the cache together, and the random numbers of their rows."""
     if whole or not counts.dim() or not score.numel():
         parts = columns = [slice(None)]
     else:
@@ -132,7 +134,7 @@ def _parts(score: Tensor, counts: Tensor, draws: Draws, *, whole: bool) -> Itera
 
 
 def _rows(score: Tensor, alive: Tensor, counts: Tensor) -> Tensor:
-    """Return scores as float64 (rows, units), a row per count, none negative; all equal in rows that score nothing."""
+    """Return scores as float64 (rows, units), a row per count, none negative; all equal in rows of zeros."""
     living = alive.double()
     if counts.dim() == 2:
         signed = score.double().mul_(living).flatten(1)
@@ -143,7 +145,7 @@ def _rows(score: Tensor, alive: Tensor, counts: Tensor) -> Tensor:
 
 
 def _fold(rows: Tensor, counts: Tensor, like: Tensor) -> Tensor:
-    """Return what `_rows` unfolded in the scores' shape and place: a mask, or factors of their kind."""
+    """Return rows of `_rows` in the scores' shape and device: a mask, or factors of the scores' dtype."""
     if counts.dim() == 2:
         pairs = rows.view(len(like), 2, -1)
         rows = pairs.any(1) if rows.dtype == torch.bool else pairs.sum(1)

@@ -1,4 +1,4 @@
-"""Watching one run of a network: the hooks that see which channels are zero, constant, or without effect."""
+"""Hooks that observe, in one run of a network, which channels are zero, constant, or without effect."""
 
 from __future__ import annotations
 
@@ -13,28 +13,26 @@ from torch.overrides import wrap_torch_function
 
 from luigi_prune.compute.pruning.layers import READERS
 
-TINY = 1e-30  # what no number but zero comes near
+TINY = 1e-30  # smaller than any number but zero
 
 
 @dataclass
 class Structure:
-    """What one run found. Keys are module names; vectors run over a module's input or output channels."""
+    """The findings of one run. Keys are module names; vectors run over a module's input or output channels."""
 
     zero_inputs: dict[str, Tensor] = field(default_factory=dict)  # exactly zero in every call
     constant_inputs: dict[str, Tensor] = field(
         default_factory=dict
     )  # one number per call, over all samples and positions
     reaching: dict[str, Tensor] = field(default_factory=dict)  # output channels that the network's output depends on
-    linked: dict[str, Tensor] = field(
-        default_factory=dict
-    )  # (filters, channels): not zero at one end, reaching at other
+    linked: dict[str, Tensor] = field(default_factory=dict)  # (filters, channels): input not zero, output reaching
     calls: dict[str, int] = field(default_factory=dict)
-    silenced: dict[str, Tensor] = field(default_factory=dict)  # BatchNorm channels that read only what was cut
-    normalised_by: dict[str, str] = field(default_factory=dict)  # module -> the BatchNorm that alone reads it
+    silenced: dict[str, Tensor] = field(default_factory=dict)  # BatchNorm channels that read only pruned filters
+    normalised_by: dict[str, str] = field(default_factory=dict)  # module -> BatchNorm that is its only reader
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Return whether `module` scales and shifts channel by channel with parameters of its own."""
+    """Return whether `module` scales and shifts each channel with its own parameters."""
     if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) != 1:
         return False
     known = isinstance(module, (_NormBase, nn.LayerNorm, nn.GroupNorm))
@@ -42,12 +40,12 @@ def is_norm(module: nn.Module) -> bool:
 
 
 def is_reader(module: nn.Module) -> bool:
-    """Return whether `module` is a linear map from input to output channels with a weight of its own."""
+    """Return whether `module` is a linear map from input to output channels with its own weight."""
     return isinstance(module, READERS) and isinstance(module._parameters.get("weight"), nn.Parameter)
 
 
 def _axes(module: nn.Module, value: Tensor) -> tuple[int, list[int]]:
-    """Return the axis of `value`, an input or output of `module`, that runs over channels, and the other ones."""
+    """Return the axis of `value`, an input or output of `module`, that runs over channels, and the other axes."""
     axis = value.dim() - 1
     if not isinstance(module, (nn.Linear, nn.LayerNorm)):
         axis -= len(module.kernel_size) if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) else value.dim() - 2
@@ -55,7 +53,7 @@ def _axes(module: nn.Module, value: Tensor) -> tuple[int, list[int]]:
 
 
 def largest_of_channels(module: nn.Module, value: Tensor) -> Tensor:
-    """Return the largest absolute number of each channel of `value`, an input or output of `module`."""
+    """Return the largest absolute value of each channel of `value`, an input or output of `module`."""
     _, others = _axes(module, value)
     return value.abs().amax(others) if others else value.abs()
 
@@ -73,7 +71,7 @@ def channels_last(module: nn.Module, value: Tensor) -> Tensor:
 
 
 def spread_columns(module: nn.Module, channels: Tensor) -> Tensor:
-    """Return a vector over a reader's input channels laid out as its weight's rows and columns, groups respected."""
+    """Return a vector over a reader's input channels laid out like its weight's rows and columns, by groups."""
     groups = getattr(module, "groups", 1)
     weight = module.weight
     assert isinstance(weight, Tensor)
@@ -82,27 +80,27 @@ def spread_columns(module: nn.Module, channels: Tensor) -> Tensor:
 
 
 class Taps:
-    """The hooks of one run: they fill a `Structure` while the network computes forward and backward.
+    """The hooks of one run: they fill a `Structure` during the forward and the backward pass.
 
-    Each channel that a reader writes is divided by its largest number, and so is its gradient: zeros stay zeros and
-    constants constant, and no depth makes numbers so small or large that they are lost.
+    Each output channel of a reader is divided by its largest value, and so is its gradient: zeros stay zeros and
+    constants constant, and numbers neither underflow nor overflow at any depth.
     """
 
     def __init__(self, modules: dict[str, nn.Module], silence_unless: dict[str, Tensor] | None, same: float) -> None:
-        """Watch `modules`. A BatchNorm channel that reads only zeros is silenced unless `silence_unless` marks it.
+        """Observe `modules`. A BatchNorm channel that reads only zeros is silenced unless `silence_unless` marks it.
 
         Norms missing in `silence_unless` are left alone, all of them if it is None. `same`: the relative spread below
-        which numbers are equal but for float rounding.
+        which numbers are equal except for rounding.
         """
-        self.modules, self.found, self._silence_unless = modules, Structure(), silence_unless or {}
+        self.modules, self.structure, self._silence_unless = modules, Structure(), silence_unless or {}
         self._same = same
         self.watched: list[Tensor] = []
-        # The hooks only note what they see; `finish` draws the conclusions, for all channels at once.
-        self._calls: list[tuple[str, Tensor, Tensor]] = []  # module, largest and smallest number of its input channels
-        self._gradients: list[tuple[int, Tensor]] = []  # number of the call, largest of its output channels' gradients
-        self._latest: dict[int, tuple[str, Tensor]] = {}  # outputs of readers by identity, to see what reads them
+        # The hooks only record; `finish` evaluates the records of all channels at once.
+        self._calls: list[tuple[str, Tensor, Tensor]] = []  # module, largest and smallest value of its input channels
+        self._gradients: list[tuple[int, Tensor]] = []  # index of the call, largest gradients of its output channels
+        self._latest: dict[int, tuple[str, Tensor]] = {}  # outputs of readers by identity, to find their readers
         self._pairs: dict[str, str] = {}
-        self._whole: dict[str, Tensor] = {}  # the gradient of a reader's output
+        self._output_gradients: dict[str, Tensor] = {}  # the gradient of a reader's output
         self._through: dict[str, Tensor] = {}  # the part of it that comes through a BatchNorm
 
     def before(self, name: str) -> Callable[..., Any]:
@@ -121,10 +119,10 @@ class Taps:
         return hook
 
     def _silence(self, name: str, module: _BatchNorm, zero: Tensor) -> None:
-        self.found.silenced[name] = gone = zero & ~self._silence_unless[name]
+        self.structure.silenced[name] = silenced = zero & ~self._silence_unless[name]
         for tensor in (module.weight, module.bias, module.running_mean):
             if isinstance(tensor, Tensor):
-                tensor.data.masked_fill_(gone, 0)
+                tensor.data.masked_fill_(silenced, 0)
 
     def _before_norm(self, name: str, inputs: tuple[Any, ...]) -> Any:
         value = inputs[0]
@@ -132,15 +130,15 @@ class Taps:
         if source is None or source[1] is not value or not value.requires_grad:
             return None
         self._pairs[source[0]] = name
-        seen = value.view_as(value)
-        seen.register_hook(lambda gradient: self._through.__setitem__(name, gradient))
-        return (seen, *inputs[1:])
+        view = value.view_as(value)
+        view.register_hook(lambda gradient: self._through.__setitem__(name, gradient))
+        return (view, *inputs[1:])
 
     def after(self, name: str) -> Callable[..., Any]:
         @wrap_torch_function(lambda module, inputs, output: (output,))
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Any:
             rows, columns = self._shape(name)
-            for vectors, shape in ((self.found.reaching, (rows,)), (self.found.linked, (rows, columns))):
+            for vectors, shape in ((self.structure.reaching, (rows,)), (self.structure.linked, (rows, columns))):
                 if name not in vectors:
                     vectors[name] = torch.zeros(shape, dtype=torch.bool, device=output.device)
                 if not output.requires_grad:
@@ -158,7 +156,7 @@ class Taps:
                 self._gradients.append((call, size))
                 if not reads:
                     return None
-                self._whole[name] = gradient
+                self._output_gradients[name] = gradient
                 return scaled(module, gradient, size)
 
             output.register_hook(collect)
@@ -175,9 +173,9 @@ class Taps:
         return shape[0], shape[1] if is_reader(module) else 1
 
     def finish(self, *, reached: bool) -> list[Tensor]:
-        """Complete what was found; return the sizes of all numbers that were met: of values and of gradients.
+        """Complete `structure`; return the magnitudes of all observed values and gradients.
 
-        `reached` False: the run had no gradient to tell what the output depends on; any channel may be what it needs.
+        `reached` False: the run had no gradient, so the output may depend on any channel.
         """
         if not self._calls:
             return []
@@ -188,27 +186,27 @@ class Taps:
         size = torch.maximum(largest.abs(), smallest.abs())
         alive = size != 0
         constant = torch.isfinite(size) & (largest - smallest <= self._same * size)
-        found, alive_inputs = self.found, alive.split(counts)
+        structure, alive_inputs = self.structure, alive.split(counts)
         for name, lives, same in zip(names, alive_inputs, constant.split(counts), strict=True):
-            found.zero_inputs[name] = ~lives & found.zero_inputs.get(name, ~lives)
-            found.constant_inputs[name] = same & found.constant_inputs.get(name, same)
-            found.calls[name] = found.calls.get(name, 0) + 1
+            structure.zero_inputs[name] = ~lives & structure.zero_inputs.get(name, ~lives)
+            structure.constant_inputs[name] = same & structure.constant_inputs.get(name, same)
+            structure.calls[name] = structure.calls.get(name, 0) + 1
         for call, gradient in self._gradients:
             name, reaches = names[call], gradient != 0
-            found.reaching[name] |= reaches
+            structure.reaching[name] |= reaches
             module, rows = self.modules[name], reaches[:, None]
-            found.linked[name] |= rows & spread_columns(module, alive_inputs[call]) if is_reader(module) else rows
+            structure.linked[name] |= rows & spread_columns(module, alive_inputs[call]) if is_reader(module) else rows
         if not reached:
-            for vectors in (found.reaching, found.linked):
+            for vectors in (structure.reaching, structure.linked):
                 for name, vector in vectors.items():
                     vectors[name] = torch.ones_like(vector)
         self._find_sole_readers()
         return [size, *(gradient for _, gradient in self._gradients)]
 
     def _find_sole_readers(self) -> None:
-        """Note each BatchNorm through which the whole gradient of a layer's output comes: nothing else reads it."""
+        """Record each BatchNorm through which the full gradient of a layer's output comes: its only reader."""
         for layer, norm in self._pairs.items():
-            whole, through = self._whole.get(layer), self._through.get(norm)
-            once = self.found.calls[layer] == 1 and self.found.calls[norm] == 1
-            if once and whole is not None and through is not None and torch.equal(whole, through):
-                self.found.normalised_by[layer] = norm
+            gradient, through = self._output_gradients.get(layer), self._through.get(norm)
+            once = self.structure.calls[layer] == 1 and self.structure.calls[norm] == 1
+            if once and gradient is not None and through is not None and torch.equal(gradient, through):
+                self.structure.normalised_by[layer] = norm

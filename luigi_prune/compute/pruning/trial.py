@@ -1,4 +1,4 @@
-"""Trying a method at one level after another, on one copy of the network."""
+"""Cutting one copy of the network at one level after another."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ from luigi_prune.compute.pruning.layers import Layer, evaluating, protected_para
 from luigi_prune.compute.pruning.masks import Masks
 from luigi_prune.compute.pruning.probe import StructureProbe
 from luigi_prune.compute.pruning.propagation import propagate, silence
-from luigi_prune.compute.pruning.protocol import Draws, Levels, Mixed, Problem, Scores, Selection
-from luigi_prune.compute.pruning.reference_rules import propagate_gradients
+from luigi_prune.compute.pruning.protocol import LayerDraws, Levels, Mixed, Problem, Scores, Selection
 from luigi_prune.compute.pruning.taps import Structure
 
 CHECKED_SAMPLES = 16
 
 
 class Trial:
-    """A copy of the problem's network that is cut and propagated anew at every level asked for.
+    """A copy of the problem's network that is cut and propagated again at every level that is tried.
 
-    `probe` None: no propagation by structure (the reference's rules, or a network that defies the probe).
+    `probe` None: no propagation by structure (the rules propagate by data, or the probe misjudges the network).
     """
 
     def __init__(
@@ -39,20 +38,20 @@ class Trial:
         self.problem, self.levels, self.probe = problem, levels, probe
         self.network = copy.deepcopy(problem.network)
         self.masks: Masks = {}
-        self.found: Structure | None = None
+        self._structure: Structure | None = None
         self._scores, self._selection, self._granularity = scores, selection, granularity
         self._modules = dict(self.network.named_modules())
-        self._changing = changing_tensors(self.network)
+        self._tensors = changing_tensors(self.network)
         self._protected = protected_parameters(self.network, problem.ignored)
-        self._when_cut: list[Tensor] = []  # what they held before propagation
+        self._before_propagation: list[Tensor] = []  # their values before propagation
         self._living = [self._channels(problem.masks, layer) for layer in problem.layers]
-        self._draws: dict[str, Draws] = {}
+        self._draws: dict[str, LayerDraws] = {}
         self._level: int | None = None
 
     def size_at(self, level: int) -> int:
-        """Return the size of the network cut at `level` and propagated; it stays so in `network` and `masks`.
+        """Return the size of the network cut at `level` and propagated; `network` and `masks` keep that state.
 
-        Return 0 for a network that has become a constant: no weight of a compressible layer is left in it.
+        Return 0 for a network that has become constant: no weight of a compressible layer is left.
         """
         if level != self._level:
             self._reset()
@@ -64,40 +63,33 @@ class Trial:
         return count_size(self.network)
 
     def _reset(self) -> None:
-        write_tensors(self._changing, changing_tensors(self.problem.network))
+        write_tensors(self._tensors, changing_tensors(self.problem.network))
         self.masks = dict(self.problem.masks)
 
     def _cut(self, level: int) -> None:
         unit = GRANULARITIES[self._granularity]
-        with_bias = self.problem.rules != "reference"
+        rules = self.problem.rules
         choices = self.levels.choose(level)
         for layer, score, choice in zip(self.problem.layers, self._scores, choices, strict=True):
-            if choice is None or (with_bias and unit.fixed(layer)):  # the reference leaves that to its allocations
+            if choice is None or (rules.protects_ends and unit.fixed(layer)):
                 continue
             assert isinstance(choice, (Tensor, Mixed))
             alive = unit.alive(self.problem.kept(layer))
             rows = (choice.top if isinstance(choice, Mixed) else choice).numel()
-            draws = self._draws.setdefault(layer.name, Draws(self.problem.generator("draws", layer.name), rows))
+            draws = self._draws.setdefault(layer.name, LayerDraws(self.problem.generator("draws", layer.name), rows))
             selected = self._selection(score, alive, choice, draws)
-            cut(self._granularity, layer, self._modules[layer.name], selected, self.masks, with_bias=with_bias)
+            cut(
+                self._granularity, layer, self._modules[layer.name], selected, self.masks, with_bias=rules.prunes_biases
+            )
 
     def _propagate(self) -> None:
         problem, structured = self.problem, GRANULARITIES[self._granularity].structured
-        self.found = None
-        if problem.rules == "reference":
-            assert problem.loss is not None
-            propagate_gradients(
-                self.network,
-                self.masks,
-                problem.layers,
-                problem.batches,
-                problem.loss,
-                structured=structured,
-                protected=self._protected,
-            )
+        self._structure = None
+        if problem.rules.propagate_by_data is not None:
+            problem.rules.propagate_by_data(self.network, self.masks, problem, structured, self._protected)
         elif self.probe is not None and not self._all_channels_live():
-            self._when_cut = [tensor.clone() for tensor in self._changing]
-            self.found = propagate(
+            self._before_propagation = [tensor.clone() for tensor in self._tensors]
+            self._structure = propagate(
                 self.network,
                 self.masks,
                 self.probe,
@@ -107,9 +99,9 @@ class Trial:
             )
 
     def _all_channels_live(self) -> bool:
-        """Return whether no filter and no channel has lost its last weight: then nothing has become useless.
+        """Return whether every filter and channel still has weights: then no other parameter has become useless.
 
-        The problem's network is propagated itself, so that each of its living channels has a living source and reader.
+        The problem's network is propagated already, so each of its living channels has a living source and reader.
         """
         return all(
             torch.equal(before, now)
@@ -119,26 +111,26 @@ class Trial:
 
     @staticmethod
     def _channels(masks: Masks, layer: Layer) -> list[Tensor]:
-        """Return which filters and which channels of a layer live."""
+        """Return which filters and which channels of a layer have weights left."""
         matrix = masks[layer.weight_name].flatten(2).any(2) if layer.weight.dim() > 2 else masks[layer.weight_name]
         return [matrix.any(1), matrix.any(0)]
 
     def is_sound(self, level: int) -> bool:
-        """Return whether propagation at `level` left the outputs as the cut alone made them."""
+        """Return whether propagation at `level` leaves the outputs of the cut network unchanged."""
         self.size_at(level)
-        if self.found is None:
+        if self._structure is None:
             return True
-        inputs, propagated = check_inputs(self.problem), [tensor.clone() for tensor in self._changing]
+        inputs, propagated = check_inputs(self.problem), [tensor.clone() for tensor in self._tensors]
         after = outputs_of(self.network, inputs)
-        write_tensors(self._changing, self._when_cut)
-        silence(self.network, dict(self.masks), self.found)
+        write_tensors(self._tensors, self._before_propagation)
+        silence(self.network, dict(self.masks), self._structure)
         before = outputs_of(self.network, inputs)
-        write_tensors(self._changing, propagated)
+        write_tensors(self._tensors, propagated)
         return same_outputs(before, after)
 
 
 def changing_tensors(network: nn.Module) -> list[Tensor]:
-    """Return what cuts and propagation change in a network: its parameters, and running means of normalisations."""
+    """Return the tensors that cuts and propagation change: parameters, and running means of normalisations."""
     means = [module.running_mean for module in network.modules() if isinstance(module, _NormBase)]
     return [*(value.detach() for value in network.parameters()), *(mean for mean in means if isinstance(mean, Tensor))]
 
@@ -158,13 +150,13 @@ def check_inputs(problem: Problem) -> list[Tensor]:
 
 @torch.no_grad()
 def outputs_of(network: nn.Module, inputs: list[Tensor]) -> list[Tensor]:
-    """Return all that a network computes of the inputs in evaluation mode."""
+    """Return all output tensors of a network for the inputs, in evaluation mode."""
     with evaluating(network):
         return [tensor.clone() for value in inputs for tensor in tensors_in(network(value))]
 
 
 def same_outputs(one: list[Tensor], other: list[Tensor]) -> bool:
-    """Return whether two networks' outputs are the same but for float rounding."""
+    """Return whether two networks' outputs are equal except for rounding."""
     for left, right in zip(one, other, strict=True):
         slack = max(1e-4, 30 * torch.finfo(left.dtype).eps)
         scale = float(left.abs().nan_to_num(0, 0, 0).amax()) if left.numel() else 0.0

@@ -17,7 +17,8 @@ from luigi_prune.compute.pruning.allocations import ALLOCATIONS
 from luigi_prune.compute.pruning.counting import count_outputs
 from luigi_prune.compute.pruning.layers import find_layers
 from luigi_prune.compute.pruning.masks import initial_masks
-from luigi_prune.compute.pruning.protocol import Levels, Problem, Scores
+from luigi_prune.compute.pruning.protocol import Levels, Problem, Rules, Scores
+from luigi_prune.compute.pruning.reference_rules import REFERENCE
 from luigi_prune.compute.pruning.reference_selection import REFERENCE_SELECTIONS
 from luigi_prune.compute.pruning.scores import SCORES
 from luigi_prune.compute.pruning.trial import Trial
@@ -42,13 +43,13 @@ def reference_problem(network: str, seed: int = 0) -> Problem:
     module, batches = golden_network(network, arrays), golden_batches(arrays)
     example = batches[0][0]
     outputs = count_outputs(module, example)
-    layers = find_layers(module, example, "reference")
+    layers = find_layers(module, example, REFERENCE)
     return Problem(
-        module, layers, initial_masks(module, None), outputs, example, batches, F.cross_entropy, seed, "reference"
+        module, layers, initial_masks(module, None), outputs, example, batches, F.cross_entropy, seed, REFERENCE
     )
 
 
-def pruned_like_golden(network: str, method: str, size: float, rules: str = "reference") -> PruningResult:
+def pruned_like_golden(network: str, method: str, size: float, rules: Rules = REFERENCE) -> PruningResult:
     """Return a golden network pruned to `size` parameters."""
     arrays = arrays_of(network)
     module, batches = golden_network(network, arrays), golden_batches(arrays)

@@ -15,7 +15,9 @@ from luigi_prune.compute.pruning.counting import count_outputs
 from luigi_prune.compute.pruning.layers import Layer, compressible_modules
 from luigi_prune.compute.pruning.lowrank.candidates import SPECTRA, Candidates
 from luigi_prune.compute.pruning.lowrank.paths import RANK_ALLOCATIONS, RankLevels
-from luigi_prune.compute.pruning.protocol import Decomposition, Problem
+from luigi_prune.compute.pruning.protocol import Decomposition, Problem, Rules
+from luigi_prune.compute.pruning.reference_rules import REFERENCE
+from luigi_prune.compute.pruning.rules import PAPER
 from tests.compute.pruning.zoo import GOLDEN, golden, golden_batches, golden_network
 
 RANK_METHODS = [name for name, row in catalogue.METHODS.items() if row.granularity == "rank"]
@@ -29,7 +31,7 @@ def lowrank_golden(name: str) -> dict[str, np.ndarray]:
         return dict(stored)
 
 
-def prune_to(name: str, method: str, size: int, seed: int = 0, rules: str = "reference") -> PruningResult:
+def prune_to(name: str, method: str, size: int, seed: int = 0, rules: Rules = REFERENCE) -> PruningResult:
     arrays = golden(name)
     network, batches = golden_network(name, arrays), golden_batches(arrays)
     original = int(arrays["original/size"])
@@ -50,7 +52,7 @@ def candidates(name: str, method: str) -> tuple[list[Candidates], RankLevels]:
     network, x = golden_network(name, arrays), torch.from_numpy(arrays["data/calib_x"][:1])
     layers = [Layer(layer, module, layer, False, False) for layer, module in compressible_modules(network)]
     kept = {layer.name: torch.tensor(layer.weight.numel()) for layer in layers}
-    problem = Problem(network, layers, kept, count_outputs(network, x), x, [], None, 0, "paper")
+    problem = Problem(network, layers, kept, count_outputs(network, x), x, [], None, 0, PAPER)
     with torch.no_grad():
         scores = SPECTRA[row.score](problem)
         for spectrum in (spectrum for layer in scores for spectrum in layer.spectra):

@@ -16,7 +16,9 @@ from luigi_prune.compute.pruning.granularity import GRANULARITIES
 from luigi_prune.compute.pruning.layers import find_layers
 from luigi_prune.compute.pruning.masks import initial_masks
 from luigi_prune.compute.pruning.protocol import Problem
-from luigi_prune.compute.pruning.registry import resolve
+from luigi_prune.compute.pruning.reference_rules import REFERENCE
+from luigi_prune.compute.pruning.registry import resolve_function
+from luigi_prune.compute.pruning.rules import PAPER
 from luigi_prune.compute.pruning.scores import SCORES
 from luigi_prune.compute.pruning.selection import SELECTIONS
 from luigi_prune.compute.pruning.trial import Trial
@@ -120,14 +122,14 @@ def trial_of(method: str, kind: str) -> Trial:
     targets = torch.arange(len(example)) % 10
     batches = [(example, targets), (example.flip(0), targets)]
     with torch.no_grad():
-        layers = find_layers(network, example, "paper")
+        layers = find_layers(network, example, PAPER)
         masks = initial_masks(network, None)
-        problem = Problem(network, layers, masks, {}, example, batches, F.cross_entropy, 0, "paper")
+        problem = Problem(network, layers, masks, {}, example, batches, F.cross_entropy, 0, PAPER)
         probe = _propagated_start(problem)
         assert probe is not None
-        scores = resolve("score", row.score, SCORES)(problem)
-        levels = resolve("allocation", row.allocation, ALLOCATIONS)(problem, scores, row.granularity)
-        selection = resolve("selection", row.selection, SELECTIONS)
+        scores = resolve_function("score", row.score, SCORES)(problem)
+        levels = resolve_function("allocation", row.allocation, ALLOCATIONS)(problem, scores, row.granularity)
+        selection = resolve_function("selection", row.selection, SELECTIONS)
         return Trial(problem, scores, levels, selection, row.granularity, probe)
 
 
@@ -269,9 +271,9 @@ def test_bad_data_is_refused_in_one_line() -> None:
     with pytest.raises(ConfigError, match="example input has NaN"):
         prune_like(network, "ThresNet", 0.5, broken, calibration=None)
     with pytest.raises(ConfigError, match="needs calibration data"):
-        prune_like(network, "ThresNet", 0.5, example, rules="reference", calibration=None)
+        prune_like(network, "ThresNet", 0.5, example, rules=REFERENCE, calibration=None)
     with pytest.raises(ConfigError, match="needs a loss"):
-        prune_like(network, "ThresNet", 0.5, example, rules="reference", loss=None)
+        prune_like(network, "ThresNet", 0.5, example, rules=REFERENCE, loss=None)
     with pytest.raises(ConfigError, match="no compressible layer"):
         prune_like(nn.Sequential(nn.BatchNorm2d(3), nn.ReLU()), "ThresNet", 0.5, images())
     with pytest.raises(ConfigError, match=r"mask 'fc1.weight' of shape \(2, 2\) does not fit"):
@@ -281,9 +283,9 @@ def test_bad_data_is_refused_in_one_line() -> None:
 def test_any_batch_size_of_calibration_data_gives_the_same() -> None:
     network, example = trained_like("convnet")
     targets = torch.arange(4)
-    whole = prune_like(network, "ThresNet", 0.3, example, rules="reference", calibration=[(example, targets)])
+    whole = prune_like(network, "ThresNet", 0.3, example, rules=REFERENCE, calibration=[(example, targets)])
     single = [(example[i : i + 1], targets[i : i + 1]) for i in range(4)]
-    split = prune_like(network, "ThresNet", 0.3, example, rules="reference", calibration=single)
+    split = prune_like(network, "ThresNet", 0.3, example, rules=REFERENCE, calibration=single)
     assert split.size == whole.size
     assert all(torch.equal(whole.masks[name], split.masks[name]) for name in whole.masks)
 

@@ -13,14 +13,16 @@ from luigi_prune.compute.pruning import PruningResult, calibration_size, count_f
 from luigi_prune.compute.pruning.allocations import uniform, uniform_filter
 from luigi_prune.compute.pruning.layers import find_layers
 from luigi_prune.compute.pruning.masks import initial_masks
-from luigi_prune.compute.pruning.protocol import Problem
+from luigi_prune.compute.pruning.protocol import Problem, Rules
+from luigi_prune.compute.pruning.reference_rules import REFERENCE
+from luigi_prune.compute.pruning.rules import PAPER
 from luigi_prune.compute.pruning.search import level_at_budget
 from tests.compute.pruning.zoo import golden, golden_batches, golden_network
 
 RATIOS = ("0.8", "0.5", "0.2", "0.1")
 
 
-def prune_golden(name: str, method: str, size: float, seed: int = 0, rules: str = "reference") -> PruningResult:
+def prune_golden(name: str, method: str, size: float, seed: int = 0, rules: Rules = REFERENCE) -> PruningResult:
     arrays = golden(name)
     network, batches = golden_network(name, arrays), golden_batches(arrays)
     original = int(arrays["original/size"])
@@ -34,9 +36,9 @@ def prune_golden(name: str, method: str, size: float, seed: int = 0, rules: str 
 def problem(name: str) -> Problem:
     arrays = golden(name)
     network, batches = golden_network(name, arrays), golden_batches(arrays)
-    layers = find_layers(network, batches[0][0], "reference")
+    layers = find_layers(network, batches[0][0], REFERENCE)
     masks = initial_masks(network, None)
-    return Problem(network, layers, masks, {}, batches[0][0], batches, F.cross_entropy, 0, "reference")
+    return Problem(network, layers, masks, {}, batches[0][0], batches, F.cross_entropy, 0, REFERENCE)
 
 
 @pytest.mark.parametrize("name", ["mlp", "convnet"])
@@ -120,7 +122,7 @@ def test_paper_rules_differ_where_they_should(caplog: pytest.LogCaptureFixture) 
     """The reference takes the weights of pixels that happen to be black in the calibration data; ours stay."""
     arrays = golden("mlp")
     network = golden_network("mlp", arrays)
-    full = prune_golden("mlp", "ThresNet", float(arrays["original/size"]), rules="paper")
+    full = prune_golden("mlp", "ThresNet", float(arrays["original/size"]), rules=PAPER)
     assert full.size == arrays["original/size"]
     theirs = prune_golden("mlp", "ThresNet", float(arrays["original/size"]))
     assert theirs.size == pytest.approx(8404, abs=5)

@@ -176,10 +176,10 @@ def test_the_largest_eigenvalue_is_found_in_a_few_products(kind: str) -> None:
 
 @pytest.mark.parametrize("groups", [1, 2, 6])
 @pytest.mark.parametrize("folding", [0, 1, 2, 3])
-def test_what_is_left_over_has_the_norm_of_the_difference(folding: int, groups: int) -> None:
+def test_what_is_residual_has_the_norm_of_the_difference(folding: int, groups: int) -> None:
     weight = torch.randn(5, 12, 3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     basis = basis_of(weight, folding, groups)
     left, right = basis.factors(2)
     difference = (fold_chunks(weight, folding, groups) - left @ right).movedim(0, 1).flatten(1)
-    assert operator_norm(basis.left_over(2)) == pytest.approx(norm(difference), rel=1e-6)
-    assert operator_norm(basis.left_over(0)) == pytest.approx(norm(fold(weight, folding)), rel=1e-9)
+    assert operator_norm(basis.residual(2)) == pytest.approx(norm(difference), rel=1e-6)
+    assert operator_norm(basis.residual(0)) == pytest.approx(norm(fold(weight, folding)), rel=1e-9)

@@ -21,12 +21,13 @@ from luigi_prune.compute.pruning.lowrank.decomposed import Decomposed, decompose
 from luigi_prune.compute.pruning.lowrank.factors import Basis
 from luigi_prune.compute.pruning.lowrank.paths import (
     RANK_ALLOCATIONS,
+    choose_measured,
     largest_error,
-    settled,
     weight_fraction,
 )
 from luigi_prune.compute.pruning.lowrank.spectra import distinct_foldings, divisors, nearest_divisor, spectra_of
 from luigi_prune.compute.pruning.protocol import Choice, Decomposition
+from luigi_prune.compute.pruning.reference_rules import REFERENCE
 from luigi_prune.errors import ConfigError
 from tests.compute.pruning.test_contract import prune_like
 from tests.compute.pruning.zoo import ZOO, trained_like
@@ -80,7 +81,7 @@ def test_alds_reaches_the_optimum_that_brute_force_finds(foldings: bool) -> None
     optimum = np.minimum.accumulate([best[cost] for cost in costs])
     for budget in range(int(costs[0]), int(costs[-1]) + 1, 7):
         allocated = largest_error(None, fresh, "rank")  # type: ignore[arg-type]
-        _, choices = settled(allocated, lambda levels, at=budget: levels.fill(at))
+        _, choices = choose_measured(allocated, lambda levels, at=budget: levels.fill(at))
         made = [cost_and_error(layer, c) for layer, c in zip(layers, choices, strict=True)]
         assert sum(pair[0] for pair in made) <= budget
         wanted = optimum[np.searchsorted(costs, budget, side="right") - 1]
@@ -196,7 +197,7 @@ def test_one_method_always_begins_with_the_original() -> None:
     assert stepped.structure == straight.structure
     one, other = stepped.network.state_dict(), straight.network.state_dict()
     assert all(torch.equal(one[key], other[key]) for key in one)
-    with pytest.raises(ConfigError, match="ALDSNetOne begins with the original network"):
+    with pytest.raises(ConfigError, match="ALDSNetOne starts from the original network"):
         prune_like(first.network, "ALDSNetOne", 0.3, example, masks=first.masks, original_size=count_size(network))
 
 
@@ -209,17 +210,17 @@ def test_singular_values_are_computed_once_and_only_those_that_decide(monkeypatc
         calls.append((folding, groups))
         return compute(weight, folding, groups, basis)
 
-    spectra.forget()
+    spectra.clear_cache()
     monkeypatch.setattr(spectra, "chunk_values", counted)
     prune_like(network, "ALDSNet", 0.5, example)
-    once, read = len(calls), len(spectra._remembered)
+    once, read = len(calls), len(spectra._cache)
     assert len(layer_budgets(network)) / 2 < once < sum(len(divisors(la.shape[1])) for la in layer_budgets(network))
     prune_like(network, "ALDSNet", 0.5, example, seed=7)
     prune_like(network, "ALDSNetOne", 0.5, example)
-    assert (len(calls), len(spectra._remembered)) == (once, read)
+    assert (len(calls), len(spectra._cache)) == (once, read)
     for method in ("SVDNet", "ALDSNetSimple", "MessiNet"):
         prune_like(network, method, 0.3, example)  # the same fraction of the rank: nothing to read
-    assert (len(calls), len(spectra._remembered)) == (once, read)
+    assert (len(calls), len(spectra._cache)) == (once, read)
 
 
 @pytest.mark.parametrize("kind", ["convnet", "residual"])
@@ -228,7 +229,7 @@ def test_measuring_only_what_is_chosen_changes_nothing(method: str, kind: str, m
     network, example = trained_like(kind)
     lazy = {}
     for ratio in (0.7, 0.4, 0.15):
-        spectra.forget()
+        spectra.clear_cache()
         lazy[ratio] = prune_like(network, method, ratio, example).structure
     monkeypatch.setattr(spectra.Spectrum, "least_errors", spectra.Spectrum.errors)
     for ratio, structure in lazy.items():
@@ -336,7 +337,7 @@ def test_calibration_data_are_asked_for_where_they_are_needed() -> None:
     network, example = trained_like("mlp")
     with pytest.raises(ConfigError, match="PCANet needs calibration data"):
         prune_like(network, "PCANet", 0.5, example, calibration=None)
-    pruned = prune_like(network, "SVDNet", 0.001, example, calibration=None, rules="reference")
+    pruned = prune_like(network, "SVDNet", 0.001, example, calibration=None, rules=REFERENCE)
     assert all(entry["rank"] == 1 for entry in pruned.structure)
     assert "keep ratio 0.001 cannot be met" in pruned.warnings[0]
 

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from luigi_prune.compute.pruning.protocol import Decomposition
+from luigi_prune.compute.pruning.reference_rules import REFERENCE
+from luigi_prune.compute.pruning.rules import PAPER
 from tests.compute.pruning.lowrank_agreement import (
     OPTIMAL,
     SAME,
@@ -111,7 +113,7 @@ def test_the_mean_counts_once_in_the_bias(caplog: pytest.LogCaptureFixture) -> N
     arrays, x = golden("mlp"), torch.from_numpy(golden("mlp")["data/calib_x"])
     network = golden_network("mlp", arrays)
     with caplog.at_level(logging.ERROR):
-        ours, theirs = (prune_to("mlp", "PCANet", 2268, rules=rules) for rules in ("paper", "reference"))
+        ours, theirs = (prune_to("mlp", "PCANet", 2268, rules=rules) for rules in (PAPER, REFERENCE))
     layer = network.get_submodule("fc1")
     with torch.no_grad():
         wanted = layer(x).mean(0)

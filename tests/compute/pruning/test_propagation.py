@@ -234,7 +234,7 @@ def test_a_network_that_defies_the_probe_is_only_cut() -> None:
         network, catalogue.METHODS["ThresNet"], 0.8,
         example_input=x, calibration=None, loss=None, seed=0, original_size=count_size(network),
     )  # fmt: skip
-    assert "nothing but the cut is removed" in pruned.warnings[0]
+    assert "only the selected units are pruned" in pruned.warnings[0]
     assert pruned.size == pytest.approx(0.8 * count_size(network), abs=1)
     assert bool((pruned.network.router.weight != 0).any())  # type: ignore[union-attr, operator]
 

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from luigi_prune.compute.pruning import selection
 from luigi_prune.compute.pruning.drawing import Packing, _draw_singly, draws_for_distinct, expected_distinct
-from luigi_prune.compute.pruning.protocol import Draws, Mixed
+from luigi_prune.compute.pruning.protocol import LayerDraws, Mixed
 from luigi_prune.compute.pruning.selection import best_of_rows, mixed, sample, top
 
 
-def draws(seed: int = 0, columns: int = 1) -> Draws:
-    return Draws(torch.Generator().manual_seed(seed), columns)
+def draws(seed: int = 0, columns: int = 1) -> LayerDraws:
+    return LayerDraws(torch.Generator().manual_seed(seed), columns)
 
 
 def test_top_of_a_layer_and_of_every_row() -> None:

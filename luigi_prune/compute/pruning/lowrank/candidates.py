@@ -1,4 +1,4 @@
-"""The scores of low-rank methods: what every layer can be decomposed into, as spectra, and how that is done."""
+"""The scores of low-rank methods: the decompositions that each layer allows, as spectra, and how to build them."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ from luigi_prune.errors import ConfigError
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """What one layer may become: a spectrum for every (folding, groups), and the function that decomposes it.
+    """The decompositions of one layer: a spectrum for every (folding, groups), and the function that builds them.
 
-    `spectra` is empty for a layer that must stay as it is. `kept`: its weights as it stands (in a cascade, those of
-    its factors). `total`: its weights if it were whole. `patches`: output positions of one sample. `extra`: entries
-    that a decomposition adds beside its weights. `of_outputs`: not the weight is approximated but what it computes.
+    `spectra` is empty for a layer that cannot be decomposed. `kept`: non-zero weights of the layer at this step (in a
+    cascade, those of its factors). `total`: weights of the undecomposed layer. `patches`: output positions of one
+    sample. `extra`: parameters that a decomposition adds to its weights (a bias). `of_outputs`: the layer's outputs are
+    approximated, not its weight.
     """
 
     kept: int
@@ -44,7 +45,7 @@ class Candidates:
 
 
 def one_spectrum(problem: Problem, *, folding: int, groups: int) -> list[Candidates]:
-    """Return one spectrum per layer; where `groups` do not divide the channels, the nearest number that does."""
+    """Return one spectrum per layer; if `groups` does not divide the channels, the nearest divisor is used."""
     return _candidates(problem, lambda size, channels: [(folding, nearest_divisor(channels, groups))])
 
 
@@ -56,53 +57,56 @@ def all_groups(problem: Problem) -> list[Candidates]:
 def all_foldings(problem: Problem) -> list[Candidates]:
     """Return the spectra of every folding for every number of groups."""
 
-    def wanted(size: tuple[int, int], channels: int) -> list[tuple[int, int]]:
+    def pairs(size: tuple[int, int], channels: int) -> list[tuple[int, int]]:
         return [(folding, k) for folding in distinct_foldings(size) for k in divisors(channels)]
 
-    return _candidates(problem, wanted)
+    return _candidates(problem, pairs)
 
 
 def clusters(problem: Problem, *, count: int) -> list[Candidates]:
-    """Return the spectra of folding 0 for MESSI: the rank stands for the dimension of each of `count` subspaces."""
-    found, free = [], _free(problem)
+    """Return the spectra of folding 0 for MESSI: the rank is the dimension of each of `count` subspaces."""
+    candidates, is_replaceable = [], _replaceable(problem)
     for layer in problem.layers:
-        weight, generator = _checked(layer), partial(problem.generator, "clusters", layer.name)
-        spectra = [cluster_spectrum(weight, count)] if free(layer) else []
+        weight, generator = _finite_weight(layer), partial(problem.generator, "clusters", layer.name)
+        spectra = [cluster_spectrum(weight, count)] if is_replaceable(layer) else []
         build = partial(decompose_clusters, layer.module, generator=generator)
-        found.append(_one(problem, layer, spectra, build))
-    return found
+        candidates.append(_candidates_of(problem, layer, spectra, build))
+    return candidates
 
 
 def principal_components(problem: Problem) -> list[Candidates]:
     """Return the eigenvalues of the covariance of every layer's outputs over the calibration set."""
-    free = _free(problem)
-    moments = observe_outputs(problem, [layer for layer in problem.layers if free(layer)])
-    double_bias = problem.rules == "reference"
-    found = []
+    is_replaceable = _replaceable(problem)
+    moments = observe_outputs(problem, [layer for layer in problem.layers if is_replaceable(layer)])
+    double_bias = problem.rules.pca_adds_bias_twice
+    candidates = []
     for layer in problem.layers:
-        weight = _checked(layer)
+        weight = _finite_weight(layer)
         if layer.name not in moments:
-            found.append(_one(problem, layer, [], partial(decompose, layer.module)))
+            candidates.append(_candidates_of(problem, layer, [], partial(decompose, layer.module)))
             continue
         spectrum, directions, mean = principal_spectrum(weight, *moments[layer.name])
         build = partial(decompose_principal, layer.module, directions, mean, double_bias=double_bias)
         extra = 0 if isinstance(layer.module.bias, Tensor) else weight.shape[0]
-        found.append(replace(_one(problem, layer, [spectrum], build, extra), of_outputs=True))
-    return found
+        candidates.append(replace(_candidates_of(problem, layer, [spectrum], build, extra), of_outputs=True))
+    return candidates
 
 
-def _candidates(problem: Problem, wanted: Callable[[tuple[int, int], int], list[tuple[int, int]]]) -> list[Candidates]:
-    found, free = [], _free(problem)
+def _candidates(
+    problem: Problem, pairs_of: Callable[[tuple[int, int], int], list[tuple[int, int]]]
+) -> list[Candidates]:
+    """Return the candidates of every layer; `pairs_of(kernel size, input channels)`: the (folding, groups) to try."""
+    candidates, is_replaceable = [], _replaceable(problem)
     for layer in problem.layers:
-        weight = _checked(layer)
-        pairs = wanted((weight.shape[2], weight.shape[3]), weight.shape[1]) if free(layer) else []
+        weight = _finite_weight(layer)
+        pairs = pairs_of((weight.shape[2], weight.shape[3]), weight.shape[1]) if is_replaceable(layer) else []
         spectra = spectra_of(weight, pairs)
         bases = {(spectrum.folding, spectrum.groups): spectrum.basis for spectrum in spectra}
-        found.append(_one(problem, layer, spectra, partial(decompose, layer.module, bases=bases)))
-    return found
+        candidates.append(_candidates_of(problem, layer, spectra, partial(decompose, layer.module, bases=bases)))
+    return candidates
 
 
-def _one(
+def _candidates_of(
     problem: Problem,
     layer: Layer,
     spectra: list[Spectrum],
@@ -114,27 +118,27 @@ def _one(
     return Candidates(int(problem.kept(layer).sum()), weight.numel(), patches, spectra, build, extra)
 
 
-def _free(problem: Problem) -> Callable[[Layer], bool]:
-    """Return whether a layer may be replaced: not ignored, called, and its weight is its own alone and not empty.
+def _replaceable(problem: Problem) -> Callable[[Layer], bool]:
+    """Return a function that tells whether a layer may be replaced: not ignored, called, its weight not tied or empty.
 
-    Attention reads the weight of its output layer without calling it, and a tied weight would not go away.
+    Attention reads the weight of its output layer without calling it; a tied weight would stay in the network.
     """
     parameters = (parameter for module in problem.network.modules() for parameter in module._parameters.values())
     owners = Counter(id(parameter) for parameter in parameters)
 
-    def free(layer: Layer) -> bool:
+    def is_replaceable(layer: Layer) -> bool:
         if layer.name in problem.ignored:
             return False
         return problem.outputs.get(layer.name, 0) > 0 and owners[id(layer.weight)] <= 1 and layer.weight.numel() > 0
 
-    return free
+    return is_replaceable
 
 
-def _checked(layer: Layer) -> Tensor:
+def _finite_weight(layer: Layer) -> Tensor:
     weight = square(layer.module)
-    # A sum is several times faster to look at than all entries, but it may overflow.
+    # Checking the sum is several times faster than checking every entry, but the sum may overflow.
     if not bool(torch.isfinite(weight.sum())) and not bool(torch.isfinite(weight).all()):
-        raise ConfigError(f"layer {layer.name!r} cannot be decomposed: its weight holds NaN or infinite entries")
+        raise ConfigError(f"layer {layer.name!r} cannot be decomposed: its weight has NaN or infinite entries")
     return weight
 
 

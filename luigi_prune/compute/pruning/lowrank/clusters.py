@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from luigi_prune.compute.pruning.lowrank.decomposed import Decomposed, DecompositionError, assemble, square
-from luigi_prune.compute.pruning.lowrank.errors import share
+from luigi_prune.compute.pruning.lowrank.errors import relative_error
 from luigi_prune.compute.pruning.lowrank.factors import Basis, gram
 from luigi_prune.compute.pruning.lowrank.foldings import fold
 from luigi_prune.compute.pruning.lowrank.norms import operator_norm
@@ -18,18 +18,19 @@ from luigi_prune.compute.pruning.lowrank.spectra import Spectrum
 from luigi_prune.compute.pruning.protocol import Decomposition
 
 RESTARTS = 5
-LIVE = (5, 5, 5, 5, 5)  # restarts that take each step
-LIVE_LARGE = (5, 2, 1, 1, 1, 1, 1)  # the same for large matrices, whose starts all lead to nearly the same cost
-LARGE_ROWS = 2**14  # entries of such a matrix
-TINY_ROWS = 2**13  # entries of a matrix of which many products are best made in one
+LIVE = (5, 5, 5, 5, 5)  # restarts that are continued, per step
+LIVE_LARGE = (5, 2, 1, 1, 1, 1, 1)  # the same for large matrices, whose restarts all reach nearly the same cost
+LARGE_ROWS = 2**14  # entries from which on a matrix is large
+TINY_ROWS = 2**13  # entries up to which one product for all clusters is faster than one per cluster
 EXACT = 16  # columns up to which subspaces are fitted exactly
 POWERS = {False: 3, True: 2}  # steps of subspace iteration in a fit, by whether the matrix is large
 
 
 def cluster_spectrum(weight: Tensor, count: int) -> Spectrum:
-    """Return a spectrum without singular values: `count` subspaces, and what one dimension more in each costs.
+    """Return a spectrum without singular values: `count` subspaces, and the cost of one more dimension in each.
 
-    Every row of the folded matrix's transpose has coordinates in its own subspace only: j (f k + c k1 k2) weights.
+    Each row of the folded matrix's transpose has coordinates in the subspace of its cluster only; dimension j costs
+    j (f k + c k1 k2) weights.
     """
     filters, entries = weight.shape[0], weight[0].numel()
     count = min(count, entries)
@@ -44,47 +45,50 @@ def _not_measured() -> NoReturn:
 def decompose_clusters(
     layer: nn.Module, choice: Decomposition, *, generator: Callable[[], torch.Generator]
 ) -> Decomposed:
-    """Return `layer` with the entries of a filter in `choice.groups` clusters, each in a subspace of `choice.rank`.
+    """Return `layer` with the entries of a filter in `choice.groups` clusters, each in a subspace of dimension `rank`.
 
-    Its encoding is stitched: all clusters' coordinates in one layer of groups x rank features, which is zero wherever
-    an entry belongs to another cluster. With its error: what the clusters' subspaces leave over.
+    The encoding holds all clusters' coordinates in one layer of groups x rank features, whose weight is zero for
+    entries of other clusters. Its error is the part of the weight outside the subspaces.
     """
     weight = square(layer)
     matrix, inner = fold(weight, 0), choice.rank * choice.groups  # (filters, entries)
     assigned = cluster_rows(matrix.T, choice.groups, choice.rank, generator())
-    encoder = matrix.new_zeros(choice.groups, choice.rank, matrix.shape[1])  # stays zero for the others' entries
+    encoder = matrix.new_zeros(choice.groups, choice.rank, matrix.shape[1])  # zero for entries of other clusters
     decoder = matrix.new_zeros(matrix.shape[0], choice.groups, choice.rank)
-    whole, left_over = [], []
+    full, residual = [], []
     for cluster in range(choice.groups):
-        mine = (assigned == cluster).nonzero()[:, 0]
-        rank = min(choice.rank, len(mine))
+        members = (assigned == cluster).nonzero()[:, 0]
+        rank = min(choice.rank, len(members))
         if rank:
-            basis = Basis(partial(_columns, matrix, mine))
+            basis = Basis(partial(_chunk_of, matrix, members))
             left, right = basis.factors(rank)
-            encoder[cluster, :rank, mine], decoder[:, cluster, :rank] = right[0].to(encoder), left[0].to(decoder)
-            whole.append(basis.left_over(0).to(matrix))
-            left_over.append(basis.left_over(rank).to(matrix))
+            encoder[cluster, :rank, members], decoder[:, cluster, :rank] = right[0].to(encoder), left[0].to(decoder)
+            full.append(basis.residual(0).to(matrix))
+            residual.append(basis.residual(rank).to(matrix))
     bias = layer.bias if isinstance(layer.bias, Tensor) else None
     stitched = Decomposition(inner, 1, 0)
     encoder, decoder = encoder.reshape(inner, *weight.shape[1:]), decoder.reshape(-1, inner, 1, 1)
     new = assemble(layer, stitched, encoder, decoder, bias)
-    new.error = DecompositionError(None, share(*(operator_norm(torch.cat(parts, 1)) for parts in (left_over, whole))))
+    new.error = DecompositionError(
+        None, relative_error(*(operator_norm(torch.cat(parts, 1)) for parts in (residual, full)))
+    )
     return new
 
 
-def _columns(matrix: Tensor, which: Tensor) -> Tensor:
-    return matrix[None, :, which]
+def _chunk_of(matrix: Tensor, members: Tensor) -> Tensor:
+    return matrix[None, :, members]
 
 
 def cluster_rows(rows: Tensor, count: int, dimension: int, generator: torch.Generator) -> Tensor:
-    """Return for each of `rows` (n, d) its cluster, such that every cluster lies close to a subspace.
+    """Return the cluster of each of `rows` (n, d), such that every cluster lies close to a subspace.
 
-    From 5 random starts, each takes steps of fitting the subspaces to the clusters and of giving every row to the
-    nearest one; the best, by the sum of squared distances, counts. Of a large matrix only the best go on. Subspaces
-    need not be exact before the rows have settled: a fit is a few steps of subspace iteration from the last one, at
-    first from the leading eigenvectors of all rows, none of which makes the distances larger.
+    Each of 5 random restarts alternates between fitting the subspaces to the clusters and assigning every row to the
+    nearest subspace; the result with the least sum of squared distances is returned. For a large matrix only the best
+    restarts continue. Subspaces need not be exact before the assignments have converged: a fit is a few steps of
+    subspace iteration from the previous one, initially from the leading eigenvectors of all rows. No step increases the
+    distances.
     """
-    rows = rows.float()  # who belongs where is a matter of luck anyway
+    rows = rows.float()  # the assignment depends on the random start anyway
     large = rows.numel() >= LARGE_ROWS
     start = torch.stack([torch.randperm(len(rows), generator=generator) for _ in range(RESTARTS)]) % count
     assigned = start.to(rows.device)  # (restarts, n), clusters of nearly equal size
@@ -94,15 +98,15 @@ def cluster_rows(rows: Tensor, count: int, dimension: int, generator: torch.Gene
     for live in LIVE_LARGE if large else LIVE:
         best = residual.argsort()[:live]
         spans = _fit(_grams(rows, assigned[best], count, total), spans[best], POWERS[large])
-        coordinates = rows @ spans.movedim(2, 0).flatten(1)  # in one large product
+        coordinates = rows @ spans.movedim(2, 0).flatten(1)  # one large product
         captured = torch.linalg.vector_norm(coordinates.unflatten(1, (live, count, dimension)), dim=-1)
-        nearest, assigned = (found.T for found in captured.max(-1))  # (live, n)
+        nearest, assigned = (result.T for result in captured.max(-1))  # (live, n)
         residual = (norms - nearest.square()).sum(1)
     return assigned[residual.argmin()]
 
 
 def _fit(grams: Tensor, spans: Tensor, powers: int) -> Tensor:
-    """Return subspaces (..., d, dimension) nearer to the leading ones of `grams` (..., d, d) than `spans` are."""
+    """Return subspaces (..., d, dimension) closer to the leading eigenspaces of `grams` (..., d, d) than `spans`."""
     if grams.shape[-1] <= EXACT:
         return _leading(grams, spans.shape[-1])
     for _ in range(powers):
@@ -115,9 +119,9 @@ def _leading(grams: Tensor, dimension: int) -> Tensor:
 
 
 def _grams(rows: Tensor, assigned: Tensor, count: int, total: Tensor) -> Tensor:
-    """Return every cluster's Gram matrix, (restarts, count, d, d), of (restarts, n); `total`: that of all rows.
+    """Return the clusters' Gram matrices, (restarts, count, d, d), for `assigned` (restarts, n); `total`: of all rows.
 
-    That of the last cluster is what the others leave of it.
+    The last cluster's is `total` minus the others.
     """
     inside = torch.nn.functional.one_hot(assigned, count)[..., :-1].bool().movedim(2, 1)  # (restarts, count - 1, n)
     if not inside.shape[1]:
@@ -126,11 +130,11 @@ def _grams(rows: Tensor, assigned: Tensor, count: int, total: Tensor) -> Tensor:
         masked = inside.flatten(0, 1).T[:, :, None] * rows[:, None]  # (n, restarts (count - 1), d)
         parts = (rows.T @ masked.flatten(1)).unflatten(1, (*inside.shape[:2], -1)).movedim(0, -1)
     else:
-        parts = torch.stack([gram(rows[own].T[None])[0] for own in inside.flatten(0, 1)])
+        parts = torch.stack([gram(rows[members].T[None])[0] for members in inside.flatten(0, 1)])
         parts = _symmetric(parts).unflatten(0, inside.shape[:2])
     return torch.cat([parts, total - parts.sum(1, keepdim=True)], 1)
 
 
 def _symmetric(lower: Tensor) -> Tensor:
-    """Return Gram matrices in full, of which only the lower triangle need be set."""
+    """Return full Gram matrices from their lower triangles."""
     return lower.tril() + lower.tril(-1).mT

@@ -18,10 +18,10 @@ from luigi_prune.errors import DamagedResult
 
 @dataclass(frozen=True)
 class DecompositionError:
-    """What a decomposition lost, relative to the operator norm of the layer that it was made from.
+    """The errors of a decomposition, relative to the operator norm of the layer that it replaces.
 
-    `operator`: the operator norm of the difference, of the folded matrices. `estimate`: the largest dropped singular
-    value of a chunk, by which ALDS chooses; None where there are no chunks (MESSI).
+    `operator`: the operator norm of the difference of the folded matrices. `estimate`: the largest dropped singular
+    value of a chunk, which ALDS minimises; None if there are no chunks (MESSI).
     """
 
     estimate: float | None
@@ -29,11 +29,11 @@ class DecompositionError:
 
 
 class Decomposed(nn.Sequential):
-    """An encoding and a decoding in the place of one layer; `choice` says of which rank, groups and folding.
+    """An encoding and a decoding that replace one layer; `choice` is their rank, groups and folding.
 
-    `adds_bias`: the layer had no bias, but the decoding has one. `weight` and `bias` are those of a layer that would
-    do the same, for modules that read them instead of calling the layer (attention's fused path does). `error`: what
-    the decomposition lost when it was made; None where weights are not what was approximated (PCA).
+    `adds_bias`: the decoding has a bias that the layer had not. `weight` and `bias` are those of the equivalent single
+    layer, for modules that read them instead of calling the layer (attention's fused path does). `error`: the error of
+    the decomposition when it was built; None if outputs, not weights, were approximated (PCA).
     """
 
     def __init__(self, encode: nn.Module, decode: nn.Module, choice: Decomposition, adds_bias: bool = False) -> None:
@@ -52,7 +52,7 @@ class Decomposed(nn.Sequential):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of the weight that the layer had."""
+        """The shape of the replaced layer's weight."""
         encode, decode = self.get_submodule("encode"), self.get_submodule("decode")
         if not isinstance(encode, nn.Conv2d) or not isinstance(decode, nn.Conv2d):
             return decode.get_parameter("weight").shape[0], encode.get_parameter("weight").shape[1]
@@ -69,15 +69,15 @@ def build_decomposed(layer: nn.Module, choice: Decomposition, *, add_bias: bool 
     """Return modules for `choice` with `layer`'s stride, padding, dilation, device and dtype; weights are not set.
 
     A linear layer's grouped encoder is a `Linear` whose weight is zero outside the blocks. `add_bias`: the decoding
-    has a bias even where `layer` has none.
+    has a bias even if `layer` has none.
     """
     weight, adds_bias = layer.get_parameter("weight"), add_bias and layer.bias is None
     has_bias = adds_bias or layer.bias is not None
     kind: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype}
     inner = choice.rank * choice.groups
     if isinstance(layer, nn.Linear):
-        encode: nn.Module = _bare(nn.Linear, layer.in_features, inner, bias=False, **kind)
-        decode = _bare(nn.Linear, inner, layer.out_features, bias=has_bias, **kind)
+        encode: nn.Module = _empty_module(nn.Linear, layer.in_features, inner, bias=False, **kind)
+        decode = _empty_module(nn.Linear, inner, layer.out_features, bias=has_bias, **kind)
         return Decomposed(encode, decode, choice, adds_bias)
     if not isinstance(layer, nn.Conv2d) or layer.groups != 1:
         raise TypeError(f"a {type(layer).__name__} cannot be decomposed")
@@ -85,11 +85,11 @@ def build_decomposed(layer: nn.Module, choice: Decomposition, *, add_bias: bool 
     encoder, decoder = kernels(size, choice.folding)
 
     def settings(kernel: tuple[int, int], other: tuple[int, int]) -> dict[str, Any]:
-        # An axis of kernel size 1 in both halves belongs to the encoder, so that strides act as early as they can.
-        mine = [kernel[axis] > 1 or (other[axis] == 1 and kernel is encoder) for axis in (0, 1)]
+        # An axis with kernel size 1 in both belongs to the encoder, so that strides apply as early as possible.
+        applies = [kernel[axis] > 1 or (other[axis] == 1 and kernel is encoder) for axis in (0, 1)]
 
         def pick(values: Sequence[int], neutral: int) -> tuple[int, int]:
-            first, second = (int(values[axis]) if mine[axis] else neutral for axis in (0, 1))
+            first, second = (int(values[axis]) if applies[axis] else neutral for axis in (0, 1))
             return first, second
 
         padding = layer.padding if isinstance(layer.padding, str) else pick(layer.padding, 0)
@@ -100,15 +100,19 @@ def build_decomposed(layer: nn.Module, choice: Decomposition, *, add_bias: bool 
             "padding_mode": layer.padding_mode,
         }
 
-    first = _bare(
+    first = _empty_module(
         nn.Conv2d, layer.in_channels, inner, encoder,
         groups=choice.groups, bias=False, **settings(encoder, decoder), **kind,
     )  # fmt: skip
-    second = _bare(nn.Conv2d, inner, layer.out_channels, decoder, bias=has_bias, **settings(decoder, encoder), **kind)
+    second = _empty_module(
+        nn.Conv2d, inner, layer.out_channels, decoder, bias=has_bias, **settings(decoder, encoder), **kind
+    )
     return Decomposed(first, second, choice, adds_bias)
 
 
-def _bare(kind: type[nn.Module], *args: Any, device: torch.device, dtype: torch.dtype, **settings: Any) -> nn.Module:
+def _empty_module(
+    kind: type[nn.Module], *args: Any, device: torch.device, dtype: torch.dtype, **settings: Any
+) -> nn.Module:
     """Return a module whose parameters are not set."""
     module = kind(*args, device="meta", **settings)
     for name, parameter in module._parameters.items():
@@ -123,7 +127,7 @@ def decompose(
 ) -> Decomposed:
     """Return `layer`, a `Linear` or ungrouped `Conv2d`, approximated at the rank of `choice`.
 
-    `bases`: by (folding, groups), those that are there already.
+    `bases`: those already computed, by (folding, groups).
     """
     basis = (bases or {}).get((choice.folding, choice.groups))
     encoder, decoder = factorise(square(layer), choice.rank, choice.groups, choice.folding, basis)
@@ -142,7 +146,7 @@ def square(layer: nn.Module) -> Tensor:
 def assemble(
     layer: nn.Module, choice: Decomposition, encoder: Tensor, decoder: Tensor, bias: Tensor | None
 ) -> Decomposed:
-    """Return the decomposition of `layer` with these weights, which have four axes, and this bias."""
+    """Return the decomposition of `layer` with these weights, each with four axes, and this bias."""
     new = build_decomposed(layer, choice, add_bias=bias is not None)
     for name, value in (("encode", encoder), ("decode", decoder)):
         part = new.get_submodule(name)
@@ -150,15 +154,15 @@ def assemble(
         part.register_parameter("weight", nn.Parameter(value.to(empty).reshape(empty.shape).contiguous()))
     if bias is not None:
         new.get_submodule("decode").get_parameter("bias").copy_(bias)
-    needed = [layer.get_parameter("weight").requires_grad, getattr(layer.bias, "requires_grad", True)]
+    requires_grad = [layer.get_parameter("weight").requires_grad, getattr(layer.bias, "requires_grad", True)]
     for name, parameter in new.named_parameters():
-        parameter.requires_grad_(needed[name.endswith("bias")])
+        parameter.requires_grad_(requires_grad[name.endswith("bias")])
     return new.train(layer.training)
 
 
 @torch.no_grad()
 def recompose_layer(decomposed: Decomposed) -> nn.Module:
-    """Return one layer that computes what `decomposed` does."""
+    """Return one layer that computes the same as `decomposed`."""
     encode, decode = decomposed.get_submodule("encode"), decomposed.get_submodule("decode")
     weight, bias = decomposed.weight, decomposed.bias
     kind: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype, "bias": bias is not None}
@@ -168,7 +172,7 @@ def recompose_layer(decomposed: Decomposed) -> nn.Module:
     else:
         assert isinstance(encode, nn.Conv2d)
         assert isinstance(decode, nn.Conv2d)
-        settings = _joined(encode, decode)
+        settings = _merged_settings(encode, decode)
         layer = nn.Conv2d(weight.shape[1], weight.shape[0], (weight.shape[2], weight.shape[3]), **settings, **kind)
     layer.get_parameter("weight").copy_(weight)
     if bias is not None:
@@ -179,8 +183,8 @@ def recompose_layer(decomposed: Decomposed) -> nn.Module:
     return layer.train(decomposed.training)
 
 
-def _joined(encode: nn.Conv2d, decode: nn.Conv2d) -> dict[str, Any]:
-    """Return the settings of the convolution that two halves were made from: each axis is neutral in one of them."""
+def _merged_settings(encode: nn.Conv2d, decode: nn.Conv2d) -> dict[str, Any]:
+    """Return the settings of the convolution that was split in two: each axis is neutral in one of them."""
 
     def both(first: Sequence[int], second: Sequence[int], neutral: int) -> tuple[int, ...]:
         return tuple(a if a != neutral else b for a, b in zip(first, second, strict=True))
@@ -196,10 +200,10 @@ def _joined(encode: nn.Conv2d, decode: nn.Conv2d) -> dict[str, Any]:
     }
 
 
-def standing_layers(network: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Return (name, module) of the compressible layers and of those that are decomposed, in the order of `modules()`.
+def current_layers(network: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return (name, module) of the compressible and the decomposed layers, in the order of `modules()`.
 
-    Their order and names are those that the network had before anything was decomposed.
+    Order and names are the same as before any layer was decomposed.
     """
     plain = {id(module) for _, module in compressible_modules(network)}
     inside = {id(part) for module in network.modules() if isinstance(module, Decomposed) for part in module}
@@ -211,9 +215,9 @@ def standing_layers(network: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def structure_of(network: nn.Module) -> list[dict[str, Any]]:
-    """Return what `restore` needs: name, rank, groups and folding of every decomposed layer of `network`.
+    """Return name, rank, groups and folding of every decomposed layer of `network`, from which `restore` rebuilds it.
 
-    And whether it has a bias that the layer had not, and what its decomposition lost (`DecompositionError`).
+    Also whether it has a bias that the layer had not, and its `DecompositionError`.
     """
     return [
         {"layer": name, "rank": m.choice.rank, "groups": m.choice.groups, "folding": m.choice.folding}
@@ -225,9 +229,9 @@ def structure_of(network: nn.Module) -> list[dict[str, Any]]:
 
 
 def restore(network: nn.Module, structure: list[dict[str, Any]]) -> nn.Module:
-    """Return `network`, freshly built, with the layers named in `structure` replaced; an empty one changes nothing.
+    """Return `network`, freshly built, with the layers named in `structure` replaced; an empty list changes nothing.
 
-    Weights are not set: load the state dict next. Raises DamagedResult where `structure` does not fit the network.
+    Weights are not set: load the state dict next. Raises DamagedResult if `structure` does not fit the network.
     """
     for entry in structure:
         name = str(entry["layer"])
@@ -244,7 +248,7 @@ def restore(network: nn.Module, structure: list[dict[str, Any]]) -> nn.Module:
 
 
 def replace_module(network: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
-    """Return `network` with `new` wherever `old` stands in it; `new` itself where `old` is the whole network."""
+    """Return `network` with every occurrence of `old` replaced by `new`; `new` itself if `old` is the network."""
     if network is old:
         return new
     for parent in list(network.modules()):

@@ -1,8 +1,8 @@
-"""How far decomposed layers are from what they replace: the estimate that ranks are chosen by, and the truth.
+"""The errors of decomposed layers: the estimate that ranks are chosen by, and the true error.
 
 ALDS estimates the relative error of a layer in k chunks by the largest dropped singular value of a chunk over the
 operator norm of the layer (arXiv 2107.11442). For one chunk that is the relative operator-norm error; for several it is
-a lower bound of it, which the true error exceeds by up to sqrt(k).
+a lower bound, which the true error exceeds by a factor of up to sqrt(k).
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ from torch import Tensor
 
 from luigi_prune.compute.pruning.lowrank.decomposed import DecompositionError
 from luigi_prune.compute.pruning.lowrank.norms import operator_norm
-from luigi_prune.compute.pruning.lowrank.spectra import NOISE, Spectrum, whole_norm
+from luigi_prune.compute.pruning.lowrank.spectra import NOISE, Spectrum, matrix_norm
 from luigi_prune.compute.pruning.protocol import Decomposition
 
 
 def error_of(weight: Tensor, choice: Decomposition, spectra: list[Spectrum]) -> DecompositionError:
-    """Return the errors of `choice` for a layer with `weight` (f, c, k1, k2), by the basis that it is decomposed by."""
+    """Return the errors of `choice` for a layer with `weight` (f, c, k1, k2), from its basis in `spectra`."""
     spectrum = next(s for s in spectra if (s.folding, s.groups) == (choice.folding, choice.groups))
     assert spectrum.basis is not None
     values, _ = spectrum.basis.pairs(min(choice.rank + 1, spectrum.full))
     roots = values.double().sqrt()
     dropped = float(roots[:, choice.rank].max()) if choice.rank < spectrum.full else 0.0
     if choice.groups == 1:
-        error = share(dropped, float(roots.max()))
+        error = relative_error(dropped, float(roots.max()))
         return DecompositionError(error, error)
-    norm = spectrum.norm if spectrum.is_measured else whole_norm(weight, choice.folding, spectrum.basis)
-    left = operator_norm(spectrum.basis.left_over(choice.rank).to(weight.dtype))
-    return DecompositionError(share(dropped, norm), share(left, norm))
+    norm = spectrum.norm if spectrum.is_measured else matrix_norm(weight, choice.folding, spectrum.basis)
+    residual = operator_norm(spectrum.basis.residual(choice.rank).to(weight.dtype))
+    return DecompositionError(relative_error(dropped, norm), relative_error(residual, norm))
 
 
-def share(part: float, whole: float) -> float:
-    """Return `part` / `whole`, 0 where `part` is rounding."""
-    return part / whole if part > NOISE * whole else 0.0
+def relative_error(error: float, norm: float) -> float:
+    """Return `error` / `norm`, 0 if `error` is within rounding."""
+    return error / norm if error > NOISE * norm else 0.0

@@ -1,8 +1,8 @@
 """The best factors of a folded layer, cut at any rank from the eigenvectors of the smaller Gram matrix.
 
 Eigenvectors of a Gram matrix cost a fraction of a singular value decomposition. Large matrices are decomposed in single
-precision, which is exact to about 1e-5 for singular values above `SINGLE_FLOOR` of the largest; where a smaller one is
-read, as it is where a layer nearly has a lower rank, everything is computed again in double precision.
+precision, which is exact to about 1e-5 for singular values above `SINGLE_FLOOR` of the largest; if a smaller one is
+read, as for a layer that nearly has a lower rank, everything is recomputed in double precision.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from torch import Tensor
 
 from luigi_prune.compute.pruning.lowrank.foldings import fold_chunks, kernels
 
-LARGE = 256  # rows of a Gram matrix from which on single precision pays
+LARGE = 256  # rows of a Gram matrix from which on single precision is worthwhile
 SINGLE_FLOOR = 0.03  # relative to the largest singular value; below it single precision is not trusted
-BLOCKS = 8  # a Gram matrix is symmetric: in so many strips, seven sixteenths of it are left out
-MUCH = 2**26  # multiplications for the Gram matrices of all chunks from which on single precision pays, too
+BLOCKS = 8  # strips in which a symmetric Gram matrix is computed: seven sixteenths of it are skipped
+MUCH = 2**26  # multiplications for the Gram matrices of all chunks from which on single precision is worthwhile, too
 
 
 def short_side(chunks: Tensor) -> Tensor:
-    """Return the chunks (b, m, n), transposed where they have more rows than columns."""
+    """Return the chunks (b, m, n), transposed if they have more rows than columns."""
     return chunks if chunks.shape[1] <= chunks.shape[2] else chunks.mT
 
 
@@ -31,10 +31,10 @@ def gram(rows: Tensor) -> Tensor:
     size = rows.shape[1]
     if size < LARGE:
         return rows @ rows.mT
-    found, step = rows.new_zeros(rows.shape[0], size, size), -(-size // BLOCKS)
+    product, step = rows.new_zeros(rows.shape[0], size, size), -(-size // BLOCKS)
     for first in range(0, size, step):
-        found[:, first:, first : first + step] = rows[:, first:] @ rows[:, first : first + step].mT
-    return found
+        product[:, first:, first : first + step] = rows[:, first:] @ rows[:, first : first + step].mT
+    return product
 
 
 def eigenvalues(grams: Tensor) -> Tensor:
@@ -49,27 +49,27 @@ def eigenpairs(grams: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def trusted(values: Tensor, rank: int) -> bool:
-    """Return whether the `rank` largest of eigenvalues (b, n), descending, are right: single precision sees no less."""
+    """Return whether the `rank` largest of eigenvalues (b, n), descending, are large enough for their precision."""
     if values.dtype == torch.float64 or not rank:
         return True
     return bool((values[:, rank - 1] >= SINGLE_FLOOR**2 * values[:, 0]).all() & (values[:, 0] > 0).all())
 
 
 def in_single(chunks: Tensor) -> bool:
-    """Return whether single precision is tried for these chunks: they are large or many, and not given in double."""
+    """Return whether single precision is tried for these chunks: they are large or many, and not double already."""
     short = min(chunks.shape[1:])
     return (short >= LARGE or chunks.numel() * short >= MUCH) and chunks.dtype != torch.float64
 
 
 class Basis:
-    """The eigenpairs of the Gram matrices of chunks (b, m, n), computed when they are asked for, once.
+    """The eigenpairs of the Gram matrices of chunks (b, m, n), computed once, when they are first read.
 
-    `whole`: the Gram matrix (m, m) of the chunks side by side, its lower triangle, once it is known.
+    `total_gram`: lower triangle of the Gram matrix (m, m) of the chunks side by side, once it is known.
     """
 
     def __init__(self, chunks: Callable[[], Tensor]) -> None:
         self._chunks = chunks
-        self.whole: Tensor | None = None
+        self.total_gram: Tensor | None = None
 
     @cached_property
     def _single(self) -> tuple[Tensor, Tensor] | None:
@@ -83,11 +83,11 @@ class Basis:
     def _pairs(self, chunks: Tensor) -> tuple[Tensor, Tensor]:
         grams = gram(short_side(chunks))
         if chunks.shape[1] <= chunks.shape[2]:
-            self.whole = grams.sum(0)
+            self.total_gram = grams.sum(0)
         return eigenpairs(grams)
 
     def pairs(self, rank: int) -> tuple[Tensor, Tensor]:
-        """Return all eigenvalues, descending, (b, s), and eigenvectors, (b, s, s), right for the `rank` largest."""
+        """Return all eigenvalues, descending, (b, s), and eigenvectors, (b, s, s), accurate for the `rank` largest."""
         if self._single is not None and trusted(self._single[0], rank):
             return self._single
         return self._double
@@ -95,32 +95,32 @@ class Basis:
     def factors(self, rank: int) -> tuple[Tensor, Tensor]:
         """Return U sqrt(D), (b, m, rank), and sqrt(D) V^T, (b, rank, n): the best approximation of that rank.
 
-        The singular vectors of the shorter side are the eigenvectors, and the other factor follows by projection, so
-        that the product is the projection onto them whatever rounding does to small singular values.
+        The singular vectors of the shorter side are the eigenvectors; the other factor follows by projection, so that
+        the product is the projection onto them whatever the rounding of small singular values.
         """
         values, vectors = self.pairs(rank)
         chunks = self._chunks().to(values.dtype)
         roots, vectors = values[:, None, :rank].pow(0.25), vectors[:, :, :rank]
-        tiny = (roots < 1e-6 * roots[:, :, :1]) | (roots == 0)  # a direction that the matrix does not have
+        tiny = (roots < 1e-6 * roots[:, :, :1]) | (roots == 0)  # a direction in which the matrix is zero
         near = vectors * roots.masked_fill(tiny, 0)
         inverse = (1 / roots).masked_fill(tiny, 0)
         short = short_side(chunks)
         far = inverse.mT * (vectors.mT @ short)
         return (near, far) if short.shape == chunks.shape else (far.mT, near.mT)
 
-    def left_over(self, rank: int) -> Tensor:
-        """Return what `factors(rank)` leaves of the chunks side by side, up to a rotation of the columns.
+    def residual(self, rank: int) -> Tensor:
+        """Return the chunks side by side minus their approximation by `factors(rank)`, up to a rotation of the columns.
 
-        That is (m, b (s - rank)) with the singular values, the norms, of the difference; at rank 0 of the whole matrix.
+        Shape (m, b (s - rank)); it has the singular values of the difference, at rank 0 those of the full matrix.
         """
         values, vectors = self.pairs(rank)
         chunks = self._chunks()
-        rest = vectors[:, :, rank:]
+        dropped = vectors[:, :, rank:]
         if chunks.shape[1] <= chunks.shape[2]:
-            left = rest * values[:, None, rank:].sqrt()
+            residual = dropped * values[:, None, rank:].sqrt()
         else:
-            left = chunks.to(rest.dtype) @ rest
-        return left.movedim(0, 1).flatten(1)
+            residual = chunks.to(dropped.dtype) @ dropped
+        return residual.movedim(0, 1).flatten(1)
 
 
 def basis_of(weight: Tensor, folding: int, groups: int) -> Basis:
@@ -134,7 +134,7 @@ def factorise(
     """Return the weights of encoder (groups x rank, c / groups, ...) and decoder (f, groups x rank, ...).
 
     Each chunk of c / groups input channels gets the best approximation of that rank: U sqrt(D) and sqrt(D) V^T.
-    `basis`: that of the chunks, where it is there already.
+    `basis`: that of the chunks, if it is computed already.
     """
     f, c, *size = weight.shape
     encoder_size, decoder_size = kernels((size[0], size[1]), folding)

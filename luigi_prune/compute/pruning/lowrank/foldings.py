@@ -1,7 +1,7 @@
 """Foldings: the four ways to read a weight (f, c, k1, k2) as a matrix, whose factors are the weights of two layers.
 
 Folding 0 is f x (c k1 k2), 1 is (f k1) x (k2 c), 2 is (f k2) x (k1 c), 3 is (f k1 k2) x c (ALDS, arXiv 2107.11442): the
-decoder gets the kernel axes that stand beside f, the encoder those beside c. Linear layers have k1 = k2 = 1.
+decoder gets the kernel axes next to f, the encoder those next to c. Linear layers have k1 = k2 = 1.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def full_rank(shape: tuple[int, int, int, int], groups: int, folding: int) -> in
 
 
 def cost_per_rank(shape: tuple[int, int, int, int], groups: int, folding: int) -> int:
-    """Return how many weights one more rank in every group costs."""
+    """Return the number of weights that one more rank in every group costs."""
     f, c, *size = shape
     encoder, decoder = kernels((size[0], size[1]), folding)
     return groups * f * math.prod(decoder) + c * math.prod(encoder)
@@ -47,16 +47,16 @@ def cost_per_rank(shape: tuple[int, int, int, int], groups: int, folding: int) -
 
 def fold_chunks(weight: Tensor, folding: int, groups: int) -> Tensor:
     """Return the `groups` chunks of c / groups input channels, each folded: (groups, rows, columns)."""
-    whole = fold(weight, folding)
-    return whole.reshape(len(whole), groups, -1).movedim(1, 0)
+    matrix = fold(weight, folding)
+    return matrix.reshape(len(matrix), groups, -1).movedim(1, 0)
 
 
 def recompose(encoder: Tensor, decoder: Tensor, groups: int) -> Tensor:
-    """Return the weight (f, c, k1, k2) that encoder and decoder, as `factors.factorise` returns them, amount to."""
+    """Return the weight (f, c, k1, k2) of the layer equivalent to an encoder and decoder of `factors.factorise`."""
     parts = [
         torch.einsum("rcab,frde->fcadbe", e, d)
         for e, d in zip(encoder.chunk(groups), decoder.chunk(groups, dim=1), strict=True)
     ]
-    whole = torch.cat(parts, dim=1)
-    f, c, a, d, b, e = whole.shape
-    return whole.reshape(f, c, a * d, b * e)
+    weight = torch.cat(parts, dim=1)
+    f, c, a, d, b, e = weight.shape
+    return weight.reshape(f, c, a * d, b * e)

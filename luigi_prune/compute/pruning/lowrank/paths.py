@@ -1,11 +1,11 @@
-"""The allocations of low-rank methods: what rank, groups and folding every layer has at each level.
+"""The allocations of low-rank methods: rank, groups and folding of every layer at each level.
 
-A layer's path is the sequence of its choices, each with more weights than the one before, down to the last: None, the
-layer as it is. Every rule is a single number v that falls (an error, a price per weight) or grows (a fraction of the
-rank); where v passes a key, the layer takes the next choice on its path. All layers' keys in one sorted list are the
-levels. So a level is exact, neighbours differ by one step of one layer, and the cost of all of them is one cumulative
-sum. Where several layers would step at the same v, as equal layers do under "the same fraction of the rank in every
-layer", they step one after the other: at that v either rounding is right.
+A layer's path is the sequence of its choices, each with more weights than the previous one; the last is None, the layer
+unchanged. Every rule is a single number v that falls (an error, a price per weight) or grows (a fraction of the rank);
+when v passes a key, the layer takes the next choice on its path. The sorted keys of all layers are the levels. So a
+level is exact, neighbouring levels differ by one step of one layer, and the costs of all levels are one cumulative sum.
+If several layers would step at the same v, as equal layers do under "the same fraction of the rank in every layer",
+they step one after the other: at that v either rounding is right.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from luigi_prune.compute.pruning.protocol import Allocation, Choice, Decompositi
 
 @dataclass(frozen=True, eq=False)
 class Path:
-    """One layer's choices (n), the weights that each has (n), and the keys at which the next is taken (n - 1)."""
+    """One layer's choices (n), the weights of each (n), and the keys at which the next is taken (n - 1)."""
 
     choices: list[Choice]
     costs: np.ndarray
@@ -32,12 +32,12 @@ class Path:
 
 @dataclass(frozen=True)
 class RankLevels(Levels):
-    """Levels, and `fill(cost)`: the choices that cost at most so much, finer than the levels.
+    """Levels, and `fill(cost)`: choices that cost at most `cost`, on a finer scale than the levels.
 
-    They are those of the highest level within that cost; what is left of it goes to the layers that are next in turn,
-    passing over those whose next choice is too dear. So no layer is worse off than at that level.
-    `refined(choices)`: the levels once more, after something of the choices has been measured that is only bounded yet;
-    None where all of it is measured, so that they are what they would be if everything were.
+    They are those of the highest level within the cost; the remainder goes to the next layers in the order of their
+    keys, skipping layers whose next choice is too expensive. So every layer keeps at least as much as at that level.
+    `refined(choices)`: the levels after measuring spectra of `choices` that so far are only bounded; None if all of
+    them are measured, so that the choices are the same as if every spectrum were.
     """
 
     fill: Callable[[float], list[Choice]]
@@ -64,11 +64,11 @@ def levels_of(
     def fill(cost: float) -> list[Choice]:
         level = max(0, int(np.searchsorted(costs, cost, side="right")) - 1)
         steps, left = np.bincount(owners[:level], minlength=len(paths)), cost - costs[level]
-        waiting: set[int] = set()
+        skipped: set[int] = set()
         for owner, gain in zip(owners[level:].tolist(), gains[level:].tolist(), strict=True):
             if gain > left:
-                waiting.add(owner)
-            elif owner not in waiting:
+                skipped.add(owner)
+            elif owner not in skipped:
                 steps[owner] += 1
                 left -= gain
         return choices(steps)
@@ -76,8 +76,8 @@ def levels_of(
     return RankLevels(costs.size, choose, lambda level: float(costs[level]), fill, refined)
 
 
-def settled(levels: Levels, choose: Callable[[Any], list[Choice]]) -> tuple[Levels, list[Choice]]:
-    """Return levels of which everything is measured that `choose` chooses of them, and these choices."""
+def choose_measured(levels: Levels, choose: Callable[[Any], list[Choice]]) -> tuple[Levels, list[Choice]]:
+    """Return `choose(levels)`, with all spectra that it depends on measured, and the levels refined accordingly."""
     choices = choose(levels)
     while isinstance(levels, RankLevels) and (finer := levels.refined(choices)):
         levels, choices = finer, choose(finer)
@@ -85,7 +85,7 @@ def settled(levels: Levels, choose: Callable[[Any], list[Choice]]) -> tuple[Leve
 
 
 def _by_rank(keys_of: Callable[[Candidates, Spectrum], np.ndarray]) -> Allocation:
-    """Return the allocation of a rule for layers with one spectrum: the keys at which ranks 1, 2, ... are passed."""
+    """Return the allocation of a rule for layers with one spectrum: the keys at which ranks 1, 2, ... are exceeded."""
 
     def allocation(problem: Problem, scores: Scores, granularity: str) -> Levels:
         return levels_of([_path(layer, keys_of) for layer in scores])
@@ -94,7 +94,7 @@ def _by_rank(keys_of: Callable[[Candidates, Spectrum], np.ndarray]) -> Allocatio
 
 
 def _path(layer: Candidates, keys_of: Callable[[Candidates, Spectrum], np.ndarray]) -> Path:
-    """Return the ranks of the layer's one spectrum that save weights, then the layer as it is."""
+    """Return the ranks of the layer's one spectrum that save weights, then the unchanged layer."""
     if not layer.spectra:
         return Path([None], np.array([float(layer.kept)]), np.empty(0))
     (spectrum,) = layer.spectra
@@ -149,15 +149,15 @@ def _energy_keys(layer: Candidates, spectrum: Spectrum) -> np.ndarray:
 
 
 class Frontier:
-    """The choices of a layer that no other beats, over all spectra and the ranks that save weights.
+    """The Pareto-optimal choices of a layer, over all spectra and the ranks that save weights.
 
-    By what the spectra say of their errors so far: of one that is not measured yet, what its errors are at least.
+    Errors of a spectrum that is not measured yet are replaced by their lower bounds.
     """
 
     def __init__(self, layer: Candidates) -> None:
         self._layer = layer
         costs = [np.arange(1, s.full + 1) * s.per_rank + layer.extra for s in layer.spectra]
-        counts = [int(np.searchsorted(cost, layer.kept)) for cost in costs]  # of the ranks that save weights
+        counts = [int(np.searchsorted(cost, layer.kept)) for cost in costs]  # ranks that save weights
         self._ends = np.cumsum([0, *counts])
         self._costs = np.concatenate([np.empty(0), *(cost[:n] for cost, n in zip(costs, counts, strict=True))])
         self._owners = np.repeat(np.arange(len(counts)), counts)
@@ -172,7 +172,7 @@ class Frontier:
             self._errors[first:end] = self._layer.spectra[index].least_errors()[: end - first]
 
     def refine(self, choice: Choice) -> bool:
-        """Measure more of what `choice` is decomposed by; return False where it is measured."""
+        """Tighten the bounds of the spectrum of `choice`; return False if it is measured already."""
         if not isinstance(choice, Decomposition):
             return False
         pairs = [(spectrum.groups, spectrum.folding) for spectrum in self._layer.spectra]
@@ -183,28 +183,28 @@ class Frontier:
         return refined
 
     def choices(self) -> tuple[list[Choice], np.ndarray, np.ndarray]:
-        """Return the choices by weights, with their weights and relative errors: each has less than all cheaper ones.
+        """Return the choices by cost, their costs and relative errors: each has a smaller error than all cheaper ones.
 
-        The last is None, the layer as it is.
+        The last is None, the unchanged layer.
         """
         errors = self._errors[self._order]
-        best = np.minimum.accumulate(np.append(np.inf, errors))
-        wins = self._order[errors < best[:-1]]
-        costs, errors = self._costs[wins], self._errors[wins]
-        later = np.append(costs[1:] > costs[:-1], True) if costs.size else costs.astype(bool)  # the best of equal cost
-        wins, costs, errors = wins[later], costs[later], errors[later]
-        owners = self._owners[wins]
-        ranks = wins - self._ends[owners] + 1
+        least = np.minimum.accumulate(np.append(np.inf, errors))
+        best = self._order[errors < least[:-1]]
+        costs, errors = self._costs[best], self._errors[best]
+        later = np.append(costs[1:] > costs[:-1], True) if costs.size else costs.astype(bool)  # the best of equal costs
+        best, costs, errors = best[later], costs[later], errors[later]
+        owners = self._owners[best]
+        ranks = best - self._ends[owners] + 1
         spectra = self._layer.spectra
-        found: list[Choice] = [
+        choices: list[Choice] = [
             Decomposition(rank, spectra[owner].groups, spectra[owner].folding)
             for rank, owner in zip(ranks.tolist(), owners.tolist(), strict=True)
         ]
-        return [*found, None], np.append(costs, self._layer.kept), np.append(errors, 0.0)
+        return [*choices, None], np.append(costs, self._layer.kept), np.append(errors, 0.0)
 
 
 def _along_frontiers(scores: Scores, keys_of: Callable[[Candidates, np.ndarray, np.ndarray], np.ndarray]) -> Levels:
-    """Return the levels along the layers' frontiers; `keys_of`: of a layer, its choices' weights and their errors."""
+    """Return the levels along the layers' frontiers; `keys_of(layer, costs, errors)`."""
 
     frontiers = [Frontier(layer) for layer in scores]
 
@@ -226,14 +226,14 @@ def _along_frontiers(scores: Scores, keys_of: Callable[[Candidates, np.ndarray, 
 def largest_error(problem: Problem, scores: Scores, granularity: str) -> Levels:
     """Return levels at which the largest relative error over the layers is the smallest possible for their cost.
 
-    The exact optimum of ALDS's objective (arXiv 2107.11442): for an error v every layer by itself takes its cheapest
+    The exact optimum of ALDS's objective (arXiv 2107.11442): for an error v every layer takes its cheapest
     (folding, groups, rank) with at most that error.
     """
     return _along_frontiers(scores, lambda layer, costs, errors: -errors[:-1])
 
 
 def weight_fraction(problem: Problem, scores: Scores, granularity: str) -> Levels:
-    """Return levels at which every layer keeps at most the same fraction of its weights, with the smallest error."""
+    """Return levels at which every layer keeps at most the same fraction of its weights, at the smallest error."""
     return _along_frontiers(scores, lambda layer, costs, errors: costs[1:] / max(1, layer.total))
 
 

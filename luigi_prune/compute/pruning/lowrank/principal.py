@@ -11,29 +11,29 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from luigi_prune.compute.pruning.batches import merge_batches
 from luigi_prune.compute.pruning.layers import Layer, evaluating
 from luigi_prune.compute.pruning.lowrank.decomposed import Decomposed, assemble, square
 from luigi_prune.compute.pruning.lowrank.factors import LARGE, eigenpairs, gram
 from luigi_prune.compute.pruning.lowrank.foldings import cost_per_rank, full_rank
 from luigi_prune.compute.pruning.lowrank.spectra import Spectrum
 from luigi_prune.compute.pruning.protocol import Decomposition, Problem
-from luigi_prune.compute.pruning.reference_rules import merge_batches
 from luigi_prune.errors import ConfigError
 
 SAMPLED_OUTPUTS = 30_000  # of each layer, over all calibration samples and output positions
-SINGLE = 128  # channels from which on products are made in single precision
-FAINT = 1e-5  # of the largest energy: components below are told apart in double precision only
-TOGETHER = 16  # samples in one pass: more are no faster, and take more memory
+SINGLE = 128  # channels from which on products are computed in single precision
+FAINT = 1e-5  # relative to the largest energy: components below need double precision
+FORWARD_BATCH = 16  # samples in one pass: more are no faster and take more memory
 
 
 def observe_outputs(problem: Problem, layers: list[Layer]) -> dict[str, tuple[Tensor, Tensor]]:
     """Return per layer the mean (f,) and covariance (f, f) of its outputs over the calibration set, double precision.
 
-    Up to 30,000 outputs, all equally likely to be among them. Wide layers' products are made in single precision.
+    Up to 30,000 outputs, sampled uniformly. Products of wide layers are computed in single precision.
     """
     samples = sum(len(inputs) for inputs, _ in problem.batches)
     modules = dict(problem.network.named_modules())
-    sums: dict[str, tuple[int, Tensor, Tensor, Tensor]] = {}  # count, both moments around the last
+    sums: dict[str, tuple[int, Tensor, Tensor, Tensor]] = {}  # count, first and second moment around `center`, `center`
 
     def note(layer: Layer) -> Callable[..., None]:
         total = samples * problem.outputs[layer.name] // layer.weight.shape[0]
@@ -45,41 +45,41 @@ def observe_outputs(problem: Problem, layers: list[Layer]) -> dict[str, tuple[Te
             rows = output.detach().movedim(axis, -1)
             if share < 1:
                 drawn = torch.rand(rows.shape[:-1].numel(), generator=generator) < share
-                rows = rows[drawn.view(rows.shape[:-1]).to(rows.device)]  # before anything is copied
+                rows = rows[drawn.view(rows.shape[:-1]).to(rows.device)]  # before `rows` are copied
             rows = rows.reshape(-1, layer.weight.shape[0])
             wide = rows.shape[1] >= SINGLE
             if layer.name not in sums:
                 zero = rows.new_zeros((), dtype=torch.float64)
                 sums[layer.name] = 0, zero, zero, rows.double().mean(0).nan_to_num().to(rows) if wide else zero
-            count, first, second, middle = sums[layer.name]
-            # Around a mean, so that single precision loses nothing of a small covariance.
-            rows = rows - middle if wide else rows.double()
-            more = gram(rows.T[None])[0].double()
-            sums[layer.name] = count + len(rows), first + rows.sum(0, dtype=torch.float64), second + more, middle
+            count, first, second, center = sums[layer.name]
+            # Centred, so that single precision does not cancel a small covariance.
+            rows = rows - center if wide else rows.double()
+            product = gram(rows.T[None])[0].double()
+            sums[layer.name] = count + len(rows), first + rows.sum(0, dtype=torch.float64), second + product, center
 
         return hook
 
     with ExitStack() as stack, torch.no_grad(), evaluating(problem.network):
         for layer in layers:
             stack.callback(modules[layer.name].register_forward_hook(note(layer)).remove)
-        for inputs, _ in merge_batches(problem.batches, TOGETHER):
+        for inputs, _ in merge_batches(problem.batches, FORWARD_BATCH):
             problem.network(inputs)
-    found = {}
-    for name, (count, first, second, middle) in sums.items():
+    moments = {}
+    for name, (count, first, second, center) in sums.items():
         mean = first / max(1, count)
-        covariance = (second - count * torch.outer(mean, mean)) / max(1, count - 1)  # its lower triangle
-        mean = mean + middle
+        covariance = (second - count * torch.outer(mean, mean)) / max(1, count - 1)  # lower triangle
+        mean = mean + center
         if not bool(torch.isfinite(covariance).all()):
             raise ConfigError(f"layer {name!r} computes NaN or infinite outputs on the calibration data")
-        found[name] = (mean, covariance)
-    return found
+        moments[name] = (mean, covariance)
+    return moments
 
 
 class Directions:
     """The eigenpairs of a covariance (f, f), of which the lower triangle is read.
 
-    Those of a large one in single precision first: that tells the energies of all components that matter. Directions
-    of which it cannot be sure are computed again.
+    A large one is decomposed in single precision first, which gives the energies of all components that matter.
+    Directions of faint components are recomputed in double precision.
     """
 
     def __init__(self, covariance: Tensor) -> None:
@@ -125,13 +125,13 @@ def decompose_principal(
 ) -> Decomposed:
     """Return `layer` with its outputs projected onto the leading directions U around their mean.
 
-    Decoding U, encoding U^T W, bias (I - U U^T) mean + U U^T b, which is the mean where nothing else is left of the
-    outputs. `double_bias`: (I - U U^T) mean + b as in the reference, although the mean holds b already.
+    Decoding U, encoding U^T W, bias (I - U U^T) mean + U U^T b: dropped components of the outputs are
+    replaced by their mean. `double_bias`: (I - U U^T) mean + b, although the mean holds b already.
     """
     weight = square(layer)
     leading = directions.leading(choice.rank)
     encoder = (leading.T.to(weight) @ weight.flatten(1)).unflatten(1, weight.shape[1:])
-    own = layer.bias.detach().double() if isinstance(layer.bias, Tensor) else torch.zeros_like(mean)
-    offset = own if double_bias else leading @ (leading.T @ own)
+    old_bias = layer.bias.detach().double() if isinstance(layer.bias, Tensor) else torch.zeros_like(mean)
+    offset = old_bias if double_bias else leading @ (leading.T @ old_bias)
     bias = mean - leading @ (leading.T @ mean) + offset
     return assemble(layer, choice, encoder, leading[:, :, None, None], bias)

@@ -1,4 +1,4 @@
-"""Pruning by rank: every layer that has cheaper factors is replaced by them."""
+"""Pruning by rank: every layer whose factors are cheaper is replaced by them."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from luigi_prune.compute.pruning.layers import Layer
 from luigi_prune.compute.pruning.lowrank.candidates import SPECTRA, Candidates
 from luigi_prune.compute.pruning.lowrank.decomposed import (
     Decomposed,
+    current_layers,
     recompose_layer,
     replace_module,
     square,
-    standing_layers,
 )
 from luigi_prune.compute.pruning.lowrank.errors import error_of
-from luigi_prune.compute.pruning.lowrank.paths import RANK_ALLOCATIONS, RankLevels, settled
+from luigi_prune.compute.pruning.lowrank.paths import RANK_ALLOCATIONS, RankLevels, choose_measured
 from luigi_prune.compute.pruning.masks import Masks, initial_masks, removals
-from luigi_prune.compute.pruning.protocol import Batches, Choice, Decomposition, Levels, Loss, Problem
-from luigi_prune.compute.pruning.registry import resolve
+from luigi_prune.compute.pruning.protocol import Batches, Choice, Decomposition, Levels, Loss, Problem, Rules
+from luigi_prune.compute.pruning.registry import resolve_function
 from luigi_prune.compute.pruning.search import CLOSE_ENOUGH, find_level
 from luigi_prune.compute.zeros import count_nonzero
 from luigi_prune.errors import ConfigError
@@ -37,42 +37,42 @@ if TYPE_CHECKING:
 def decompose_network(
     network: nn.Module,
     method: MethodRow,
-    wanted: int,
+    target_size: int,
     *,
     example: Tensor,
     outputs: dict[str, int],
     batches: Batches,
     loss: Loss | None,
     seed: int,
-    rules: str,
+    rules: Rules,
     masks: Masks | None,
     ignored: frozenset[str] = frozenset(),
 ) -> tuple[nn.Module, Masks]:
-    """Return `network`, changed in place, at the size nearest to `wanted` that the method's levels offer.
+    """Return `network`, changed in place, at the size nearest to `target_size` that the method's levels offer.
 
-    And the masks of what is removed: `masks` where they still apply, and the zeros of the factors. Layers that are
-    decomposed already are recomposed and decomposed again, or stay as they are. `outputs`: what `count_outputs` says.
-    `ignored`: names of layers that stay as they are.
+    And the masks of its pruned entries: `masks` as far as they still apply, and the zeros of the factors. Decomposed
+    layers are recomposed and decomposed again, or left unchanged. `outputs`: the result of `count_outputs`.
+    `ignored`: names of layers that stay unchanged.
     """
-    held = initial_masks(network, masks) if masks else {}
-    apply_masks(network, held)
-    standing = standing_layers(network)
-    if not standing:
+    masks = initial_masks(network, masks) if masks else {}
+    apply_masks(network, masks)
+    current = current_layers(network)
+    if not current:
         raise ConfigError(f"{method.name}: the network has no compressible layer (a Linear or an ungrouped Conv2d)")
     layers = [
         Layer(name, recompose_layer(module) if isinstance(module, Decomposed) else module, name, False, False)
-        for name, module in standing
+        for name, module in current
     ]
     kept = {budget.name: torch.tensor(budget.kept) for budget in layer_budgets(network)}
-    problem = Problem(network, layers, kept, _outputs(standing, outputs), example, batches, loss, seed, rules, ignored)
-    scores = cast("list[Candidates]", resolve("score", method.score, SPECTRA)(problem))
-    levels = resolve("allocation", method.allocation, RANK_ALLOCATIONS)(problem, scores, method.granularity)
-    outside = count_size(network) - sum(candidates.kept for candidates in scores)
+    problem = Problem(network, layers, kept, _outputs(current, outputs), example, batches, loss, seed, rules, ignored)
+    scores = cast("list[Candidates]", resolve_function("score", method.score, SPECTRA)(problem))
+    levels = resolve_function("allocation", method.allocation, RANK_ALLOCATIONS)(problem, scores, method.granularity)
+    fixed_size = count_size(network) - sum(candidates.kept for candidates in scores)
 
     @cache
     def factors(index: int, choice: Decomposition) -> Decomposed:
-        new, before = scores[index].build(choice), standing[index][1]
-        # A bias that an earlier step added is not in the layer of a fresh network either.
+        new, before = scores[index].build(choice), current[index][1]
+        # A fresh network's layer does not have a bias that an earlier step added.
         new.adds_bias |= isinstance(before, Decomposed) and before.adds_bias
         return new
 
@@ -81,51 +81,52 @@ def decompose_network(
         return count_size(factors(index, choice)) - _bias_size(layers[index].module)
 
     def size_of(choices: list[Choice]) -> int:
-        return outside + sum(
+        return fixed_size + sum(
             size_at(index, choice) if isinstance(choice, Decomposition) else scores[index].kept
             for index, choice in enumerate(choices)
         )
 
     replaced = []
-    for index, choice in enumerate(_choose(levels, size_of, outside, wanted)):
+    for index, choice in enumerate(_choose(levels, size_of, fixed_size, target_size)):
         if isinstance(choice, Decomposition):
-            name, old = standing[index]
+            name, old = current[index]
             new = factors(index, choice)
             if new.error is None and not scores[index].of_outputs:
                 new.error = error_of(square(layers[index].module), choice, scores[index].spectra)
             network = replace_module(network, old, new)
             replaced.append(name)
-    return network, _masks(network, held, replaced)
+    return network, _masks(network, masks, replaced)
 
 
-def _choose(levels: Levels, size_of: Callable[[list[Choice]], int], outside: int, wanted: int) -> list[Choice]:
-    """Return the choices that come nearest to `wanted` weights, `outside` of which no choice changes."""
+def _choose(levels: Levels, size_of: Callable[[list[Choice]], int], fixed_size: int, target_size: int) -> list[Choice]:
+    """Return the choices whose size is nearest to `target_size`; no choice changes `fixed_size` parameters of it."""
 
     def search(levels: Levels) -> list[Choice]:
         level = find_level(
-            levels.count, lambda at: levels.cost(at) + outside, lambda at: size_of(levels.choose(at)), wanted
+            levels.count, lambda at: levels.cost(at) + fixed_size, lambda at: size_of(levels.choose(at)), target_size
         )
         choices = levels.choose(level)
-        if isinstance(levels, RankLevels) and abs(size_of(choices) - wanted) > CLOSE_ENOUGH * wanted:
-            finer = levels.fill(wanted - outside)
-            choices = min(choices, finer, key=lambda made: abs(size_of(made) - wanted))
+        if isinstance(levels, RankLevels) and abs(size_of(choices) - target_size) > CLOSE_ENOUGH * target_size:
+            finer = levels.fill(target_size - fixed_size)
+            choices = min(choices, finer, key=lambda each: abs(size_of(each) - target_size))
         return choices
 
     if isinstance(levels, RankLevels):
-        levels, _ = settled(levels, lambda now: now.fill(wanted - outside))  # first without building any factors
-    return settled(levels, search)[1]
+        # first without building factors
+        levels, _ = choose_measured(levels, lambda now: now.fill(target_size - fixed_size))
+    return choose_measured(levels, search)[1]
 
 
 def undecomposed(network: nn.Module, method: str) -> nn.Module:
-    """Return `network`; raise ConfigError where layers of it are decomposed: it is not the original one."""
+    """Return `network`; raise ConfigError if layers of it are decomposed: it is not the original one."""
     if any(isinstance(module, Decomposed) for module in network.modules()):
-        raise ConfigError(f"{method} begins with the original network at every step, but was given a decomposed one")
+        raise ConfigError(f"{method} starts from the original network at every step, but got a decomposed one")
     return network
 
 
-def _outputs(standing: list[tuple[str, nn.Module]], counted: dict[str, int]) -> dict[str, int]:
-    """Return how many numbers each layer computes for one sample; a decomposed one computes what its decoding does."""
-    names = {name: f"{name}.decode".lstrip(".") if isinstance(m, Decomposed) else name for name, m in standing}
+def _outputs(current: list[tuple[str, nn.Module]], counted: dict[str, int]) -> dict[str, int]:
+    """Return how many numbers each layer computes for one sample; for a decomposed layer, those of its decoding."""
+    names = {name: f"{name}.decode".lstrip(".") if isinstance(m, Decomposed) else name for name, m in current}
     return {name: counted[source] for name, source in names.items()}
 
 
@@ -133,13 +134,13 @@ def _bias_size(layer: nn.Module) -> int:
     return count_nonzero(layer.bias) if isinstance(layer.bias, Tensor) else 0
 
 
-def _masks(network: nn.Module, held: Masks, replaced: list[str]) -> Masks:
-    """Return the masks of the new network: the held ones but for replaced layers, and every zero of a factor."""
+def _masks(network: nn.Module, masks: Masks, replaced: list[str]) -> Masks:
+    """Return the masks of the new network: `masks` except for replaced layers, and the zeros of factors."""
     shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
-    gone = tuple(f"{name}." if name else "" for name in replaced)
+    prefixes = tuple(f"{name}." if name else "" for name in replaced)
     kept = {
         name: mask
-        for name, mask in removals(held).items()
-        if name in shapes and mask.shape == shapes[name] and not name.startswith(gone)
+        for name, mask in removals(masks).items()
+        if name in shapes and mask.shape == shapes[name] and not name.startswith(prefixes)
     }
     return removals(initial_masks(network, kept))

@@ -1,13 +1,14 @@
-"""Singular values of a folded layer, for every (folding, groups): computed when they are read, once for each weight.
+"""Singular values of a folded layer, for every (folding, groups): computed when first read, once per weight.
 
-They come from the eigenvalues of the smaller Gram matrix: several times faster than a singular value decomposition.
-Layers with 256 rows and columns or more are done in single precision where that is exact enough (see factors.py), all
-others in double: exact to about 1e-8 of the largest, which is what single-precision weights hold.
+They are computed from the eigenvalues of the smaller Gram matrix, several times faster than a singular value
+decomposition. Layers with 256 rows and columns or more use single precision if that is exact enough (see factors.py),
+all others double: exact to about 1e-8 of the largest, the precision of single-precision weights.
 
-Where many (folding, groups) of a layer compete, few of them come into question at a given size of the network. What
-most of them would lose at least is known for little: from two moments of the first chunk's Gram matrix, then from that
-chunk's singular values alone, then from those of a few. Whoever chooses by these bounds measures what was chosen, until
-all of it is measured (`Spectrum.refine`, `paths.settled`): that is the choice by the singular values of all chunks.
+If many (folding, groups) of a layer compete, few of them matter at a given size of the network. Lower bounds of the
+errors of the others are cheap: from two moments of the first chunk's Gram matrix, then from that chunk's singular
+values alone, then from those of a few chunks. A search that chooses by these bounds measures its choices and chooses
+again, until all of them are measured (`Spectrum.refine`, `paths.choose_measured`): the result is the same as with the
+singular values of all chunks.
 """
 
 from __future__ import annotations
@@ -27,20 +28,20 @@ from luigi_prune.compute.pruning.lowrank.factors import Basis, basis_of, eigenva
 from luigi_prune.compute.pruning.lowrank.foldings import cost_per_rank, fold, full_rank, kernels
 from luigi_prune.compute.pruning.lowrank.norms import largest_eigenvalue, operator_norm
 
-NOISE = 1e-7  # relative to the largest: smaller singular values are rounding of single precision, that is zero
-REMEMBERED = 40_000  # arrays, of a few hundred numbers each
-SOME = 8  # chunks that are looked at before all are, where there are many more
-WORTH_SOME = 2**16  # entries of a layer from which on that pays
-BY_MOMENTS = 128  # rows of a Gram matrix from which on its moments are much cheaper than its eigenvalues
+NOISE = 1e-7  # relative to the largest: smaller singular values are single-precision rounding and count as zero
+CACHE_SIZE = 40_000  # arrays, of a few hundred numbers each
+FEW_CHUNKS = 8  # chunks of the second bound, if there are many more
+WORTH_FEW_CHUNKS = 2**16  # entries of a layer from which on that bound is worthwhile
+WORTH_MOMENTS = 128  # rows of a Gram matrix from which on its moments are much cheaper than its eigenvalues
 
 
 @dataclass(eq=False)
 class Spectrum:
-    """What one layer's chunks lose at each rank, in one folding; computed when it is first read.
+    """The singular values and errors of one layer's chunks in one folding; computed when first read.
 
     `per_rank`: weights that one more rank in every group costs. `full`: the largest useful rank. `measure`: returns
-    `values` and `norm`. `basis`: what the chunks' factors are cut from. `bounds`: functions that return what `errors`
-    are at least, each more exact and dearer than the one before.
+    `values` and `norm`. `basis`: from which the chunks' factors are taken. `bounds`: functions that return lower bounds
+    of `errors`, each tighter and more expensive than the previous one.
     """
 
     folding: int
@@ -57,7 +58,7 @@ class Spectrum:
 
     @property
     def is_measured(self) -> bool:
-        """Whether `values` and `norm` are there already."""
+        """Whether `values` and `norm` are computed already."""
         return "_measured" in self.__dict__
 
     @property
@@ -67,7 +68,7 @@ class Spectrum:
 
     @property
     def norm(self) -> float:
-        """The operator norm of the whole folded matrix."""
+        """The operator norm of the folded matrix."""
         return self._measured[1]
 
     def errors(self) -> np.ndarray:
@@ -79,46 +80,48 @@ class Spectrum:
         return np.append(dropped, 0.0) / (self.norm or 1.0)
 
     def least_errors(self) -> np.ndarray:
-        """Return `errors` where there is nothing cheaper to read, else what they are at least, as far as is known."""
+        """Return the best lower bound of `errors` computed so far, or `errors` if there is no cheaper bound."""
         return self.bounds[0]() if self.bounds and not self.is_measured else self.errors()
 
     def refine(self) -> bool:
-        """Make `least_errors` more exact; return False where they are the `errors` already."""
+        """Switch `least_errors` to the next tighter bound; return False if they are the `errors` already."""
         if not self.bounds:
             return False
         self.bounds = [] if self.is_measured else self.bounds[1:]
         return True
 
 
-def spectra_of(weight: Tensor, wanted: list[tuple[int, int]]) -> list[Spectrum]:
-    """Return the spectra of `weight` (f, c, k1, k2) for each wanted (folding, groups).
+def spectra_of(weight: Tensor, pairs: list[tuple[int, int]]) -> list[Spectrum]:
+    """Return the spectra of `weight` (f, c, k1, k2) for each (folding, groups) in `pairs`.
 
-    They are read from the bases that the layer is going to be decomposed by. Several: what has been read of a weight
-    before in this process is not computed again, whatever network it stood in.
+    They are read from the bases that the layer will be decomposed with. If there are several pairs, results are cached
+    by the weight's content for the life of the process.
     """
     f, c, *size = weight.shape
     shape = (f, c, size[0], size[1])
     weight = weight.detach()
-    compete = _Competing(weight, wanted) if len(wanted) > 1 else None
-    found = []
-    for folding, groups in wanted:
+    cached = _CachedSpectra(weight, pairs) if len(pairs) > 1 else None
+    spectra = []
+    for folding, groups in pairs:
         basis = basis_of(weight, folding, groups)
         per_rank, full = cost_per_rank(shape, groups, folding), full_rank(shape, groups, folding)
-        measure = partial(compete.of if compete else partial(_alone, weight), folding, groups, basis)
-        bounds = compete.bounds(folding, groups, full) if compete else []
-        found.append(Spectrum(folding, groups, per_rank, full, measure, basis, bounds))
-    return found
+        measure = partial(cached.measure if cached else partial(_measure, weight), folding, groups, basis)
+        bounds = cached.bounds(folding, groups, full) if cached else []
+        spectra.append(Spectrum(folding, groups, per_rank, full, measure, basis, bounds))
+    return spectra
 
 
-def _alone(weight: Tensor, folding: int, groups: int, basis: Basis) -> tuple[np.ndarray, float]:
+def _measure(weight: Tensor, folding: int, groups: int, basis: Basis) -> tuple[np.ndarray, float]:
     values = chunk_values(weight, folding, groups, basis)
-    norm = float(values.max(initial=0.0)) if groups == 1 else whole_norm(weight, folding, basis)
+    norm = float(values.max(initial=0.0)) if groups == 1 else matrix_norm(weight, folding, basis)
     return np.where(values < NOISE * norm, 0.0, values), norm
 
 
-def whole_norm(weight: Tensor, folding: int, basis: Basis) -> float:
-    """Return the operator norm of the whole folded matrix."""
-    return operator_norm(fold(weight, folding)) if basis.whole is None else largest_eigenvalue(basis.whole) ** 0.5
+def matrix_norm(weight: Tensor, folding: int, basis: Basis) -> float:
+    """Return the operator norm of the folded matrix."""
+    if basis.total_gram is None:
+        return operator_norm(fold(weight, folding))
+    return largest_eigenvalue(basis.total_gram) ** 0.5
 
 
 def chunk_values(weight: Tensor, folding: int, groups: int, basis: Basis) -> np.ndarray:
@@ -126,19 +129,19 @@ def chunk_values(weight: Tensor, folding: int, groups: int, basis: Basis) -> np.
     return _roots(basis.pairs(_readable(weight, folding, groups))[0])
 
 
-_remembered: OrderedDict[tuple[bytes, str, int, int], np.ndarray] = OrderedDict()
+_cache: OrderedDict[tuple[bytes, str, int, int], np.ndarray] = OrderedDict()
 
 
-def forget() -> None:
-    """Forget all that has been read of any weight."""
-    _remembered.clear()
+def clear_cache() -> None:
+    """Empty the cache of singular values and bounds."""
+    _cache.clear()
 
 
-class _Competing:
-    """What is known of one weight in all wanted foldings and groups."""
+class _CachedSpectra:
+    """Cached singular values, norms and bounds of one weight, for several (folding, groups)."""
 
-    def __init__(self, weight: Tensor, wanted: list[tuple[int, int]]) -> None:
-        self._weight, self._wanted = weight, wanted
+    def __init__(self, weight: Tensor, pairs: list[tuple[int, int]]) -> None:
+        self._weight, self._pairs = weight, pairs
         self._grams: dict[int, dict[int, Tensor]] = {}
 
     @cached_property
@@ -147,40 +150,40 @@ class _Competing:
         digest.update(self._weight.contiguous().view(torch.uint8).cpu().numpy().data)
         return digest.digest()
 
-    def _once(self, what: str, folding: int, groups: int, compute: Callable[[], np.ndarray]) -> np.ndarray:
+    def _cached(self, what: str, folding: int, groups: int, compute: Callable[[], np.ndarray]) -> np.ndarray:
         key = (self._digest, what, folding, groups)
-        if key not in _remembered:
-            _remembered[key] = compute()
-            if len(_remembered) > REMEMBERED:
-                _remembered.popitem(last=False)
-        _remembered.move_to_end(key)
-        return _remembered[key]
+        if key not in _cache:
+            _cache[key] = compute()
+            if len(_cache) > CACHE_SIZE:
+                _cache.popitem(last=False)
+        _cache.move_to_end(key)
+        return _cache[key]
 
-    def of(self, folding: int, groups: int, basis: Basis) -> tuple[np.ndarray, float]:
-        """Return the singular values for one pair, and the norm of the whole matrix in that folding."""
+    def measure(self, folding: int, groups: int, basis: Basis) -> tuple[np.ndarray, float]:
+        """Return the singular values for one pair, and the norm of the matrix in that folding."""
         compute = partial(chunk_values, self._weight, folding, groups, basis)
-        values, norm = self._once("values", folding, groups, compute), self._norm(folding)
+        values, norm = self._cached("values", folding, groups, compute), self._norm(folding)
         return np.where(values < NOISE * norm, 0.0, values), norm
 
     def bounds(self, folding: int, groups: int, full: int) -> list[Callable[[], np.ndarray]]:
-        """Return the functions that bound the relative errors at ranks 1, 2, ... full from below."""
-        if (self._digest, "values", folding, groups) in _remembered:
+        """Return functions that bound the relative errors at ranks 1, 2, ... full from below, the cheapest first."""
+        if (self._digest, "values", folding, groups) in _cache:
             return []
-        found: list[Callable[[], np.ndarray]] = []
-        if full >= BY_MOMENTS:
-            found.append(partial(self._by_moments, folding, groups))
-        found.append(partial(self._by_first, folding, groups, 1))
-        if groups > 2 * SOME and self._weight.numel() >= WORTH_SOME:
-            found.append(partial(self._by_first, folding, groups, SOME))
-        return found
+        bounds: list[Callable[[], np.ndarray]] = []
+        if full >= WORTH_MOMENTS:
+            bounds.append(partial(self._bound_by_moments, folding, groups))
+        bounds.append(partial(self._bound_by_first_chunks, folding, groups, 1))
+        if groups > 2 * FEW_CHUNKS and self._weight.numel() >= WORTH_FEW_CHUNKS:
+            bounds.append(partial(self._bound_by_first_chunks, folding, groups, FEW_CHUNKS))
+        return bounds
 
-    def _by_moments(self, folding: int, groups: int) -> np.ndarray:
-        least = self._once("moments", folding, groups, lambda: least_dropped(self._gram(folding, groups)))
+    def _bound_by_moments(self, folding: int, groups: int) -> np.ndarray:
+        least = self._cached("moments", folding, groups, lambda: least_dropped(self._gram(folding, groups)))
         return least / (self._norm(folding) or 1.0)
 
-    def _by_first(self, folding: int, groups: int, count: int) -> np.ndarray:
+    def _bound_by_first_chunks(self, folding: int, groups: int, count: int) -> np.ndarray:
         """Return the bound by the singular values of the first `count` chunks."""
-        values = self._once(f"first {count}", folding, groups, lambda: self._first_values(folding, groups, count))
+        values = self._cached(f"first {count}", folding, groups, lambda: self._first_values(folding, groups, count))
         norm = self._norm(folding)
         return np.append(np.where(values < NOISE * norm, 0.0, values)[1:], 0.0) / (norm or 1.0)
 
@@ -189,8 +192,8 @@ class _Competing:
             values = eigenvalues(self._gram(folding, groups)[None])
             if trusted(values, _readable(self._weight, folding, groups)):
                 return _roots(values)[0]
-        whole = fold(self._weight, folding)
-        some = whole[:, : count * (whole.shape[1] // groups)].double()
+        matrix = fold(self._weight, folding)
+        some = matrix[:, : count * (matrix.shape[1] // groups)].double()
         chunks = some.unflatten(1, (count, -1)).movedim(1, 0)
         return _roots(eigenvalues(gram(short_side(chunks)))).max(axis=0)
 
@@ -200,11 +203,11 @@ class _Competing:
                 return np.array(largest_eigenvalue(self._gram(folding, 1)) ** 0.5)
             return np.array(operator_norm(fold(self._weight, folding)))
 
-        return float(self._once("norm", folding, 1, compute))
+        return float(self._cached("norm", folding, 1, compute))
 
     def _gram(self, folding: int, groups: int) -> Tensor:
         if folding not in self._grams:
-            self._grams[folding] = first_grams(self._weight, folding, [k for at, k in self._wanted if at == folding])
+            self._grams[folding] = first_grams(self._weight, folding, [k for at, k in self._pairs if at == folding])
         return self._grams[folding][groups]
 
 
@@ -213,7 +216,7 @@ def _roots(values: Tensor) -> np.ndarray:
 
 
 def _readable(weight: Tensor, folding: int, groups: int) -> int:
-    """Return how many singular values of a chunk may be read: one more than the largest rank that saves weights."""
+    """Return how many singular values of a chunk can be read: one more than the largest rank that saves weights."""
     f, c, *size = weight.shape
     shape = (f, c, size[0], size[1])
     saving = (weight.numel() - 1) // cost_per_rank(shape, groups, folding)

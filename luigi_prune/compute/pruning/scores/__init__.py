@@ -1,4 +1,4 @@
-"""Scores: one number per unit of every layer, larger means keep. A new one is a function and a row here."""
+"""Scores: one number per unit of every layer; larger means keep. A new score is a function and an entry in SCORES."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from luigi_prune.compute.pruning.scores import gradient, magnitude, reconstructi
 
 SCORES: dict[str, Score] = {
     "magnitude": magnitude.absolute,
-    "uniform": magnitude.uniform,
+    "uniform": magnitude.constant,
     "squared": magnitude.squared,
     "absolute_and_squared": magnitude.absolute_and_squared,
     "filter_l1": magnitude.filter_l1,

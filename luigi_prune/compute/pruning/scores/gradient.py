@@ -8,15 +8,15 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from luigi_prune.compute.pruning.batches import merge_batches
 from luigi_prune.compute.pruning.layers import evaluating
 from luigi_prune.compute.pruning.protocol import Batches, Loss, Problem, Scores
-from luigi_prune.compute.pruning.reference_rules import merge_batches
 
 
 def connection(problem: Problem) -> Scores:
-    """Return |gradient x weight| of every weight, the batches' mean weighed by their sizes (SNIP, 1810.02340).
+    """Return |gradient x weight| of every weight, the mean over batches weighted by their sizes (SNIP, 1810.02340).
 
-    That is the mean over samples where the loss is a mean, and also where it is a sum.
+    That is the mean over samples, both for losses that average over a batch and for losses that sum over it.
     """
     weights = [layer.weight for layer in problem.layers]
     needs = [weight.requires_grad for weight in weights]
@@ -26,8 +26,8 @@ def connection(problem: Problem) -> Scores:
             weight.requires_grad_(True)
         with torch.enable_grad(), evaluating(problem.network):
             for loss in _losses(problem):
-                found = torch.autograd.grad(loss, weights, allow_unused=True)
-                for mean, gradient in zip(total, found, strict=True):
+                gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+                for mean, gradient in zip(total, gradients, strict=True):
                     if gradient is not None:
                         mean += gradient
     finally:
@@ -37,34 +37,34 @@ def connection(problem: Problem) -> Scores:
 
 
 def _losses(problem: Problem) -> Iterator[Tensor]:
-    """Yield losses whose sum is the wanted mean. The network sees batches merged, the loss as they were given.
+    """Yield losses whose sum is the mean loss. The network runs on merged batches, the loss on the original ones.
 
-    A loss may normalise within a batch (class weights), so that merging would change it.
+    A loss may normalise within a batch (class weights), so merging would change it.
     """
     assert problem.loss is not None
-    given = iter(problem.batches)
+    original = iter(problem.batches)
     samples = sum(len(inputs) for inputs, _ in problem.batches)
-    adds: bool | None = None
+    is_sum: bool | None = None
     for inputs, targets in merge_batches(problem.batches):
         group: Batches = []
         while sum(len(part) for part, _ in group) < len(inputs):
-            group.append(next(given))
+            group.append(next(original))
         outputs = problem.network(inputs)
         if isinstance(outputs, Tensor) and outputs.dim() and len(outputs) == len(targets) == len(inputs):
-            found = list(outputs.split([len(part) for part, _ in group]))
-            if adds is None and len(inputs) > 1:
-                adds = _adds_up(problem.loss, outputs.detach(), targets)
-        else:  # outputs that cannot be told apart by sample
-            found = [problem.network(part) for part, _ in group]
-        parts = [problem.loss(own, wanted) for own, (_, wanted) in zip(found, group, strict=True)]
-        sizes = [1 if adds is True else len(part) for part, _ in group]
+            predictions = list(outputs.split([len(part) for part, _ in group]))
+            if is_sum is None and len(inputs) > 1:
+                is_sum = _sums_over_batch(problem.loss, outputs.detach(), targets)
+        else:  # outputs that cannot be split by sample
+            predictions = [problem.network(part) for part, _ in group]
+        parts = [problem.loss(output, target) for output, (_, target) in zip(predictions, group, strict=True)]
+        sizes = [1 if is_sum is True else len(part) for part, _ in group]
         yield torch.stack([part * (size / samples) for part, size in zip(parts, sizes, strict=True)]).sum()
 
 
-def _adds_up(loss: Loss, outputs: Tensor, targets: Tensor) -> bool:
-    """Return whether the loss of a batch is the sum of its parts' and not their mean."""
+def _sums_over_batch(loss: Loss, outputs: Tensor, targets: Tensor) -> bool:
+    """Return whether the loss of a batch is the sum over its samples rather than the mean."""
     first = max(1, len(outputs) // 3)
-    whole = float(loss(outputs, targets))
+    total = float(loss(outputs, targets))
     one, other = float(loss(outputs[:first], targets[:first])), float(loss(outputs[first:], targets[first:]))
     mean = (first * one + (len(outputs) - first) * other) / len(outputs)
-    return math.isclose(whole, one + other, rel_tol=1e-4) and not math.isclose(whole, mean, rel_tol=1e-4)
+    return math.isclose(total, one + other, rel_tol=1e-4) and not math.isclose(total, mean, rel_tol=1e-4)

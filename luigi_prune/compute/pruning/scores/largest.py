@@ -19,15 +19,15 @@ from luigi_prune.compute.pruning.layers import Layer
 from luigi_prune.compute.pruning.patches import padded
 from luigi_prune.compute.zeros import places
 
-PRODUCTS = 2**18  # numbers that are computed at a time: about what a core's cache holds
-SEEDS = 8  # products per entry that are looked at first: they say which others can still matter
-INDEX_BYTES = 64  # what a candidate's place and bound take while it is looked at
+PRODUCTS = 2**18  # products computed at a time: about the size of a core's cache
+SEEDS = 8  # products per entry that are computed first, for thresholds that rule out most others
+INDEX_BYTES = 64  # memory of one candidate's index and bound
 EPSILON = torch.finfo(torch.float32).eps  # sums at most this large have no shares
 
 
 @dataclass(frozen=True)
 class Windows:
-    """How a layer's patches lie in its padded input, per axis: kernel, dilation, stride and number of patches."""
+    """The layout of a layer's patches in its padded input, per axis: kernel, dilation, stride, number of patches."""
 
     kernel: tuple[int, int] = (1, 1)
     dilation: tuple[int, int] = (1, 1)
@@ -36,30 +36,30 @@ class Windows:
 
     @property
     def count(self) -> int:
-        """Patches of a sample."""
+        """The number of patches of a sample."""
         return self.sizes[0] * self.sizes[1]
 
     @property
     def reach(self) -> tuple[int, int]:
-        """How far the last pixel of a patch lies from its first."""
+        """The distance of a patch's last pixel from its first, per axis."""
         return (self.kernel[0] - 1) * self.dilation[0], (self.kernel[1] - 1) * self.dilation[1]
 
     @property
     def offsets(self) -> list[tuple[int, int]]:
-        """How far every pixel of a patch lies from its first, in the order of a filter's entries."""
+        """The distance of every pixel of a patch from its first, in the order of a filter's entries."""
         (high, wide), (down, right) = self.kernel, self.dilation
         return [(y * down, x * right) for y in range(high) for x in range(wide)]
 
 
 def images(layer: Layer, value: Tensor) -> Tensor:
-    """Return a layer's input with its padding as (samples, channels, height, width); a linear layer's has one pixel."""
+    """Return a layer's padded input as (samples, channels, height, width); a linear layer's has one pixel."""
     if isinstance(layer.module, nn.Conv2d):
         return padded(layer, value)
     return value.reshape(-1, value.shape[-1], 1, 1)
 
 
 def windows(layer: Layer, image: Tensor) -> Windows:
-    """Return where the patches of `image`, as `images` returns it, lie."""
+    """Return the layout of the patches of `image`, a result of `images`."""
     module = layer.module
     if not isinstance(module, nn.Conv2d):
         return Windows()
@@ -86,38 +86,38 @@ def raise_largest(
 ) -> None:
     """Raise `best` (entries, filters) to the largest products of `image` and `r` (samples, height, width, filters).
 
-    `needed()`: per entry the number that a product must exceed to matter, (entries,); it rises with `best`. Entries
-    that need less than that may stay too small. About `memory` bytes are held at a time.
+    `needed()`: per entry the threshold that a product must exceed to count, (entries,); it rises with `best`. Products
+    below it may be left out. About `memory` bytes are held at a time.
     """
-    most = _stuffed(r.amax(3), window, image)
+    most = _spread(r.amax(3), window, image)
     nearby = F.max_pool2d(most[:, None], window.kernel, stride=1, dilation=window.dilation)
-    bound = (image * nearby).flatten(2)  # of all patches that hold a pixel
+    bound = (image * nearby).flatten(2)  # over all patches that contain a pixel
     values, peaks = bound.max(2)
     samples = values.topk(min(SEEDS, len(values)), dim=0).indices
     channels = torch.arange(bound.shape[1], device=bound.device)
     seeds = (samples * bound.shape[1] + channels) * bound.shape[2] + peaks.gather(0, samples)
     numbers = torch.arange(len(r) * window.count, device=r.device).view(r.shape[:3])
-    search = _Search(best, image, r.flatten(0, 2), most, _stuffed(numbers, window, image), window)
-    search.look(seeds.flatten(), needed())
+    search = _Search(best, image, r.flatten(0, 2), most, _spread(numbers, window, image), window)
+    search.raise_by(seeds.flatten(), needed())
     lowest = needed().view(bound.shape[1], -1).amin(1)
-    left = places(bound > lowest[:, None])
-    for some in left.split(max(1, memory // (INDEX_BYTES * len(window.offsets)))):
-        search.look(some, needed())
+    remaining = places(bound > lowest[:, None])
+    for some in remaining.split(max(1, memory // (INDEX_BYTES * len(window.offsets)))):
+        search.raise_by(some, needed())
 
 
-def _stuffed(most: Tensor, window: Windows, image: Tensor) -> Tensor:
-    """Return the patches' numbers where their first pixels lie in the padded input, zeros between and before them."""
+def _spread(most: Tensor, window: Windows, image: Tensor) -> Tensor:
+    """Return one number per patch at the position of its first pixel in the padded input, zeros elsewhere."""
     (rows, columns), (down, right), (above, left) = window.sizes, window.stride, window.reach
-    found = most.new_zeros(len(most), image.shape[2] + above, image.shape[3] + left)
-    found[:, above : above + (rows - 1) * down + 1 : down, left : left + (columns - 1) * right + 1 : right] = most
-    return found
+    spread = most.new_zeros(len(most), image.shape[2] + above, image.shape[3] + left)
+    spread[:, above : above + (rows - 1) * down + 1 : down, left : left + (columns - 1) * right + 1 : right] = most
+    return spread
 
 
 @dataclass(frozen=True, eq=False)
 class _Search:
-    """What is multiplied: the padded input and `r` (patches, filters).
+    """The factors of the products: the padded input and `r` (patches, filters).
 
-    `_stuffed`: its largest number of each patch, and the patches' numbers.
+    `most` and `patches`: per patch the largest entry of `r` and the patch's index, spread by `_spread`.
     """
 
     best: Tensor
@@ -127,17 +127,17 @@ class _Search:
     patches: Tensor
     window: Windows
 
-    def look(self, pixels: Tensor, limit: Tensor) -> None:
-        """Raise `best` by the products of `pixels`, numbers into the flat image, whose bounds exceed `limit`."""
-        patch, entry, value = self._promising(pixels, limit)
+    def raise_by(self, pixels: Tensor, limit: Tensor) -> None:
+        """Raise `best` by the products of `pixels`, indices into the flat image, whose bounds exceed `limit`."""
+        patch, entry, value = self._candidates(pixels, limit)
         filters = self.r.shape[1]
-        room = max(1, PRODUCTS // filters)
-        for rows, entries, factors in zip(patch.split(room), entry.split(room), value.split(room), strict=True):
+        chunk = max(1, PRODUCTS // filters)
+        for rows, entries, factors in zip(patch.split(chunk), entry.split(chunk), value.split(chunk), strict=True):
             products = self.r.index_select(0, rows).mul_(factors[:, None])
             self.best.scatter_reduce_(0, entries[:, None].expand_as(products), products, "amax")
 
-    def _promising(self, pixels: Tensor, limit: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return patch, entry and value of every pair of a pixel and a patch that holds it, where it can matter."""
+    def _candidates(self, pixels: Tensor, limit: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return patch, entry and value of every (pixel, patch that contains it) whose bound exceeds `limit`."""
         _, channels, height, width = self.image.shape
         _, rows, columns = self.most.shape
         above, left = self.window.reach
@@ -147,10 +147,10 @@ class _Search:
         channel, x, y = plane - sample * channels, pixels - line * width, line - plane * height
         place = (sample * rows + y + above) * columns + x + left
         back = torch.tensor([y * columns + x for y, x in self.window.offsets], device=pixels.device)
-        first = place[:, None] - back  # where the patches begin
+        first = place[:, None] - back  # first pixels of the patches
         value = self.image.take(pixels)
         limits = limit.view(channels, -1).index_select(0, channel)
-        found = places(self.most.take(first).mul_(value[:, None]) > limits)
-        chosen = found // len(back)
-        entry = channel.take(chosen).mul_(len(back)).add_(found).sub_(chosen * len(back))
-        return self.patches.take(first.take(found)), entry, value.take(chosen)
+        indices = places(self.most.take(first).mul_(value[:, None]) > limits)
+        chosen = indices // len(back)
+        entry = channel.take(chosen).mul_(len(back)).add_(indices).sub_(chosen * len(back))
+        return self.patches.take(first.take(indices)), entry, value.take(chosen)

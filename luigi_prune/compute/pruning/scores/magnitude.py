@@ -1,4 +1,4 @@
-"""Scores that need no data: weights, norms of filters, constants and chance."""
+"""Scores that need no data: weights, norms of filters, constants and random numbers."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def absolute(problem: Problem) -> Scores:
     return [layer.weight.detach().abs() for layer in problem.layers]
 
 
-def uniform(problem: Problem) -> Scores:
-    """Return 1 for every weight: chance alone decides."""
+def constant(problem: Problem) -> Scores:
+    """Return 1 for every weight: the selection alone decides."""
     return [torch.ones_like(layer.weight.detach()) for layer in problem.layers]
 
 

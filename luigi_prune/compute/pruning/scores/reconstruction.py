@@ -1,4 +1,4 @@
-"""ThiNet: which channels add least to a layer's outputs, together (arXiv 1707.06342)."""
+"""ThiNet: which set of channels contributes least to a layer's outputs (arXiv 1707.06342)."""
 
 from __future__ import annotations
 
@@ -11,96 +11,91 @@ from luigi_prune.compute.pruning.layers import Layer
 from luigi_prune.compute.pruning.patches import padded, visit_inputs
 from luigi_prune.compute.pruning.protocol import Problem, Scores
 
-POSITIONS = 100  # outputs of a layer that are looked at
-REFERENCE_POSITIONS = 10  # of these from each of the first batches (the reference's rules)
+POSITIONS = 100  # sampled outputs of a layer
 
 
 def greedy_rank(problem: Problem) -> Scores:
-    """Return the rank of every input channel: those that the greedy search leaves out first are the least.
+    """Return the rank of every input channel in the order in which the greedy search leaves channels out.
 
-    With the reference's rules those are the greatest, judged by the first batches alone (docs/fidelity.md).
+    The rules say whether the first ones are pruned first, and at which samples the search looks (docs/fidelity.md).
     """
     features = [torch.zeros(layer.weight.shape[1], POSITIONS, device=layer.weight.device) for layer in problem.layers]
     chances = [
         torch.rand(3, POSITIONS, generator=problem.generator("greedy_rank", layer.name)) for layer in problem.layers
     ]
+    sizes = torch.tensor([len(inputs) for inputs, _ in problem.batches])
     seen: set[tuple[int, int]] = set()
 
     def visit(index: int, value: Tensor, start: int) -> None:
-        if (index, start) not in seen:  # a shared layer: its first call stands for all
+        if (index, start) not in seen:  # only the first call of a shared layer counts
             seen.add((index, start))
             chance = chances[index].to(value.device)
-            _fill(features[index], problem.layers[index], value, _samples(problem, chance[0]) - start, chance)
+            sample = problem.rules.thinet_samples(sizes.to(value.device), chance[0])
+            _fill(features[index], problem.layers[index], value, sample - start, chance)
 
     visit_inputs(problem, visit)
     ranks = []
-    for layer, found in zip(problem.layers, features, strict=True):
+    for layer, contributions in zip(problem.layers, features, strict=True):
         alive = problem.kept(layer).transpose(0, 1).flatten(1).any(1)
-        ranks.append(rank_channels(found, alive, first_is_best=problem.rules == "reference"))
+        ranks.append(rank_channels(contributions, alive, first_is_best=problem.rules.thinet_prunes_last))
     return ranks
 
 
-def _samples(problem: Problem, chance: Tensor) -> Tensor:
-    """Return the number of the sample that each position is in, uniform over all; past the end where it has none."""
-    sizes = torch.tensor([len(inputs) for inputs, _ in problem.batches], device=chance.device)
-    if problem.rules != "reference":
-        return (chance * sizes.sum()).long().clamp_max(int(sizes.sum()) - 1)
-    batch = torch.arange(len(chance), device=chance.device) // REFERENCE_POSITIONS
-    size, start = (torch.nn.functional.pad(each, (0, len(chance))) for each in (sizes, sizes.cumsum(0) - sizes))
-    own = start[batch] + (chance * size[batch]).long().minimum((size[batch] - 1).clamp_min(0))
-    return torch.where(batch < len(sizes), own, sizes.sum())
+def uniform_samples(sizes: Tensor, chance: Tensor) -> Tensor:
+    """Return per position the number of a sample, uniform over batches of `sizes`, from `chance` in [0, 1)."""
+    return (chance * sizes.sum()).long().clamp_max(int(sizes.sum()) - 1)
 
 
 def _fill(features: Tensor, layer: Layer, value: Tensor, sample: Tensor, chance: Tensor) -> None:
-    """Write the channels' contributions to those outputs whose `sample`, counted from its first, is among `value`'s."""
-    here = torch.nonzero((sample >= 0) & (sample < len(value))).flatten()
-    if not here.numel():
+    """Write the channels' contributions to the outputs whose `sample`, relative to the batch, is in `value`."""
+    inside = torch.nonzero((sample >= 0) & (sample < len(value))).flatten()
+    if not inside.numel():
         return
     weight = layer.weight.detach().float()
-    row = (chance[1, here] * len(weight)).long().clamp_max(len(weight) - 1)
+    row = (chance[1, inside] * len(weight)).long().clamp_max(len(weight) - 1)
     if isinstance(layer.module, nn.Conv2d):
-        window = _windows(layer.module, padded(layer, value), sample[here], chance[2, here])
-        features[:, here] = (window * weight[row]).flatten(2).sum(2).T
+        window = _windows(layer.module, padded(layer, value), sample[inside], chance[2, inside])
+        features[:, inside] = (window * weight[row]).flatten(2).sum(2).T
     else:
-        position = (chance[2, here] * value.shape[1]).long().clamp_max(value.shape[1] - 1)
-        features[:, here] = (value[sample[here], position] * weight[row]).T
+        position = (chance[2, inside] * value.shape[1]).long().clamp_max(value.shape[1] - 1)
+        features[:, inside] = (value[sample[inside], position] * weight[row]).T
 
 
-def _windows(module: nn.Conv2d, full: Tensor, sample: Tensor, chance: Tensor) -> Tensor:
+def _windows(module: nn.Conv2d, image: Tensor, sample: Tensor, chance: Tensor) -> Tensor:
     """Return one random patch of each sample: (samples, channels, kernel height, kernel width)."""
     sizes = [
         (size - dilation * (kernel - 1) - 1) // stride + 1
         for size, dilation, kernel, stride in zip(
-            full.shape[-2:], module.dilation, module.kernel_size, module.stride, strict=True
+            image.shape[-2:], module.dilation, module.kernel_size, module.stride, strict=True
         )
     ]
     position = (chance * sizes[0] * sizes[1]).long().clamp_max(sizes[0] * sizes[1] - 1)
     corner = (position // sizes[1] * module.stride[0], position % sizes[1] * module.stride[1])
     index = [
-        start[:, None] + dilation * torch.arange(kernel, device=full.device)
+        start[:, None] + dilation * torch.arange(kernel, device=image.device)
         for start, dilation, kernel in zip(corner, module.dilation, module.kernel_size, strict=True)
     ]
-    channels = torch.arange(full.shape[1], device=full.device)
-    return full[
+    channels = torch.arange(image.shape[1], device=image.device)
+    return image[
         sample[:, None, None, None], channels[None, :, None, None], index[0][:, None, :, None], index[1][:, None, None]
     ]
 
 
 def rank_channels(features: Tensor, alive: Tensor, *, first_is_best: bool) -> Tensor:
-    """Return the place of every channel in the order in which it is left out, 1 to c; 0 for those not `alive`.
+    """Return the rank of every channel in the order of removal, 1 to c; 0 for channels not `alive`.
 
-    `features` (channels, positions): contributions. The set of left-out channels grows by floor(sqrt(c)) at a time,
-    by those with which its sum has the least squared norm.
+    `features` (channels, positions): contributions. The set of removed channels grows by floor(sqrt(c)) at a time, by
+    those with which the sum of its contributions has the least squared norm.
     """
     count = len(features)
-    together = max(1, math.isqrt(count))
+    step = max(1, math.isqrt(count))
     rest = torch.nonzero(alive).flatten()
     total = torch.zeros(features.shape[1], dtype=features.dtype, device=features.device)
     scores = torch.zeros(count, device=features.device)
     place = 0
     while rest.numel():
         norms = (features[rest] + total).square().sum(1)
-        chosen = rest[norms.argsort(stable=True)[:together]]
+        chosen = rest[norms.argsort(stable=True)[:step]]
         places = torch.arange(place, place + len(chosen), device=features.device)
         scores[chosen] = (count - places if first_is_best else places + 1).float()
         total = total + features[chosen].sum(0)
