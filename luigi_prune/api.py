@@ -186,7 +186,7 @@ def prune(
         flops=result.flops if counted else None,
         original_size=result.original_size,
         original_flops=before.original_flops if before else result.original_flops if counted else None,
-        layers=_layers(result.layers, result.masks, result.structure),
+        layers=_layers(result.layers, result.masks, result.structure, result.network),
         structure=result.structure,
         _original=original,
     )
@@ -236,13 +236,16 @@ def load(path: str | Path, network: nn.Module) -> Pruned:
         flops=numbers.get("flops"),
         original_size=numbers["original_size"],
         original_flops=numbers.get("original_flops"),
-        layers=_layers(pruning.layer_budgets(fresh), masks, content.structure),
+        layers=_layers(pruning.layer_budgets(fresh), masks, content.structure, fresh),
         structure=content.structure,
     )
 
 
-def _layers(budgets: list[LayerBudget], masks: dict[str, Tensor], structure: list[dict[str, Any]]) -> list[PrunedLayer]:
-    """Return the record of every compressible layer, with its mask or its decomposition."""
+def _layers(
+    budgets: list[LayerBudget], masks: dict[str, Tensor], structure: list[dict[str, Any]], network: nn.Module
+) -> list[PrunedLayer]:
+    """Return the record of every compressible layer, with its decomposition or its mask, beside the network."""
+    device = next((parameter.device for parameter in network.parameters()), None)
     replaced = {entry["layer"]: entry for entry in structure}
     found = []
     for layer in budgets:
@@ -252,7 +255,8 @@ def _layers(budgets: list[LayerBudget], masks: dict[str, Tensor], structure: lis
             more |= {name: entry.get(name) for name in ("error_estimate", "error_operator")}
         else:
             kept = masks.get(f"{layer.name}.weight" if layer.name else "weight")
-            more["mask"] = torch.ones(layer.shape, dtype=torch.bool) if kept is None else kept
+            whole = torch.ones(layer.shape, dtype=torch.bool, device=device)
+            more["mask"] = whole if kept is None else kept.to(whole.device)
         found.append(PrunedLayer(layer.name, layer.shape, layer.kept, layer.total, **more))
     return found
 

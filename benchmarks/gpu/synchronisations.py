@@ -81,7 +81,10 @@ def synchronisations(func: Any, args: Any, kwargs: dict[str, Any]) -> list[str]:
         return [name]
     if name in _INDEXING:
         indices = [index for index in args[1] if isinstance(index, Tensor)]
-        masks = ["index by mask"] * any(index.dtype in (torch.bool, torch.uint8) for index in indices)
+        # One number written by a mask is filled in, without looking for the places.
+        one_number = name != "index" and args[2].numel() == 1
+        by_mask = any(index.dtype in (torch.bool, torch.uint8) for index in indices)
+        masks = ["index by mask"] if by_mask and not one_number else []
         return masks + ["copy to device"] * sum(not on_a_device(index.device) for index in indices)
     if name == "repeat_interleave" and not kwargs.get("output_size") and isinstance(args[-1], Tensor):
         return [name]

@@ -23,6 +23,7 @@ class InlineBackend(Backend):
             threads=settings.threads,
             device="cuda:0" if use_cuda else "cpu",
             loader_workers=settings.loader_workers,
+            deterministic=settings.deterministic,
             gpus=int(use_cuda),
             progress=listener.progressed,
         )

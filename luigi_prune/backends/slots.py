@@ -15,6 +15,7 @@ class Slots:
     def __init__(self, settings: ComputeSettings):
         self.cuda = settings.device == "cuda" or (settings.device == "auto" and len(cuda_devices()) > 0)
         self.threads = max(1, settings.threads)
+        self.deterministic = settings.deterministic
         self._processes = settings.processes
         self._load = dict.fromkeys(_visible_gpus() if self.cuda else (), 0)  # GPU, as CUDA_VISIBLE_DEVICES names it
         self.total = settings.jobs or max(1, len(self._load) if self.cuda else available_cores() // self.threads)

@@ -137,7 +137,11 @@ def release(network: nn.Module) -> nn.Module:
 def held_masks(network: nn.Module) -> dict[str, Tensor]:
     """Return the masks that `network` holds: parameter name -> bool tensor of its shape, True where kept."""
     names = {id(parameter): name for name, parameter in network.named_parameters()}
-    return {names[id(held.parameter)]: ~held.removed for held in _holders(network) if id(held.parameter) in names}
+    return {
+        names[id(held.parameter)]: ~held.removed.to(held.parameter.device)
+        for held in _holders(network)
+        if id(held.parameter) in names
+    }
 
 
 def _holders(network: nn.Module) -> Iterator[_Held]:

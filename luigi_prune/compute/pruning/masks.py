@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from luigi_prune.compute.pruning.layers import READERS
-from luigi_prune.compute.zeros import keep_only, nonzero
+from luigi_prune.compute.zeros import keep_only, nonzero, read
 from luigi_prune.errors import ConfigError
 
 Masks = dict[str, Tensor]
@@ -41,4 +41,5 @@ def apply_masks(network: nn.Module, masks: Masks) -> None:
 
 def removals(masks: Masks) -> Masks:
     """Return the masks that remove anything."""
-    return {name: mask for name, mask in masks.items() if not bool(mask.all())}
+    whole = read(mask.all() for mask in masks.values())
+    return {name: mask for (name, mask), all_kept in zip(masks.items(), whole, strict=True) if not all_kept}

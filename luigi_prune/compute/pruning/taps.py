@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.overrides import wrap_torch_function
 
 from luigi_prune.compute.pruning.layers import READERS
+from luigi_prune.compute.zeros import equal
 
 TINY = 1e-30  # what no number but zero comes near
 
@@ -207,8 +208,12 @@ class Taps:
 
     def _find_sole_readers(self) -> None:
         """Note each BatchNorm through which the whole gradient of a layer's output comes: nothing else reads it."""
+        found: dict[tuple[str, str], tuple[Tensor, Tensor]] = {}
         for layer, norm in self._pairs.items():
             whole, through = self._whole.get(layer), self._through.get(norm)
             once = self.found.calls[layer] == 1 and self.found.calls[norm] == 1
-            if once and whole is not None and through is not None and torch.equal(whole, through):
+            if once and whole is not None and through is not None:
+                found[layer, norm] = whole, through
+        for (layer, norm), sole in zip(found, equal(found.values()), strict=True):
+            if sole:
                 self.found.normalised_by[layer] = norm

@@ -73,7 +73,8 @@ class Run:
     network: nn.Module
     loss: Loss
     optimizer: Optimizer
-    scaler: torch.amp.GradScaler
+    autocast: torch.dtype | None  # of mixed precision, None without it
+    scaler: torch.amp.GradScaler  # does nothing but for float16
     schedule: Schedule
     masks: Masks
     unsynchronised: list[BatchNorm]  # whose statistics are averaged over the processes after each step
@@ -87,7 +88,7 @@ class Run:
         # Asked at every step, settled once.
         self.steps_per_epoch = self.request.steps_per_epoch
         self.searches_line = needs_closure(self.request.training.optimizer)
-        self.half = self.scaler.is_enabled()
+        self.scales = self.scaler.is_enabled()
 
 
 def prepare(network: nn.Module, request: Request, masks: dict[str, Tensor] | None) -> Run:
@@ -103,15 +104,15 @@ def prepare(network: nn.Module, request: Request, masks: dict[str, Tensor] | Non
     request.splits.train.to(device)
     request.splits.validation.to(device)
     loss = Loss(training.loss, training.loss_kwargs).to(device)
-    # A line search evaluates the loss several times per step, which the scaling of gradients has no notion of.
-    half = training.enable_amp and device.type == "cuda" and not needs_closure(training.optimizer)
+    autocast = _mixed_precision(training, device)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     return Run(
         request=request,
         network=network,
         loss=loss,
         optimizer=build_optimizer(training.optimizer, training.optimizer_kwargs, trained),
-        scaler=torch.amp.GradScaler(device.type, enabled=half),
+        autocast=autocast,
+        scaler=torch.amp.GradScaler(device.type, enabled=autocast is torch.float16),
         schedule=build_schedule(training, request.steps_per_epoch),
         masks=bound,
         unsynchronised=unsynchronised,
@@ -120,6 +121,19 @@ def prepare(network: nn.Module, request: Request, masks: dict[str, Tensor] | Non
         validation=Tally(loss, training.metrics_test, device),
         fingerprint=identity,
     )
+
+
+def _mixed_precision(training: TrainingConfig, device: torch.device) -> torch.dtype | None:
+    """Return the type of mixed precision, None where there is none: only on GPUs.
+
+    A line search evaluates the loss several times per step, which the scaling of gradients has no notion of.
+    """
+    if not training.enable_amp or device.type != "cuda" or needs_closure(training.optimizer):
+        return None
+    dtype: torch.dtype = getattr(torch, training.amp_dtype)
+    if dtype is torch.bfloat16 and not torch.cuda.is_bf16_supported():
+        raise ConfigError(f"training.ampDtype: {device} has no bfloat16; choose float16, or enableAMP: false")
+    return dtype
 
 
 def save(run: Run, within_epoch: bool) -> None:
