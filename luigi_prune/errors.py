@@ -19,6 +19,10 @@ class UnreachableRatio(LuigiPruneError):
     """A keep ratio that a method cannot reach on a network."""
 
 
+class OutOfMemory(LuigiPruneError):
+    """A device is too small for what was asked of it: names the stage or method, the batch size and the cure."""
+
+
 class Interrupted(Exception):
     """A training was asked to stop and has saved a checkpoint; every process of it raises this at the same step."""
 

@@ -18,7 +18,7 @@ from luigi_prune.errors import ConfigError, LuigiPruneError, nearest
 FAMILIES = ("TrainBase", "Prune", "Retrain", "Evaluate", "Aggregate", "Report")
 EXIT_CONFIGURATION = 35  # the return code that luigi.cfg gives scheduling errors
 PARALLEL = ("TrainBase", "Retrain")  # the families whose jobs can have several processes
-_COMPUTE_KEYS = ("backend", "threads", "jobs", "device", "loader_workers", "processes")
+_COMPUTE_KEYS = ("backend", "threads", "jobs", "device", "loader_workers", "deterministic", "processes")
 
 
 def refuse(error: LuigiPruneError | str) -> NoReturn:
@@ -67,6 +67,7 @@ def compute_settings() -> ComputeSettings:
         jobs=_whole("compute", "jobs", given, 0, 0),
         device=device,
         loader_workers=_whole("compute", "loader_workers", given, 0, 0),
+        deterministic=_flag("compute", "deterministic", given),
         processes=_processes(given),
     )
     sections = [name for name in luigi.configuration.get_config().sections() if name.partition(".")[0] == backend]
@@ -99,6 +100,13 @@ def _section(name: str) -> dict[str, str]:
             f"luigi.cfg: [{name}] {error.option}: {said}; a percent sign is written %%, and a variable that is not"
             " set here $NAME"
         ) from None
+
+
+def _flag(section: str, key: str, given: dict[str, str]) -> bool:
+    text = given.get(key, "false").lower()
+    if text not in ("true", "false"):
+        raise ConfigError(f"luigi.cfg: [{section}] {key}: {given[key]!r} is neither true nor false")
+    return text == "true"
 
 
 def _whole(section: str, key: str, given: dict[str, str], default: int, least: int, or_else: str = "") -> int:

@@ -57,6 +57,7 @@ class Attempt:
             "init_method": "",
             "device": "cuda:0" if slots.cuda else "cpu",
             "loader_workers": loader_workers,
+            "deterministic": slots.deterministic,
             "gpus": len(self.gpus) if slots.cuda else 0,
         }
         if len(self.gpus) > 1:

@@ -27,6 +27,7 @@ class InlineBackend(Backend):
             threads=self.settings.threads,
             device="cuda:0" if on_gpu else "cpu",
             loader_workers=self.settings.loader_workers,
+            deterministic=self.settings.deterministic,
             gpus=int(on_gpu),
             progress=listener.progressed,
         )

@@ -47,6 +47,7 @@ class Context:
     init_method: str = ""  # rendezvous of the processes of one job, where there are several
     device: str = "cpu"  # "cpu" or "cuda:<index>"
     loader_workers: int = 0
+    deterministic: bool = False  # only deterministic algorithms: the same bits on the same kind of GPU
     gpus: int = 0  # that the whole job holds
     job_id: str = ""  # of the backend, for the provenance
     progress: Callable[[float, str], None] = lambda fraction, message: None  # rank 0 calls it; cheap, never raises
@@ -102,6 +103,7 @@ class ComputeSettings:
     jobs: int = 0  # at once; 0: as many as cores (or GPUs) allow
     device: str = "auto"  # auto, cpu, cuda
     loader_workers: int = 0
+    deterministic: bool = False
     # per family, 1 if not named: processes of one job (DDP); "gpus": one per visible GPU
     processes: dict[str, int | Literal["gpus"]] = field(default_factory=dict)
     own: Any = None  # what the chosen backend reads from sections of its own

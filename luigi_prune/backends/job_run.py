@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import time
 import traceback
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from luigi_prune.backends.job import Context, Job, Outcome
@@ -22,8 +23,10 @@ def run(job: Job, context: Context) -> Outcome:
         return Outcome(status, message, seconds=time.perf_counter() - began, **more)
 
     try:
-        module, _, function = job.function.rpartition(":")
-        getattr(importlib.import_module(module), function)(job.request, context)
+        module, _, name = job.function.rpartition(":")
+        function = getattr(importlib.import_module(module), name)
+        with _algorithms(context):
+            function(job.request, context)
     except DamagedResult as damage:
         return ended("damaged", str(damage), damaged=str(damage.path))
     except Interrupted as stop:
@@ -36,6 +39,14 @@ def run(job: Job, context: Context) -> Outcome:
         again = isinstance(error, OSError | MemoryError)  # the same spec fails the same way, a machine need not
         return ended("failed", traceback.format_exc(), retry=again)
     return ended("done")
+
+
+def _algorithms(context: Context) -> AbstractContextManager[None]:
+    if not context.deterministic:
+        return nullcontext()
+    from luigi_prune.compute.determinism import deterministic_algorithms  # loads torch
+
+    return deterministic_algorithms()
 
 
 def inputs(request: dict[str, Any]) -> set[str]:

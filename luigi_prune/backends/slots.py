@@ -16,6 +16,7 @@ class Slots:
         """Raises ConfigError if a job would have more processes than this machine has GPUs."""
         self.cuda = uses_gpu(settings)
         self.threads = max(1, settings.threads)
+        self.deterministic = settings.deterministic
         self._load = dict.fromkeys(visible_gpus() if self.cuda else (), 0)  # GPU, as CUDA_VISIBLE_DEVICES names it
         self.total = settings.jobs or max(1, len(self._load) if self.cuda else available_cores() // self.threads)
         self.free = self.total

@@ -14,6 +14,7 @@ from luigi_prune.compute.datasets.loading import load_batches
 from luigi_prune.compute.datasets.samples import Samples
 from luigi_prune.compute.distributed import Ranks
 from luigi_prune.compute.losses import Loss
+from luigi_prune.compute.memory import memory_of
 from luigi_prune.compute.tally import Tally
 from luigi_prune.config.schema import Component
 
@@ -33,11 +34,13 @@ def evaluate(
 
     The network is moved to `device` and left in the mode it was in.
     """
-    network.to(device)
-    criterion = Loss(loss, loss_kwargs or {}).to(device)
-    tally = Tally(criterion, metrics, device)
-    measure(network, samples, criterion, tally, batch_size=batch_size, device=device, loader_workers=loader_workers)
-    return tally.values()
+    cure = "choose a smaller one, or another device (luigi.cfg: [compute] device)"
+    with memory_of(device, f"evaluation with testBatchSize {batch_size}", cure):
+        network.to(device)
+        criterion = Loss(loss, loss_kwargs or {}).to(device)
+        tally = Tally(criterion, metrics, device)
+        measure(network, samples, criterion, tally, batch_size=batch_size, device=device, loader_workers=loader_workers)
+        return tally.values()
 
 
 def measure(

@@ -38,6 +38,8 @@ def guess_input(network: nn.Module, seed: int) -> Tensor:
                 value = torch.randn(batch, generator=generator).to(parameter)
             try:
                 trial(value.clone())
+            except torch.OutOfMemoryError:
+                raise  # says nothing about the shape
             except (RuntimeError, ValueError, TypeError, IndexError, AssertionError):
                 continue
             return value

@@ -129,7 +129,9 @@ def held_masks(network: nn.Module) -> dict[str, Tensor]:
     """Return the masks that `network` holds: parameter name -> bool tensor of its shape, True where kept."""
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     return {
-        names[id(held.parameter)]: held.masked.mask.clone() for held in _holders(network) if id(held.parameter) in names
+        names[id(held.parameter)]: held.masked.mask_on(held.parameter.device).clone()
+        for held in _holders(network)
+        if id(held.parameter) in names
     }
 
 

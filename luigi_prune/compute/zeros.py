@@ -1,6 +1,9 @@
-"""Zeros in tensors: set them, find them, count them, each in one fast pass."""
+"""Zeros in tensors: set them, find them, count them, each in one fast pass; from a device with one wait for many."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,14 +29,47 @@ def nonzero(value: Tensor) -> Tensor:
     return value.detach().bool()
 
 
+def read(numbers: Iterable[Tensor]) -> Iterator[Any]:
+    """Yield tensors of shape () and one dtype as Python numbers: on a CPU one by one, from a device all at once."""
+    numbers = iter(numbers)
+    for number in numbers:
+        if number.device.type == "cpu":
+            yield number.item()
+        else:
+            yield from torch.stack([number, *(other.to(number.device) for other in numbers)]).tolist()
+
+
+def equal(pairs: Iterable[tuple[Tensor, Tensor]]) -> Iterator[bool]:
+    """Yield whether the tensors of each pair, both of one shape, are equal; read like `read`."""
+    pairs = iter(pairs)
+    for one, other in pairs:
+        if one.device.type == "cpu":
+            yield torch.equal(one, other)
+        else:
+            yield from read((left == right).all() for left, right in [(one, other), *pairs])
+
+
+def counts_true(masks: Iterable[Tensor]) -> list[int]:
+    """Return how many entries of each mask are True; on a CPU numpy counts them many times as fast as torch."""
+    masks = list(masks)
+    if all(mask.device.type == "cpu" for mask in masks):
+        return [int(np.count_nonzero(mask.numpy())) for mask in masks]
+    return list(read(torch.count_nonzero(mask) for mask in masks))
+
+
 def count_true(mask: Tensor) -> int:
-    """Return how many entries of a mask are True; on a CPU numpy counts them many times as fast as torch."""
-    return int(np.count_nonzero(mask.numpy())) if mask.device.type == "cpu" else int(torch.count_nonzero(mask))
+    """Return how many entries of a mask are True."""
+    return counts_true([mask])[0]
+
+
+def counts_nonzero(values: Iterable[Tensor]) -> list[int]:
+    """Return how many entries of each tensor are not zero."""
+    return counts_true(nonzero(value) for value in values)
 
 
 def count_nonzero(value: Tensor) -> int:
     """Return how many entries are not zero."""
-    return count_true(nonzero(value))
+    return counts_nonzero([value])[0]
 
 
 def places(mask: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 Mode = Literal["train", "retrain", "cascade", "cascade-rewind"]
 Rules = Literal["paper", "reference"]
+AmpType = Literal["float16", "bfloat16"]
 SpacingType = Literal["geometric", "linear", "harmonic", "harmonic2", "cubic", "manual"]
 
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
@@ -115,6 +116,9 @@ class TrainingConfig(Settings):
     optimizer: str = Field("SGD", description="Class name of the optimizer, from torch.optim.")
     optimizer_kwargs: Keywords = Field({}, description="Keywords of the optimizer.")
     enable_amp: bool = Field(True, description="Mixed precision; on a CPU a warning says that it is not used.")
+    amp_dtype: AmpType = Field(
+        "float16", description="Type of mixed precision: `float16`, with scaled gradients, or `bfloat16`."
+    )
     num_epochs: Integer = Field(90, ge=0, description="Epochs of the whole schedule.")
     early_stop_epoch: Integer = Field(
         ge=0,

@@ -37,12 +37,14 @@ def fresh_network(base: TrainSpec, input_shape: tuple[int, ...]) -> nn.Module:
     return networks.build(base.network.name, input_shape, base.network.output_size, seed)
 
 
-def network_of(result: Result, base: TrainSpec, input_shape: tuple[int, ...]) -> tuple[nn.Module, dict[str, Tensor]]:
-    """Return the network that a result holds, and its masks."""
+def network_of(
+    result: Result, base: TrainSpec, input_shape: tuple[int, ...], device: str = "cpu"
+) -> tuple[nn.Module, dict[str, Tensor]]:
+    """Return the network that a result holds, on `device`, and its masks, on the CPU."""
     network = pruning.restore(fresh_network(base, input_shape), result.meta["structure"])
     types = {name.removeprefix("weights/"): kind for name, kind in result.meta["types"].items()}
     network.load_state_dict(from_arrays(result.group("weights"), types))
-    return network, {name: torch.from_numpy(mask) for name, mask in result.group("masks").items()}
+    return network.to(device), {name: torch.from_numpy(mask) for name, mask in result.group("masks").items()}
 
 
 def rewind(network: nn.Module, masks: dict[str, Tensor], base: Result) -> None:
@@ -52,10 +54,10 @@ def rewind(network: nn.Module, masks: dict[str, Tensor], base: Result) -> None:
     apply_masks(network, masks)
 
 
-def example_input(samples: Samples) -> Tensor:
-    """Return a few samples of the network's input, as a batch."""
+def example_input(samples: Samples, device: str = "cpu") -> Tensor:
+    """Return a few samples of the network's input, as a batch on `device`."""
     inputs, _ = samples.get(list(range(min(_EXAMPLES, len(samples)))), 0, 0)
-    return inputs
+    return inputs.to(device)  # the samples may lie elsewhere, by what there is room for
 
 
 def original_cost(before: Result, network: nn.Module, example: Tensor) -> tuple[int, int]:

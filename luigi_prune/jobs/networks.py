@@ -32,6 +32,7 @@ from luigi_prune.jobs.inputs import (
     read_splits,
     rewind,
 )
+from luigi_prune.jobs.process import prepare_process
 from luigi_prune.jobs.results import write
 from luigi_prune.jobs.scores import remember_scores
 from luigi_prune.report.tensorboard import epoch_log
@@ -49,7 +50,7 @@ def train_base(request: dict[str, Any], context: Context) -> None:
     """Train a network from its seed."""
     spec = TrainSpec.model_validate_json(request["spec"])
     began = time.perf_counter()
-    _use_threads(context)
+    prepare_process(context)
     splits = read_splits(spec, spec.training, request)
     network = fresh_network(spec, splits.input_shape)
     seed = derive_seed(spec.seed, spec.net, "train")
@@ -72,12 +73,12 @@ def prune(request: dict[str, Any], context: Context) -> None:
     """Prune the network of the step before to the last step's keep ratio."""
     spec = ChainSpec.model_validate_json(request["spec"])
     began = time.perf_counter()
-    _use_threads(context)
+    prepare_process(context)
     method = METHODS[spec.method]
     splits = read_splits(spec.base, spec.base.training, request)
     before = read_result(request["inputs"]["network"])
-    network, masks = network_of(before, spec.base, splits.input_shape)
-    example = example_input(splits.validation)
+    network, masks = network_of(before, spec.base, splits.input_shape, context.device)
+    example = example_input(splits.validation, context.device)
     original = original_cost(before, network, example)
     calibration = None
     rules = pruning.find_rules(spec.rules)
@@ -89,7 +90,7 @@ def prune(request: dict[str, Any], context: Context) -> None:
         spec.keep_ratio,
         example_input=example,
         calibration=calibration,
-        loss=Loss(spec.base.training.loss, spec.base.training.loss_kwargs),
+        loss=Loss(spec.base.training.loss, spec.base.training.loss_kwargs).to(torch.device(context.device)),
         # the same for every ratio of one-shot mode, so that scores which draw serve all of them
         seed=derive_seed(spec.base.seed, spec.base.net, spec.repetition, "prune", len(spec.steps)),
         rules=rules,
@@ -98,7 +99,7 @@ def prune(request: dict[str, Any], context: Context) -> None:
         masks=masks,
         delta_s=spec.delta_s,
         ignore=spec.ignore_layers,
-        original=_original(request, spec, splits.input_shape),
+        original=_original(request, spec, splits.input_shape, context.device),
         remember=remember_scores(request, spec, context),
     )
     for text in pruned.warnings:
@@ -116,7 +117,7 @@ def retrain(request: dict[str, Any], context: Context) -> None:
     """Retrain a pruned network; what was removed stays removed."""
     spec = ChainSpec.model_validate_json(request["spec"])
     began = time.perf_counter()
-    _use_threads(context)
+    prepare_process(context)
     splits = read_splits(spec.base, spec.retraining, request)
     before = read_result(request["inputs"]["network"])
     network, masks = network_of(before, spec.base, splits.input_shape)
@@ -138,7 +139,8 @@ def retrain(request: dict[str, Any], context: Context) -> None:
     network.load_state_dict(trained.state)
     arrays, types = _named("weights", trained.state)
     arrays |= {f"masks/{name}": mask.cpu().numpy() for name, mask in masks.items()}
-    arrays |= _cost(network, before, example_input(splits.validation)) | _history(trained)
+    network.to(context.device)  # where training left it, unless no epoch was trained
+    arrays |= _cost(network, before, example_input(splits.validation, context.device)) | _history(trained)
     meta = {"types": types, "structure": before.meta["structure"]}
     write(request, context, began, arrays, meta=meta, earlier=before, precision=trained.precision)
     discard(store.checkpoint_path(request["output"]))
@@ -148,14 +150,14 @@ def evaluate(request: dict[str, Any], context: Context) -> None:
     """Judge a network on one test set."""
     spec = EvaluateSpec.model_validate_json(request["spec"])
     began = time.perf_counter()
-    _use_threads(context)
+    prepare_process(context)
     training, places = spec.base.training, Directories.model_validate_json(request["directories"])
     samples = datasets.load_test(
         spec.test_set, training, training_data=places.training_data, local_data=places.local_data
     )
-    example = example_input(samples)
+    example = example_input(samples, context.device)
     before = read_result(request["inputs"]["network"])
-    network, _ = network_of(before, spec.base, tuple(example.shape[1:]))
+    network, _ = network_of(before, spec.base, tuple(example.shape[1:]), context.device)
     arrays = _cost(network, before, example)
     judged = evaluation.evaluate(
         network,
@@ -172,10 +174,6 @@ def evaluate(request: dict[str, Any], context: Context) -> None:
 
 
 # ------------------------------------------------------------------------------------------------- what the jobs share
-
-
-def _use_threads(context: Context) -> None:
-    torch.set_num_threads(context.threads)
 
 
 def _train(
@@ -250,11 +248,11 @@ def _history(trained: TrainResult) -> dict[str, Any]:
     return {f"history/{name}": array for name, array in trained.history.items()}
 
 
-def _original(request: dict[str, Any], spec: ChainSpec, input_shape: tuple[int, ...]) -> nn.Module | None:
+def _original(request: dict[str, Any], spec: ChainSpec, input_shape: tuple[int, ...], device: str) -> nn.Module | None:
     """Return the trained network, where the method wants it at every step of a cascade."""
     if "base" not in request["inputs"]:
         return None
-    return network_of(read_result(request["inputs"]["base"]), spec.base, input_shape)[0]
+    return network_of(read_result(request["inputs"]["base"]), spec.base, input_shape, device)[0]
 
 
 def _cost(network: nn.Module, before: Result, example: torch.Tensor) -> dict[str, Any]:

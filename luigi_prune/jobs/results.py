@@ -28,17 +28,22 @@ def write(
     """Write a job's result.
 
     `began` is the `time.perf_counter()` of its start; what `earlier`, the input, had measured is carried along. GPU
-    seconds are those of the whole job, whatever its number of processes; the peak is this process's memory.
-    `precision`: the one in which a network was trained. No key contains it, because keys do not know the device.
+    seconds are those of the whole job, whatever its number of processes; the peaks are this process's memory, and on a
+    GPU what its tensors held there. `precision`: the one in which a network was trained. No key contains it, because
+    keys do not know the device.
     """
     family = str(request["family"]).lower()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     seconds = time.perf_counter() - began
-    own = {
+    own: dict[str, Any] = {
         f"{family}_seconds": seconds,
         f"{family}_gpu_seconds": seconds * context.gpus,
         f"{family}_peak_bytes": peak,
     }
+    if context.device.startswith("cuda"):
+        from luigi_prune.jobs.process import peak_gpu_bytes  # tables are written without torch
+
+        own[f"{family}_gpu_peak_bytes"] = peak_gpu_bytes(context)
     folder = Path(request["output"]).parent
     write_result(
         request["output"],

@@ -46,7 +46,8 @@ def remember_scores(
     def remember(compute: Callable[[], list[Any]]) -> list[Any]:
         with contextlib.suppress(FileNotFoundError):
             try:
-                return [torch.from_numpy(array) for array in read_result(path).group("scores").values()]
+                found = read_result(path).group("scores").values()
+                return [torch.from_numpy(array).to(context.device) for array in found]
             except DamagedResult as damage:
                 log.warning("%s; set aside as %s, computed again", damage, set_aside(path).name)
         began = time.perf_counter()

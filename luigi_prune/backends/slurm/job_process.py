@@ -155,6 +155,7 @@ def _context(given: dict[str, Any], folder: Path, index: int, restart: int) -> C
         init_method=meeting_point,
         device=_device(given["device"]),
         loader_workers=given["loader_workers"],
+        deterministic=given.get("deterministic", False),  # jobs that were submitted by an older version lack it
         gpus=given["gpus"],
         job_id=_own_id(),
     )

@@ -97,6 +97,7 @@ class Outbox:
         context = {
             "threads": settings.threads,
             "loader_workers": settings.loader_workers,
+            "deterministic": settings.deterministic,
             "device": settings.device if resources.gpus_per_node else "cpu",
             "gpus": resources.gpus,
         }

@@ -83,7 +83,7 @@ class Samples:
         positions = np.asarray(indices, dtype=np.int64)
         if self._cache is None:
             return self._one_by_one(positions, epoch, seed), self.targets[torch.from_numpy(positions)]
-        where = torch.from_numpy(positions).to(self._cache.device)
+        where = torch.from_numpy(positions).to(self._cache.device, non_blocking=True)
         images = self._cache.index_select(0, where)
         if self._steps:
             draws = Draws(seed, epoch, self._chosen[positions])

@@ -88,7 +88,9 @@ def batched(transform: Any) -> BatchTransform | None:
         return lambda images, draws, stream: images.to(torch.get_default_dtype()).div(255)
     if not isinstance(getattr(transform, "fill", 0), int | float):
         return None  # torchvision fills a tensor with one number only
-    if kind in (tv.Normalize, tv.Pad, tv.CenterCrop):
+    if kind is tv.Normalize:
+        return lambda images, draws, stream: _normalize(images, transform)
+    if kind in (tv.Pad, tv.CenterCrop):
         # On tensors these give what they give on an image, bit for bit, and they take any leading axes.
         return lambda images, draws, stream: transform(images)
     if kind is tv.RandomCrop and not transform.pad_if_needed:
@@ -98,6 +100,18 @@ def batched(transform: Any) -> BatchTransform | None:
     if kind is tv.RandomVerticalFlip:
         return lambda images, draws, stream: _random_flip(images, draws, stream, transform.p, axis=2)
     return None
+
+
+def _normalize(images: Tensor, transform: tv.Normalize) -> Tensor:
+    """Return the images normalised; on a device without torchvision's waits for its checks and constants."""
+    if images.device.type == "cpu":
+        normalized: Tensor = transform(images)
+        return normalized
+    mean, std = (
+        torch.tensor(values, dtype=images.dtype).view(-1, 1, 1).to(images.device, non_blocking=True)
+        for values in (transform.mean, transform.std)
+    )
+    return images.sub(mean).div_(std)
 
 
 def _random_crop(images: Tensor, draws: Draws, stream: int, transform: Any) -> Tensor:
@@ -110,8 +124,8 @@ def _random_crop(images: Tensor, draws: Draws, stream: int, transform: Any) -> T
         raise ValueError(f"a crop of {height}x{width} is larger than the image of {full_height}x{full_width}")
     tops = (draws.uniform(2 * stream) * (full_height - height + 1)).astype(np.int64)
     lefts = (draws.uniform(2 * stream + 1) * (full_width - width + 1)).astype(np.int64)
-    rows = torch.from_numpy(tops[:, None] + np.arange(height)).to(images.device)
-    columns = torch.from_numpy(lefts[:, None] + np.arange(width)).to(images.device)
+    rows = torch.from_numpy(tops[:, None] + np.arange(height)).to(images.device, non_blocking=True)
+    columns = torch.from_numpy(lefts[:, None] + np.arange(width)).to(images.device, non_blocking=True)
     which = torch.arange(samples, device=images.device)
     # The channel axis stays outside the three index arrays, so it comes out last.
     cut = images.permute(0, 2, 3, 1)[which[:, None, None], rows[:, :, None], columns[:, None, :]]
@@ -120,7 +134,7 @@ def _random_crop(images: Tensor, draws: Draws, stream: int, transform: Any) -> T
 
 def _random_flip(images: Tensor, draws: Draws, stream: int, probability: float, axis: int) -> Tensor:
     """Return the images, each mirrored along `axis` with the given probability."""
-    mirrored = torch.from_numpy(draws.uniform(2 * stream) < probability).to(images.device)
+    mirrored = torch.from_numpy(draws.uniform(2 * stream) < probability).to(images.device, non_blocking=True)
     return torch.where(mirrored[:, None, None, None], images.flip(axis), images)
 
 

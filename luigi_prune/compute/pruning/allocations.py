@@ -2,38 +2,74 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
+from torch import Tensor
 
 from luigi_prune.compute.pruning.chain import feature_chain
 from luigi_prune.compute.pruning.granularity import GRANULARITIES
 from luigi_prune.compute.pruning.protocol import Allocation, Choice, Levels, Problem, Scores
 from luigi_prune.compute.pruning.sampling import channel_complexity, channel_complexity_top, filter_error, filter_hybrid
 from luigi_prune.compute.pruning.selection import kth_largest, living_scores
-from luigi_prune.compute.zeros import count_true
+from luigi_prune.compute.zeros import counts_true
 
 
 def global_top(problem: Problem, scores: Scores, granularity: str) -> Levels:
     """Return levels that keep the best units over all layers, one more per level, and at least one of every layer."""
     alive = [problem.kept(layer) for layer in problem.layers]
-    living = [count_true(kept) for kept in alive]
-    vectors = [living_scores(score, kept).flatten().cpu().numpy() for score, kept in zip(scores, alive, strict=True)]
-    all_scores = np.concatenate(vectors) if vectors else np.empty(0, dtype=np.float32)
+    living = counts_true(alive)
+    vectors = [living_scores(score, kept).flatten() for score, kept in zip(scores, alive, strict=True)]
+    on_cpu = all(vector.device.type == "cpu" for vector in vectors)
+    rank = _ranks([vector.numpy() for vector in vectors]) if on_cpu else ranks_by_tensors(vectors)
 
     def choose(level: int) -> list[Choice]:
         if level <= 0:
             return [torch.tensor(min(1, count)) for count in living]
-        threshold = kth_largest(all_scores, level)
-        above = [int(np.count_nonzero(vector > threshold)) for vector in vectors]
+        above, equal = rank(level)
         ties = level - sum(above)
         counts: list[Choice] = []
-        for vector, count, most in zip(vectors, above, living, strict=True):
-            taken = min(ties, int(np.count_nonzero(vector == threshold))) if ties else 0
+        for count, same, most in zip(above, equal, living, strict=True):
+            taken = min(ties, same)
             ties -= taken
             counts.append(torch.tensor(max(count + taken, min(1, most))))
         return counts
 
     return Levels(sum(living) + 1, choose, cost=float)
+
+
+# Of the k-th largest number of all vectors together: how many numbers of each vector are above it, and how many are it.
+_Rank = Callable[[int], tuple[list[int], list[int]]]
+
+
+def _ranks(vectors: list[np.ndarray]) -> _Rank:
+    everything = np.concatenate(vectors) if vectors else np.empty(0, dtype=np.float32)
+
+    def rank(k: int) -> tuple[list[int], list[int]]:
+        threshold = kth_largest(everything, k)
+        above = [int(np.count_nonzero(vector > threshold)) for vector in vectors]
+        ties = k - sum(above)
+        equal = []
+        for vector in vectors:  # counted until there are enough
+            equal.append(int(np.count_nonzero(vector == threshold)) if ties > 0 else 0)
+            ties -= equal[-1]
+        return above, equal
+
+    return rank
+
+
+def ranks_by_tensors(vectors: list[Tensor]) -> _Rank:
+    """Return what `_ranks` returns, for vectors on a device: a rank costs one wait."""
+    descending = torch.cat(vectors).sort(descending=True).values
+
+    def rank(k: int) -> tuple[list[int], list[int]]:
+        threshold = descending[k - 1]
+        counts = [((vector > threshold).sum(), (vector == threshold).sum()) for vector in vectors]
+        above, equal = torch.stack([each for pair in counts for each in pair]).view(-1, 2).T.tolist()
+        return above, equal
+
+    return rank
 
 
 def uniform_filter(problem: Problem, scores: Scores, granularity: str) -> Levels:
@@ -56,7 +92,7 @@ def uniform(problem: Problem, scores: Scores, granularity: str) -> Levels:
     Layers whose units may not be pruned (`Granularity.fixed`) keep all of them.
     """
     unit = GRANULARITIES[granularity]
-    units = [int(unit.alive(problem.kept(layer)).sum()) for layer in problem.layers]
+    units = counts_true(unit.alive(problem.kept(layer)) for layer in problem.layers)
     fixed = [unit.fixed(layer) for layer in problem.layers]
     prunable = sorted({count for count, is_fixed in zip(units, fixed, strict=True) if not is_fixed})
     # Fractions at which round() gives some layer one more unit, in whole numbers: (2 kept - 1) / (2 units).

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from luigi_prune.compute.pruning.granularity import GRANULARITIES
 from luigi_prune.compute.pruning.protocol import Problem
+from luigi_prune.compute.zeros import counts_true
 
 
 def feature_chain(problem: Problem, granularity: str) -> Callable[[list[int]], float]:
@@ -14,8 +15,8 @@ def feature_chain(problem: Problem, granularity: str) -> Callable[[list[int]], f
     A pruned filter removes one input feature of the next layer; a pruned channel one filter of the previous layer.
     """
     masks = [problem.kept(layer) for layer in problem.layers]
-    filters = [int(GRANULARITIES["filter"].alive(mask).sum()) for mask in masks]
-    channels = [int(GRANULARITIES["channel"].alive(mask).sum()) for mask in masks]
+    filters = counts_true(GRANULARITIES["filter"].alive(mask) for mask in masks)
+    channels = counts_true(GRANULARITIES["channel"].alive(mask) for mask in masks)
     kernels = [mask[0, 0].numel() if mask.numel() else 0 for mask in masks]
 
     def size(counts: list[int]) -> float:

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from luigi_prune.compute.pruning.layers import evaluating
 from luigi_prune.compute.pruning.masks import Masks
 from luigi_prune.compute.pruning.taps import Structure, channels_last, is_reader, spread_columns
-from luigi_prune.compute.zeros import keep_only
+from luigi_prune.compute.zeros import keep_only, read
 
 SAME = 1e-5  # relative spread below which the network's activations are equal except for rounding
 Constants = dict[str, tuple[Tensor, Tensor]]  # module -> (which input channels are constant, their values)
@@ -63,7 +63,7 @@ def fold_constants(
     """
     modules = dict(network.named_modules())
     owners = _owner_counts(network)
-    candidates: dict[str, Tensor] = {}
+    possible: dict[str, Tensor] = {}
     for name, constant in structure.constant_inputs.items():
         module = modules[name]
         if owners[id(module.weight)] != 1 or owners[id(module.bias)] > 1:
@@ -74,11 +74,12 @@ def fold_constants(
         mask = masks[weight_name]
         if is_reader(module):  # channels that are always zero need no folding
             useful = constant & ~structure.zero_inputs[name]
-            useful = useful if bool((_matrix(mask) & spread_columns(module, useful)).any()) else useful & False
+            useful = useful & (_matrix(mask) & spread_columns(module, useful)).any()
         else:
             useful = constant & mask if isinstance(module, _BatchNorm) else constant & False
-        if bool(useful.any()):
-            candidates[name] = useful
+        possible[name] = useful
+    some = read(useful.any() for useful in possible.values())
+    candidates = {name: useful for (name, useful), is_useful in zip(possible.items(), some, strict=True) if is_useful}
     if not candidates:
         return False
     changed = False

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from luigi_prune.compute.pruning.layers import COUNTED, compressible_modules, evaluating
 from luigi_prune.compute.pruning.lowrank.decomposed import Decomposed, current_layers
-from luigi_prune.compute.zeros import count_nonzero
+from luigi_prune.compute.zeros import counts_nonzero
 
 CALIBRATION_CONSTANT = 3  # C of the SiPP and PFP papers' sample sizes
 
@@ -30,7 +30,7 @@ class LayerBudget:
 
 def count_size(network: nn.Module) -> int:
     """Return the number of non-zero entries over all parameters of `network`; shared parameters count once."""
-    return sum(count_nonzero(parameter) for parameter in network.parameters())
+    return sum(counts_nonzero(network.parameters()))
 
 
 def layer_budgets(network: nn.Module) -> list[LayerBudget]:
@@ -39,9 +39,11 @@ def layer_budgets(network: nn.Module) -> list[LayerBudget]:
     For a decomposed layer: the weights of its factors, and the total of the original layer.
     """
     budgets = []
-    for name, module in current_layers(network):
-        parts = module if isinstance(module, Decomposed) else [module]
-        kept = sum(count_nonzero(part.get_parameter("weight")) for part in parts)
+    layers = current_layers(network)
+    parts = [list(module) if isinstance(module, Decomposed) else [module] for _, module in layers]
+    counts = iter(counts_nonzero(part.get_parameter("weight") for parts_of_one in parts for part in parts_of_one))
+    for (name, module), parts_of_one in zip(layers, parts, strict=True):
+        kept = sum(next(counts) for _ in parts_of_one)
         shape = module.shape if isinstance(module, Decomposed) else tuple(module.get_parameter("weight").shape)
         budgets.append(LayerBudget(name, shape, kept, math.prod(shape)))
     return budgets
@@ -76,11 +78,16 @@ def count_flops(network: nn.Module, example_input: Tensor) -> int:
 
 def flops_of(network: nn.Module, outputs: dict[str, int]) -> int:
     """Return the multiply-adds of `network` for the output counts of `count_outputs`."""
-    total = 0
-    for name, module in network.named_modules():
-        if isinstance(module, COUNTED) and isinstance(weight := module.weight, Tensor):
-            total += count_nonzero(weight) * (outputs.get(name, 0) // weight.shape[0])
-    return total
+    weights = {
+        name: module.weight
+        for name, module in network.named_modules()
+        if isinstance(module, COUNTED) and isinstance(module.weight, Tensor)
+    }
+    kept = counts_nonzero(weights.values())
+    return sum(
+        count * (outputs.get(name, 0) // weight.shape[0])
+        for (name, weight), count in zip(weights.items(), kept, strict=True)
+    )
 
 
 def calibration_size(network: nn.Module, example_input: Tensor, delta_s: float, validation_count: int) -> int:

@@ -13,6 +13,8 @@ from luigi_prune.compute.pruning.protocol import DrawsPart
 DrawsOf = Callable[[Tensor, Tensor], Tensor]  # (probabilities, target counts) -> numbers of draws
 SINGLY = 512  # draws of a row that are made one by one, at least
 IN_CACHE = 2**16  # numbers processed at a time in computations with many passes over them
+IN_DEVICE = 2**24  # the same on a GPU, where small pieces have no advantage
+GRAIN = 2.0**52  # parts of a probability when probabilities are summed as integers
 MOST = 2.0**53  # draws of a row: larger integers are not exact
 
 
@@ -21,8 +23,9 @@ def draw(
 ) -> tuple[Tensor, Tensor]:
     """Return which units of each row are kept, and their factors: (rows, units) both.
 
-    `weights`: float64 on the CPU, not negative; probabilities are proportional to them. `target_count`: distinct units
-    per row. The other arguments are those of `selection.sample`.
+    `weights`: float64, not negative; probabilities are proportional to them. `target_count`: distinct units per row, on
+    the same device. The other arguments are those of `selection.sample`. Random numbers come from generators of the CPU
+    and are moved, so that the same seed draws the same units on every device, but for rounding.
     """
     tiny = torch.finfo(torch.float64).tiny
     positive = weights.bool()
@@ -30,7 +33,7 @@ def draw(
     probability = weights / weights.sum(1, keepdim=True).clamp_min(tiny)
     target_count = target_count.long()
     whole = target_count >= support if spare_whole else support == 0
-    packing = Packing(positive, support)
+    packing = Packing(positive, support, always_dense=weights.device.type != "cpu")
     packed = packing.pack(probability)
     drawn = (draws_of or draws_for_distinct)(packed, torch.minimum(target_count, (support - 1).clamp_min(1)))
     drawn[whole] = 0
@@ -48,12 +51,12 @@ class Packing:
     Packed rows hold the positive numbers in their order, then zeros; they are as long as the fullest row.
     """
 
-    def __init__(self, positive: Tensor, support: Tensor) -> None:
-        """`support`: how many numbers of each row are positive."""
+    def __init__(self, positive: Tensor, support: Tensor, always_dense: bool = False) -> None:
+        """`support`: how many numbers of each row are positive. `always_dense`: do not pack, which pays on a CPU."""
         rows, self._columns = positive.shape
-        self._width = int(support.max()) if rows else 0
-        self._dense = rows == 0 or int(support.min()) == self._columns
+        self._dense = always_dense or rows == 0 or int(support.min()) == self._columns
         if not self._dense:
+            self._width = int(support.max())
             self._there = np.flatnonzero(positive.numpy())
             self._here = np.flatnonzero((torch.arange(self._width) < support[:, None]).numpy())
 
@@ -81,12 +84,13 @@ def _count_draws(probability: Tensor, packed: Tensor, packing: Packing, drawn: T
     """
     units = probability.shape[1]
     singly = max(SINGLY, units)
-    times = packing.unpack(_draw_singly(packed, drawn.clamp_max(singly), draws))
+    draw_singly = _draw_singly if packed.device.type == "cpu" else draw_singly_by_tensors
+    times = packing.unpack(draw_singly(packed, drawn.clamp_max(singly), draws))
     far = torch.nonzero(drawn > singly).flatten()
     if far.numel():
         rate = probability[far] * (drawn[far] - singly).double()[:, None]
-        left = rate - draws.arrivals(units)[far]
-        more = 1 + torch.poisson(left.clamp_min(0), generator=draws.late)
+        left = rate - draws.arrivals(units)[far.cpu()].to(rate.device)
+        more = 1 + torch.poisson(left.clamp_min(0).cpu(), generator=draws.late).to(rate.device)
         times[far] += more.mul_(left > 0)
     return times
 
@@ -115,6 +119,23 @@ def _draw_singly(probability: Tensor, drawn: Tensor, draws: DrawsPart) -> Tensor
     places = np.flatnonzero((bits & 1) == 0).reshape(rows, units) - np.arange(units)
     places -= (units + most) * np.arange(rows)[:, None]  # points below each sum
     return torch.from_numpy(np.diff(places, axis=1, prepend=0).astype(np.float64))
+
+
+def draw_singly_by_tensors(probability: Tensor, drawn: Tensor, draws: DrawsPart) -> Tensor:
+    """Return what `_draw_singly` returns, wherever the rows lie; units differ where a sum is rounded onto a number.
+
+    The sums are whole numbers of 2^-52: exact in every order, where a sum of floats on a GPU is not the same each time.
+    """
+    most = int(drawn.max()) if len(drawn) else 0
+    if not most:
+        return torch.zeros_like(probability)
+    cumulative = (probability * GRAIN).round().long().cumsum(1)
+    numbers = draws.rows(most).to(probability.device, non_blocking=True).T.contiguous()
+    points = numbers.double() * cumulative[:, -1:].double()
+    beyond = torch.arange(most, device=points.device) >= drawn[:, None]
+    points = points.long().masked_fill_(beyond, torch.iinfo(torch.int64).max).sort(dim=1).values
+    below = torch.searchsorted(points, cumulative)  # points below each sum
+    return torch.cat([below[:, :1], below.diff(dim=1)], dim=1).double()
 
 
 def expected_distinct(probability: Tensor, drawn: Tensor) -> Tensor:
@@ -173,7 +194,8 @@ def solve_draws(probability: Tensor, goal: Tensor, *, close: float = 1e-3) -> Te
 def most_draws(probability: Tensor, goal: Tensor) -> Tensor:
     """Return per row the largest whole m with E(m) <= goal: float64, (rows,)."""
     draws = [torch.zeros_like(goal[:0])]
-    rows_at_once = max(1, IN_CACHE // max(1, probability.shape[1]))
+    piece = IN_CACHE if probability.device.type == "cpu" else IN_DEVICE
+    rows_at_once = max(1, piece // max(1, probability.shape[1]))
     for rows, goals in zip(probability.split(rows_at_once), goal.split(rows_at_once), strict=True):
         low = solve_draws(rows, goals, close=0.1).floor()  # one too few at most
         draws.append(torch.where(expected_distinct(rows, low + 1) <= goals, low + 1, low))

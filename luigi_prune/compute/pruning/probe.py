@@ -25,6 +25,7 @@ from torch.overrides import TorchFunctionMode
 from luigi_prune.compute.pruning.layers import tensors_in
 from luigi_prune.compute.pruning.masks import Masks
 from luigi_prune.compute.pruning.taps import Structure, Taps, is_norm, is_reader
+from luigi_prune.compute.zeros import read
 
 LEAK = 0.3
 _RELU = ("relu", "relu_")  # one operation instead of three
@@ -81,6 +82,8 @@ class StructureProbe:
             sizes = self._prepare(network, example_input, samples, _SINGLE)
             if not sizes or _are_safe(torch.cat([size.flatten() for size in sizes])):
                 return
+        except torch.OutOfMemoryError:
+            raise  # double precision would need more
         except (RuntimeError, TypeError):  # a network that requires double precision
             pass
         self._prepare(network, example_input, samples, _DOUBLE)
@@ -119,7 +122,8 @@ class StructureProbe:
 
     def _uniform(self, like: Tensor, low: float, high: float) -> Tensor:
         count = like.numel()
-        block = torch.rand(min(count, _BLOCK), generator=self._generator).mul_(high - low).add_(low).to(like)
+        block = torch.rand(min(count, _BLOCK), generator=self._generator).mul_(high - low).add_(low)
+        block = block.to(like, non_blocking=True)  # drawn on the CPU, so that every device gets the same numbers
         return block.repeat(-(-count // max(1, len(block))))[:count].view(like.shape)
 
     def _random_input(self, example: Tensor, samples: int) -> Tensor:
@@ -157,7 +161,7 @@ class StructureProbe:
 
         `silence`: a BatchNorm channel whose input has become zero, because all its sources are pruned, is pruned, too.
         """
-        if not silence and self._baseline is not None and all(bool(mask.all()) for mask in masks.values()):
+        if not silence and self._baseline is not None and all(read(mask.all() for mask in masks.values())):
             return self._baseline
         return self._run(masks, silence=silence)[0]
 

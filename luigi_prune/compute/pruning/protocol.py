@@ -98,8 +98,8 @@ class Rules:
     `protects_ends`: no channel of the former and no filter of the latter is ever pruned, whatever the allocation says.
     `prunes_biases`: a pruned filter takes its bias along.
     `selections`: the functions by the name in a method's row.
-    `propagate_by_data(network, masks, problem, structured, protected)`: removes, in place, what a cut has made useless, by
-        gradients of the loss on calibration data. None: propagation uses the network's structure, found by probing.
+    `propagate_by_data(network, masks, problem, structured, protected)`: prunes, in place, the entries that have lost
+        their effect, by gradients of the loss on calibration data. None: propagation uses the network's structure.
     `thinet_samples(batch sizes, random numbers in [0, 1))`: per output position the number of a calibration sample that
         ThiNet looks at, past the last one if there is none.
     `thinet_prunes_last`: ThiNet prunes last, not first, the channels that its greedy search leaves out first.

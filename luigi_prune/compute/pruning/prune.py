@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,8 @@ import torch
 from torch import Tensor, nn
 
 from luigi_prune.compute.masked import apply_masks
+from luigi_prune.compute.memory import memory_of
+from luigi_prune.compute.precision import full_precision
 from luigi_prune.compute.pruning.allocations import ALLOCATIONS
 from luigi_prune.compute.pruning.counting import (
     LayerBudget,
@@ -61,6 +64,7 @@ from luigi_prune.compute.pruning.trial import (
     same_outputs,
     write_tensors,
 )
+from luigi_prune.compute.zeros import counts_true, equal, read
 from luigi_prune.errors import ConfigError, UnreachableRatio, nearest
 from luigi_prune.seeds import derive_seed
 
@@ -124,8 +128,8 @@ def prune(
     UnreachableRatio if no weight of the network would be left.
     """
     _check(method, keep_ratio, calibration, loss, rules, example_input, original_size)
-    with torch.inference_mode(False), torch.no_grad():
-        device = next((parameter.device for parameter in network.parameters()), example_input.device)
+    device = next((parameter.device for parameter in network.parameters()), example_input.device)
+    with _memory_of(device, method, calibration), full_precision(device), torch.inference_mode(False), torch.no_grad():
         example = _with_noise(example_input[:EXAMPLES].detach().clone().to(device), seed)
         batches = [(x.detach().clone().to(device), y.detach().clone().to(device)) for x, y in calibration or []]
         if method.from_original:
@@ -157,7 +161,7 @@ def prune(
             parameter.requires_grad_(needed)
         pruned = trial.network
         size = count_size(pruned)
-        if not any(bool(trial.masks[layer.weight_name].any()) for layer in layers):
+        if not any(read(trial.masks[layer.weight_name].any() for layer in layers)):
             raise UnreachableRatio(f"{method.name}: keep ratio {keep_ratio} leaves no weight on this network")
         return PruningResult(
             network=pruned,
@@ -170,6 +174,14 @@ def prune(
             original_flops=flops,
             warnings=[*problem.warnings, *_missed(method, keep_ratio, size / original_size)],
         )
+
+
+def _memory_of(device: torch.device, method: MethodRow, calibration: Batches | None) -> AbstractContextManager[None]:
+    """Say how the calibration was batched and what helps, should the device's memory not do."""
+    sizes = [len(inputs) for inputs, _ in calibration or []]
+    by_data = f" with {sum(sizes)} calibration samples in batches of {max(sizes)}" if sizes else ""
+    cure = "use smaller calibration batches and inputs, " if sizes else "use smaller inputs, "
+    return memory_of(device, f"{method.name}{by_data}", f"{cure}or another device (luigi.cfg: [compute] device)")
 
 
 def _check(
@@ -190,10 +202,16 @@ def _check(
     if rules.needs_data(method) and (not calibration or loss is None):
         missing = "a loss" if calibration else "calibration data"
         raise ConfigError(f"{rules.data_reader(method)} needs {missing}: none is given")
-    for index, (inputs, targets) in enumerate(calibration or []):
-        for what, value in (("inputs", inputs), ("targets", targets)):
-            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-                raise ConfigError(f"{method.name}: calibration batch {index} has NaN or infinite {what}")
+    tensors = [
+        (index, what, value)
+        for index, pair in enumerate(calibration or [])
+        for what, value in zip(("inputs", "targets"), pair, strict=True)
+        if value.is_floating_point()
+    ]
+    finite = read(torch.isfinite(value).all() for _, _, value in tensors)
+    for (index, what, _), is_finite in zip(tensors, finite, strict=True):
+        if not is_finite:
+            raise ConfigError(f"{method.name}: calibration batch {index} has NaN or infinite {what}")
     if not example_input.dim() or not example_input.shape[0]:
         raise ConfigError(f"{method.name}: the example input is empty, shape {tuple(example_input.shape)}")
     if example_input.is_floating_point() and not bool(torch.isfinite(example_input).all()):
@@ -259,12 +277,15 @@ def _search(
     probe = _propagated_start(problem) if problem.rules.propagate_by_data is None else None
     score = resolve_function("score", method.score, SCORES)
     scores = remember(lambda: score(problem))
-    for layer, numbers in zip(problem.layers, scores, strict=True):
-        if isinstance(numbers, Tensor) and bool(torch.isnan(numbers).any()):
-            raise ConfigError(f"{method.name}: the scores of layer {layer.name!r} hold NaN")
+    tensors = [
+        (layer.name, each) for layer, each in zip(problem.layers, scores, strict=True) if isinstance(each, Tensor)
+    ]
+    for (name, _), has_nan in zip(tensors, read(torch.isnan(each).any() for _, each in tensors), strict=True):
+        if has_nan:
+            raise ConfigError(f"{method.name}: the scores of layer {name!r} hold NaN")
     levels = resolve_function("allocation", method.allocation, ALLOCATIONS)(problem, scores, method.granularity)
     selection = resolve_function("selection", method.selection, problem.rules.selections)
-    fixed_size = count_size(problem.network) - sum(int(problem.kept(layer).sum()) for layer in problem.layers)
+    fixed_size = count_size(problem.network) - sum(counts_true(problem.kept(layer) for layer in problem.layers))
 
     def search(structure: StructureProbe | None) -> tuple[Trial, int]:
         trial = Trial(problem, scores, levels, selection, method.granularity, structure)
@@ -289,11 +310,13 @@ def _propagated_start(problem: Problem) -> StructureProbe | None:
         probe = StructureProbe(problem.network, problem.example_input)
         protected = protected_parameters(problem.network, problem.ignored)
         propagate(problem.network, problem.masks, probe, problem.example_input, structured=False, protected=protected)
+    except torch.OutOfMemoryError:
+        raise  # says nothing about the network
     except (RuntimeError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
     else:
         propagated = [tensor.clone() for tensor in changing]
-        if all(torch.equal(one, other) for one, other in zip(before, propagated, strict=True)):
+        if all(equal(zip(before, propagated, strict=True))):
             return probe
         inputs = check_inputs(problem)
         after = outputs_of(problem.network, inputs)

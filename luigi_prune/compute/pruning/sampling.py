@@ -20,7 +20,7 @@ from luigi_prune.compute.pruning.granularity import GRANULARITIES
 from luigi_prune.compute.pruning.layers import Layer
 from luigi_prune.compute.pruning.patches import patch_count
 from luigi_prune.compute.pruning.protocol import Choice, Levels, Mixed, Problem, Scores
-from luigi_prune.compute.zeros import nonzero
+from luigi_prune.compute.zeros import counts_true, nonzero
 
 ROW_BYTES = 32 * 2**20  # memory of the search for a layer's numbers of draws
 
@@ -32,11 +32,11 @@ def filter_error(problem: Problem, scores: Scores, granularity: str) -> Levels:
 
 def filter_hybrid(problem: Problem, scores: Scores, granularity: str) -> Levels:
     """Return the same levels; pairs whose best weights alone have a smaller error than as many samples keep those."""
-    tails = [_tails(_pairs(score)) for score in scores]
+    tails = [_tails(_pairs(score)) for score in scores]  # functions
 
     def split(index: int, counts: Tensor, alpha: Tensor) -> Choice:
         kept = counts.flatten().long()
-        unpicked = tails[index].gather(1, kept[:, None])[:, 0].view_as(counts)
+        unpicked = tails[index](kept).view_as(counts)
         by_top = CALIBRATION_CONSTANT * unpicked <= sampling_error(alpha / counts.clamp_min(1))
         nothing = torch.zeros_like(counts)
         return Mixed(torch.where(by_top, counts, nothing), torch.where(by_top, nothing, counts))
@@ -46,14 +46,28 @@ def filter_hybrid(problem: Problem, scores: Scores, granularity: str) -> Levels:
 
 def _pairs(score: Tensor) -> Tensor:
     """Return sensitivities that carry their weights' signs as (filters, 2, entries), none negative, float64."""
-    flat = score.detach().double().flatten(1).cpu()
+    flat = score.detach().double().flatten(1)
     return torch.stack([flat.clamp_min(0), (-flat).clamp_min(0)], dim=1)
 
 
-def _tails(pairs: Tensor) -> Tensor:
-    """Return per pair the sum of all but the k largest, for k from 0: (2 filters, entries + 1)."""
-    rows = np.sort(pairs.flatten(0, 1).numpy(), axis=1)  # many times as fast as torch
-    return torch.from_numpy(np.concatenate([np.zeros((len(rows), 1)), rows.cumsum(1)], axis=1)[:, ::-1].copy())
+def _tails(pairs: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return a function that returns per pair the sum of all but the k largest, on the CPU; k: (2 filters,)."""
+    rows = pairs.flatten(0, 1)
+    if rows.device.type != "cpu":
+        return tails_by_tensors(rows)
+    ascending = np.sort(rows.numpy(), axis=1)  # many times as fast as torch
+    sums = np.concatenate([np.zeros((len(rows), 1)), ascending.cumsum(1)], axis=1)[:, ::-1]
+    tails = torch.from_numpy(sums.copy())
+    return lambda kept: tails.gather(1, kept[:, None])[:, 0]
+
+
+def tails_by_tensors(rows: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return what `_tails` returns, for pairs (2 filters, entries) on a device: without cumulative sums, which are not
+    deterministic there.
+    """
+    descending = rows.sort(dim=1, descending=True).values
+    place = torch.arange(rows.shape[1], device=rows.device)
+    return lambda kept: (descending * (place >= kept.to(rows.device)[:, None])).sum(1).cpu()
 
 
 def confidence(problem: Problem, layer: Layer) -> float:
@@ -72,14 +86,14 @@ def _filter_levels(problem: Problem, scores: Scores, finish: Callable[[int, Tens
     support, alpha = [], []
     for layer, score in zip(problem.layers, scores, strict=True):
         pairs = _pairs(score)
-        support.append(nonzero(pairs).sum(2))
-        alpha.append(pairs.sum(2).mul_(confidence(problem, layer)))
+        support.append(nonzero(pairs).sum(2).cpu())
+        alpha.append(pairs.sum(2).mul_(confidence(problem, layer)).cpu())
     weight = [torch.full_like(a, 1 / len(a)) for a in alpha]
     sizes = [a.numel() for a in alpha]
     flat_alpha, flat_weight = torch.cat([a.flatten() for a in alpha]), torch.cat([w.flatten() for w in weight])
     flat_support = torch.cat([s.flatten() for s in support])
     total = int(flat_support.sum())
-    all_kept = float(sum(int(problem.kept(layer).sum()) for layer in problem.layers))
+    all_kept = float(sum(counts_true(problem.kept(layer) for layer in problem.layers)))
 
     def choose(level: int) -> list[Choice]:
         if level >= total:
@@ -167,7 +181,7 @@ def _channel_levels(
 ) -> Levels:
     unit = GRANULARITIES[granularity]
     alive = [unit.alive(problem.kept(layer)) for layer in problem.layers]
-    living = [int(mask.sum()) for mask in alive]
+    living = counts_true(alive)
     scores = [(score * mask).detach().double().cpu() for score, mask in zip(scores, alive, strict=True)]
     alphas = [
         float(score.sum()) * confidence(problem, layer) for score, layer in zip(scores, problem.layers, strict=True)

@@ -23,29 +23,43 @@ def top(score: Tensor, alive: Tensor, counts: Tensor, draws: LayerDraws) -> Sele
     """
     rows = int(counts.numel()) if counts.dim() else 1
     flat = living_scores(score, alive).reshape(rows, -1)
-    if rows == 1:
+    if rows == 1 and score.device.type != "cpu":
+        kept = best_by_tensors(flat[0], int(counts))[None] & alive.reshape(1, -1)  # nothing waits for the living
+    elif rows == 1:
         kept = _best(flat[0], min(int(counts), count_true(alive)))[None]
     else:
-        kept = best_of_rows(flat, torch.minimum(counts.to(flat.device), alive.reshape(rows, -1).sum(1)))
+        most = alive.reshape(rows, -1).sum(1)
+        kept = best_of_rows(flat, torch.minimum(counts.to(flat.device, non_blocking=True), most))
     return Selected(kept.reshape(score.shape))
 
 
 def living_scores(score: Tensor, alive: Tensor) -> Tensor:
     """Return float32 scores, minus infinity for units that are not `alive`."""
     score = score.float()
-    return score if count_true(alive) == alive.numel() else torch.where(alive, score, -torch.inf)
+    if score.device.type == "cpu" and count_true(alive) == alive.numel():
+        return score
+    return torch.where(alive, score, -torch.inf)
 
 
 def _best(score: Tensor, count: int) -> Tensor:
     """Return a mask of the `count` largest numbers of a vector, by partition, which is many times as fast as a sort."""
     if count <= 0:
         return torch.zeros_like(score, dtype=torch.bool)
-    values = score.cpu().numpy()  # numpy compares many times as fast as torch
+    values = score.numpy()  # numpy compares many times as fast as torch
     threshold = np.float32(kth_largest(values, count))
     kept = values > threshold
     ties = np.flatnonzero(values == threshold)
     kept[ties[: count - int(np.count_nonzero(kept))]] = True
-    return torch.from_numpy(kept).to(score.device)
+    return torch.from_numpy(kept)
+
+
+def best_by_tensors(score: Tensor, count: int) -> Tensor:
+    """Return what `_best` returns, wherever the vector lies and without reading anything of it."""
+    if count <= 0:
+        return torch.zeros_like(score, dtype=torch.bool)
+    threshold = score.topk(min(count, len(score)), sorted=False).values.amin()  # `kthvalue` is not deterministic
+    kept, ties = score > threshold, score == threshold
+    return kept | (ties & (ties.cumsum(0) <= count - kept.sum()))
 
 
 def kth_largest(values: np.ndarray, k: int) -> float:
@@ -66,9 +80,11 @@ def kth_largest(values: np.ndarray, k: int) -> float:
 def best_of_rows(rows: Tensor, counts: Tensor) -> Tensor:
     """Return the mask of the `counts` largest numbers of each row; the first of equal ones.
 
-    numpy sorts numbers many times as fast as any argsort.
+    On a CPU numpy sorts numbers many times as fast as any argsort.
     """
-    values, target_counts = rows.cpu().numpy(), counts.cpu().numpy()
+    if rows.device.type != "cpu":
+        return best_of_rows_by_tensors(rows, counts)
+    values, target_counts = rows.numpy(), counts.numpy()
     columns = values.shape[1]
     place = np.clip(columns - target_counts, 0, columns - 1)[:, None]
     threshold = np.take_along_axis(np.sort(values, axis=1), place, axis=1)
@@ -77,7 +93,16 @@ def best_of_rows(rows: Tensor, counts: Tensor) -> Tensor:
     ties = values == threshold
     if (np.count_nonzero(ties, axis=1) != missing).any():
         ties &= np.cumsum(ties, axis=1) <= missing[:, None]
-    return torch.from_numpy(kept | ties).to(rows.device)
+    return torch.from_numpy(kept | ties)
+
+
+def best_of_rows_by_tensors(rows: Tensor, counts: Tensor) -> Tensor:
+    """Return what `best_of_rows` returns, wherever the rows lie and without reading anything of them."""
+    columns = rows.shape[1]
+    place = (columns - counts).clamp(0, columns - 1)[:, None]
+    threshold = rows.sort(dim=1).values.gather(1, place)
+    kept, ties = (rows > threshold) & (counts > 0)[:, None], rows == threshold
+    return kept | (ties & (ties.cumsum(1) <= (counts - kept.sum(1))[:, None]))
 
 
 def sample(
@@ -100,8 +125,9 @@ def sample(
     kept, factor = torch.empty_like(score, dtype=torch.bool), torch.empty_like(score)
     for part, numbers in _parts(score, counts, draws, whole=draws_of is not None):
         target_count = counts[part] if counts.dim() else counts
-        rows = _rows(score[part], alive[part], target_count).cpu()
-        drawn, weight = draw(rows, target_count.reshape(-1).cpu(), numbers, spare_whole, draws_of)
+        rows = _rows(score[part], alive[part], target_count)
+        row_counts = target_count.reshape(-1).to(rows.device, non_blocking=True)
+        drawn, weight = draw(rows, row_counts, numbers, spare_whole, draws_of)
         kept[part], factor[part] = _fold(drawn, target_count, score[part]), _fold(weight, target_count, score[part])
     return Selected(kept, factor)
 
@@ -113,9 +139,9 @@ def mixed(
     kept, factor = torch.empty_like(score, dtype=torch.bool), torch.empty_like(score)
     for part, numbers in _parts(score, counts.top, draws, whole=draws_of is not None):
         top, sampled = ((each[part] if each.dim() else each) for each in (counts.top, counts.sampled))
-        rows = _rows(score[part], alive[part], top).cpu()
-        best = best_of_rows(rows, top.reshape(-1).cpu()) & rows.bool()
-        drawn, weight = draw(rows * ~best, sampled.reshape(-1).cpu(), numbers, True, draws_of)
+        rows = _rows(score[part], alive[part], top)
+        best = best_of_rows(rows, top.reshape(-1).to(rows.device)) & rows.bool()
+        drawn, weight = draw(rows * ~best, sampled.reshape(-1).to(rows.device), numbers, True, draws_of)
         weight = weight * ~best + best
         kept[part], factor[part] = _fold(best | drawn, top, score[part]), _fold(weight, top, score[part])
     return Selected(kept, factor)
@@ -123,7 +149,7 @@ def mixed(
 
 def _parts(score: Tensor, counts: Tensor, draws: LayerDraws, *, whole: bool) -> Iterator[tuple[slice, DrawsPart]]:
     """Yield slices of units that fit in the cache together, and the random numbers of their rows."""
-    if whole or not counts.dim() or not score.numel():
+    if whole or not counts.dim() or not score.numel() or score.device.type != "cpu":
         parts = columns = [slice(None)]
     else:
         sides = counts.numel() // len(counts)

@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.overrides import wrap_torch_function
 
 from luigi_prune.compute.pruning.layers import READERS
+from luigi_prune.compute.zeros import equal
 
 TINY = 1e-30  # smaller than any number but zero
 
@@ -205,8 +206,12 @@ class Taps:
 
     def _find_sole_readers(self) -> None:
         """Record each BatchNorm through which the full gradient of a layer's output comes: its only reader."""
+        candidates: dict[tuple[str, str], tuple[Tensor, Tensor]] = {}
         for layer, norm in self._pairs.items():
             gradient, through = self._output_gradients.get(layer), self._through.get(norm)
             once = self.structure.calls[layer] == 1 and self.structure.calls[norm] == 1
-            if once and gradient is not None and through is not None and torch.equal(gradient, through):
+            if once and gradient is not None and through is not None:
+                candidates[layer, norm] = gradient, through
+        for (layer, norm), is_only_reader in zip(candidates, equal(candidates.values()), strict=True):
+            if is_only_reader:
                 self.structure.normalised_by[layer] = norm

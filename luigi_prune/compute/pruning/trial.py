@@ -16,6 +16,7 @@ from luigi_prune.compute.pruning.probe import StructureProbe
 from luigi_prune.compute.pruning.propagation import propagate, silence
 from luigi_prune.compute.pruning.protocol import LayerDraws, Levels, Mixed, Problem, Scores, Selection
 from luigi_prune.compute.pruning.taps import Structure
+from luigi_prune.compute.zeros import equal, read
 
 CHECKED_SAMPLES = 16
 
@@ -58,7 +59,7 @@ class Trial:
             self._cut(level)
             self._propagate()
             self._level = level
-        if not any(bool(self.masks[layer.weight_name].any()) for layer in self.problem.layers):
+        if not any(read(self.masks[layer.weight_name].any() for layer in self.problem.layers)):
             return 0
         return count_size(self.network)
 
@@ -104,9 +105,11 @@ class Trial:
         The problem's network is propagated already, so each of its living channels has a living source and reader.
         """
         return all(
-            torch.equal(before, now)
-            for layer, living in zip(self.problem.layers, self._living, strict=True)
-            for before, now in zip(living, self._channels(self.masks, layer), strict=True)
+            equal(
+                pair
+                for layer, living in zip(self.problem.layers, self._living, strict=True)
+                for pair in zip(living, self._channels(self.masks, layer), strict=True)
+            )
         )
 
     @staticmethod

@@ -15,6 +15,7 @@ from luigi_prune.compute.datasets.draws import epoch_order, global_batches, rank
 from luigi_prune.compute.datasets.loading import load_batches
 from luigi_prune.compute.distributed import ProcessGroup, Ranks
 from luigi_prune.compute.evaluation import measure
+from luigi_prune.compute.memory import memory_of
 from luigi_prune.compute.training.progress import (
     EpochRecord,
     TrainResult,
@@ -73,7 +74,9 @@ def train(
         loader_workers=loader_workers,
     )
     request.check()
-    with kept_random_state(device):
+    sizes = f"with batchSize {training.batch_size} and testBatchSize {training.test_batch_size}"
+    cure = "choose smaller ones, or another device (luigi.cfg: [compute] device)"
+    with memory_of(device, f"training {sizes}", cure), kept_random_state(device):
         run = prepare(network, request, masks)
         resume(run)
         _keep_rewind_weights(run)

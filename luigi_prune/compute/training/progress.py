@@ -108,11 +108,15 @@ def fingerprint(settings: Sequence[object], tensors: Sequence[dict[str, Tensor]]
 
 @contextlib.contextmanager
 def kept_random_state(device: torch.device) -> Iterator[None]:
-    """Give torch's and Python's global generators back their states at the end: training reseeds them at every step."""
+    """Give torch's and Python's global generators back their states at the end: training reseeds them at every step.
+
+    The device is the current one meanwhile: that is the one whose generator training seeds.
+    """
     on_gpu = device.type == "cuda"
     states = torch.get_rng_state(), random.getstate(), torch.cuda.get_rng_state(device) if on_gpu else None
     try:
-        yield
+        with torch.cuda.device(device) if on_gpu else contextlib.nullcontext():
+            yield
     finally:
         torch.set_rng_state(states[0])
         random.setstate(states[1])

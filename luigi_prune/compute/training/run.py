@@ -74,7 +74,8 @@ class Run:
     network: nn.Module
     loss: Loss
     optimizer: Optimizer
-    scaler: torch.amp.GradScaler
+    autocast: torch.dtype | None  # of mixed precision, None without it
+    scaler: torch.amp.GradScaler  # does nothing but for float16
     schedule: Schedule
     masked: list[MaskedParameter]
     progress: Progress
@@ -87,7 +88,7 @@ class Run:
         # Asked at every step, settled once.
         self.steps_per_epoch = self.request.steps_per_epoch
         self.searches_line = needs_closure(self.request.training.optimizer)
-        self.half = self.scaler.is_enabled()
+        self.scales = self.scaler.is_enabled()
 
 
 def prepare(network: nn.Module, request: Request, masks: dict[str, Tensor] | None) -> Run:
@@ -104,9 +105,8 @@ def prepare(network: nn.Module, request: Request, masks: dict[str, Tensor] | Non
     request.splits.train.to(device)
     request.splits.validation.to(device)
     loss = Loss(training.loss, training.loss_kwargs).to(device)
-    # A line search evaluates the loss several times per step, which the scaling of gradients has no notion of.
-    half = training.enable_amp and device.type == "cuda" and not needs_closure(training.optimizer)
-    if training.enable_amp and not half and ranks.leads:
+    autocast = _mixed_precision(training, device)
+    if training.enable_amp and autocast is None and ranks.leads:
         _warn_of_full_precision(device.type, training.optimizer)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     return Run(
@@ -114,7 +114,8 @@ def prepare(network: nn.Module, request: Request, masks: dict[str, Tensor] | Non
         network=network,
         loss=loss,
         optimizer=build_optimizer(training.optimizer, training.optimizer_kwargs, trained),
-        scaler=torch.amp.GradScaler(device.type, enabled=half),
+        autocast=autocast,
+        scaler=torch.amp.GradScaler(device.type, enabled=autocast is torch.float16),
         schedule=build_schedule(training, request.steps_per_epoch),
         masked=masked,
         progress=Progress(request.start_epoch),
@@ -124,17 +125,34 @@ def prepare(network: nn.Module, request: Request, masks: dict[str, Tensor] | Non
     )
 
 
+def _mixed_precision(training: TrainingConfig, device: torch.device) -> torch.dtype | None:
+    """Return the type of mixed precision, None if it is not used: it is for GPUs only.
+
+    A line search evaluates the loss several times per step, which gradient scaling does not support.
+    """
+    if not training.enable_amp or device.type != "cuda" or needs_closure(training.optimizer):
+        return None
+    dtype: torch.dtype = getattr(torch, training.amp_dtype)
+    if dtype is torch.bfloat16 and not torch.cuda.is_bf16_supported():
+        raise ConfigError(f"training.ampDtype: {device} has no bfloat16; choose float16, or enableAMP: false")
+    return dtype
+
+
 @functools.cache
 def _warn_of_full_precision(device: str, optimizer: str) -> None:
-    """Say that mixed precision is not used though it was asked for: once per process, not per network."""
+    """Warn, once per process, that mixed precision was asked for and is not used."""
     why = f"a {device} has none" if device != "cuda" else f"{optimizer} evaluates the loss several times per step"
     log.warning("enableAMP: trained without mixed precision, because %s", why)
 
 
 def precision_of(run: Run) -> str:
-    """Return the precision in which a training really computes, as results record it."""
-    full = str(next((value.dtype for value in run.network.parameters()), torch.float32)).removeprefix("torch.")
-    return f"float16 and {full} (AMP)" if run.half else full
+    """Return the precision that a training computes in, as results record it."""
+    full = _name(next((value.dtype for value in run.network.parameters()), torch.float32))
+    return full if run.autocast is None else f"{_name(run.autocast)} and {full} (AMP)"
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def save(run: Run, within_epoch: bool) -> None:

@@ -24,7 +24,7 @@ def optimize(run: Run, x: Tensor, y: Tensor, batch_size: int) -> None:
         outputs, value = _search_line(run, x, y, scale)
     else:
         outputs, value = _gradient(run, x, y, scale)
-        if run.half:
+        if run.scales:
             run.scaler.step(run.optimizer)
             run.scaler.update()
         else:
@@ -41,7 +41,7 @@ def _gradient(run: Run, x: Tensor, y: Tensor, scale: float | Tensor | None) -> t
     run.optimizer.zero_grad(set_to_none=True)
     outputs, value = _forward(run, x, y)
     scaled = value if scale is None else value * scale
-    if run.half:
+    if run.scales:
         scaled = run.scaler.scale(scaled)
     if scaled.requires_grad:
         scaled.backward()
@@ -73,10 +73,10 @@ def _forward(run: Run, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     if len(y) == 0:
         # On GPUs a process without samples runs the network all the same: synchronised BatchNorm waits for everyone.
         return x, run.network(x).sum() * 0 if run.request.device.type == "cuda" else torch.zeros(())
-    if not run.half:
+    if run.autocast is None:
         outputs = run.network(x)
         return outputs, run.loss(outputs, y)
-    with torch.autocast(run.request.device.type):
+    with torch.autocast(run.request.device.type, dtype=run.autocast):
         outputs = run.network(x)
         return outputs, run.loss(outputs, y)
 
