@@ -71,11 +71,15 @@ def _in_group(facts: Facts, group: ProcessGroup, device: torch.device) -> None:
         facts.check("SyncBatchNorm", passed, f"{count} of 3 layers, outputs differ by {difference:.1e}")
     training = settings(num_epochs=2)
     with facts.attempt("a training in the group"):
-        names, largest = differences(train_digits(training, device), train_digits(training, device, process_group=group))
+        names, largest = differences(
+            train_digits(training, device), train_digits(training, device, process_group=group)
+        )
         close = largest < 1e-2 if device.type == "cuda" else not names
         facts.check("a training in the group", close, f"differs from one without by {largest:.1e}")
     with facts.attempt("a training that sends"), mock.patch.object(Ranks, "of", return_value=pretended):
         found = train_digits(training, device, process_group=group)
         fine = all(bool(torch.isfinite(tensor).all()) for tensor in found.state.values())
         losses = found.history["train_loss"]
-        facts.check("a training that sends", fine and losses[-1] < losses[0], f"loss {losses[0]:.3f} -> {losses[-1]:.3f}")
+        facts.check(
+            "a training that sends", fine and losses[-1] < losses[0], f"loss {losses[0]:.3f} -> {losses[-1]:.3f}"
+        )
