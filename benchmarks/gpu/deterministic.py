@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.gpu.facts import Facts
 from benchmarks.gpu.masks import prune
-from benchmarks.gpu.resume import WORKSPACE
+from benchmarks.gpu.resume import WORKSPACE, deterministic_algorithms
 from benchmarks.gpu.subjects import conv_net, pruning_methods
 
 
@@ -23,12 +23,9 @@ def same_twice(method: str, device: torch.device) -> list[str]:
 def run(facts: Facts, device: torch.device) -> None:
     """Prune by every method twice; torch raises for an operation that has no deterministic form."""
     os.environ.setdefault(*WORKSPACE)
-    torch.use_deterministic_algorithms(True)
-    try:
+    with deterministic_algorithms():
         for method in pruning_methods():
             with facts.attempt(method.name):
                 differing = same_twice(method.name, device)
                 shown = f"{len(differing)} tensors differ: {', '.join(differing[:3])}"
                 facts.check(method.name, not differing, shown if differing else "the same bits twice")
-    finally:
-        torch.use_deterministic_algorithms(False)

@@ -27,7 +27,9 @@ def describe(facts: Facts, device: torch.device) -> None:
         "cudnn": torch.backends.cudnn.version() if present else None,
         "nccl": ".".join(map(str, torch.cuda.nccl.version())) if present else None,
     }
-    facts.measure("versions", ", ".join(f"{key} {value}" for key, value in versions.items() if value), **versions)
+    facts.measure(
+        "versions", ", ".join(f"{key} {value}" for key, value in versions.items() if value), versions=versions
+    )
     facts.measure("cores", available_cores(), cores=available_cores())
     if present:
         seen, real = len(cuda_devices()), torch.cuda.device_count()

@@ -43,7 +43,7 @@ def shortcomings(message: str, named: str, batch: int) -> list[str]:
     """Return what a message about memory lacks."""
     return [
         *(["one line"] if len(message.strip().splitlines()) != 1 else []),
-        *([f"the name {named}"] if named not in message else []),
+        *([f"the name {named}"] if named.lower() not in message.lower() else []),
         *([f"the batch size {batch}"] if str(batch) not in message else []),
         *(["a cure"] if not any(cure in message.lower() for cure in CURES) else []),
     ]
@@ -75,7 +75,11 @@ def training_job(folder: Path, batch_size: int) -> Job:
             {
                 "network": {"name": "resnet20", "dataset": "Digits"},
                 "training": {"file": "training/digits/resnet.yaml", "batchSize": batch_size},
-                "experiments": {"methods": ["ThresNet"], "spacing": [{"type": "manual", "values": [0.5]}]},
+                "experiments": {
+                    "methods": ["ThresNet"],
+                    "mode": "cascade",
+                    "spacing": [{"type": "manual", "values": [0.5]}],
+                },
                 "directories": {"results": str(folder / "results")},
             }
         )
@@ -107,5 +111,5 @@ def run(facts: Facts, device: torch.device) -> None:
             (outcome,) = carry(settings, [job], facts.seconds_left)
         if outcome.status != "failed":
             raise RuntimeError(f"the job ended as {outcome.status}: {one_line(RuntimeError(outcome.message))}")
-        check_message(facts, "a training job", outcome.message, "Train", 1000)
+        check_message(facts, "a training job", outcome.message, "train", 1000)
         facts.check("a training job is not tried again", not outcome.retry, f"retry={outcome.retry}")

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -24,12 +25,16 @@ SECONDS_TO_SPARE = 4.0  # kept for the summary
 FEW = ("ThresNet", "FilterThresNet", "SVDNet", "SiPPNet", "ALDSNet")  # on the CPU, where all would take too long
 
 
+class OutOfTime(BaseException):
+    """A cell's time is over; no Exception, so that nothing under way takes it for an error of its own."""
+
+
 @contextmanager
 def limit(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError in the block after so many seconds, as soon as Python gets to run."""
+    """Raise OutOfTime in the block after so many seconds, as soon as Python gets to run."""
 
     def over(number: int, frame: FrameType | None) -> None:
-        raise TimeoutError(f"not done within {seconds:.0f} s")
+        raise OutOfTime(f"not done within {seconds:.0f} s")
 
     before = signal.signal(signal.SIGALRM, over)
     signal.setitimer(signal.ITIMER_REAL, max(0.1, seconds))
@@ -41,7 +46,7 @@ def limit(seconds: float) -> Iterator[None]:
 
 
 def seconds_of(run: Callable[[], object], device: torch.device, repeats: int = 4) -> float:
-    """Return the median time of several runs but the first; of what takes longer than a second, the first counts."""
+    """Return the median time of several runs but the first, which loads kernels; two runs if they take seconds."""
     taken: list[float] = []
     for _ in range(repeats):
         synchronise(device)
@@ -49,7 +54,7 @@ def seconds_of(run: Callable[[], object], device: torch.device, repeats: int = 4
         run()
         synchronise(device)
         taken.append(time.perf_counter() - began)
-        if taken[0] > 1.0:
+        if len(taken) > 1 and taken[-1] > 1.0:
             break
     return statistics.median(taken[1:] or taken)
 
@@ -76,14 +81,26 @@ def pass_seconds(network: nn.Module, batches: Batches) -> float:
     return seconds_of(once, batches[0][0].device)
 
 
+class Bench(NamedTuple):
+    """A network with its calibration batches."""
+
+    network: nn.Module
+    batches: Batches
+
+    def seconds(self, method: str, cell: float, repeats: int) -> float:
+        """Return a method's seconds; raises OutOfTime when they are more than `cell`."""
+        with limit(cell):
+            return pruning_seconds(self.network, method, self.batches, repeats)
+
+
 def compare(
     facts: Facts, build: Callable[[], nn.Module], device: torch.device, on_cpu: Sequence[str], cell: float, **data: int
 ) -> None:
     """Time every method on `device`, and those named in `on_cpu` here; `cell` seconds are the limit of each."""
-    batches, network = calibration(device, **data), build().to(device)
-    unit = pass_seconds(network, batches)
+    there = Bench(build().to(device), calibration(device, **data))
+    here = Bench(build(), calibration(CPU, **data))
+    unit = pass_seconds(*there)
     facts.measure("one forward and backward pass", f"{unit:.4f} s", seconds=unit)
-    here, ours = (calibration(CPU, **data), build()) if on_cpu else ([], network)
     gains: dict[str, float] = {}
     methods = [method.name for method in pruning_methods()]
     for index, name in enumerate(methods):
@@ -91,31 +108,36 @@ def compare(
         if left < 1:
             facts.skip("the other methods", f"no time left for {', '.join(methods[index:])}")
             break
-        with facts.attempt(name):
-            try:
-                with limit(min(cell, left)):
-                    seconds = pruning_seconds(network, name, batches)
-            except TimeoutError as error:
-                facts.skip(name, f"on {device.type}: {error}")
-                continue
-            value, numbers = (
-                f"{seconds:.4f} s, {seconds / unit:.1f} passes",
-                {"seconds": seconds, "passes": seconds / unit},
-            )
-            if name in on_cpu and facts.seconds_left > SECONDS_TO_SPARE + 1:
-                try:
-                    with limit(min(cell, facts.seconds_left - SECONDS_TO_SPARE)):
-                        numbers["cpu_seconds"] = pruning_seconds(ours, name, here, repeats=2)
-                    gains[name] = numbers["cpu_seconds"] / seconds
-                    value += f"; on the CPU {numbers['cpu_seconds']:.3f} s, {gains[name]:.1f} times as long"
-                except TimeoutError as error:
-                    value += f"; on the CPU {error}"
-            facts.measure(name, value, **numbers)
+        try:
+            with facts.attempt(name):
+                seconds = there.seconds(name, min(cell, left), repeats=4)
+                gain = _report(facts, name, seconds, unit, here if name in on_cpu else None, cell)
+                if gain is not None:
+                    gains[name] = gain
+        except OutOfTime as error:
+            facts.skip(name, error)
     if gains:
         slower = [f"{name} ({gain:.2f})" for name, gain in gains.items() if gain < 1]
         mean = statistics.geometric_mean(gains.values())
         facts.measure("CPU seconds / device seconds", f"{mean:.2f}, the geometric mean of {len(gains)}", mean=mean)
         facts.measure("slower on the device than on the CPU", ", ".join(slower) or "none", methods=slower)
+
+
+def _report(facts: Facts, name: str, seconds: float, unit: float, here: Bench | None, cell: float) -> float | None:
+    """Report a method's seconds, with those on the CPU if `here` is given; return how many times as long those are."""
+    value, numbers = f"{seconds:.4f} s, {seconds / unit:.1f} passes", {"seconds": seconds, "passes": seconds / unit}
+    left = facts.seconds_left - SECONDS_TO_SPARE
+    if here is None or left < 1:
+        facts.measure(name, value, **numbers)
+        return None
+    try:
+        on_cpu = here.seconds(name, min(cell, left), repeats=2 if left > 15 else 1)
+    except OutOfTime as error:
+        facts.measure(name, f"{value}; on the CPU {error}", **numbers)
+        return None
+    gain = on_cpu / seconds
+    facts.measure(name, f"{value}; on the CPU {on_cpu:.3f} s, {gain:.1f} times as long", cpu_seconds=on_cpu, **numbers)
+    return gain
 
 
 def all_methods() -> list[str]:
