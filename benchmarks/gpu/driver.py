@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,6 +35,7 @@ class Running:
     deadline: float
     last_minute: bool  # the total budget ends it before its own limit
     facts: list[dict[str, Any]] = field(default_factory=list)
+    late: bool = False  # it was killed at the deadline
     _read: int = 0
 
     def new_facts(self) -> list[dict[str, Any]]:
@@ -87,28 +89,37 @@ def run_steps(
 
     `report` gets each fact (step's name, fact) when it is known.
     """
-    waiting, running, done = list(steps), [], []
-    while waiting or running:
-        while waiting and _may_start(waiting[0], running, lanes):
-            step = waiting.pop(0)
-            left = deadline - time.monotonic()
-            if left < LEAST_SECONDS:
-                done.append(skipped(step, "no time left", report))
-                continue
-            threads = min(8 if step.alone else 4, cores)
-            running.append(start(step, device, threads, left))
-        time.sleep(0.05)
-        for one in list(running):
-            ended = one.process.poll() is not None or time.monotonic() > one.deadline
-            if ended:
-                late = one.process.poll() is None
-                one.kill()
-            for fact in one.new_facts():
-                report(one.step.name, fact)
-            if ended:
-                running.remove(one)
-                done.append(_finished(one, late, report))
+    waiting, done = list(steps), []
+    running: list[Running] = []
+    try:
+        while waiting or running:
+            while waiting and _may_start(waiting[0], running, lanes):
+                step = waiting.pop(0)
+                left = deadline - time.monotonic()
+                if left < LEAST_SECONDS:
+                    done.append(skipped(step, "no time left", report))
+                else:
+                    running.append(start(step, device, min(8 if step.alone else 4, cores), left))
+            time.sleep(0.05)
+            for one in list(running):
+                if _look_at(one, report):
+                    running.remove(one)
+                    done.append(_finished(one, report))
+    finally:  # Ctrl-C reaches this process only
+        for one in running:
+            one.kill()
     return done
+
+
+def _look_at(one: Running, report: Report) -> bool:
+    """Report a step's new facts, and return whether it has ended, which it is made to at its deadline."""
+    one.late = time.monotonic() > one.deadline and one.process.poll() is None
+    ended = one.late or one.process.poll() is not None
+    if ended:
+        one.kill()
+    for fact in one.new_facts():
+        report(one.step.name, fact)
+    return ended
 
 
 def _may_start(step: Step, running: Sequence[Running], lanes: int) -> bool:
@@ -124,12 +135,12 @@ def skipped(step: Step, why: str, report: Report) -> dict[str, Any]:
     return {"step": step.name, "verdict": SKIPPED, "seconds": 0.0, "facts": [fact]}
 
 
-def _finished(one: Running, late: bool, report: Report) -> dict[str, Any]:
+def _finished(one: Running, report: Report) -> dict[str, Any]:
     """Return the record of a step that has ended, by itself or not."""
     seconds = time.monotonic() - one.started
     code = one.process.returncode
     wrong = ""
-    if late:
+    if one.late:
         limit = "the command's time was over" if one.last_minute else f"killed at its limit of {one.step.seconds:g} s"
         wrong = f"unfinished after {seconds:.0f} s: {limit}; last line: {one.last_words()}"
     elif code:
@@ -142,6 +153,5 @@ def _finished(one: Running, late: bool, report: Report) -> dict[str, Any]:
     verdicts = {fact["verdict"] for fact in one.facts}
     verdict = FAILED if FAILED in verdicts else SKIPPED if verdicts == {SKIPPED} else OK
     log = (one.folder / "log").read_text(errors="replace")[-4000:] if verdict == FAILED else ""
-    return {
-        "step": one.step.name, "verdict": verdict, "seconds": round(seconds, 1), "facts": one.facts, "log": log,
-    }  # fmt: skip
+    shutil.rmtree(one.folder, ignore_errors=True)
+    return {"step": one.step.name, "verdict": verdict, "seconds": round(seconds, 1), "facts": one.facts, "log": log}
