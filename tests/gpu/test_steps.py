@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import configparser
 import importlib
 import os
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -111,3 +114,22 @@ def test_the_tolerance_of_accuracies_is_that_of_the_seeds():
     assert amp.tolerance([0.9] * 5, [0.9] * 5) == 1 / amp.TEST_SAMPLES
     wide = amp.tolerance([0.8, 0.9, 1.0, 0.9, 0.9], [0.9] * 5)
     assert wide == pytest.approx(3 * (0.005 / 5) ** 0.5)
+
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_every_step_has_a_line_in_the_document_that_holds_the_measurements():
+    document = (ROOT / "docs" / "gpu.md").read_text()
+    assert [step.name for step in STEPS if f"| {step.name} |" not in document] == []
+
+
+def test_what_the_package_needs_is_carried_or_asked_of_the_machine():
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    needed = re.findall(r"^([\w-]+)", settings["options"]["install_requires"], flags=re.MULTILINE)
+    carried = re.findall(r"^([\w-]+)==", (ROOT / "benchmarks/gpu/requirements.txt").read_text(), flags=re.MULTILINE)
+    recipe = (ROOT / "benchmarks/gpu/README.md").read_text()
+    asked = re.findall(r"[\w-]+", recipe[recipe.index("It needs Python") : recipe.index("What such a machine")])
+    assert len(needed) > 10
+    assert [name for name in needed if name not in {*carried, *asked}] == []
