@@ -103,7 +103,7 @@ def agrees(method: MethodRow, found: Comparison) -> bool:
 
 
 def run(facts: Facts, device: torch.device) -> None:
-    """Compare all methods on two networks, then those that read data with convolutions in TF32, torch's default."""
+    """Compare all methods on two networks; then those that read data in torch's default precision (TF32)."""
     prune(NETWORKS["conv"](), "SiPPNet", device)  # loads the kernels, so that no method's seconds hold that
     with full_precision():
         for network in NETWORKS:
@@ -112,11 +112,11 @@ def run(facts: Facts, device: torch.device) -> None:
                 with facts.attempt(name):
                     report(facts, name, method, compare(method, network, device))
     if device.type != "cuda":
-        facts.skip("conv with TF32", "CUDA only")
+        facts.skip("conv, torch's default precision", "CUDA only")
         return
     for method in pruning_methods():
         if method.needs_data and not method.randomised:
-            with facts.attempt(f"conv {method.name} with TF32"):
+            with facts.attempt(f"conv {method.name}, torch's default precision"):
                 found = compare(method, "conv", device)
                 value = f"{100 * found.agreement:.3f} %"
-                facts.measure(f"conv {method.name} with TF32", value, agreement=found.agreement)
+                facts.measure(f"conv {method.name}, torch's default precision", value, agreement=found.agreement)
