@@ -8,10 +8,12 @@ or matplotlib, and are themselves imported when a job first runs.
 from __future__ import annotations
 
 import importlib
+import json
 import time
 import traceback
 from typing import Any
 
+from luigi_prune import catalogue
 from luigi_prune.backends.job import Context, Job, Outcome
 from luigi_prune.errors import DamagedResult, Interrupted, LuigiPruneError
 
@@ -24,6 +26,7 @@ def run(job: Job, context: Context) -> Outcome:
         return Outcome(status, message, seconds=time.perf_counter() - began, **more)
 
     try:
+        catalogue.look_in(json.loads(job.request.get("directories", "{}")).get("modules"))
         module, _, function = job.function.rpartition(":")
         getattr(importlib.import_module(module), function)(job.request, context)
     except DamagedResult as damage:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from luigi_prune.analysis.commensurate import Commensurate
+from luigi_prune.analysis.commensurate import Commensurate, lower_is_better
 from luigi_prune.analysis.statistics import by_run, first_known, spread
 from luigi_prune.report.style import INK, MethodStyle, drawing, plain_text, settle
 
@@ -65,7 +65,7 @@ def quality_figure(
     with drawing():
         figure = Figure(figsize=(6.4, 4.2), layout="constrained")
         axes = figure.add_subplot()
-        bottom = _bottom(values[:, shown], percent)
+        bottom = None if lower_is_better(arrays, label) else _bottom(values[:, shown], percent)
         for at, style in enumerate(styles[1:], start=1):
             x, y = 1.0 - arrays[name][..., at][:, shown], values[..., at][:, shown]
             _draw_method(axes, style, x, y, bottom)
@@ -79,7 +79,8 @@ def quality_figure(
         axes.margins(x=0.03)
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
         axes.set_xlabel(cost_label)
-        axes.set_ylabel("test loss" if label == "loss" else f"test {label}")
+        lower = label != "loss" and lower_is_better(arrays, label)
+        axes.set_ylabel(f"test {label}" + " (lower is better)" * lower)
         axes.set_title(title, fontsize=10)
         add_legend(figure, axes)
     return settle(figure)
@@ -189,7 +190,8 @@ def prunability_figure(
         axes.grid(False, axis="y")
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
         drops = ", ".join(f"{100 * level:g}" for level in levels)
-        axes.set_xlabel(f"pruned parameters, faint to full: at a drop of {drops} points")
+        by = f"a rise of {drops} %" if table.lower else f"a drop of {drops} points"
+        axes.set_xlabel(f"pruned parameters, faint to full: at {by}")
         axes.set_title(title, fontsize=10)
     return settle(figure)
 

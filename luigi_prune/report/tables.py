@@ -49,11 +49,17 @@ def points(level: float) -> str:
     return f"{100 * level:g}"
 
 
+def unit_of(chosen: Commensurate) -> str:
+    """Return what levels are counted in: percentage points of a metric, or percent of one of which less is better."""
+    return "%" if chosen.lower else "points"
+
+
 def summary_table(chosen: Commensurate, ranking: Ranking, styles: Sequence[MethodStyle], metric: str) -> Table:
     """Return the largest share of parameters pruned within each drop of the first metric, best method first."""
     pruned = spread(by_run_levels(chosen.pruned))
     flops = np.where(chosen.points >= 0, 1.0 - chosen.flops, np.where(chosen.available, 0.0, np.nan))
-    level, judged = chosen.at(ranking.level), f"test {metric} change at {points(ranking.level)} (points)"
+    unit = unit_of(chosen)
+    level, judged = chosen.at(ranking.level), f"test {metric} change at {points(ranking.level)} {unit}"
     flops_spread = spread(flops[level])
     change = spread(chosen.metric_changes[metric][level])
     rows = []
@@ -65,11 +71,14 @@ def summary_table(chosen: Commensurate, ranking: Ranking, styles: Sequence[Metho
         cells += [of_spread(flops_spread, method, 100.0, 1), of_spread(change, method, 100.0, 2, sign=True)]
         rows.append(tuple(cells))
     caption = (
-        f"Largest share of parameters pruned (%) while {chosen.chosen_on} {metric} stays within so many points of the "
+        f"Largest share of parameters pruned (%) while {chosen.chosen_on} {metric} stays within so many {unit} of the "
         "unpruned network's. In brackets: runs that reach the drop at all; a run that does not stays unpruned and "
         f"counts as 0. Last column: the change on the test set {chosen.test_set}, at the ratios so chosen."
     )
-    columns = ("method", *(f"drop ≤ {points(wanted)} points" for wanted in SUMMARY_LEVELS))
+    columns = (
+        "method",
+        *(f"{'rise' if chosen.lower else 'drop'} ≤ {points(wanted)} {unit}" for wanted in SUMMARY_LEVELS),
+    )
     note = f"tested on {chosen.test_set}, chosen on {chosen.chosen_on}"
     return Table("Prunability", caption, (*columns, f"FLOPs pruned at {points(ranking.level)} (%)", judged), rows, note)
 
@@ -110,7 +119,8 @@ def level_tables(arrays: Arrays, chosen: Commensurate, styles: Sequence[MethodSt
                 scale = 100.0 if shares[name] else 1.0
                 cells += [of_spread(metrics[name], place, scale), of_spread(changes[name], place, scale, sign=True)]
             rows.append((*cells, of_spread(spreads["loss"], place, digits=4)))
-        better = f"at least {points(-level)} points better" if level < 0 else f"at most {points(level)} points worse"
+        unit = unit_of(chosen)
+        better = f"at least {points(-level)} {unit} better" if level < 0 else f"at most {points(level)} {unit} worse"
         title = f"Level {100 * level:+g} %" if level else "Level 0 %"
         tables.append(
             Table(
@@ -213,7 +223,8 @@ def potential_table(
             (style.plain, *cells, number(known.min(), scale=100, digits=1), number(known.mean(), scale=100, digits=1))
         )
     caption = (
-        f"Share of parameters (%) that can go at a drop of at most {points(level)} points, each test set judged alone."
+        f"Share of parameters (%) that can go at a drop of at most {points(level)} "
+        f"{unit_of(next(iter(tables.values())))}, each test set judged alone."
     )
     return Table("Prune potential per test set", caption, ("method", *potential, "smallest", "mean"), rows)
 

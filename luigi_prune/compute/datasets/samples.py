@@ -27,7 +27,10 @@ CACHE_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class RawData:
-    """A data set as it lies on disk: images (samples, height, width[, 3]) of uint8 and targets (samples,) of int64."""
+    """A data set as it lies on disk: images (samples, height, width[, 3]) of uint8 and targets (samples,) of int64.
+
+    From outside also: inputs (samples, ...) of float32, which are tensors already, and float32 targets (regression).
+    """
 
     images: np.ndarray
     targets: np.ndarray
@@ -47,6 +50,8 @@ class Samples:
         chosen: Indices | None = None,
         cache_bytes: int = CACHE_BYTES,
     ):
+        if raw.images.dtype.kind == "f":  # there is nothing to turn into a tensor
+            transforms = [component for component in transforms if component.type != "ToTensor"]
         self._transforms = [build_transform(component) for component in transforms]
         self.random = any(is_random(transform) for transform in self._transforms)
         self.targets = torch.tensor(raw.targets[slice(None) if chosen is None else chosen])
@@ -143,8 +148,10 @@ class Samples:
 
 
 def _channels_first(images: np.ndarray) -> Tensor:
-    """Return (samples, height, width[, channels]) as a tensor (samples, channels, height, width)."""
+    """Return (samples, height, width[, channels]) as a tensor with channels first; inputs of floats as they are."""
     tensor = torch.from_numpy(images)
+    if tensor.is_floating_point():
+        return tensor
     return tensor.unsqueeze(1) if tensor.ndim == 3 else tensor.permute(0, 3, 1, 2)
 
 

@@ -67,12 +67,13 @@ def build_transform(component: Component) -> Any:
     kind = resolve(catalogue.find("transform", component.type).path)
     keywords = dict(component.kwargs)
     try:
-        for name in _ENUMERATIONS.keys() & keywords.keys():
+        own = not catalogue.is_foreign(component.type)
+        for name in _ENUMERATIONS.keys() & keywords.keys() if own else ():
             keywords[name] = _ENUMERATIONS[name](keywords[name])
         return kind(**keywords)
     except (TypeError, ValueError) as error:
         raise ConfigError(
-            f"transforms: {component.type} cannot be built with {dict(component.kwargs)}: {error}"
+            f"transforms: {catalogue.plain(component.type)} cannot be built with {dict(component.kwargs)}: {error}"
         ) from error
 
 
@@ -127,12 +128,13 @@ def _random_flip(images: Tensor, draws: Draws, stream: int, probability: float, 
 def image_wise(transforms: Sequence[Any], image: np.ndarray, index: int, seed: int, epoch: int) -> Tensor:
     """Return one image (height, width[, 3], uint8) through torchvision's transforms, drawn from (seed, epoch, index).
 
+    Inputs of floats are tensors from the start.
     Reseeds torch's and Python's global generators: the caller restores them.
     """
     drawn = derive_seed(seed, "sample", epoch, index)
     torch.default_generator.manual_seed(drawn)
     random.seed(drawn)
-    result: Any = Image.fromarray(image)
+    result: Any = torch.from_numpy(image.copy()) if image.dtype.kind == "f" else Image.fromarray(image)
     for transform in transforms:
         result = transform(result)
     if not isinstance(result, Tensor):
