@@ -168,7 +168,8 @@ class PartTable(Mapping[str, Any]):
         """Read the row at `reference` and keep it under `name` with the digest of all that it names."""
         row = read_row(self.kind, reference, folder)
         if isinstance(row, MethodRow):
-            row = dataclasses.replace(row, **{field: self._function(field, getattr(row, field)) for field in _PARTS})
+            score, allocation = (self._function(field, getattr(row, field)) for field in _PARTS)
+            row = dataclasses.replace(row, score=score, allocation=allocation)
         paths = [import_path(getattr(row, field)) for field in _functions_of(row)]
         modules = {path.partition(":")[0] for path in (reference, *paths) if ":" in path}
         sources = gather(sorted(m for m in modules if m.partition(".")[0] != "luigi_prune"), folder, package)

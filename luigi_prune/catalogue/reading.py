@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 
 from luigi_prune.catalogue.importing import load
 from luigi_prune.catalogue.rows import (
+    ClassRow,
     DatasetRow,
     Granularity,
     LossRow,
@@ -178,8 +179,8 @@ def _keywords(kind: KindName, node: ast.FunctionDef | ast.ClassDef) -> tuple[tup
 
 def _from_object(kind: KindName, reference: str, folder: Path | None) -> Any:
     """Return the row, or a row for the object, that importing the module gives."""
-    found = load(reference, gather([reference.partition(":")[0]], folder))
-    if isinstance(found, tuple(ROWS.values())):
+    found: Any = load(reference, gather([reference.partition(":")[0]], folder))
+    if type(found) in ROWS.values():
         given = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
         functions = {name: import_path(value) for name, value in given.items() if callable(value)}
         return _with_keywords(kind, dataclasses.replace(found, **functions), folder)
@@ -191,10 +192,9 @@ def _from_object(kind: KindName, reference: str, folder: Path | None) -> Any:
 
 def _with_keywords(kind: KindName, row: Any, folder: Path | None) -> Any:
     """Return a row that names no keywords with those of its class or function."""
-    path = getattr(row, "path", "")
-    if kind in ("method", "dataset") or getattr(row, "keywords", ()) or not REFERENCE.fullmatch(str(path)):
+    if not isinstance(row, ClassRow) or row.keywords or not REFERENCE.fullmatch(str(row.path)):
         return row
-    _, node = _definition(path, folder)
+    _, node = _definition(str(row.path), folder)
     if not isinstance(node, ast.FunctionDef | ast.ClassDef):
         return dataclasses.replace(row, open_ended=True)
     given = _GIVEN_TO_CLASS if isinstance(node, ast.ClassDef) else _GIVEN_TO_FUNCTION

@@ -38,6 +38,11 @@ def is_share(values: np.ndarray) -> bool:
     return bool(len(finite)) and bool(np.all(np.abs(finite) <= 1.0))
 
 
+def in_percent(arrays: Arrays, label: str, values: np.ndarray) -> bool:
+    """Return whether values of a metric are shown in percent; never those of the loss, or of which less is better."""
+    return not lower_is_better(arrays, label) and is_share(values)
+
+
 def within(keep_ratios: np.ndarray, plotting: dict[str, float]) -> np.ndarray:
     """Return which ratios lie in the plotted range [min_val, max_val]; all of them if none does."""
     inside = (keep_ratios >= plotting["min_val"] - 1e-9) & (keep_ratios <= plotting["max_val"] + 1e-9)
@@ -60,7 +65,7 @@ def quality_figure(
     """
     name, cost_label = COSTS[cost]
     values = arrays[f"test/{test_set}/{label}"]
-    percent = label != "loss" and is_share(values)
+    percent = in_percent(arrays, label, values)
     shown = within(arrays["axes/keep_ratio"], plotting)
     with drawing():
         figure = Figure(figsize=(6.4, 4.2), layout="constrained")

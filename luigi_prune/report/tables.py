@@ -10,7 +10,7 @@ import numpy as np
 from luigi_prune.analysis.commensurate import Commensurate
 from luigi_prune.analysis.comparison import COMPRESSIONS, Check, Ranking, at_compression, paired_change, prune_potential
 from luigi_prune.analysis.statistics import Spread, by_run, spread
-from luigi_prune.report.figures import is_share
+from luigi_prune.report.figures import in_percent
 from luigi_prune.report.style import MethodStyle
 
 Arrays = dict[str, np.ndarray]
@@ -59,7 +59,8 @@ def summary_table(chosen: Commensurate, ranking: Ranking, styles: Sequence[Metho
     pruned = spread(by_run_levels(chosen.pruned))
     flops = np.where(chosen.points >= 0, 1.0 - chosen.flops, np.where(chosen.available, 0.0, np.nan))
     unit = unit_of(chosen)
-    level, judged = chosen.at(ranking.level), f"test {metric} change at {points(ranking.level)} {unit}"
+    level, scale = chosen.at(ranking.level), 1.0 if chosen.lower else 100.0
+    judged = f"test {metric} change at {points(ranking.level)} " + (unit if chosen.lower else "(points)")
     flops_spread = spread(flops[level])
     change = spread(chosen.metric_changes[metric][level])
     rows = []
@@ -68,17 +69,15 @@ def summary_table(chosen: Commensurate, ranking: Ranking, styles: Sequence[Metho
         for wanted in SUMMARY_LEVELS:
             at, n, total = chosen.at(wanted), int(chosen.reached[chosen.at(wanted), method]), int(chosen.total[method])
             cells.append(of_spread(pruned, (at, method), 100.0, 1) + f" ({n} of {total})")
-        cells += [of_spread(flops_spread, method, 100.0, 1), of_spread(change, method, 100.0, 2, sign=True)]
+        cells += [of_spread(flops_spread, method, 100.0, 1), of_spread(change, method, scale, 2, sign=True)]
         rows.append(tuple(cells))
     caption = (
         f"Largest share of parameters pruned (%) while {chosen.chosen_on} {metric} stays within so many {unit} of the "
         "unpruned network's. In brackets: runs that reach the drop at all; a run that does not stays unpruned and "
         f"counts as 0. Last column: the change on the test set {chosen.test_set}, at the ratios so chosen."
     )
-    columns = (
-        "method",
-        *(f"{'rise' if chosen.lower else 'drop'} ≤ {points(wanted)} {unit}" for wanted in SUMMARY_LEVELS),
-    )
+    word = "rise" if chosen.lower else "drop"
+    columns = ("method", *(f"{word} ≤ {points(wanted)} {unit}" for wanted in SUMMARY_LEVELS))
     note = f"tested on {chosen.test_set}, chosen on {chosen.chosen_on}"
     return Table("Prunability", caption, (*columns, f"FLOPs pruned at {points(ranking.level)} (%)", judged), rows, note)
 
@@ -94,7 +93,7 @@ def level_tables(arrays: Arrays, chosen: Commensurate, styles: Sequence[MethodSt
     spreads = {name: spread(by_run_levels(getattr(chosen, name))) for name in ("size", "flops", "loss")}
     metrics = {name: spread(by_run_levels(values)) for name, values in chosen.metrics.items()}
     changes = {name: spread(by_run_levels(values)) for name, values in chosen.metric_changes.items()}
-    shares = {name: is_share(arrays[f"test/{chosen.test_set}/{name}"]) for name in metrics}
+    shares = {name: in_percent(arrays, name, arrays[f"test/{chosen.test_set}/{name}"]) for name in metrics}
     columns = ["method", "runs", "parameters pruned (%)", "FLOPs pruned (%)", "parameters kept", "multiply-adds kept"]
     for name in metrics:
         unit = " (%)" if shares[name] else ""
@@ -136,7 +135,7 @@ def level_tables(arrays: Arrays, chosen: Commensurate, styles: Sequence[MethodSt
 def compression_table(arrays: Arrays, test_set: str, label: str, styles: Sequence[MethodStyle]) -> Table:
     """Return a metric or the loss at 2, 4, 8, 16 and 32 times fewer parameters."""
     table = spread(by_run_levels(at_compression(arrays, test_set, label)))
-    scale = 100.0 if label != "loss" and is_share(arrays[f"test/{test_set}/{label}"]) else 1.0
+    scale = 100.0 if in_percent(arrays, label, arrays[f"test/{test_set}/{label}"]) else 1.0
     digits = 4 if label == "loss" else 2
     rows = [
         (style.plain, *(of_spread(table, (at, method), scale, digits) for at in range(len(COMPRESSIONS))))
@@ -164,7 +163,7 @@ def result_table(arrays: Arrays, test_set: str, styles: Sequence[MethodStyle]) -
     values = {label: spread(by_run(without_copies(arrays[f"test/{test_set}/{label}"]))) for label in labels}
     change = spread(by_run(paired_change(arrays, test_set, labels[0])))
     scales = {
-        label: 100.0 if label != "loss" and is_share(arrays[f"test/{test_set}/{label}"]) else 1.0 for label in labels
+        label: 100.0 if in_percent(arrays, label, arrays[f"test/{test_set}/{label}"]) else 1.0 for label in labels
     }
     rows = []
     for method, style in enumerate(styles):

@@ -11,7 +11,7 @@ import numpy as np
 from luigi_prune.analysis.commensurate import Commensurate, lower_is_better
 from luigi_prune.analysis.comparison import Ranking
 from luigi_prune.analysis.statistics import SOUND_NUMBER_OF_NETS, first_known, spread
-from luigi_prune.report.figures import is_share
+from luigi_prune.report.figures import in_percent
 from luigi_prune.report.style import MethodStyle
 from luigi_prune.report.tables import number, points, unit_of
 
@@ -45,13 +45,14 @@ def findings(
     values = arrays[f"test/{test_set}/{metric}"]
     reference = spread(first_known(values[..., 0])[:, None])
     mean = number(float(reference.mean), float(reference.std), 100.0) + " %"
-    if not is_share(values):
+    percent = in_percent(arrays, metric, values)
+    if not percent:
         mean = number(float(reference.mean), float(reference.std), digits=4)
     known = np.isfinite(reference.mean)
     unpruned = f"The unpruned {meta['network']} has a {metric} of {mean} on the test set {test_set}." if known else ""
     if main is None:
         return [unpruned] if unpruned else ["No results yet."]
-    return [*_winner(*main, styles, metric, is_share(values)), *([unpruned] if unpruned else [])]
+    return [*_winner(*main, styles, metric, percent), *([unpruned] if unpruned else [])]
 
 
 def _winner(
@@ -62,7 +63,8 @@ def _winner(
     judge = f"{chosen.chosen_on} {metric}"
     if not chosen.reached[at, list(ranking.order)].any():
         return [
-            f"No method stays within {points(ranking.level)} {unit_of(chosen)} of the unpruned network's {judge} at any ratio."
+            f"No method stays within {points(ranking.level)} {unit_of(chosen)} of the unpruned network's {judge} at any "
+            "ratio."
         ]
     share = number(float(ranking.pruned.mean[best]), float(ranking.pruned.std[best]), 100.0, 1)
     runs = f"{chosen.reached[at, best]} of {chosen.total[best]} runs"
