@@ -6,6 +6,7 @@ from typing import Any
 
 from luigi_prune import catalogue
 from luigi_prune.catalogue import KindName
+from luigi_prune.catalogue.reading import REFERENCE
 from luigi_prune.config.keys import IGNORED, SECTIONS, field_name, shown_key
 
 _FILE = {"type": "string", "description": "Another file, whose content comes first; keys beside this one replace it."}
@@ -42,7 +43,12 @@ def file_schema() -> dict[str, Any]:
     sections = {key: {"anyOf": [{"$ref": f"#/$defs/{model.__name__}"}, nothing]} for key, model in SECTIONS.items()}
     per_method = {
         "type": "object",
-        "propertyNames": {"enum": sorted({*_choices("method"), *catalogue.KINDS["method"].later, "NetHandle"})},
+        "propertyNames": {
+            "anyOf": [
+                {"enum": sorted({*_choices("method"), *catalogue.KINDS["method"].later, "NetHandle"})},
+                {"type": "string"},  # the name, short name or import path of a method from outside
+            ]
+        },
         "additionalProperties": {"type": "string"},
     }
     properties = {
@@ -84,11 +90,11 @@ def _open_up(name: str, definition: dict[str, Any]) -> None:
 def _named(model: str, key: str, schema: dict[str, Any]) -> dict[str, Any]:
     """Return a key's schema with the catalogue's names as choices, and lists of components told apart."""
     if kind := _NAMED.get((model, key)):
-        return {**schema, "enum": _choices(kind)}
+        return {**schema, **_named_part(kind)}
     if key == "methods":
-        return {**schema, "items": {"enum": _choices("method")}}
+        return {**schema, "items": _named_part("method")}
     if key == "dataset_test":
-        choices = {"enum": _choices("dataset")}
+        choices = _named_part("dataset")
         rest = {k: v for k, v in schema.items() if k not in ("type", "items")}
         return {**rest, "anyOf": [choices, {"type": "array", "items": choices}]}
     if key.startswith("transforms_"):
@@ -96,6 +102,11 @@ def _named(model: str, key: str, schema: dict[str, Any]) -> dict[str, Any]:
     if key == "metrics_test":
         return {**schema, "items": {"$ref": "#/$defs/Metric"}}
     return schema
+
+
+def _named_part(kind: KindName) -> dict[str, Any]:
+    """Return the schema of a name: one that is known, or the import path of one's own."""
+    return {"anyOf": [{"enum": _choices(kind)}, {"pattern": f"^{REFERENCE.pattern}$"}]}
 
 
 def _choices(kind: KindName) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from luigi_prune.backends.job import Context
-from luigi_prune.provenance import provenance
+from luigi_prune.provenance import foreign_parts, provenance
 from luigi_prune.targets import Result, read_about, write_result
 
 
@@ -48,6 +48,7 @@ def write(
             threads=context.threads,
             processes=context.world_size,
             device=context.device,
+            **({"parts": parts} if (parts := foreign_parts(request["spec"])) else {}),
             parents={name: _about(path, folder) for name, path in request["inputs"].items()},
         ),
         arrays=arrays,

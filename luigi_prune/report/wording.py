@@ -63,8 +63,8 @@ def _winner(
     judge = f"{chosen.chosen_on} {metric}"
     if not chosen.reached[at, list(ranking.order)].any():
         return [
-            f"No method stays within {points(ranking.level)} {unit_of(chosen)} of the unpruned network's {judge} at any "
-            "ratio."
+            f"No method stays within {points(ranking.level)} {unit_of(chosen)} of the unpruned network's {judge} at "
+            "any ratio."
         ]
     share = number(float(ranking.pruned.mean[best]), float(ranking.pruned.std[best]), 100.0, 1)
     runs = f"{chosen.reached[at, best]} of {chosen.total[best]} runs"

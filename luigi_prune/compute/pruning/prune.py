@@ -40,6 +40,7 @@ from luigi_prune.compute.pruning.counting import (
     flops_of,
     layer_budgets,
 )
+from luigi_prune.compute.pruning.foreign_scores import foreign_scores, lent
 from luigi_prune.compute.pruning.granularity import GRANULARITIES
 from luigi_prune.compute.pruning.layers import find_layers
 from luigi_prune.compute.pruning.lowrank.decomposed import structure_of
@@ -233,12 +234,13 @@ def _search(
 ) -> Trial:
     """Return the trial, standing at the best level."""
     probe = _propagated_start(problem) if problem.rules == "paper" else None
-    score = resolve("score", method.score, SCORES)
-    scores = remember(lambda: score(problem))
+    score, seen = resolve("score", method.score, SCORES), lent(problem, method)
+    own = score in SCORES.values()
+    scores = remember(lambda: score(seen) if own else foreign_scores(seen, method, score))
     for layer, numbers in zip(problem.layers, scores, strict=True):
         if isinstance(numbers, Tensor) and bool(torch.isnan(numbers).any()):
             raise ConfigError(f"{method.name}: the scores of layer {layer.name!r} hold NaN")
-    levels = resolve("allocation", method.allocation, ALLOCATIONS)(problem, scores, method.granularity)
+    levels = resolve("allocation", method.allocation, ALLOCATIONS)(seen, scores, method.granularity)
     known = SELECTIONS if problem.rules == "paper" else REFERENCE_SELECTIONS
     selection = resolve("selection", method.selection, known)
     outside = count_size(problem.network) - sum(int(problem.kept(layer).sum()) for layer in problem.layers)
