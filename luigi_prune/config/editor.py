@@ -46,7 +46,7 @@ def file_schema() -> dict[str, Any]:
         "propertyNames": {
             "anyOf": [
                 {"enum": sorted({*_choices("method"), *catalogue.KINDS["method"].later, "NetHandle"})},
-                {"type": "string"},  # the name, short name or import path of a method from outside
+                {"pattern": f"^{REFERENCE.pattern}$"},
             ]
         },
         "additionalProperties": {"type": "string"},
