@@ -143,10 +143,12 @@ def _value(node: ast.expr, module: str, names: Mapping[str, ast.stmt]) -> Any:
 
 def _from_signature(kind: KindName, reference: str, node: ast.stmt) -> Any:
     """Return a row for a function or class, from its signature."""
-    if kind == "method" or not isinstance(node, ast.FunctionDef | ast.ClassDef):
+    if not isinstance(node, ast.FunctionDef | ast.ClassDef):
         return None
     name = reference.partition(":")[2]
     is_class = isinstance(node, ast.ClassDef)
+    if kind == "method":
+        raise ConfigError(f"{reference!r} is a {'class' if is_class else 'function'}, not a MethodRow")
     if kind not in (_GIVEN_TO_CLASS if is_class else _GIVEN_TO_FUNCTION):
         expected = "a function" if is_class else "a class"
         raise ConfigError(f"{reference!r} is {'a class' if is_class else 'a function'}: expected {expected}")

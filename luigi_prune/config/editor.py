@@ -10,6 +10,7 @@ from luigi_prune.catalogue.reading import REFERENCE
 from luigi_prune.config.keys import IGNORED, SECTIONS, field_name, shown_key
 
 _FILE = {"type": "string", "description": "Another file, whose content comes first; keys beside this one replace it."}
+_IMPORT_PATH = {"type": "string", "pattern": f"^{REFERENCE.pattern}$"}
 _NO_EFFECT = {"description": "Accepted for compatibility; has no effect."}
 _NAMED: dict[tuple[str, str], KindName] = {
     ("NetworkConfig", "name"): "network",
@@ -46,7 +47,7 @@ def file_schema() -> dict[str, Any]:
         "propertyNames": {
             "anyOf": [
                 {"enum": sorted({*_choices("method"), *catalogue.KINDS["method"].later, "NetHandle"})},
-                {"pattern": f"^{REFERENCE.pattern}$"},
+                _IMPORT_PATH,
             ]
         },
         "additionalProperties": {"type": "string"},
@@ -106,7 +107,7 @@ def _named(model: str, key: str, schema: dict[str, Any]) -> dict[str, Any]:
 
 def _named_part(kind: KindName) -> dict[str, Any]:
     """Return the schema of a name: one that is known, or the import path of one's own."""
-    return {"anyOf": [{"enum": _choices(kind)}, {"pattern": f"^{REFERENCE.pattern}$"}]}
+    return {"anyOf": [{"enum": _choices(kind)}, _IMPORT_PATH]}
 
 
 def _choices(kind: KindName) -> list[str]:
