@@ -161,7 +161,7 @@ class _Component(Protocol):
 
 def metric_label(component: _Component) -> str:
     """Return the name of a metric in results: its type and the keywords that tell it apart, as in "TopK5"."""
-    row = METRICS.get(component.type)
+    row = find("metric", component.type) if ":" in component.type else METRICS.get(component.type)
     defaults = row.defaults if row else {}
     shown = row.shown if row else ()
     keywords = {**defaults, **component.kwargs}

@@ -28,7 +28,7 @@ class Loss:
             key: torch.tensor(value, dtype=torch.get_default_dtype()) if key in _TENSORS else value
             for key, value in kwargs.items()
         }
-        self._foreign = row.name if catalogue.is_foreign(name) else ""
+        self._foreign = row.name if catalogue.is_foreign(str(row.path)) else ""
         self._on_classes = row.targets == "class"
         self._signed = name in _SIGNED_TARGETS
         try:

@@ -200,7 +200,7 @@ class MetricSet:
         for component in components:
             row = catalogue.find("metric", component.type)
             try:
-                built = foreign_metric(row, component.kwargs) if catalogue.is_foreign(component.type) else None
+                built = foreign_metric(row, component.kwargs) if catalogue.is_foreign(str(row.path)) else None
                 self._metrics[catalogue.metric_label(component)] = built or resolve(row.path)(**component.kwargs)
             except (TypeError, ValueError) as error:
                 raise ConfigError(f"training.metricsTest: {row.name}: {error}") from error

@@ -36,7 +36,7 @@ def load(name: str, split: str, training_data: str, local_data: str) -> RawData:
     another folder.
     """
     row = catalogue.find("dataset", name)
-    if catalogue.is_foreign(name):
+    if catalogue.is_foreign(str(row.path)):
         raw = foreign_data(row, split, training_data)
     else:
         raw = resolve(row.path)(name, split, training_data, local_data)

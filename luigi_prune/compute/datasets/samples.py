@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from luigi_prune.catalogue import plain
 from luigi_prune.compute.datasets.draws import Indices
 from luigi_prune.compute.datasets.transforms import (
     BatchTransform,
@@ -64,7 +65,7 @@ class Samples:
         try:
             self.input_shape = tuple(self._one_by_one(np.zeros(1, dtype=np.int64), 0, 0).shape[1:])
         except (RuntimeError, TypeError, ValueError) as error:
-            named = ", ".join(component.type for component in transforms)
+            named = ", ".join(plain(component.type) for component in transforms)
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise ConfigError(
                 f"transforms: {named} cannot be applied to images of shape {raw.images.shape[1:]}: {reason}"

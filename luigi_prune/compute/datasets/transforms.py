@@ -64,17 +64,15 @@ _ENUMERATIONS = {"interpolation": tv.InterpolationMode, "policy": tv.AutoAugment
 
 def build_transform(component: Component) -> Any:
     """Return torchvision's transform `component.type` built with its keywords, or raise ConfigError."""
-    kind = resolve(catalogue.find("transform", component.type).path)
+    row = catalogue.find("transform", component.type)
+    kind, own = resolve(row.path), not catalogue.is_foreign(str(row.path))
     keywords = dict(component.kwargs)
     try:
-        own = not catalogue.is_foreign(component.type)
         for name in _ENUMERATIONS.keys() & keywords.keys() if own else ():
             keywords[name] = _ENUMERATIONS[name](keywords[name])
         return kind(**keywords)
     except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"transforms: {catalogue.plain(component.type)} cannot be built with {dict(component.kwargs)}: {error}"
-        ) from error
+        raise ConfigError(f"transforms: {row.name} cannot be built with {dict(component.kwargs)}: {error}") from error
 
 
 def is_random(transform: object) -> bool:

@@ -25,7 +25,8 @@ def build(
     Raises ConfigError for an unknown name or a foreign builder that fails, InputTooSmall where the input does not
     survive the layers.
     """
-    builder = resolve(catalogue.find("network", name).path)
+    row = catalogue.find("network", name)
+    builder = resolve(row.path)
     with torch.random.fork_rng(devices=[]):
         # Weights are drawn on the CPU, so that a seed means the same weights on every machine. The CPU's generator is
         # seeded by itself: torch.manual_seed would reseed the GPUs as well, and their state is not kept here.
@@ -35,7 +36,7 @@ def build(
         except LuigiPruneError:
             raise
         except Exception as error:
-            if not catalogue.is_foreign(name):
+            if not catalogue.is_foreign(str(row.path)):
                 raise
             reason = (str(error).splitlines() or [""])[0]
             raise ConfigError(
