@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from luigi_prune.commands import cancel, catalogue, logs, plan, status, store
+from luigi_prune.commands import cancel, catalogue, logs, new, plan, status, store
 from luigi_prune.errors import LuigiPruneError
 from luigi_prune.settings import EXIT_CONFIGURATION
 
@@ -14,7 +14,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m luigi_prune", description="Look at experiments and results.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (plan, status, logs, cancel, store, catalogue):
+    for module in (plan, status, logs, cancel, store, catalogue, new):
         module.add_to(commands)
     given = parser.parse_args(arguments)
     try:

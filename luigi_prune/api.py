@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Callable, Iterable
 
@@ -21,9 +22,11 @@ from torch import Tensor, nn
 
 from luigi_prune import catalogue
 from luigi_prune.catalogue import MethodRow
+from luigi_prune.catalogue.rows import Granularity
 from luigi_prune.compute import pruning
 from luigi_prune.compute.given import calibration_batches, check, guess_input, missing_loss
 from luigi_prune.compute.holding import held_masks, hold, release
+from luigi_prune.compute.pruning.protocol import Allocation, Problem
 from luigi_prune.errors import ConfigError
 from luigi_prune.pruned import Pruned, PrunedLayer, load, pruned_layers
 
@@ -41,8 +44,8 @@ def methods() -> list[MethodRow]:
 
 def prune(
     network: nn.Module | Pruned,
-    method: str | MethodRow,
-    keep_ratio: float,
+    method: str | MethodRow | None = None,
+    keep_ratio: float = math.nan,
     *,
     calibration: Iterable[tuple[Tensor, Tensor]] | None = None,
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
@@ -51,6 +54,9 @@ def prune(
     example_input: Tensor | None = None,
     original: nn.Module | None = None,
     ignore: Iterable[str] = (),
+    score: Callable[[Problem], list[Tensor]] | None = None,
+    granularity: Granularity = "filter",
+    allocation: str | Allocation = "uniform",
 ) -> Pruned:
     """Return `network` pruned by `method` so that it keeps `keep_ratio` of the original's parameters.
 
@@ -68,10 +74,14 @@ def prune(
     ignore: names of layers (of modules), or patterns of names such as "layer1.*", that are left as they are. The other
         layers are pruned so far that the whole network meets `keep_ratio`.
 
+    score: a function to be used in place of a method: it gets the `Problem` and returns, for each of `problem.layers`,
+        a number per unit, larger = keep. `granularity` says what a unit is, `allocation` how many of them each layer
+        keeps. The function may read `problem.batches` if calibration is given.
+
     A ratio that the method cannot meet gives the closest there is and a warning that says both. Raises ConfigError in
     one line for what cannot work, UnreachableRatio where nothing would be left.
     """
-    row = catalogue.find("method", method) if isinstance(method, str) else method
+    row = _row(method, score, granularity, allocation, calibration is not None)
     start, before = (network.network, network) if isinstance(network, Pruned) else (network, None)
     by_rules = pruning.find_rules(rules)
     check(row, start, keep_ratio)
@@ -112,6 +122,22 @@ def prune(
         target_keep_ratio=float(keep_ratio),
         _original=original,
     )
+
+
+def _row(
+    method: str | MethodRow | None,
+    score: Callable[[Problem], list[Tensor]] | None,
+    granularity: Granularity,
+    allocation: str | Allocation,
+    has_data: bool,
+) -> MethodRow:
+    """Return the row of a method that is named, or of a bare score; raises ConfigError unless there is one of them."""
+    if (method is None) == (score is None):
+        raise ConfigError("give either a method or a score" + (", not both" if method is not None else ""))
+    if score is None:
+        return catalogue.find("method", method) if isinstance(method, str) else method  # type: ignore[return-value]
+    name = getattr(score, "__name__", type(score).__name__)
+    return MethodRow(name, granularity=granularity, score=score, allocation=allocation, needs_data=has_data)
 
 
 def _original_for(

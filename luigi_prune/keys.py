@@ -2,6 +2,7 @@
 
 A key is the SHA-256 of the settings that can change the task's result, where they differ from the defaults, of the
 keys of what the task reads (so keys form a chain down to the trained network) and of its stage's algorithm version.
+A part from outside the package is called `name@digest of its sources` in a spec, so that its code is in the key, too.
 """
 
 from __future__ import annotations
@@ -96,8 +97,6 @@ def chain_key(spec: ChainSpec) -> str:
             own["delta_s"] = spec.delta_s
         if spec.ignore_layers:
             own["ignore_layers"] = spec.ignore_layers
-        if package := catalogue.METHODS.origin(spec.method):
-            own["package"] = package  # with its version: ALGORITHM_VERSION says nothing about a foreign method
         from_original = key != base and catalogue.METHODS[spec.method].from_original
         key = content_key("Prune", own, [key, base] if from_original else [key])
         if step.retrained:
@@ -109,15 +108,13 @@ def chain_key(spec: ChainSpec) -> str:
 def scores_key(spec: ChainSpec) -> str:
     """Return the key of the scores of a chain's trained network: those of all methods with the same score."""
     own: dict[str, Any] = {
-        "score": catalogue.METHODS[spec.method].score,
+        "score": catalogue.METHODS[spec.method].score_name,
         "repetition": spec.repetition,
         "rules": spec.rules,
         "delta_s": spec.delta_s,  # decides how many samples are read
     }
     if spec.ignore_layers:
         own["ignore_layers"] = spec.ignore_layers
-    if package := catalogue.METHODS.origin(spec.method):
-        own["package"] = package
     return content_key("Scores", own, [train_key(spec.base)])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import platform
+import re
 import socket
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from luigi_prune import catalogue
 
 _PACKAGES = ("luigi-prune", "luigi", "torch", "torchvision", "torchmetrics", "numpy", "scipy", "scikit-learn", "h5py")
 
@@ -46,6 +49,13 @@ def commit() -> dict[str, Any]:
     except (OSError, subprocess.TimeoutExpired):
         return {}
     return {"commit": sha.stdout.strip(), "uncommitted_changes": bool(changes.stdout.strip())}
+
+
+def foreign_parts(spec: str) -> dict[str, Any]:
+    """Return, for every part from outside that a spec (JSON) names, its package and the SHA-256 of its files."""
+    names = sorted(set(re.findall(r'"([\w.:-]+@[0-9a-f]{16})"', spec)))
+    found = {name: catalogue.sources_of(name) for name in names}
+    return {name: {"package": part.package, "files": dict(part.files)} for name, part in found.items() if part}
 
 
 def provenance(**more: Any) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from luigi_prune.catalogue import plain
 from luigi_prune.config.schema import Directories, NetworkConfig
 from luigi_prune.spec import REFERENCE, ChainSpec, EvaluateSpec, ExperimentSpec, TrainSpec
 
@@ -27,7 +28,7 @@ _KEY_DIGITS = 12
 
 def network_folder(results: str | Path, network: NetworkConfig) -> Path:
     """Return the folder of one network on one data set."""
-    return Path(results) / network.dataset / network.name
+    return Path(results) / _readable(network.dataset) / _readable(network.name)
 
 
 def trained_path(directories: Directories, spec: TrainSpec, key: str) -> Path:
@@ -44,7 +45,7 @@ def chain_path(directories: Directories, spec: ChainSpec, key: str) -> Path:
 
 def evaluate_path(directories: Directories, spec: EvaluateSpec, key: str) -> Path:
     """Return the path of an evaluation."""
-    name = f"evaluate-{spec.test_set}-{key[:_KEY_DIGITS]}.h5"
+    name = f"evaluate-{_readable(spec.test_set)}-{key[:_KEY_DIGITS]}.h5"
     if spec.chain is None:
         folder = network_folder(directories.results, spec.base.network) / REFERENCE
         return folder / f"net{spec.base.net}-{name}"
@@ -66,7 +67,7 @@ def tensorboard_folder(directories: Directories, network: NetworkConfig, run: Pa
     """Return the folder of the TensorBoard logs of the task with the result `run`."""
     root = network_folder(directories.results, network) / "tensorboard"
     parts = run.with_suffix("").parts
-    below_network = parts[::-1].index(network.name)
+    below_network = parts[::-1].index(_readable(network.name))
     return root / "-".join(parts[len(parts) - below_network :])
 
 
@@ -94,6 +95,11 @@ def jobs_folder(results: str | Path, backend: str) -> Path:
     return Path(results) / backend
 
 
+def _readable(name: str) -> str:
+    """Return the name of a part as that of a folder: `my_module.make_net` for an import path; the key has the rest."""
+    return plain(name).replace(":", ".")
+
+
 def _chain_folder(directories: Directories, spec: ChainSpec) -> Path:
     folder = network_folder(directories.results, spec.base.network)
-    return folder / spec.method / f"net{spec.base.net}-rep{spec.repetition}"
+    return folder / _readable(spec.method) / f"net{spec.base.net}-rep{spec.repetition}"

@@ -13,7 +13,7 @@ from typing import Any
 import luigi
 
 from luigi_prune import keys, store
-from luigi_prune.catalogue import METHODS
+from luigi_prune.catalogue import METHODS, plain
 from luigi_prune.config.load import load_experiments
 from luigi_prune.config.schema import Directories, Experiment
 from luigi_prune.errors import LuigiPruneError
@@ -53,8 +53,8 @@ class TrainBase(JobTask):
     def of(cls, spec: TrainSpec, directories: Directories) -> TrainBase:
         """Return the task that trains `spec`."""
         return cls(
-            dataset=spec.network.dataset,
-            network=spec.network.name,
+            dataset=plain(spec.network.dataset),
+            network=plain(spec.network.name),
             net=spec.net,
             key=keys.train_key(spec),
             results=directories.trained_networks or directories.results,
@@ -93,9 +93,9 @@ class ChainTask(NetworkTask):
         """Return the task that makes the network after the last step of `spec`."""
         family = Retrain if spec.steps[-1].retrained else Prune
         return family(
-            dataset=spec.base.network.dataset,
-            network=spec.base.network.name,
-            method=spec.method,
+            dataset=plain(spec.base.network.dataset),
+            network=plain(spec.base.network.name),
+            method=plain(spec.method),
             keep_ratio=spec.keep_ratio,
             net=spec.base.net,
             repetition=spec.repetition,
@@ -169,13 +169,13 @@ class Evaluate(NetworkTask):
         """Return the task that makes this evaluation."""
         chain = spec.chain
         return cls(
-            dataset=spec.base.network.dataset,
-            network=spec.base.network.name,
-            method=chain.method if chain else REFERENCE,
+            dataset=plain(spec.base.network.dataset),
+            network=plain(spec.base.network.name),
+            method=plain(chain.method) if chain else REFERENCE,
             keep_ratio=chain.keep_ratio if chain else 1.0,
             net=spec.base.net,
             repetition=chain.repetition if chain else 0,
-            test_set=spec.test_set,
+            test_set=plain(spec.test_set),
             key=keys.evaluate_key(spec),
             results=directories.results,
             spec=spec.as_json(),
@@ -206,8 +206,8 @@ class ExperimentTask(JobTask):
         """Return the task of this family for an experiment."""
         return cls(
             experiment=experiment.name,
-            dataset=experiment.network.dataset,
-            network=experiment.network.name,
+            dataset=plain(experiment.network.dataset),
+            network=plain(experiment.network.name),
             key=cls.key_of(experiment),
             results=directories.results,
             spec=experiment.model_dump_json(),

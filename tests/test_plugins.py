@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -12,9 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from luigi_prune.catalogue import METHODS
 from luigi_prune.catalogue.methods import OWN
-from luigi_prune.catalogue.plugins import MethodTable, ShortNames
+from luigi_prune.catalogue.plugins import PartTable, ShortNames
 from luigi_prune.errors import ConfigError
 from luigi_prune.targets import read_result
 from tests.experiments import command, write_experiment
@@ -115,7 +115,7 @@ def test_an_experiment_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert "First tap" in report.read_text()
 
 
-def test_an_experiments_keys_hold_the_packages_version(tmp_path: Path) -> None:
+def test_an_experiments_keys_hold_the_packages_version_and_source(tmp_path: Path) -> None:
     file = write_experiment(tmp_path, experiments__methods=["Tap"])
     code = (
         "import sys; from luigi_prune.config.load import load_experiments; from luigi_prune import keys\n"
@@ -123,11 +123,77 @@ def test_an_experiments_keys_hold_the_packages_version(tmp_path: Path) -> None:
         "assert 'torch' not in sys.modules"
     )
     found = []
-    for version in ("1.0", "1.0", "1.1"):
+    for version, edit in (("1.0", ""), ("1.0", ""), ("1.1", ""), ("1.0", "# edited")):
         site = install(tmp_path, {"FirstTapNet": "tap_pruning:FIRST_TAP"}, version)
+        (site / "tap_pruning" / "scores.py").write_text(SCORES + edit)
         found.append(run(site, code).stdout.strip())
     assert len(found[0]) > 8
-    assert found[0] == found[1] != found[2]
+    assert found[0] == found[1]
+    assert len(set(found)) == 3
+
+
+OTHERS = {
+    "networks": ("narrow", "tap_pruning.others:narrow"),
+    "datasets": ("Dots", "tap_pruning.others:DOTS"),
+    "metrics": ("Gap", "tap_pruning.others:GAP"),
+    "losses": ("gap", "tap_pruning.others:gap"),
+    "optimizers": ("Still", "tap_pruning.others:Still"),
+    "schedulers": ("Flat", "tap_pruning.others:Flat"),
+    "transforms": ("Same", "tap_pruning.others:Same"),
+    "scores": ("first_tap", "tap_pruning.scores:first_tap"),
+    "allocations": ("like_ours", "tap_pruning.scores:allocate"),
+}
+OTHER_PARTS = """
+from luigi_prune.catalogue import DatasetRow, MetricRow
+
+def narrow(input_shape, output_size): ...
+def load(split, folder): ...
+def gap(outputs, targets): ...
+class Still:
+    def __init__(self, params, lr=0.1, momentum=0.0): ...
+class Flat:
+    def __init__(self, optimizer): ...
+class Same: pass
+
+DOTS = DatasetRow("Dots", load, num_classes=4)
+GAP = MetricRow("Gap", gap, higher_is_better=False)
+"""
+
+
+def test_a_package_adds_parts_of_every_kind(tmp_path: Path) -> None:
+    site = install(tmp_path, {"FirstTapNet": "tap_pruning:FIRST_TAP"})
+    (site / "tap_pruning" / "others.py").write_text(OTHER_PARTS)
+    (site / "tap_pruning" / "__init__.py").write_text(
+        PACKAGE.replace("tap_pruning.scores:first_tap", "first_tap").replace("tap_pruning.scores:allocate", "like_ours")
+    )
+    groups = "".join(f"[luigi_prune.{group}]\n{name} = {value}\n" for group, (name, value) in OTHERS.items())
+    entry_points = site / "tap_pruning.dist-info" / "entry_points.txt"
+    entry_points.write_text(entry_points.read_text() + groups)
+    file = write_experiment(
+        tmp_path,
+        network={"name": "narrow", "dataset": "Dots"},
+        training__loss="gap",
+        training__metricsTest=[{"type": "Gap"}],
+        training__optimizer="Still",
+        training__lrSchedulers=[{"type": "Flat"}],
+        training__transformsTrain=[{"type": "Same"}],
+        experiments__methods=["Tap"],
+    )
+    code = (
+        "import sys; from luigi_prune.config.load import load_experiments; from luigi_prune import catalogue as c\n"
+        f"(one,) = load_experiments({str(file)!r})\n"
+        "print(one.network.output_size, c.METHODS[one.experiments.methods[1]].score.partition('@')[0])\n"
+        "names = [one.network.name, one.network.dataset, one.training.loss, one.training.optimizer]\n"
+        "names += [part.type for part in (*one.training.metrics_test, *one.training.lr_schedulers)]\n"
+        "print(*(name.partition('@')[0] for name in names if c.is_foreign(name)))\n"
+        "print(*{c.sources_of(name).package for name in names}, 'tap_pruning' in sys.modules)"
+    )
+    done = run(site, code)
+    assert done.stdout.splitlines() == [
+        "4 tap_pruning.scores:first_tap",
+        "narrow Dots gap Still Gap Flat",
+        "tap-pruning 1.0 False",
+    ], done.stderr
 
 
 def test_importing_luigi_prune_imports_no_package(tmp_path: Path) -> None:
@@ -139,7 +205,7 @@ def test_importing_luigi_prune_imports_no_package(tmp_path: Path) -> None:
         "c.METHODS['FirstTapNet']\n"
         "print('tap_pruning' in sys.modules, 'torch' in sys.modules)"
     )
-    assert run(site, code).stdout.split() == ["False", "True", "False"]
+    assert run(site, code).stdout.split() == ["False", "False", "False"]  # its row is read, not imported
 
 
 def test_a_broken_package_is_named_and_harms_who_uses_it_only(tmp_path: Path) -> None:
@@ -150,7 +216,7 @@ def test_a_broken_package_is_named_and_harms_who_uses_it_only(tmp_path: Path) ->
     assert "GoneNet" not in listed.stdout
     (warning,) = [line for line in listed.stderr.splitlines() if "GoneNet" in line]
     assert "tap-pruning 1.0" in warning
-    assert "No module named 'tap_pruning.gone'" in warning
+    assert "there is no module 'tap_pruning.gone'" in warning
     used = run(site, "", "-m", "luigi_prune", "plan", str(write_experiment(tmp_path, experiments__methods=["GoneNet"])))
     assert used.returncode != 0
     assert "Traceback" not in used.stderr
@@ -174,8 +240,8 @@ def entry(name: str, attribute: str) -> metadata.EntryPoint:
     return metadata.EntryPoint(name=name, value=f"{__name__}:{attribute}", group="luigi_prune.methods")
 
 
-def table(*entries: metadata.EntryPoint) -> tuple[MethodTable, ShortNames]:
-    methods = MethodTable(OWN, lambda: entries)
+def table(*entries: metadata.EntryPoint) -> tuple[PartTable, ShortNames]:
+    methods = PartTable("method", OWN, lambda: entries)
     return methods, ShortNames(methods, OWN)
 
 
@@ -183,13 +249,13 @@ def test_rows_of_packages_stand_behind_ours() -> None:
     methods, short = table(entry("MyNet", "ROW"), entry("MyNet", "ROW"))  # found twice on the path is one
     assert list(methods) == [*OWN, "MyNet"]
     assert len(methods) == len(OWN) + 1
-    assert methods["MyNet"] is ROW
+    assert methods["MyNet"] == ROW
     assert short["My"] == "MyNet"
     assert short.get("MyNet") is None
-    assert methods.origin("ThresNet") == ""
-    assert methods.origin("MyNet") == __name__
+    assert methods.settle("ThresNet") == "ThresNet"
+    assert re.fullmatch("MyNet@[0-9a-f]{16}", methods.settle("MyNet"))
+    assert methods[methods.settle("MyNet")] is methods["MyNet"]
     assert "Nothing" not in methods
-    assert all(METHODS.origin(name) == "" for name in OWN)
 
 
 @pytest.mark.parametrize(
@@ -225,8 +291,8 @@ def test_a_short_name_may_be_given_once(entries: tuple[metadata.EntryPoint, ...]
     [
         ("OTHER_NAME", "its row is called 'OtherNet'"),
         ("ODD", "granularity 'neuron' is not known"),
-        ("TEXT", "it is a str, not a MethodRow"),
-        ("ABSENT", "AttributeError"),
+        ("TEXT", "is a str, not a MethodRow"),
+        ("ABSENT", "test_plugins.py defines no 'ABSENT'"),
     ],
 )
 def test_what_is_no_row_is_left_out_with_one_warning(

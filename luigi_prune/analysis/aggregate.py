@@ -52,6 +52,7 @@ def aggregate_results(grid: dict[str, Any], read: Callable[[str], Result]) -> Ag
     - `axes/net` (N), `axes/keep_ratio` (R, nominal), `axes/repetition` (P), `axes/method` (M, text), `axes/epoch` (E,
       absolute and 0-based), `axes/layer` (L, text), `axes/metric`, `axes/test_set` (text);
     - `method/nominal` (M, bool): methods that prune nothing, with nominal `cost/`;
+    - `metric/lower_is_better` (metrics, bool), only if that is so for one of them;
     - `test/<test set>/<metric>`, `test/<test set>/loss` (N, R, P, M): on the test set;
     - `validation/<metric>`, `validation/loss` (N, R, P, M): on the validation split, at the epoch whose weights were
       kept;
@@ -115,6 +116,7 @@ def _empty(grid: dict[str, Any]) -> Arrays:
     per_cell = [f"test/{test_set}/{label}" for test_set in grid["test_sets"] for label in labels]
     per_cell += [f"validation/{label}" for label in labels]
     per_cell += ["cost/size", "cost/flops", "ratio/achieved"]
+    lower = [metric in grid.get("lower_is_better", ()) for metric in grid["metrics"]]
     return {
         "axes/net": np.arange(shape[0]),
         "axes/keep_ratio": np.asarray(grid["keep_ratios"], dtype=np.float64),
@@ -123,6 +125,7 @@ def _empty(grid: dict[str, Any]) -> Arrays:
         "axes/metric": np.asarray(grid["metrics"], dtype=np.str_),
         "axes/test_set": np.asarray(grid["test_sets"], dtype=np.str_),
         "method/nominal": np.asarray([_prunes_nothing(method) for method in grid["methods"]], dtype=np.bool_),
+        **({"metric/lower_is_better": np.asarray(lower, dtype=np.bool_)} if any(lower) else {}),
         **{name: np.full(shape, np.nan) for name in per_cell},
         "cost/size_total": np.full(shape[0], np.nan),
         "cost/flops_total": np.full(shape[0], np.nan),
@@ -189,7 +192,9 @@ def _row_of_early_stopping(history: Arrays, grid: dict[str, Any], cell: Cell) ->
         stop = stops[0] if grid["methods"][cell[3]] == REFERENCE else stops[1]
         candidates = np.flatnonzero((epochs >= stop) & np.isfinite(first))
         if len(candidates):
-            return int(candidates[first[candidates] == first[candidates].max()][-1])
+            is_lower = grid["metrics"][0] in grid.get("lower_is_better", ())
+            best = first[candidates].min() if is_lower else first[candidates].max()
+            return int(candidates[first[candidates] == best][-1])
     return len(epochs) - 1
 
 

@@ -34,6 +34,25 @@ def commensurate_points(
     return points
 
 
+def lower_is_better(arrays: dict[str, np.ndarray], label: str) -> bool:
+    """Return whether less of a metric, or of `loss`, is better."""
+    metrics = [str(metric) for metric in arrays["axes/metric"]]
+    flags = arrays.get("metric/lower_is_better", np.zeros(len(metrics), dtype=np.bool_))
+    return label == "loss" or bool(flags[metrics.index(label)])
+
+
+def error_of(judge: np.ndarray, lower: bool) -> np.ndarray:
+    """Return what levels are differences of: one minus a metric; if lower is better, its ratio to the reference's.
+
+    A perplexity or a mean squared error has no fixed scale, so its levels are relative: 0.005 is half a percent more.
+    """
+    if not lower:
+        return 1.0 - judge
+    reference = np.abs(judge[..., :1])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(reference > 0, judge / reference, np.nan)
+
+
 def take(values: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Return `values` (net, ratio, repetition, method) at `points` (level, net, repetition, method), NaN where -1."""
     chosen = np.take_along_axis(values[None], np.maximum(points, 0)[:, :, None], axis=2)[:, :, 0]
@@ -54,6 +73,7 @@ class Commensurate:
     loss: np.ndarray
     metrics: dict[str, np.ndarray]
     metric_changes: dict[str, np.ndarray]  # metric minus that of the unpruned network of the same net and repetition
+    lower: bool = False  # is less of the first metric better? Then levels are relative
 
     def at(self, level: float) -> int:
         """Return the index of the level nearest to `level`."""
@@ -87,8 +107,10 @@ def choose(
     if chosen_on == "validation":
         # A ratio without a test result cannot be reported, so it cannot be chosen.
         judge = np.where(np.isnan(judge), np.nan, arrays[f"validation/{metrics[0]}"])
-    points = commensurate_points(1.0 - judge, arrays["cost/size"], levels)
-    usable = np.isfinite(judge) & np.isfinite(judge[..., :1])
+    lower = lower_is_better(arrays, metrics[0])
+    error = error_of(judge, lower)
+    points = commensurate_points(error, arrays["cost/size"], levels)
+    usable = np.isfinite(error) & np.isfinite(error[..., :1])
     tested = {metric: arrays[f"test/{test_set}/{metric}"] for metric in metrics}
     return Commensurate(
         test_set=test_set,
@@ -101,6 +123,7 @@ def choose(
         loss=take(arrays[f"test/{test_set}/loss"], points),
         metrics={metric: take(values, points) for metric, values in tested.items()},
         metric_changes={metric: take(values - values[..., :1], points) for metric, values in tested.items()},
+        lower=lower,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from luigi_prune.analysis.commensurate import LEVELS, commensurate_points, take
+from luigi_prune.analysis.commensurate import LEVELS, commensurate_points, error_of, lower_is_better, take
 
 LAYOUT = "[num_layers, num_nets, num_intervals, num_repetitions, num_algorithms, extra_dims]"
 
@@ -23,7 +23,8 @@ def reference_npz(
 ) -> dict[str, np.ndarray]:
     """Return the arrays of one test set under `torchprune`'s names, for `numpy.savez`; none needs pickle.
 
-    `error` and `error5` are one minus the first and the second metric (NaN without a second), `_train` and `_test` are
+    `error` and `error5` are one minus the first and the second metric (NaN without a second; the metric itself where
+    lower is better), `_train` and `_test` are
     per-epoch curves on training and *validation* data, `sizes` and `flops` are relative, `samples_per_layer` holds kept
     weights (layer, net, ratio, 1, method), -1 where unknown. Missing results are NaN, where `torchprune` has zeros.
     `time_tag` is a label, the caller's key of the experiment, not a time. Measured numbers are `measured_<name>`.
@@ -53,9 +54,14 @@ def reference_npz(
         sources = {"": f"test/{test_set}/", "_train": "curves/train/", "_test": "curves/validation/"}
         for suffix, source in sources.items():
             like = arrays["cost/size"] if suffix == "" else arrays["curves/train_loss"]
-            present = at < len(metrics)
-            out[name + suffix] = 1.0 - arrays[source + metrics[at]] if present else np.full(like.shape, np.nan)
-    out["stats_comm"] = np.asarray(_stats_comm(out))
+            if at >= len(metrics):
+                out[name + suffix] = np.full(like.shape, np.nan)
+            elif lower_is_better(arrays, metrics[at]):
+                out[name + suffix] = arrays[source + metrics[at]]
+            else:
+                out[name + suffix] = 1.0 - arrays[source + metrics[at]]
+    lower = bool(metrics) and lower_is_better(arrays, metrics[0])
+    out["stats_comm"] = np.asarray(_stats_comm(out, error_of(out["error"], lower) if lower else out["error"]))
     for name, values in (measured or {}).items():
         if "seconds" in name or "bytes" in name:
             out["measured_" + name.replace("/", "_")] = values
@@ -76,9 +82,9 @@ def _samples_per_layer(arrays: dict[str, np.ndarray]) -> np.ndarray:
     return np.moveaxis(np.where(np.isnan(first), -1.0, first)[:, :, None], -1, 0)
 
 
-def _stats_comm(out: dict[str, np.ndarray]) -> str:
+def _stats_comm(out: dict[str, np.ndarray], error: np.ndarray) -> str:
     """Return the commensurate levels, chosen on the test set, as strict JSON: null if a level is not reached."""
-    points = commensurate_points(out["error"], out["sizes"])
+    points = commensurate_points(error, out["sizes"])
     stats: dict[str, Any] = {"commensurate": list(LEVELS)}
     for name, source in zip(
         ("e_best", "e5_best", "lo_best", "siz_best", "flo_best"),

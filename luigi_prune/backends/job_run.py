@@ -6,11 +6,13 @@ Job functions are imported by name when they run, so that nothing here, and no p
 from __future__ import annotations
 
 import importlib
+import json
 import time
 import traceback
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from luigi_prune import catalogue
 from luigi_prune.backends.job import Context, Job, Outcome
 from luigi_prune.errors import DamagedResult, Interrupted, LuigiPruneError
 
@@ -23,6 +25,7 @@ def run(job: Job, context: Context) -> Outcome:
         return Outcome(status, message, seconds=time.perf_counter() - began, **more)
 
     try:
+        catalogue.look_in(json.loads(job.request.get("directories", "{}")).get("modules"))
         module, _, name = job.function.rpartition(":")
         function = getattr(importlib.import_module(module), name)
         with _algorithms(context):

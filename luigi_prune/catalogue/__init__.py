@@ -5,10 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol, overload
 
 from luigi_prune.catalogue.methods import LATER_METHODS, METHODS, SHORT_NAMES
-from luigi_prune.catalogue.networks import DATASETS, LATER_DATASETS, LATER_NETWORKS, NETWORKS
+from luigi_prune.catalogue.networks import DATASETS as OWN_DATASETS
+from luigi_prune.catalogue.networks import LATER_DATASETS, LATER_NETWORKS
+from luigi_prune.catalogue.networks import NETWORKS as OWN_NETWORKS
+from luigi_prune.catalogue.plugins import PartTable, is_foreign, load_part, look_in, plain, sources_of
+from luigi_prune.catalogue.reading import KindName
 from luigi_prune.catalogue.rows import (
     ClassRow,
     DatasetRow,
@@ -23,15 +28,16 @@ from luigi_prune.catalogue.rows import (
 from luigi_prune.catalogue.training import (
     LATER_LOSSES,
     LATER_METRICS,
-    LOSSES,
-    METRICS,
-    OPTIMIZERS,
-    SCHEDULERS,
     UNSUITABLE_LOSSES,
     UNSUITABLE_OPTIMIZERS,
     UNSUITABLE_SCHEDULERS,
 )
-from luigi_prune.catalogue.transforms import LATER_TRANSFORMS, TRANSFORMS, UNSUITABLE_TRANSFORMS
+from luigi_prune.catalogue.training import LOSSES as OWN_LOSSES
+from luigi_prune.catalogue.training import METRICS as OWN_METRICS
+from luigi_prune.catalogue.training import OPTIMIZERS as OWN_OPTIMIZERS
+from luigi_prune.catalogue.training import SCHEDULERS as OWN_SCHEDULERS
+from luigi_prune.catalogue.transforms import LATER_TRANSFORMS, UNSUITABLE_TRANSFORMS
+from luigi_prune.catalogue.transforms import TRANSFORMS as OWN_TRANSFORMS
 from luigi_prune.errors import ConfigError, nearest
 
 __all__ = [
@@ -56,10 +62,22 @@ __all__ = [
     "TransformRow",
     "comes_later",
     "find",
+    "is_foreign",
+    "load_part",
+    "look_in",
     "metric_label",
+    "plain",
+    "settle",
+    "sources_of",
 ]
 
-KindName = Literal["method", "network", "dataset", "metric", "loss", "transform", "optimizer", "scheduler"]
+NETWORKS = PartTable("network", OWN_NETWORKS)
+DATASETS = PartTable("dataset", OWN_DATASETS)
+METRICS = PartTable("metric", OWN_METRICS)
+LOSSES = PartTable("loss", OWN_LOSSES)
+TRANSFORMS = PartTable("transform", OWN_TRANSFORMS)
+OPTIMIZERS = PartTable("optimizer", OWN_OPTIMIZERS)
+SCHEDULERS = PartTable("scheduler", OWN_SCHEDULERS)
 
 
 @dataclass(frozen=True)
@@ -67,7 +85,7 @@ class Kind:
     """One sort of names: its rows, the patterns of names that a later version brings, and names that cannot work."""
 
     noun: str
-    rows: Mapping[str, Any]
+    rows: PartTable
     later: Sequence[str] = ()
     unsuitable: Mapping[str, str] = field(default_factory=dict)
     short: Mapping[str, str] = field(default_factory=dict)
@@ -108,15 +126,25 @@ def find(kind: Literal["optimizer"], name: str) -> OptimizerRow: ...
 @overload
 def find(kind: Literal["scheduler"], name: str) -> SchedulerRow: ...
 def find(kind: KindName, name: str) -> Any:
-    """Return the row of `name`; a method may be given by its short name.
+    """Return the row of `name`; a method may be given by its short name, a foreign part by its import path.
 
     Raises ConfigError for a name that is unknown (with the nearest choice), unsuitable (with the reason), or known to
     come in a later version.
     """
+    return KINDS[kind].rows[settle(kind, name)]
+
+
+def settle(kind: KindName, name: str, folder: Path | None = None) -> str:
+    """Return the name that a spec holds: a method's full name, that of a foreign part with the digest of its sources.
+
+    `folder`: that of the experiment file, where modules are looked for first. Raises ConfigError like `find`.
+    """
     known = KINDS[kind]
     name = known.short.get(name, name)
-    if name in known.rows:
-        return known.rows[name]
+    try:
+        return known.rows.settle(name, folder)
+    except KeyError:
+        pass
     if name in known.unsuitable:
         raise ConfigError(f"{name!r} {known.unsuitable[name]}")
     if comes_later(kind, name):
@@ -133,11 +161,11 @@ class _Component(Protocol):
 
 def metric_label(component: _Component) -> str:
     """Return the name of a metric in results: its type and the keywords that tell it apart, as in "TopK5"."""
-    row = METRICS.get(component.type)
+    row = find("metric", component.type) if ":" in component.type else METRICS.get(component.type)
     defaults = row.defaults if row else {}
     shown = row.shown if row else ()
     keywords = {**defaults, **component.kwargs}
-    label = component.type
+    label = row.name if row else component.type
     for name in sorted(keywords):
         if name in shown:
             label += str(keywords[name])

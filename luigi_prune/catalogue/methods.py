@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from luigi_prune.catalogue.low_rank import LOW_RANK
-from luigi_prune.catalogue.plugins import MethodTable, ShortNames
+from luigi_prune.catalogue.plugins import PartTable, ShortNames
 from luigi_prune.catalogue.rows import MethodRow, by_name
 
 OWN = by_name(
@@ -282,7 +282,7 @@ OWN = by_name(
     ]
 )
 
-METHODS = MethodTable(OWN)  # with those of installed packages
+METHODS = PartTable("method", OWN)  # with those of installed packages
 SHORT_NAMES = ShortNames(METHODS, OWN)
 
 LATER_METHODS: tuple[str, ...] = ()

@@ -9,22 +9,25 @@ _DATASETS = "luigi_prune.compute.datasets"
 
 NETWORKS = by_name(
     [
-        NetworkRow("lenet300_100", f"{_NETWORKS}.lenet:lenet300_100", "Three linear layers (LeCun et al. 1998)"),
+        NetworkRow(
+            "lenet300_100", f"{_NETWORKS}.lenet:lenet300_100", summary="Three linear layers (LeCun et al. 1998)"
+        ),
         NetworkRow(
             "lenet5",
             f"{_NETWORKS}.lenet:lenet5",
-            "Two convolutions and two linear layers, Caffe's LeNet-5 (after LeCun et al. 1998)",
+            summary="Two convolutions and two linear layers, Caffe's LeNet-5 (after LeCun et al. 1998)",
         ),
         NetworkRow(
             "cnn5",
             f"{_NETWORKS}.cnn5:cnn5",
-            "Five convolutions and linear layers: Conv-6 of Frankle and Carbin (arXiv 1803.03635) without its last",
+            summary="Five convolutions and linear layers: Conv-6 of Frankle and Carbin (arXiv 1803.03635) without "
+            "its last",
         ),
         *(
             NetworkRow(
                 f"resnet{depth}",
                 f"{_NETWORKS}.resnet:resnet{depth}",
-                f"Residual network for small images with {depth} layers (He et al. 2016, arXiv 1512.03385)",
+                summary=f"Residual network for small images with {depth} layers (He et al. 2016, arXiv 1512.03385)",
             )
             for depth in (8, 20, 32, 44, 56, 110)
         ),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 Granularity = Literal["none", "weight", "filter", "channel", "rank"]
 Selection = Literal["top", "sample", "mixed", "none"]
+
+
+Function = str | Callable[..., Any]  # a name, an import path "module:function", or the function itself
 
 
 @dataclass(frozen=True)
@@ -16,59 +19,78 @@ class MethodRow:
 
     `short` is accepted in experiment files beside `name`. `needs_data` says that the score reads calibration batches,
     `randomised` that repetitions differ, `retrained` that pruning is followed by retraining, `from_original` that every
-    step of a cascade begins with the original network. `use`: when to take it.
+    step of a cascade begins with the original network. `use`: when to take it. Without a `color` the report picks one.
     """
 
     name: str
-    short: str
-    label: str
-    color: str
-    granularity: Granularity
-    score: str
-    allocation: str
-    selection: Selection
-    needs_data: bool
-    randomised: bool
-    retrained: bool
-    paper: str
-    summary: str
+    short: str = ""
+    label: str = ""
+    color: str = ""
+    granularity: Granularity = "filter"
+    score: Function = "filter_l2"
+    allocation: Function = "uniform"
+    selection: Selection = "top"
+    needs_data: bool = False
+    randomised: bool = False
+    retrained: bool = True
+    paper: str = ""
+    summary: str = ""
     from_original: bool = False
     use: str = ""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "short", self.short or self.name)
+        object.__setattr__(self, "label", self.label or self.name)
 
-@dataclass(frozen=True)
-class NetworkRow:
-    """A network: the `module:function` that builds it."""
-
-    name: str
-    path: str
-    summary: str
+    @property
+    def score_name(self) -> str:
+        """The score as text."""
+        return import_path(self.score)
 
 
-@dataclass(frozen=True)
-class DatasetRow:
-    """A data set: its loader, its number of classes and the shape (channels, height, width) of its images."""
-
-    name: str
-    path: str
-    num_classes: int
-    input_shape: tuple[int, int, int]
-    summary: str
+def import_path(function: Function) -> str:
+    """Return the name or import path of a function."""
+    return function if isinstance(function, str) else f"{function.__module__}:{function.__qualname__}"
 
 
 @dataclass(frozen=True)
 class ClassRow:
-    """A class that is built from keywords: those it must be given and those it may be given."""
+    """What is built from keywords: those it must be given and those it may be given.
+
+    `path` leads to a class or function. `open_ended`: other keywords may be given, too, since nobody knows them.
+    """
 
     name: str
-    path: str
+    path: Function
     required: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
+    open_ended: bool = field(default=False, kw_only=True)
 
     @property
     def keywords(self) -> tuple[str, ...]:
-        """All keywords of the class."""
+        """All keywords that are known."""
         return self.required + self.optional
+
+
+@dataclass(frozen=True)
+class NetworkRow(ClassRow):
+    """A network: the function of (input shape, output size) that builds it; its keywords stand in `network.kwargs`."""
+
+    summary: str = ""
+
+
+@dataclass(frozen=True)
+class DatasetRow:
+    """A data set: its loader, its number of classes (None: regression) and the shape of its inputs, if known.
+
+    The shape of images is (channels, height, width).
+    """
+
+    name: str
+    path: Function
+    num_classes: int | None = None
+    input_shape: tuple[int, ...] | None = None
+    summary: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,10 +121,14 @@ class LossRow(ClassRow):
 
 @dataclass(frozen=True)
 class MetricRow(ClassRow):
-    """A metric; the keywords in `shown` are always part of its label, others where they differ from `defaults`."""
+    """A metric; the keywords in `shown` are always part of its label, others where they differ from `defaults`.
+
+    `higher_is_better` None: the class says so itself, as those of torchmetrics do.
+    """
 
     defaults: dict[str, Any] = field(default_factory=dict)
     shown: tuple[str, ...] = ()
+    higher_is_better: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -133,12 +133,12 @@ _METRICS = "luigi_prune.compute.metrics"
 
 METRICS = by_name(
     [
-        MetricRow("TopK", f"{_METRICS}:TopK", (), ("topk",), {"topk": 1}, ("topk",)),
-        MetricRow("IoU", f"{_METRICS}:IoU"),
-        MetricRow("F1", f"{_METRICS}:F1"),
-        MetricRow("MCorr", f"{_METRICS}:MCorr"),
-        MetricRow("Pearson", f"{_METRICS}:Pearson"),
-        MetricRow("SpearmanRank", f"{_METRICS}:SpearmanRank"),
+        MetricRow("TopK", f"{_METRICS}:TopK", (), ("topk",), {"topk": 1}, ("topk",), True),
+        MetricRow("IoU", f"{_METRICS}:IoU", higher_is_better=True),
+        MetricRow("F1", f"{_METRICS}:F1", higher_is_better=True),
+        MetricRow("MCorr", f"{_METRICS}:MCorr", higher_is_better=True),
+        MetricRow("Pearson", f"{_METRICS}:Pearson", higher_is_better=True),
+        MetricRow("SpearmanRank", f"{_METRICS}:SpearmanRank", higher_is_better=True),
     ]
 )
 

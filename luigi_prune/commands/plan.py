@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from luigi_prune.job_task import JobTask
 from luigi_prune.settings import directories_for
 from luigi_prune.targets import read_about, verify
 from luigi_prune.tasks import Report
+
+_DIGEST = re.compile(r"@[0-9a-f]{16}(?=\")")  # of the sources of a part from outside
 
 
 def reports_of(config: str) -> list[Report]:
@@ -47,7 +50,7 @@ def to_run(reports: list[Report]) -> list[tuple[JobTask, str]]:
 
 
 def reason_to_run(task: JobTask) -> str:
-    """Return why a task has to run: damaged, version, missing, or "" where its result is sound."""
+    """Return why a task has to run: damaged, version, source, missing, or "" where its result is sound."""
     try:
         if task.path.suffix == ".h5":
             verify(task.path)
@@ -56,21 +59,26 @@ def reason_to_run(task: JobTask) -> str:
     except DamagedResult as damage:
         return f"damaged ({damage.reason})"
     except FileNotFoundError:
-        return "version" if _has_other_version(task) else "missing"
+        return _reason_beside(task)
 
 
-def _has_other_version(task: JobTask) -> bool:
-    """Return whether a result of the same spec but of another algorithm version lies beside the task's place."""
+def _reason_beside(task: JobTask) -> str:
+    """Return "version" where a result of the same spec but of another algorithm version lies beside the task's place.
+
+    And "source" where its spec differs in nothing but the sources of parts from outside; else "missing".
+    """
     stem = task.path.name.rpartition("-")[0]
-    if not stem:
-        return False
-    for sibling in task.path.parent.glob(f"{stem}-*.h5"):
+    reason, own = "missing", json.dumps(json.loads(task.spec), sort_keys=True)
+    for sibling in task.path.parent.glob(f"{stem}-*.h5") if stem else ():
         try:
-            if read_about(sibling)["spec"] == json.loads(task.spec):
-                return True
+            other = json.dumps(read_about(sibling)["spec"], sort_keys=True)
         except (OSError, KeyError):
             continue
-    return False
+        if other == own:
+            return "version"
+        if _DIGEST.sub("", other) == _DIGEST.sub("", own):
+            reason = "source"
+    return reason
 
 
 def add_to(commands: Any) -> None:

@@ -1,7 +1,8 @@
-"""The losses of torch.nn, and what is needed to average them over unequal batches and processes."""
+"""The losses of torch.nn and from outside, and what is needed to average them over unequal batches and processes."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +20,7 @@ _SIGNED_TARGETS = ("HingeEmbeddingLoss", "SoftMarginLoss")  # their classes are 
 
 
 class Loss:
-    """A loss of torch.nn: called with (outputs, targets) it gives the batch's value, a scalar tensor."""
+    """A loss of torch.nn, or a class or function from outside: the value of (outputs, targets), a scalar tensor."""
 
     def __init__(self, name: str, kwargs: Mapping[str, Any]):
         row = catalogue.find("loss", name)
@@ -27,12 +28,15 @@ class Loss:
             key: torch.tensor(value, dtype=torch.get_default_dtype()) if key in _TENSORS else value
             for key, value in kwargs.items()
         }
+        self._foreign = row.name if catalogue.is_foreign(str(row.path)) else ""
         self._on_classes = row.targets == "class"
         self._signed = name in _SIGNED_TARGETS
         try:
-            self._module: nn.Module = resolve(row.path)(**keywords)
+            self._module: Any = _built(resolve(row.path), keywords)
         except (TypeError, ValueError) as error:
-            raise ConfigError(f"training.lossKwargs: {name} cannot be built with {dict(kwargs)}: {error}") from error
+            raise ConfigError(
+                f"training.lossKwargs: {row.name} cannot be built with {dict(kwargs)}: {error}"
+            ) from error
         self.reduction: str = getattr(self._module, "reduction", "mean")
         if self.reduction not in ("mean", "sum", "batchmean"):
             raise ConfigError(
@@ -49,12 +53,16 @@ class Loss:
             targets = targets.to(outputs.dtype)
             if self._signed:
                 targets = 2 * targets - 1
-        value: Tensor = self._module(outputs, targets)
+        value: Tensor = self._module(outputs, _like(outputs, targets))
+        if self._foreign and not (isinstance(value, Tensor) and value.ndim == 0):
+            got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            raise ConfigError(f"training.loss: {self._foreign}: expected one number per batch, got {got}")
         return value
 
     def to(self, device: torch.device) -> Loss:
         """Move the loss's own tensors, such as class weights, to `device` and return self."""
-        self._module.to(device)
+        if isinstance(self._module, nn.Module):
+            self._module.to(device)
         return self
 
     def share(self, targets: Tensor) -> int | Tensor:
@@ -66,6 +74,26 @@ class Loss:
         counted: Tensor = targets != getattr(self._module, "ignore_index", -100)
         weight: Tensor | None = getattr(self._module, "weight", None)
         return counted.sum() if weight is None else weight[targets[counted]].sum()
+
+
+def _built(kind: Any, keywords: dict[str, Any]) -> Any:
+    """Return an instance of a class, or a function with its keywords."""
+    return kind(**keywords) if isinstance(kind, type) else functools.partial(kind, **keywords)
+
+
+def _like(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return real targets in the outputs' shape where only axes of length 1 differ: (batch,) for outputs (batch, 1).
+
+    Raises ConfigError for other shapes, which torch would broadcast to a loss of something else.
+    """
+    if not targets.is_floating_point() or targets.shape == outputs.shape:
+        return targets
+    if targets.squeeze().shape != outputs.squeeze().shape:
+        raise ConfigError(
+            f"network.outputSize: outputs of shape {tuple(outputs.shape)} do not fit targets of shape "
+            f"{tuple(targets.shape)}"
+        )
+    return targets.reshape(outputs.shape)
 
 
 class MeanLoss:

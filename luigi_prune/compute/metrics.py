@@ -17,6 +17,7 @@ from torch import Tensor
 
 from luigi_prune import catalogue
 from luigi_prune.compute.distributed import Ranks
+from luigi_prune.compute.foreign_metrics import foreign_metric
 from luigi_prune.compute.named import resolve
 from luigi_prune.config.schema import Component
 from luigi_prune.errors import ConfigError
@@ -197,11 +198,12 @@ class MetricSet:
     def __init__(self, components: Sequence[Component]):
         self._metrics: dict[str, Metric] = {}
         for component in components:
-            build = resolve(catalogue.find("metric", component.type).path)
+            row = catalogue.find("metric", component.type)
             try:
-                self._metrics[catalogue.metric_label(component)] = build(**component.kwargs)
-            except TypeError as error:
-                raise ConfigError(f"training.metricsTest: {component.type}: {error}") from error
+                built = foreign_metric(row, component.kwargs) if catalogue.is_foreign(str(row.path)) else None
+                self._metrics[catalogue.metric_label(component)] = built or resolve(row.path)(**component.kwargs)
+            except (TypeError, ValueError) as error:
+                raise ConfigError(f"training.metricsTest: {row.name}: {error}") from error
         self._held: list[tuple[Tensor, Tensor]] = []
         self._elements = 0
 

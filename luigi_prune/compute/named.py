@@ -5,8 +5,18 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from luigi_prune.catalogue import is_foreign, load_part
+from luigi_prune.catalogue.rows import Function
 
-def resolve(path: str) -> Any:
-    """Return what a catalogue row's `path`, "module:attribute", stands for."""
+
+def resolve(path: Function) -> Any:
+    """Return what a catalogue row's `path` stands for: "module:attribute", with "@digest" if it is a foreign part's.
+
+    Raises ConfigError for a foreign module that cannot be imported.
+    """
+    if not isinstance(path, str):
+        return path
+    if is_foreign(path):
+        return load_part(path)
     module, attribute = path.split(":")
     return getattr(importlib.import_module(module), attribute)

@@ -8,23 +8,28 @@ import subprocess
 import sys
 
 from luigi_prune import catalogue
-from luigi_prune.config.schema import NetworkConfig
+from luigi_prune.config.schema import Experiment
 
 _BUILD = """
 import json, sys
+from luigi_prune import catalogue
 from luigi_prune.compute import networks, pruning
-name, shape, outputs = json.loads(sys.argv[1])
-print(json.dumps([layer.name for layer in pruning.layer_budgets(networks.build(name, tuple(shape), outputs, 0))]))
+folder, name, shape, outputs, kwargs = json.loads(sys.argv[1])
+catalogue.look_in(folder)
+network = networks.build(name, tuple(shape), outputs, 0, kwargs)
+print(json.dumps([layer.name for layer in pruning.layer_budgets(network)]))
 """
 
 
-def compressible_layers(network: NetworkConfig) -> tuple[str, ...]:
+def compressible_layers(experiment: Experiment) -> tuple[str, ...]:
     """Return the names of the layers that methods prune, in order; the first call takes as long as importing torch.
 
     () if the network cannot be built for images of its data set's own size: transforms may enlarge them.
     """
+    network = experiment.network
     shape = catalogue.find("dataset", network.dataset).input_shape
-    return _ask(json.dumps([network.name, shape, network.output_size]))
+    folder = experiment.directories.modules
+    return _ask(json.dumps([folder, network.name, shape, network.output_size, network.kwargs]))
 
 
 @functools.lru_cache(maxsize=64)

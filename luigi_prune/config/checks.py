@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from luigi_prune import catalogue
 from luigi_prune.catalogue.colors import CSS_COLORS, TABLEAU_COLORS
 from luigi_prune.config.architecture import compressible_layers
-from luigi_prune.config.components import checked_training, found
+from luigi_prune.config.components import check_keywords, checked_training, found
 from luigi_prune.config.keys import KeyPath, SettingError
 from luigi_prune.config.ratios import SpacingError, check_order, keep_ratios, spacing_notes, split_ratios
 from luigi_prune.config.schema import Experiment, ExperimentsConfig
@@ -41,8 +41,8 @@ def checked(experiment: Experiment) -> tuple[Experiment, Notes]:
         "training": training,
         "retraining": retraining,
         "experiments": settings.model_copy(update={"methods": methods, "dataset_test": tests}),
-        "network_names": _per_method("network_names", experiment.network_names, "label"),
-        "network_colors": _per_method("network_colors", experiment.network_colors, "color"),
+        "network_names": _per_method("network_names", experiment.network_names, "label", methods),
+        "network_colors": _per_method("network_colors", experiment.network_colors, "color", methods),
     }
     notes += [*training_notes, *retraining_notes]
     said = {(path[1:], text) for path, text in notes if path[0] == "training"}
@@ -52,12 +52,12 @@ def checked(experiment: Experiment) -> tuple[Experiment, Notes]:
 
 def _check_network(experiment: Experiment) -> None:
     network = experiment.network
-    found("network", network.name, ("network", "name"))
+    check_keywords(found("network", network.name, ("network", "name")), network.kwargs, ("network", "kwargs"))
     dataset = found("dataset", network.dataset, ("network", "dataset"))
-    if network.output_size != dataset.num_classes:
+    if dataset.num_classes is not None and network.output_size != dataset.num_classes:
         raise SettingError(
             ("network", "output_size"),
-            f"{network.dataset} has {dataset.num_classes} classes, so {network.output_size} outputs do not fit",
+            f"{dataset.name} has {dataset.num_classes} classes, so {network.output_size} outputs do not fit",
         )
 
 
@@ -66,9 +66,10 @@ def _methods(given: tuple[str, ...]) -> tuple[str, ...]:
     names: list[str] = []
     for index, method in enumerate(given):
         path = ("experiments", "methods", index)
-        name = found("method", method, path).name
+        row = found("method", method, path)
+        name = method if catalogue.is_foreign(method) else row.name
         if name in names:
-            raise SettingError(path, f"the method {name} stands there twice")
+            raise SettingError(path, f"the method {catalogue.plain(name)} stands there twice")
         names.append(name)
     return (REFERENCE, *(name for name in names if name != REFERENCE))
 
@@ -79,13 +80,14 @@ def _test_sets(experiment: Experiment) -> tuple[str, ...]:
     for index, name in enumerate(tests):
         path = ("experiments", "dataset_test", index)
         row = found("dataset", name, path)
-        if row.num_classes != experiment.network.output_size:
+        if row.num_classes is not None and row.num_classes != experiment.network.output_size:
             raise SettingError(
                 path,
-                f"{name} has {row.num_classes} classes, but the network has {experiment.network.output_size} outputs",
+                f"{row.name} has {row.num_classes} classes, "
+                f"but the network has {experiment.network.output_size} outputs",
             )
         if name in tests[:index]:
-            raise SettingError(path, f"the test set {name} stands there twice")
+            raise SettingError(path, f"the test set {row.name} stands there twice")
     return tests
 
 
@@ -117,9 +119,12 @@ def _check_ratios(settings: ExperimentsConfig) -> Notes:
 
 def _channel_notes(experiment: Experiment) -> Notes:
     """Return notes on normalisations that do not fit the data set's channels; other transforms may still mend them."""
-    channels = catalogue.find("dataset", experiment.network.dataset).input_shape[0]
+    dataset = catalogue.find("dataset", experiment.network.dataset)
+    if not dataset.input_shape:
+        return []
+    channels = dataset.input_shape[0]
     return [
-        ((section, name, index), f"normalises {len(mean)} channels, but {experiment.network.dataset} has {channels}")
+        ((section, name, index), f"normalises {len(mean)} channels, but {dataset.name} has {channels}")
         for section in ("training", "retraining")
         for name in ("transforms_train", "transforms_test", "transforms_final")
         for index, transform in enumerate(getattr(getattr(experiment, section), name))
@@ -144,28 +149,32 @@ def _check_epochs(experiment: Experiment) -> None:
 def _check_ignored(experiment: Experiment) -> None:
     """Raise SettingError for an ignored layer that the network does not have, or if none is left to prune."""
     patterns = experiment.experiments.ignore_layers
-    layers = compressible_layers(experiment.network) if patterns else ()
+    layers = compressible_layers(experiment) if patterns else ()
     if not layers:
         return
     for index, pattern in enumerate(patterns):
         if not any(fnmatchcase(layer, pattern) for layer in layers):
             path = ("experiments", "ignore_layers", index)
-            network = experiment.network.name
+            network = catalogue.plain(experiment.network.name)
             raise SettingError(path, f"{network} has no compressible layer {pattern!r}{nearest(pattern, layers)}")
     if all(any(fnmatchcase(layer, pattern) for pattern in patterns) for layer in layers):
         raise SettingError(("experiments", "ignore_layers"), f"leaves none of {len(layers)} layers to prune")
 
 
-def _per_method(section: str, given: Mapping[str, str], attribute: str) -> dict[str, str]:
-    """Return the given names or colours over those of the catalogue, under the methods' class names."""
-    values = {row.name: str(getattr(row, attribute)) for row in catalogue.METHODS.values()}
+def _per_method(section: str, given: Mapping[str, str], attribute: str, methods: tuple[str, ...]) -> dict[str, str]:
+    """Return the given names or colours over those of the catalogue, under the names that methods have in specs."""
+    values = {name: str(getattr(row, attribute)) for name, row in catalogue.METHODS.items()}
+    values |= {name: str(getattr(catalogue.METHODS[name], attribute)) for name in methods}
+    foreign = {name: catalogue.METHODS[name] for name in methods if catalogue.is_foreign(name)}
+    written = {catalogue.plain(name): name for name in foreign}  # as the file names them: all three ways
+    written |= {text: name for name, row in foreign.items() for text in (row.short, row.name)}
     for name, value in given.items():
         path = (section, name)
         if name == _REFERENCE_ALIAS:
             continue
-        method = catalogue.SHORT_NAMES.get(name, name)
+        method = written.get(name, catalogue.SHORT_NAMES.get(name, name))
         if method not in catalogue.METHODS and not catalogue.comes_later("method", method):
-            choices = [*catalogue.METHODS, *catalogue.SHORT_NAMES]
+            choices = [*catalogue.METHODS, *catalogue.SHORT_NAMES, *written]
             raise SettingError(path, f"{name!r} is not a pruning method{nearest(name, choices)}")
         if section == "network_colors" and not is_color(value):
             raise SettingError(path, f"{value!r} is not a colour{nearest(value, CSS_COLORS)}")

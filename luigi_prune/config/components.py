@@ -28,15 +28,18 @@ def checked_training(training: TrainingConfig, section: str) -> tuple[TrainingCo
     kept: dict[str, Any] = {}
     for name, value in training.optimizer_kwargs.items():
         path = (section, "optimizer_kwargs", name)
-        if name in row.keywords:
+        if name in row.keywords or row.open_ended:
             kept[name] = value
         elif value:
             raise SettingError(path, f"{row.name} has no keyword {name!r}{nearest(name, row.keywords)}")
         else:
             notes.append((path, f"{row.name} has no keyword {name!r}; {value!r} is dropped"))
+    for name in row.required:
+        if name not in kept:
+            raise SettingError((section, "optimizer_kwargs"), f"{row.name} needs the keyword {name!r}")
     _check_rates(training, section)
     loss = found("loss", training.loss, (section, "loss"))
-    _check_keywords(loss, training.loss_kwargs, (section, "loss_kwargs"))
+    check_keywords(loss, training.loss_kwargs, (section, "loss_kwargs"))
     reduction = training.loss_kwargs.get("reduction", "mean")
     if reduction not in loss.reductions:
         raise SettingError(
@@ -57,7 +60,8 @@ def _check_rates(training: TrainingConfig, section: str) -> None:
     given = training.optimizer_kwargs
     for name, value in given.items():
         path = (section, "optimizer_kwargs", name)
-        _check_value(name, value, path)
+        if not catalogue.is_foreign(training.optimizer):
+            _check_value(name, value, path)
         if name in _NOT_NEGATIVE and (not isinstance(value, int | float) or isinstance(value, bool) or value < 0):
             raise SettingError(path, f"a number of at least 0 is wanted, not {value!r}")
     if training.optimizer == "SGD" and given.get("nesterov") and (not given.get("momentum") or given.get("dampening")):
@@ -74,12 +78,15 @@ def found(kind: KindName, name: str, path: KeyPath) -> Any:
         raise SettingError(path, str(error)) from None
 
 
-def _check_keywords(row: ClassRow, given: dict[str, Any], path: KeyPath) -> None:
+def check_keywords(row: ClassRow, given: dict[str, Any], path: KeyPath) -> None:
+    """Raise SettingError for a keyword that the row lacks, one that is missing, or a value of the wrong kind."""
+    foreign = catalogue.is_foreign(str(row.path))
     for name in given:
-        if name not in row.keywords:
+        if name not in row.keywords and not row.open_ended:
             hint = nearest(name, row.keywords) if row.keywords else "; it has none"
             raise SettingError((*path, name), f"{row.name} has no keyword {name!r}{hint}")
-        _check_value(name, given[name], (*path, name))
+        if not foreign:
+            _check_value(name, given[name], (*path, name))
     for name in row.required:
         if name not in given:
             raise SettingError(path, f"{row.name} needs the keyword {name!r}")
@@ -98,6 +105,8 @@ def _check_scheduler(scheduler: SchedulerComponent, path: KeyPath) -> None:
     row = found("scheduler", scheduler.type, (*path, "type"))
     for name, value in scheduler.step_kwargs.items():
         here = (*path, "step_kwargs", name)
+        if catalogue.is_foreign(scheduler.type) and (name in row.keywords or row.open_ended):
+            continue  # its author knows what it counts in epochs
         if name not in row.keywords:
             raise SettingError(here, f"{row.name} has no keyword {name!r}{nearest(name, row.epochs or row.keywords)}")
         if name not in row.epochs:
@@ -105,7 +114,7 @@ def _check_scheduler(scheduler: SchedulerComponent, path: KeyPath) -> None:
         if name in scheduler.kwargs:
             raise SettingError(here, f"{name!r} stands in kwargs, too")
         _check_epochs(value, here)
-    _check_keywords(row, {**scheduler.kwargs, **scheduler.step_kwargs}, (*path, "kwargs"))
+    check_keywords(row, {**scheduler.kwargs, **scheduler.step_kwargs}, (*path, "kwargs"))
     if row.name == "OneCycleLR":
         given = {*scheduler.kwargs, *scheduler.step_kwargs}
         if "total_steps" not in given and not {"epochs", "steps_per_epoch"} <= given:
@@ -124,7 +133,7 @@ def _check_epochs(value: object, path: KeyPath) -> None:
 
 def _check_transform(transform: Component, path: KeyPath) -> None:
     row = found("transform", transform.type, (*path, "type"))
-    _check_keywords(row, transform.kwargs, (*path, "kwargs"))
+    check_keywords(row, transform.kwargs, (*path, "kwargs"))
     for name, choices in row.choices.items():
         value = transform.kwargs.get(name)
         if name in transform.kwargs and value not in choices:
@@ -135,8 +144,8 @@ def _check_metrics(metrics: Sequence[Component], path: KeyPath) -> None:
     labels: dict[str, int] = {}
     for index, metric in enumerate(metrics):
         row = found("metric", metric.type, (*path, index, "type"))
-        _check_keywords(row, metric.kwargs, (*path, index, "kwargs"))
-        topk = metric.kwargs.get("topk", 1)
+        check_keywords(row, metric.kwargs, (*path, index, "kwargs"))
+        topk = metric.kwargs.get("topk", 1) if metric.type == "TopK" else 1
         if isinstance(topk, bool) or not isinstance(topk, int) or topk < 1:
             raise SettingError((*path, index, "kwargs", "topk"), f"a whole number above 0 is wanted, not {topk!r}")
         label = catalogue.metric_label(metric)

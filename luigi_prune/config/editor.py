@@ -6,9 +6,11 @@ from typing import Any
 
 from luigi_prune import catalogue
 from luigi_prune.catalogue import KindName
+from luigi_prune.catalogue.reading import REFERENCE
 from luigi_prune.config.keys import IGNORED, SECTIONS, field_name, shown_key
 
 _FILE = {"type": "string", "description": "Another file, whose content comes first; keys beside this one replace it."}
+_IMPORT_PATH = {"type": "string", "pattern": f"^{REFERENCE.pattern}$"}
 _NO_EFFECT = {"description": "Accepted for compatibility; has no effect."}
 _NAMED: dict[tuple[str, str], KindName] = {
     ("NetworkConfig", "name"): "network",
@@ -42,7 +44,12 @@ def file_schema() -> dict[str, Any]:
     sections = {key: {"anyOf": [{"$ref": f"#/$defs/{model.__name__}"}, nothing]} for key, model in SECTIONS.items()}
     per_method = {
         "type": "object",
-        "propertyNames": {"enum": sorted({*_choices("method"), *catalogue.KINDS["method"].later, "NetHandle"})},
+        "propertyNames": {
+            "anyOf": [
+                {"enum": sorted({*_choices("method"), *catalogue.KINDS["method"].later, "NetHandle"})},
+                _IMPORT_PATH,
+            ]
+        },
         "additionalProperties": {"type": "string"},
     }
     properties = {
@@ -84,11 +91,11 @@ def _open_up(name: str, definition: dict[str, Any]) -> None:
 def _named(model: str, key: str, schema: dict[str, Any]) -> dict[str, Any]:
     """Return a key's schema with the catalogue's names as choices, and lists of components told apart."""
     if kind := _NAMED.get((model, key)):
-        return {**schema, "enum": _choices(kind)}
+        return {**schema, **_named_part(kind)}
     if key == "methods":
-        return {**schema, "items": {"enum": _choices("method")}}
+        return {**schema, "items": _named_part("method")}
     if key == "dataset_test":
-        choices = {"enum": _choices("dataset")}
+        choices = _named_part("dataset")
         rest = {k: v for k, v in schema.items() if k not in ("type", "items")}
         return {**rest, "anyOf": [choices, {"type": "array", "items": choices}]}
     if key.startswith("transforms_"):
@@ -96,6 +103,11 @@ def _named(model: str, key: str, schema: dict[str, Any]) -> dict[str, Any]:
     if key == "metrics_test":
         return {**schema, "items": {"$ref": "#/$defs/Metric"}}
     return schema
+
+
+def _named_part(kind: KindName) -> dict[str, Any]:
+    """Return the schema of a name: one that is known, or the import path of one's own."""
+    return {"anyOf": [{"enum": _choices(kind)}, _IMPORT_PATH]}
 
 
 def _choices(kind: KindName) -> list[str]:

@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from luigi_prune import catalogue
 from luigi_prune.config.checks import checked
 from luigi_prune.config.files import find_file, load_tree
+from luigi_prune.config.foreign import classes_of, settled
 from luigi_prune.config.keys import IGNORED, SECTIONS, KeyPath, SettingError, shown_path
 from luigi_prune.config.lines import Node, Place
 from luigi_prune.config.messages import setting_error, unknown_key
@@ -36,7 +36,7 @@ def load_experiments(config: str | Path) -> list[Experiment]:
     for suffix, member in sweep_members(root):
         name = f"{path.stem}-{suffix}" if suffix else path.stem
         try:
-            experiment, notes = _experiment(name, member)
+            experiment, notes = _experiment(name, member, path.parent)
         except SettingError as error:
             raise ConfigError(f"{_place(member, error.path)}: {error}") from None
         experiments.append(experiment)
@@ -46,18 +46,18 @@ def load_experiments(config: str | Path) -> list[Experiment]:
     return experiments
 
 
-def _experiment(name: str, root: Node) -> tuple[Experiment, list[tuple[int, KeyPath, str]]]:
+def _experiment(name: str, root: Node, folder: Path) -> tuple[Experiment, list[tuple[int, KeyPath, str]]]:
     """Return one experiment and the notes on it: (level of the log, key path, text)."""
-    plain, notes = _sections(root)
+    plain, notes = _sections(root, folder)
     try:
         experiment = Experiment.model_validate({"name": name, **plain})
     except ValidationError as error:
         raise setting_error(error) from None
-    experiment, warnings = checked(experiment)
+    experiment, warnings = checked(settled(experiment, folder))
     return experiment, [*notes, *((logging.WARNING, path, text) for path, text in warnings)]
 
 
-def _sections(root: Node) -> tuple[dict[str, Any], list[tuple[int, KeyPath, str]]]:
+def _sections(root: Node, folder: Path) -> tuple[dict[str, Any], list[tuple[int, KeyPath, str]]]:
     """Return the settings as plain dictionaries, retraining derived, ignored keys gone; and notes."""
     plain: dict[str, Any] = {key: {} if value is None else value for key, value in root.plain().items()}
     notes: list[tuple[int, KeyPath, str]] = []
@@ -78,9 +78,9 @@ def _sections(root: Node) -> tuple[dict[str, Any], list[tuple[int, KeyPath, str]
             raise SettingError((key,), f"a dictionary is wanted, not {plain[key]!r}")
     notes += _derive_retraining(plain)
     network = plain["network"]
-    row = catalogue.DATASETS.get(network["dataset"]) if isinstance(network.get("dataset"), str) else None
-    if row is not None:
-        network.setdefault("output_size", row.num_classes)
+    modules = plain.get("directories", {}).get("modules")
+    if classes := classes_of(network.get("dataset"), Path(modules) if isinstance(modules, str) else folder):
+        network.setdefault("output_size", classes)
     return plain, notes
 
 

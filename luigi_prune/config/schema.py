@@ -94,6 +94,7 @@ class NetworkConfig(Settings):
     name: str = Field(description="Name of the network.")
     dataset: str = Field(description="Data set for training, validation and, by default, the test.")
     output_size: Integer = Field(ge=1, description="Number of outputs; by default the data set's number of classes.")
+    kwargs: Keywords = Field({}, description="Further keywords of the function that builds the network.")
 
 
 class TrainingConfig(Settings):
@@ -200,6 +201,9 @@ class Directories(Settings):
     trained_networks: str | None = Field(None, description="Trained networks; by default below the results.")
     training_data: str = Field("./data/training", description="Data sets, for instance on a shared drive.")
     local_data: str = Field("./local", description="Fast local copy of the data sets.")
+    modules: str | None = Field(
+        None, description="Where modules named by import paths lie; by default beside the experiment file."
+    )
 
 
 class CoresetConfig(Settings):

@@ -34,7 +34,7 @@ def read_splits(base: TrainSpec, training: TrainingConfig, request: dict[str, An
 def fresh_network(base: TrainSpec, input_shape: tuple[int, ...]) -> nn.Module:
     """Return the network as it is before training."""
     seed = derive_seed(base.seed, base.net, "initialise")
-    return networks.build(base.network.name, input_shape, base.network.output_size, seed)
+    return networks.build(base.network.name, input_shape, base.network.output_size, seed, base.network.kwargs)
 
 
 def network_of(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from luigi_prune.backends.job import Context
-from luigi_prune.provenance import provenance
+from luigi_prune.provenance import foreign_parts, provenance
 from luigi_prune.targets import Result, read_about, write_result
 
 
@@ -56,6 +56,7 @@ def write(
             processes=context.world_size,
             device=context.device,
             **({"precision": precision} if precision else {}),
+            **({"parts": parts} if (parts := foreign_parts(request["spec"])) else {}),
             parents={name: _about(path, folder) for name, path in request["inputs"].items()},
         ),
         arrays=arrays,

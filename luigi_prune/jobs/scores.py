@@ -41,7 +41,8 @@ def remember_scores(
     if len(spec.steps) > 1 or not METHODS[spec.method].needs_data:
         return lambda compute: compute()
     key = scores_key(spec)
-    path = store.scores_path(Path(request["inputs"]["network"]), METHODS[spec.method].score, spec.repetition, key)
+    score = METHODS[spec.method].score_name.partition("@")[0]
+    path = store.scores_path(Path(request["inputs"]["network"]), score, spec.repetition, key)
 
     def remember(compute: Callable[[], list[Any]]) -> list[Any]:
         with contextlib.suppress(FileNotFoundError):
@@ -62,7 +63,7 @@ def remember_scores(
             return
         about = {"family": "Scores", "key": key, "output": str(path), "inputs": request["inputs"]}
         described = {
-            "score": METHODS[spec.method].score,
+            "score": METHODS[spec.method].score_name,
             "repetition": spec.repetition,
             "rules": spec.rules,
             "ignore_layers": spec.ignore_layers,

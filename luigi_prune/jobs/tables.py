@@ -10,7 +10,8 @@ from typing import Any
 from luigi_prune.analysis.aggregate import aggregate_results
 from luigi_prune.analysis.costs import Measured, family_costs
 from luigi_prune.backends.job import Context
-from luigi_prune.catalogue import metric_label
+from luigi_prune.catalogue import metric_label, plain
+from luigi_prune.compute.foreign_metrics import lower_is_better
 from luigi_prune.config.schema import Experiment
 from luigi_prune.jobs.results import write
 from luigi_prune.report.write import write_report
@@ -31,18 +32,19 @@ def aggregate(request: dict[str, Any], context: Context) -> None:
 
     grid = {
         "experiment": spec.name,
-        "dataset_train": spec.network.dataset,
-        "network": spec.network.name,
+        "dataset_train": plain(spec.network.dataset),
+        "network": plain(spec.network.name),
         "mode": spec.mode,
         "methods": list(spec.methods),
         "keep_ratios": list(spec.keep_ratios),
         "num_nets": spec.num_nets,
         "num_repetitions": spec.num_repetitions,
         "metrics": [metric_label(metric) for metric in spec.metrics],
-        "test_sets": list(spec.test_sets),
+        "test_sets": [plain(test_set) for test_set in spec.test_sets],
+        "lower_is_better": lower_is_better(spec.metrics),
         "retraining_epochs": list(spec.retraining_epochs),
         "early_stop_epochs": list(spec.early_stop_epochs),
-        "cells": {test_set: cells(test_set) for test_set in spec.test_sets},
+        "cells": {plain(test_set): cells(test_set) for test_set in spec.test_sets},
     }
     tables = aggregate_results(grid, read_result)
     costs = family_costs(request["cells"].values(), _cost)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from luigi_prune.analysis.commensurate import Commensurate
+from luigi_prune.analysis.commensurate import Commensurate, lower_is_better
 from luigi_prune.analysis.statistics import by_run, first_known, spread
 from luigi_prune.report.style import INK, MethodStyle, drawing, plain_text, settle
 
@@ -38,6 +38,11 @@ def is_share(values: np.ndarray) -> bool:
     return bool(len(finite)) and bool(np.all(np.abs(finite) <= 1.0))
 
 
+def in_percent(arrays: Arrays, label: str, values: np.ndarray) -> bool:
+    """Return whether values of a metric are shown in percent; never those of the loss, or of which less is better."""
+    return not lower_is_better(arrays, label) and is_share(values)
+
+
 def within(keep_ratios: np.ndarray, plotting: dict[str, float]) -> np.ndarray:
     """Return which ratios lie in the plotted range [min_val, max_val]; all of them if none does."""
     inside = (keep_ratios >= plotting["min_val"] - 1e-9) & (keep_ratios <= plotting["max_val"] + 1e-9)
@@ -60,12 +65,12 @@ def quality_figure(
     """
     name, cost_label = COSTS[cost]
     values = arrays[f"test/{test_set}/{label}"]
-    percent = label != "loss" and is_share(values)
+    percent = in_percent(arrays, label, values)
     shown = within(arrays["axes/keep_ratio"], plotting)
     with drawing():
         figure = Figure(figsize=(6.4, 4.2), layout="constrained")
         axes = figure.add_subplot()
-        bottom = _bottom(values[:, shown], percent)
+        bottom = None if lower_is_better(arrays, label) else _bottom(values[:, shown], percent)
         for at, style in enumerate(styles[1:], start=1):
             x, y = 1.0 - arrays[name][..., at][:, shown], values[..., at][:, shown]
             _draw_method(axes, style, x, y, bottom)
@@ -79,7 +84,8 @@ def quality_figure(
         axes.margins(x=0.03)
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
         axes.set_xlabel(cost_label)
-        axes.set_ylabel("test loss" if label == "loss" else f"test {label}")
+        lower = label != "loss" and lower_is_better(arrays, label)
+        axes.set_ylabel(f"test {label}" + " (lower is better)" * lower)
         axes.set_title(title, fontsize=10)
         add_legend(figure, axes)
     return settle(figure)
@@ -189,7 +195,8 @@ def prunability_figure(
         axes.grid(False, axis="y")
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
         drops = ", ".join(f"{100 * level:g}" for level in levels)
-        axes.set_xlabel(f"pruned parameters, faint to full: at a drop of {drops} points")
+        by = f"a rise of {drops} %" if table.lower else f"a drop of {drops} points"
+        axes.set_xlabel(f"pruned parameters, faint to full: at {by}")
         axes.set_title(title, fontsize=10)
     return settle(figure)
 

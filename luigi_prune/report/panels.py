@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from luigi_prune.analysis.statistics import spread
-from luigi_prune.report.figures import integer_axis, is_share, needs_log_axis
+from luigi_prune.report.figures import in_percent, integer_axis, needs_log_axis
 from luigi_prune.report.style import INK, MethodStyle, drawing, settle
 
 Arrays = dict[str, np.ndarray]
@@ -161,7 +161,7 @@ def curve_figure(
                 epochs, table.mean - table.std, table.mean + table.std, color=color, alpha=0.13, linewidth=0
             )
             axes.plot(epochs, spread(train[:, ratio, :, at]).mean, color=color, linestyle=":", linewidth=1.1)
-        if label != "loss" and is_share(validation):
+        if in_percent(arrays, label, validation):
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         integer_axis(axes)
         legend_above(axes)

@@ -10,7 +10,7 @@ import numpy as np
 from luigi_prune.analysis.commensurate import Commensurate
 from luigi_prune.analysis.comparison import COMPRESSIONS, Check, Ranking, at_compression, paired_change, prune_potential
 from luigi_prune.analysis.statistics import Spread, by_run, spread
-from luigi_prune.report.figures import is_share
+from luigi_prune.report.figures import in_percent
 from luigi_prune.report.style import MethodStyle
 
 Arrays = dict[str, np.ndarray]
@@ -49,11 +49,18 @@ def points(level: float) -> str:
     return f"{100 * level:g}"
 
 
+def unit_of(chosen: Commensurate) -> str:
+    """Return what levels are counted in: percentage points of a metric, or percent of one of which less is better."""
+    return "%" if chosen.lower else "points"
+
+
 def summary_table(chosen: Commensurate, ranking: Ranking, styles: Sequence[MethodStyle], metric: str) -> Table:
     """Return the largest share of parameters pruned within each drop of the first metric, best method first."""
     pruned = spread(by_run_levels(chosen.pruned))
     flops = np.where(chosen.points >= 0, 1.0 - chosen.flops, np.where(chosen.available, 0.0, np.nan))
-    level, change_column = chosen.at(ranking.level), f"test {metric} change at {points(ranking.level)} (points)"
+    unit = unit_of(chosen)
+    level, scale = chosen.at(ranking.level), 1.0 if chosen.lower else 100.0
+    change_column = f"test {metric} change at {points(ranking.level)} " + (unit if chosen.lower else "(points)")
     flops_spread = spread(flops[level])
     change = spread(chosen.metric_changes[metric][level])
     rows = []
@@ -62,14 +69,15 @@ def summary_table(chosen: Commensurate, ranking: Ranking, styles: Sequence[Metho
         for drop in SUMMARY_LEVELS:
             at, n, total = chosen.at(drop), int(chosen.reached[chosen.at(drop), method]), int(chosen.total[method])
             cells.append(of_spread(pruned, (at, method), 100.0, 1) + f" ({n} of {total})")
-        cells += [of_spread(flops_spread, method, 100.0, 1), of_spread(change, method, 100.0, 2, sign=True)]
+        cells += [of_spread(flops_spread, method, 100.0, 1), of_spread(change, method, scale, 2, sign=True)]
         rows.append(tuple(cells))
     caption = (
-        f"Largest share of parameters pruned (%) while {chosen.chosen_on} {metric} stays within so many points of the "
+        f"Largest share of parameters pruned (%) while {chosen.chosen_on} {metric} stays within so many {unit} of the "
         "unpruned network's. In brackets: runs that reach the drop at all; a run that does not stays unpruned and "
         f"counts as 0. Last column: the change on the test set {chosen.test_set}, at the ratios so chosen."
     )
-    columns = ("method", *(f"drop ≤ {points(drop)} points" for drop in SUMMARY_LEVELS))
+    word = "rise" if chosen.lower else "drop"
+    columns = ("method", *(f"{word} ≤ {points(drop)} {unit}" for drop in SUMMARY_LEVELS))
     note = f"tested on {chosen.test_set}, chosen on {chosen.chosen_on}"
     return Table(
         "Prunability", caption, (*columns, f"FLOPs pruned at {points(ranking.level)} (%)", change_column), rows, note
@@ -87,7 +95,7 @@ def level_tables(arrays: Arrays, chosen: Commensurate, styles: Sequence[MethodSt
     spreads = {name: spread(by_run_levels(getattr(chosen, name))) for name in ("size", "flops", "loss")}
     metrics = {name: spread(by_run_levels(values)) for name, values in chosen.metrics.items()}
     changes = {name: spread(by_run_levels(values)) for name, values in chosen.metric_changes.items()}
-    shares = {name: is_share(arrays[f"test/{chosen.test_set}/{name}"]) for name in metrics}
+    shares = {name: in_percent(arrays, name, arrays[f"test/{chosen.test_set}/{name}"]) for name in metrics}
     columns = ["method", "runs", "parameters pruned (%)", "FLOPs pruned (%)", "parameters kept", "multiply-adds kept"]
     for name in metrics:
         unit = " (%)" if shares[name] else ""
@@ -112,7 +120,8 @@ def level_tables(arrays: Arrays, chosen: Commensurate, styles: Sequence[MethodSt
                 scale = 100.0 if shares[name] else 1.0
                 cells += [of_spread(metrics[name], place, scale), of_spread(changes[name], place, scale, sign=True)]
             rows.append((*cells, of_spread(spreads["loss"], place, digits=4)))
-        better = f"at least {points(-level)} points better" if level < 0 else f"at most {points(level)} points worse"
+        unit = unit_of(chosen)
+        better = f"at least {points(-level)} {unit} better" if level < 0 else f"at most {points(level)} {unit} worse"
         title = f"Level {100 * level:+g} %" if level else "Level 0 %"
         tables.append(
             Table(
@@ -128,7 +137,7 @@ def level_tables(arrays: Arrays, chosen: Commensurate, styles: Sequence[MethodSt
 def compression_table(arrays: Arrays, test_set: str, label: str, styles: Sequence[MethodStyle]) -> Table:
     """Return a metric or the loss at 2, 4, 8, 16 and 32 times fewer parameters."""
     table = spread(by_run_levels(at_compression(arrays, test_set, label)))
-    scale = 100.0 if label != "loss" and is_share(arrays[f"test/{test_set}/{label}"]) else 1.0
+    scale = 100.0 if in_percent(arrays, label, arrays[f"test/{test_set}/{label}"]) else 1.0
     digits = 4 if label == "loss" else 2
     rows = [
         (style.plain, *(of_spread(table, (at, method), scale, digits) for at in range(len(COMPRESSIONS))))
@@ -156,7 +165,7 @@ def result_table(arrays: Arrays, test_set: str, styles: Sequence[MethodStyle]) -
     values = {label: spread(by_run(without_copies(arrays[f"test/{test_set}/{label}"]))) for label in labels}
     change = spread(by_run(paired_change(arrays, test_set, labels[0])))
     scales = {
-        label: 100.0 if label != "loss" and is_share(arrays[f"test/{test_set}/{label}"]) else 1.0 for label in labels
+        label: 100.0 if in_percent(arrays, label, arrays[f"test/{test_set}/{label}"]) else 1.0 for label in labels
     }
     rows = []
     for method, style in enumerate(styles):
@@ -214,7 +223,8 @@ def potential_table(
         rows.append(
             (style.plain, *cells, number(known.min(), scale=100, digits=1), number(known.mean(), scale=100, digits=1))
         )
-    caption = f"Share of parameters (%) pruned at a drop of at most {points(level)} points, per test set."
+    unit = unit_of(next(iter(tables.values())))
+    caption = f"Share of parameters (%) pruned at a drop of at most {points(level)} {unit}, per test set."
     return Table("Prune potential per test set", caption, ("method", *potential, "smallest", "mean"), rows)
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from luigi_prune.analysis.commensurate import Commensurate
+from luigi_prune.analysis.commensurate import Commensurate, lower_is_better
 from luigi_prune.analysis.comparison import Ranking
 from luigi_prune.analysis.statistics import SOUND_NUMBER_OF_NETS, first_known, spread
-from luigi_prune.report.figures import is_share
+from luigi_prune.report.figures import in_percent
 from luigi_prune.report.style import MethodStyle
-from luigi_prune.report.tables import number, points
+from luigi_prune.report.tables import number, points, unit_of
 
 Arrays = dict[str, np.ndarray]
 
@@ -45,13 +45,14 @@ def findings(
     values = arrays[f"test/{test_set}/{metric}"]
     reference = spread(first_known(values[..., 0])[:, None])
     mean = number(float(reference.mean), float(reference.std), 100.0) + " %"
-    if not is_share(values):
+    percent = in_percent(arrays, metric, values)
+    if not percent:
         mean = number(float(reference.mean), float(reference.std), digits=4)
     known = np.isfinite(reference.mean)
     unpruned = f"The unpruned {meta['network']} has a {metric} of {mean} on the test set {test_set}." if known else ""
     if main is None:
         return [unpruned] if unpruned else ["No results yet."]
-    return [*_winner(*main, styles, metric, is_share(values)), *([unpruned] if unpruned else [])]
+    return [*_winner(*main, styles, metric, percent), *([unpruned] if unpruned else [])]
 
 
 def _winner(
@@ -62,7 +63,8 @@ def _winner(
     judge = f"{chosen.chosen_on} {metric}"
     if not chosen.reached[at, list(ranking.order)].any():
         return [
-            f"No method stays within {points(ranking.level)} points of the unpruned network's {judge} at any ratio."
+            f"No method stays within {points(ranking.level)} {unit_of(chosen)} of the unpruned network's {judge} at "
+            "any ratio."
         ]
     share = number(float(ranking.pruned.mean[best]), float(ranking.pruned.std[best]), 100.0, 1)
     runs = f"{chosen.reached[at, best]} of {chosen.total[best]} runs"
@@ -70,7 +72,7 @@ def _winner(
     moved = number(float(change.mean), float(change.std), 100.0 if percent else 1.0, sign=True) + " points" * percent
     text = [
         f"{styles[best].plain} prunes most: {share} % of the parameters, while {judge} stays within "
-        f"{points(ranking.level)} points of the unpruned network's ({runs}).",
+        f"{points(ranking.level)} {unit_of(chosen)} of the unpruned network's ({runs}).",
     ]
     if chosen.chosen_on == "validation":
         text.append(f"At these ratios {metric} on the test set {chosen.test_set} changes by {moved}.")
@@ -145,13 +147,16 @@ def definitions(arrays: Arrays, meta: dict[str, Any]) -> list[tuple[str, str]]:
         ),
     ]
     for metric in arrays["axes/metric"]:
-        terms.append((str(metric), metric_meaning(str(metric)) + ". Higher is better."))
+        lower = lower_is_better(arrays, str(metric))
+        terms.append((str(metric), metric_meaning(str(metric)) + f". {'Lower' if lower else 'Higher'} is better."))
+    lower = lower_is_better(arrays, str(arrays["axes/metric"][0]))
+    change = "rise, in percent," if lower else "drop, in percentage points,"
     terms += [
         ("Loss", "mean loss over the test set, of the kind named in the settings. Lower is better."),
         ("Unpruned network", "the trained network before pruning; the horizontal dashed line in the plots."),
         (
             "Commensurate level",
-            f"how much {arrays['axes/metric'][0]} may drop, in percentage points, against the unpruned network of the "
+            f"how much {arrays['axes/metric'][0]} may {change} against the unpruned network of the "
             "same run; at each level the smallest network of each run is taken. Chosen on validation: by the metric "
             "on data outside the test set, so the reported test values are unbiased. Chosen on test: as in torchprune; "
             "a little optimistic.",

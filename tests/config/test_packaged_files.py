@@ -1,5 +1,6 @@
 """The experiment files that the package ships, its JSON schema and its configuration reference."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -136,6 +137,8 @@ def accepts(schema, value, root):
         return False
     if "type" in schema and not isinstance(value, TYPES[schema["type"]]):
         return False
+    if "pattern" in schema and not re.search(schema["pattern"], value):
+        return False
     if isinstance(value, list) and "items" in schema:
         return all(accepts(schema["items"], inner, root) for inner in value)
     return not isinstance(value, dict) or accepts_keys(schema, value, root)
@@ -189,7 +192,8 @@ def test_json_schema_knows_both_spellings_and_includes():
         "experiments": {"datasetTest": "MNIST", "dataset_test": ["MNIST"], "datasetsToEvaluate": []},
         "coresets": {"deltaBest": 1},
         "retraining": None,
-        "network_names": {"WT": "magnitude", "ALDSNet": "ALDS"},
+        "network": {"name": "my_module:net", "kwargs": {"width": 3}},
+        "network_names": {"WT": "magnitude", "ALDSNet": "ALDS", "my.module:ROW": "mine"},
         "customizations": [{"key": ["training", "batchSize"], "value": 4}],
     }
     assert accepts(schema, both, schema)

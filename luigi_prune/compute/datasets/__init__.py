@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from luigi_prune import catalogue
 from luigi_prune.compute.datasets.draws import held_out
+from luigi_prune.compute.datasets.foreign import check_targets, foreign_data
 from luigi_prune.compute.datasets.samples import RawData, Samples
 from luigi_prune.compute.named import resolve
 from luigi_prune.config.schema import NetworkConfig, TrainingConfig
@@ -34,7 +35,11 @@ def load(name: str, split: str, training_data: str, local_data: str) -> RawData:
     Files that are missing in `training_data` are downloaded to it; they are copied to `local_data` where that is
     another folder.
     """
-    raw: RawData = resolve(catalogue.find("dataset", name).path)(name, split, training_data, local_data)
+    row = catalogue.find("dataset", name)
+    if catalogue.is_foreign(str(row.path)):
+        raw = foreign_data(row, split, training_data)
+    else:
+        raw = resolve(row.path)(name, split, training_data, local_data)
     raw.images.flags.writeable = False
     raw.targets.flags.writeable = False
     return raw
@@ -47,6 +52,7 @@ def load_splits(
     alone.
     """
     raw = load(network.dataset, "train", training_data, local_data)
+    check_targets(raw, network)
     kept, validating = held_out(len(raw.targets), VALIDATION_FRACTION, seed)
     train = Samples(raw, (*training.transforms_train, *training.transforms_final), kept)
     validation = Samples(raw, (*training.transforms_test, *training.transforms_final), validating)

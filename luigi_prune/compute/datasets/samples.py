@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from luigi_prune.catalogue import plain
 from luigi_prune.compute.datasets.draws import Indices
 from luigi_prune.compute.datasets.transforms import (
     BatchTransform,
@@ -27,7 +28,10 @@ CACHE_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class RawData:
-    """A data set as it lies on disk: images (samples, height, width[, 3]) of uint8 and targets (samples,) of int64."""
+    """A data set as it lies on disk: images (samples, height, width[, 3]) of uint8 and targets (samples,) of int64.
+
+    From outside also: inputs (samples, ...) of float32, which are tensors already, and float32 targets (regression).
+    """
 
     images: np.ndarray
     targets: np.ndarray
@@ -47,6 +51,8 @@ class Samples:
         chosen: Indices | None = None,
         cache_bytes: int = CACHE_BYTES,
     ):
+        if raw.images.dtype.kind == "f":  # there is nothing to turn into a tensor
+            transforms = [component for component in transforms if component.type != "ToTensor"]
         self._transforms = [build_transform(component) for component in transforms]
         self.random = any(is_random(transform) for transform in self._transforms)
         self.targets = torch.tensor(raw.targets[slice(None) if chosen is None else chosen])
@@ -59,7 +65,7 @@ class Samples:
         try:
             self.input_shape = tuple(self._one_by_one(np.zeros(1, dtype=np.int64), 0, 0).shape[1:])
         except (RuntimeError, TypeError, ValueError) as error:
-            named = ", ".join(component.type for component in transforms)
+            named = ", ".join(plain(component.type) for component in transforms)
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise ConfigError(
                 f"transforms: {named} cannot be applied to images of shape {raw.images.shape[1:]}: {reason}"
@@ -143,8 +149,10 @@ class Samples:
 
 
 def _channels_first(images: np.ndarray) -> Tensor:
-    """Return (samples, height, width[, channels]) as a tensor (samples, channels, height, width)."""
+    """Return (samples, height, width[, channels]) as a tensor with channels first; inputs of floats as they are."""
     tensor = torch.from_numpy(images)
+    if tensor.is_floating_point():
+        return tensor
     return tensor.unsqueeze(1) if tensor.ndim == 3 else tensor.permute(0, 3, 1, 2)
 
 

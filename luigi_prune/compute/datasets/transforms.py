@@ -64,16 +64,15 @@ _ENUMERATIONS = {"interpolation": tv.InterpolationMode, "policy": tv.AutoAugment
 
 def build_transform(component: Component) -> Any:
     """Return torchvision's transform `component.type` built with its keywords, or raise ConfigError."""
-    kind = resolve(catalogue.find("transform", component.type).path)
+    row = catalogue.find("transform", component.type)
+    kind, own = resolve(row.path), not catalogue.is_foreign(str(row.path))
     keywords = dict(component.kwargs)
     try:
-        for name in _ENUMERATIONS.keys() & keywords.keys():
+        for name in _ENUMERATIONS.keys() & keywords.keys() if own else ():
             keywords[name] = _ENUMERATIONS[name](keywords[name])
         return kind(**keywords)
     except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"transforms: {component.type} cannot be built with {dict(component.kwargs)}: {error}"
-        ) from error
+        raise ConfigError(f"transforms: {row.name} cannot be built with {dict(component.kwargs)}: {error}") from error
 
 
 def is_random(transform: object) -> bool:
@@ -141,12 +140,13 @@ def _random_flip(images: Tensor, draws: Draws, stream: int, probability: float, 
 def image_wise(transforms: Sequence[Any], image: np.ndarray, index: int, seed: int, epoch: int) -> Tensor:
     """Return one image (height, width[, 3], uint8) through torchvision's transforms, drawn from (seed, epoch, index).
 
+    Inputs of floats are tensors from the start.
     Reseeds torch's and Python's global generators: the caller restores them.
     """
     drawn = derive_seed(seed, "sample", epoch, index)
     torch.default_generator.manual_seed(drawn)
     random.seed(drawn)
-    result: Any = Image.fromarray(image)
+    result: Any = torch.from_numpy(image.copy()) if image.dtype.kind == "f" else Image.fromarray(image)
     for transform in transforms:
         result = transform(result)
     if not isinstance(result, Tensor):

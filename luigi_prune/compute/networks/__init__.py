@@ -2,26 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import nn
 
 from luigi_prune import catalogue
 from luigi_prune.compute.named import resolve
 from luigi_prune.compute.networks.sizes import InputTooSmall
+from luigi_prune.errors import ConfigError, LuigiPruneError
 
 __all__ = ["InputTooSmall", "build"]
 
 
-def build(name: str, input_shape: tuple[int, ...], output_size: int, seed: int) -> nn.Module:
+def build(
+    name: str, input_shape: tuple[int, ...], output_size: int, seed: int, kwargs: Mapping[str, Any] | None = None
+) -> nn.Module:
     """Return the network `name` with weights drawn from `seed`; the global random state is left as it was.
 
-    `input_shape` is one sample's shape without the batch axis, for instance (3, 32, 32).
-    Raises ConfigError for an unknown name, InputTooSmall where the input does not survive the layers.
+    `input_shape` is one sample's shape without the batch axis, for instance (3, 32, 32); `kwargs` are further keywords.
+    Raises ConfigError for an unknown name or a foreign builder that fails, InputTooSmall where the input does not
+    survive the layers.
     """
-    builder = resolve(catalogue.find("network", name).path)
+    row = catalogue.find("network", name)
+    builder = resolve(row.path)
     with torch.random.fork_rng(devices=[]):
         # Weights are drawn on the CPU, so that a seed means the same weights on every machine. The CPU's generator is
         # seeded by itself: torch.manual_seed would reseed the GPUs as well, and their state is not kept here.
         torch.default_generator.manual_seed(seed)
-        network: nn.Module = builder(tuple(input_shape), output_size)
+        try:
+            network: nn.Module = builder(tuple(input_shape), output_size, **(kwargs or {}))
+        except LuigiPruneError:
+            raise
+        except Exception as error:
+            if not catalogue.is_foreign(str(row.path)):
+                raise
+            reason = (str(error).splitlines() or [""])[0]
+            raise ConfigError(
+                f"network.name: {catalogue.plain(name)} fails for inputs of shape {tuple(input_shape)} and "
+                f"{output_size} outputs: {type(error).__name__}: {reason}"
+            ) from error
+    if not isinstance(network, nn.Module):
+        raise ConfigError(
+            f"network.name: {catalogue.plain(name)} returned a {type(network).__name__}, not a torch.nn.Module"
+        )
     return network

@@ -44,6 +44,7 @@ from luigi_prune.compute.pruning.counting import (
     flops_of,
     layer_budgets,
 )
+from luigi_prune.compute.pruning.foreign_scores import foreign_scores, lent
 from luigi_prune.compute.pruning.granularity import GRANULARITIES
 from luigi_prune.compute.pruning.layers import find_layers, ignored_layers, protected_parameters
 from luigi_prune.compute.pruning.lowrank.decomposed import structure_of
@@ -275,15 +276,16 @@ def _search(
 ) -> Trial:
     """Return the trial, at the level whose size is nearest to `target_size`."""
     probe = _propagated_start(problem) if problem.rules.propagate_by_data is None else None
-    score = resolve_function("score", method.score, SCORES)
-    scores = remember(lambda: score(problem))
+    score, seen = resolve_function("score", method.score, SCORES), lent(problem, method)
+    is_ours = score in SCORES.values()
+    scores = remember(lambda: score(seen) if is_ours else foreign_scores(seen, method, score))
     tensors = [
         (layer.name, each) for layer, each in zip(problem.layers, scores, strict=True) if isinstance(each, Tensor)
     ]
     for (name, _), has_nan in zip(tensors, read(torch.isnan(each).any() for _, each in tensors), strict=True):
         if has_nan:
             raise ConfigError(f"{method.name}: the scores of layer {name!r} hold NaN")
-    levels = resolve_function("allocation", method.allocation, ALLOCATIONS)(problem, scores, method.granularity)
+    levels = resolve_function("allocation", method.allocation, ALLOCATIONS)(seen, scores, method.granularity)
     selection = resolve_function("selection", method.selection, problem.rules.selections)
     fixed_size = count_size(problem.network) - sum(counts_true(problem.kept(layer) for layer in problem.layers))
 

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from typing import TypeVar, cast
 
+from luigi_prune.catalogue.rows import Function
+from luigi_prune.compute import named
 from luigi_prune.errors import ConfigError, nearest
 
 T = TypeVar("T")
 
 
-def resolve_function(kind: str, name: str, table: Mapping[str, T]) -> T:
-    """Return the entry of `table` called `name`, or the function at an import path "package.module:function".
+def resolve_function(kind: str, name: Function, table: Mapping[str, T]) -> T:
+    """Return the entry of `table` called `name`, the function at an import path, or `name` if it is a function itself.
 
-    Raises ConfigError if there is neither.
+    Raises ConfigError if there is none.
     """
+    if not isinstance(name, str):
+        return cast(T, name)
     if name in table:
         return table[name]
     if ":" not in name:
         raise ConfigError(f"there is no {kind} {name!r}{nearest(name, table)}")
-    module_name, _, attribute = name.partition(":")
     try:
-        value: object = importlib.import_module(module_name)
-        for part in attribute.split("."):
-            value = getattr(value, part)
+        return cast(T, named.resolve(name))
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{kind} {name!r} cannot be imported: {error}") from error
-    return cast(T, value)

@@ -15,6 +15,7 @@ from luigi_prune.compute.datasets.draws import epoch_order, global_batches, rank
 from luigi_prune.compute.datasets.loading import load_batches
 from luigi_prune.compute.distributed import ProcessGroup, Ranks
 from luigi_prune.compute.evaluation import measure
+from luigi_prune.compute.foreign_metrics import lower_is_better
 from luigi_prune.compute.memory import memory_of
 from luigi_prune.compute.training.progress import (
     EpochRecord,
@@ -52,9 +53,9 @@ def train(
     """Return the network trained over the epochs [start_epoch, training.num_epochs) of its schedule, and its history.
 
     The result's weights are the last ones; with early stopping (`early_stop_epoch` < `num_epochs`) those with the best
-    first validation metric among the epochs from `early_stop_epoch` on, the latest of equals. Entries whose `masks`
-    (parameter name -> True where kept) are False stay zero. `rewind_epoch` asks for the weights at the start of that
-    epoch as well. `network` itself is trained in place.
+    first validation metric (the lowest, where that is better) among the epochs from `early_stop_epoch` on, the latest
+    of equals. Entries whose `masks` (parameter name -> True where kept) are False stay zero. `rewind_epoch` asks for
+    the weights at the start of that epoch as well. `network` itself is trained in place.
 
     `checkpoint` is resumed where it belongs to this same training, and written at the end of an epoch when
     `checkpoint_seconds` have passed; it is left for the caller to `discard`. When `should_stop()` turns true on any
@@ -146,6 +147,8 @@ def _finish_epoch(run: Run, started: float) -> EpochRecord:
     progress.record(record)
     if training.early_stop_epoch < training.num_epochs and progress.epoch >= training.early_stop_epoch:
         value = validated[catalogue.metric_label(training.metrics_test[0])]
+        if lower_is_better(training.metrics_test[:1]):
+            value = -value
         if value >= progress.best_value:
             progress.best_value, progress.best_state = value, snapshot(run.network)
             progress.best_epoch = progress.epoch

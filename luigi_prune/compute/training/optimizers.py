@@ -29,7 +29,9 @@ def build_optimizer(name: str, kwargs: Mapping[str, Any], parameters: Iterable[n
     try:
         optimizer: Optimizer = optimizer_class(parameters, **keywords)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"training.optimizerKwargs: {name} cannot be built with {keywords}: {error}") from error
+        raise ConfigError(
+            f"training.optimizerKwargs: {catalogue.plain(name)} cannot be built with {keywords}: {error}"
+        ) from error
     return optimizer
 
 

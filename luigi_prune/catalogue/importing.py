@@ -1,0 +1,94 @@
+"""Importing foreign parts: the modules beside an experiment file, without confusing them with others of their name.
+
+A finder in front of all others serves exactly the files whose hash is in the part's name, nothing else of that folder.
+Two experiments in one process may have different modules of one name: `load` first puts those of its own part in place,
+so that a module that is imported late, inside a function, is the right one, too.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import threading
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from luigi_prune.catalogue.sources import Sources
+from luigi_prune.errors import ConfigError
+
+_lock = threading.RLock()
+_loaded: dict[tuple[str, str], Any] = {}  # digest and reference -> the object
+
+
+class _Finder(MetaPathFinder):
+    """Finds the top-level modules that are in place; their submodules are found through their `__path__`."""
+
+    def __init__(self) -> None:
+        self.contents: dict[str, tuple[Path, str]] = {}  # top-level name -> its file or folder, and the hash of that
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if path is not None or fullname not in self.contents:
+            return None
+        unit, _ = self.contents[fullname]
+        if not unit.is_dir():
+            return importlib.util.spec_from_file_location(fullname, unit)
+        if not (unit / "__init__.py").is_file():  # a namespace package
+            return PathFinder.find_spec(fullname, [str(unit.parent)])
+        return importlib.util.spec_from_file_location(
+            fullname, unit / "__init__.py", submodule_search_locations=[str(unit)]
+        )
+
+
+_finder = _Finder()
+
+
+def load(reference: str, sources: Sources) -> Any:
+    """Return the object at `reference` ("module:attribute"), importing its module from `sources`.
+
+    Raises ConfigError, in one line, for whatever goes wrong in the foreign module.
+    """
+    module_name, _, attribute = reference.partition(":")
+    with _lock:
+        _put_in_place(sources)
+        if (sources.digest, reference) not in _loaded:
+            try:
+                found: Any = importlib.import_module(module_name)
+                for part in attribute.split("."):
+                    found = getattr(found, part)
+            except Exception as error:  # whatever a foreign module raises when it is imported
+                reason = (str(error).splitlines() or [""])[0]
+                raise ConfigError(f"{reference!r} cannot be imported: {type(error).__name__}: {reason}") from error
+            _loaded[sources.digest, reference] = found
+        return _loaded[sources.digest, reference]
+
+
+def _put_in_place(sources: Sources) -> None:
+    """Make the names of the units mean these files: modules of that name from elsewhere, or from before an edit, go."""
+    contents = {name: (unit, sources.contents(name)) for name, unit in sources.units.items()}
+    stale = [
+        name
+        for name, content in contents.items()
+        if _finder.contents.get(name, content) != content or not _is_at(sys.modules.get(name), sources.units[name])
+    ]
+    _finder.contents.update(contents)
+    if stale:  # all of them: those that did not change may have imported the others
+        for name in [name for name in sys.modules if name.partition(".")[0] in contents]:
+            del sys.modules[name]
+        importlib.invalidate_caches()
+    if _finder not in sys.meta_path:
+        sys.meta_path.insert(0, _finder)
+
+
+def _is_at(module: ModuleType | None, unit: Path) -> bool:
+    """Return whether a module, if it is there, was imported from `unit`."""
+    if module is None:
+        return True
+    places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
+    return any(place is not None and (Path(place) == unit or Path(place).parent == unit) for place in places)

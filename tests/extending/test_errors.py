@@ -1,0 +1,151 @@
+"""What cannot be used is refused in one line, with file, line and key, before any job starts; and in jobs by name."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from luigi_prune import api
+from luigi_prune.catalogue import MethodRow
+from luigi_prune.config.load import load_experiments
+from luigi_prune.errors import ConfigError
+from tests.experiments import write_experiment
+
+PARTS = """
+from luigi_prune.catalogue import MethodRow, NetworkRow, MetricRow
+
+def net(input_shape, output_size, width, depth=2): ...
+def number(outputs, targets): ...
+def score(problem): ...
+class Decay:
+    def __init__(self, params, lr): ...
+
+ROW = MethodRow(name="RowNet", score=score)
+ODD = MethodRow(name="OddNet", granularity="neuron", score=score)
+LOST = MethodRow(name="LostNet", score="magnitud")
+TYPO = MethodRow(name="TypoNet", scor=score)
+"""
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "words"),
+    [
+        ({"network__name": "part:net"}, "network.name", "there is no module 'part' beside the experiment file"),
+        ({"network__name": "part:net"}, "network.name", "did you mean 'parts'?"),
+        ({"network__name": "parts:nett"}, "network.name", "parts.py defines no 'nett'; did you mean 'net'?"),
+        ({"network__name": "parts.sub:net"}, "network.name", "there is no module 'parts.sub'"),
+        ({"network__name": "parts:"}, "network.name", "is not an import path: expected module:attribute"),
+        ({"network__name": "broken:net"}, "network.name", "broken.py:2: is not valid Python"),
+        ({"network__name": "parts:net"}, "network.kwargs", "net needs the keyword 'width'"),
+        (
+            {"network__name": "parts:net", "network__kwargs": {"width": 3, "widt": 3}},
+            "network.kwargs.widt",
+            "net has no keyword 'widt'; did you mean 'width'?",
+        ),
+        ({"network__kwargs": {"width": 3}}, "network.kwargs.width", "lenet300_100 has no keyword 'width'"),
+        ({"network__name": "parts:ROW"}, "network.name", "'parts:ROW' is a MethodRow, not a NetworkRow"),
+        ({"experiments__methods": ["parts:score"]}, "experiments.methods[0]", "is a function, not a MethodRow"),
+        ({"experiments__methods": ["parts:ODD"]}, "experiments.methods[0]", "granularity 'neuron' is not known"),
+        ({"experiments__methods": ["parts:LOST"]}, "experiments.methods[0]", "did you mean 'magnitude'?"),
+        ({"experiments__methods": ["parts:TYPO"]}, "experiments.methods[0]", "unexpected keyword argument 'scor'"),
+        ({"experiments__methods": ["raises:ROW"]}, "experiments.methods[0]", "ValueError: out of order"),
+        ({"experiments__methods": ["parts:ROW", "parts:ROW"]}, "experiments.methods[1]", "stands there twice"),
+        ({"training__optimizer": "parts:net"}, "training.optimizer", "is a function: expected a class"),
+        ({"training__optimizer": "parts:Decay"}, "training.optimizerKwargs", "Decay has no keyword 'momentum'"),
+        (
+            {"training__metricsTest": [{"type": "parts:number"}]},
+            "training.metricsTest[0].type",
+            "give a MetricRow of it, which says higher_is_better",
+        ),
+        ({"experiments__dataset_test": ["parts:nothing"]}, "experiments.datasetTest[0]", "defines no 'nothing'"),
+    ],
+)
+def test_a_file_is_refused_in_one_line(changes: dict[str, object], key: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "parts.py").write_text(PARTS)
+    (tmp_path / "broken.py").write_text("\ndef net(:\n")
+    (tmp_path / "raises.py").write_text("raise ValueError('out of order\\nsecond line')\nROW = make()\n")
+    file = write_experiment(tmp_path, **changes)
+    with pytest.raises(ConfigError) as error:
+        load_experiments(file)
+    text = str(error.value)
+    assert words in text
+    assert key in text
+    assert "\n" not in text
+    place = text.split(": ")[0]
+    assert place.startswith(str(file) + ":")
+    assert int(place.rsplit(":", 1)[1]) > 0
+    assert "parts" not in sys.modules
+
+
+# ------------------------------------------------------------------------------------------ what a score gives back
+
+
+def small() -> tuple[nn.Module, torch.Tensor]:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 20), nn.ReLU(), nn.Linear(20, 3)), torch.randn(4, 6)
+
+
+def weights(problem):
+    return [layer.weight for layer in problem.layers]
+
+
+def disturbing(problem):
+    problem.network[0].weight.data.add_(1.0)
+    return [layer.weight.flatten(1).norm(dim=1) for layer in problem.layers]
+
+
+def hooking(problem):
+    problem.network[0].register_forward_hook(lambda *call: None)
+    return [layer.weight.flatten(1).norm(dim=1) for layer in problem.layers]
+
+
+@pytest.mark.parametrize(
+    ("score", "words"),
+    [
+        (weights, "weights: the score of layer '0' has shape (20, 6), expected (20,): a number per filter"),
+        (lambda p: [torch.ones(20)], "its score returned 1 entries, expected 2 tensors, one per layer"),
+        (lambda p: torch.ones(20), "its score returned a Tensor, expected 2 tensors"),
+        (lambda p: [[1.0] * 20, torch.ones(3)], "the score of layer '0' is a list, expected a tensor of shape (20,)"),
+        (lambda p: [torch.ones(20), torch.ones(3).int()], "the score of layer '2' is of type torch.int32"),
+        (lambda p: [torch.full((20,), torch.inf), torch.ones(3)], "the score of layer '0' holds NaN or infinite"),
+        (disturbing, "disturbing: its score changes the network that it was lent (0.weight): work on a copy"),
+        (hooking, "hooking: its score changes the network that it was lent (the hooks of 0)"),
+        (lambda p: [len(p.batches)], "reads problem.batches, but its row does not say needs_data=True"),
+        (lambda p: [x for x, _ in p.batches], "reads problem.batches, but its row does not say needs_data=True"),
+    ],
+)
+def test_what_a_score_may_not_do(score, words: str) -> None:
+    network, example = small()
+    before = [parameter.clone() for parameter in network.parameters()]
+    with pytest.raises(ConfigError) as error:
+        api.prune(network, score=score, keep_ratio=0.5, example_input=example)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+    assert all(map(torch.equal, before, network.parameters()))
+
+
+def test_calibration_lends_batches_to_a_bare_score_and_to_rows_that_ask() -> None:
+    network, example = small()
+    batches = [(example, torch.tensor([0, 1, 2, 0]))]
+    seen = []
+
+    def looking(problem):
+        seen.append(len(problem.batches))
+        return [layer.weight.norm(dim=1) for layer in problem.layers]
+
+    more = {"keep_ratio": 0.5, "calibration": batches, "loss": nn.functional.cross_entropy}
+    api.prune(network, score=looking, **more)
+    assert seen == [1]
+    with pytest.raises(ConfigError, match="needs_data=True"):
+        api.prune(network, MethodRow("Looking", score=looking), **more)
+
+
+def test_a_method_or_a_score_is_given() -> None:
+    network, example = small()
+    for given in ({}, {"method": "WT", "score": weights}):
+        with pytest.raises(ConfigError, match="either a method or a score"):
+            api.prune(network, keep_ratio=0.5, example_input=example, **given)

@@ -1,0 +1,87 @@
+"""docs/extending.md: its examples run as they are printed, in a folder outside the package, on every backend."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from luigi_prune import api, catalogue
+from luigi_prune.catalogue.reading import ROWS
+from luigi_prune.config.load import load_experiments
+from luigi_prune.targets import read_about, read_result
+from tests.experiments import command, contents
+from tests.extending.examples import PAGE, blocks, lay_down
+
+
+def run(folder: Path, backend: str) -> dict[str, str]:
+    """Run the page's experiment and return the content of every result."""
+    folder.mkdir()
+    process = command(lay_down(folder), backend=backend, config="device=cpu\n")
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return contents(folder / "results")
+
+
+@pytest.mark.slow
+def test_they_run_inline_and_in_warm_processes_to_the_same_arrays(tmp_path: Path) -> None:
+    inline = run(tmp_path / "inline", "inline")
+    assert len(inline) == 10
+    assert run(tmp_path / "local", "local") == inline
+    parts: set[str] = set()
+    for path in (tmp_path / "local" / "results").rglob("*.h5"):
+        parts |= {catalogue.plain(name) for name in read_about(path)["provenance"].get("parts", {})}
+    files = {name.partition(":")[0] + ".py" for name in parts}
+    assert files | {"scores.py", "allocations.py", "experiment.yaml"} == set(blocks())
+    (tables,) = (tmp_path / "local" / "results").rglob("results.h5")
+    arrays = read_result(tables).arrays
+    assert arrays["metric/lower_is_better"].tolist() == [False, True]
+    assert list(arrays["axes/metric"]) == ["TopK1", "Perplexity"]
+    assert (arrays["test/blobs:BLOBS/TopK1"] > 0.8).all()
+    (page,) = (tmp_path / "local" / "results").rglob("report.html")
+    assert "SpreadNet" in page.read_text()
+    assert "Lower is better." in page.read_text()
+
+
+def test_planning_them_imports_neither_torch_nor_them(tmp_path: Path) -> None:
+    file = lay_down(tmp_path)
+    code = (
+        "import sys; from luigi_prune.commands.plan import reports_of, to_run\n"
+        f"print(len(to_run(reports_of({str(file)!r}))), {{'torch', 'pruners', 'networks'}} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.split("\n")[0] == "10 set()", done.stderr
+
+
+def test_a_bare_function_prunes(tmp_path: Path) -> None:
+    scope: dict[str, object] = {}
+    exec(blocks()["pruners.py"], scope)
+    network = nn.Sequential(nn.Linear(6, 20), nn.ReLU(), nn.Linear(20, 3))
+    example = torch.randn(2, 6)
+    bare = api.prune(network, score=scope["spread"], granularity="filter", keep_ratio=0.5, example_input=example)
+    row = api.prune(network, scope["SPREAD_NET"], keep_ratio=0.5, example_input=example)
+    assert bare.method == "spread"
+    assert torch.equal(bare.layers[0].mask, row.layers[0].mask)
+    assert 0.4 < bare.keep_ratio < 0.6
+
+
+def test_the_page_has_an_example_of_every_kind(tmp_path: Path) -> None:
+    (experiment,) = load_experiments(lay_down(tmp_path))
+    settings = experiment.model_dump_json()
+    assert settings.count("@") > 8
+    text = PAGE.read_text()
+    for kind in (*ROWS, "score", "allocation", "backend"):
+        noun = "data set" if kind == "dataset" else kind
+        assert f"## A {noun}\n" in text or f"## An {noun}\n" in text
+
+
+def test_every_block_of_python_is_valid() -> None:
+    for name, text in blocks().items():
+        if name.endswith(".py"):
+            ast.parse(text)
+            assert max(map(len, text.splitlines())) <= 120
