@@ -70,7 +70,7 @@ class _Precision:
 _SINGLE = _Precision(torch.float32, shift=1e-4, same=1e-5)  # several times as fast
 _DOUBLE = _Precision(torch.float64, shift=1e-40, same=1e-9)
 _SAFE = 1e-20, 1e20  # range of numbers that are safe in single precision
-_BLOCK = 2**16 + 1  # random numbers that larger parameters repeat; not a multiple of usual channel counts
+_BLOCK = 2**16 + 1  # random numbers that larger parameters repeat; a prime, so no multiple of a number of channels
 
 
 class StructureProbe:

@@ -85,7 +85,8 @@ def rank_channels(features: Tensor, alive: Tensor, *, first_is_best: bool) -> Te
     """Return the rank of every channel in the order of removal, 1 to c; 0 for channels not `alive`.
 
     `features` (channels, positions): contributions. The set of removed channels grows by floor(sqrt(c)) at a time, by
-    those with which the sum of its contributions has the least squared norm.
+    those with which the sum of its contributions has the least squared norm. `first_is_best`: the reverse order, c to
+    1.
     """
     count = len(features)
     step = max(1, math.isqrt(count))
