@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 import torch
-
-
-def _switches() -> list[tuple[Any, str, object]]:
-    """Return what has to change for TF32 to be off: objects, their attributes, and the values to set."""
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    try:
-        return [(owner, "allow_tf32", False) for owner in (cudnn, matmul) if owner.allow_tf32]
-    except RuntimeError:  # set by the newer names, with which torch does not let one mix the older ones
-        return [(part, "fp32_precision", "ieee") for part in (cudnn.conv, cudnn.rnn, matmul)]
 
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
     """Compute without TF32 on a GPU inside the block: scores and checks of outputs are as exact as on a CPU."""
-    switches = _switches() if device.type == "cuda" else []
-    before = [getattr(owner, name) for owner, name, _ in switches]
-    try:
-        for owner, name, off in switches:
-            setattr(owner, name, off)
+    with ExitStack() as stack:
+        if device.type == "cuda":
+            stack.callback(_switch_off())
         yield
-    finally:
-        for (owner, name, _), value in zip(switches, before, strict=True):
-            setattr(owner, name, value)
+
+
+def _switch_off() -> Callable[[], None]:
+    """Switch TF32 off and return a function that sets everything back."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    try:
+        products, convolutions = torch.get_float32_matmul_precision(), cudnn.allow_tf32
+    except RuntimeError:  # set by the newer names, with which torch does not let one mix the older ones
+        parts = (cudnn.conv, cudnn.rnn, matmul)
+        before = [part.fp32_precision for part in parts]
+        _set_all(parts, ["ieee"] * len(parts))
+        return lambda: _set_all(parts, before)
+    torch.set_float32_matmul_precision("highest")
+    cudnn.allow_tf32 = False
+
+    def set_back() -> None:
+        torch.set_float32_matmul_precision(products)
+        cudnn.allow_tf32 = convolutions
+
+    return set_back
+
+
+def _set_all(parts: tuple[object, ...], values: list[str]) -> None:
+    for part, value in zip(parts, values, strict=True):
+        part.fp32_precision = value  # type: ignore[attr-defined]

@@ -9,7 +9,6 @@ the device (but for numbers and for indices on the CPU), generators of the wrong
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -26,30 +25,35 @@ _COPIES = ("_to_copy", "copy_", "copy")
 _INDEXING = ("index", "index_put", "index_put_", "_index_put_impl_")
 
 
-@functools.cache
-def _device() -> torch.device:
-    """Register the device, which can be done once in a process and not undone, and return it."""
+def _register() -> torch.device:
+    """Register the device, once in a process and for good, and return it."""
     module = SimpleNamespace(
         is_available=lambda: True,
         device_count=lambda: 1,
         current_device=lambda: 0,
         is_initialized=lambda: True,
         _is_in_bad_fork=lambda: False,
-        manual_seed_all=lambda seed: None,  # what draws there draws from the CPU's generator
+        # What draws there draws from the CPU's generator.
+        manual_seed_all=lambda seed: None,
+        get_rng_state=lambda device=None: torch.empty(0, dtype=torch.uint8),
+        set_rng_state=lambda state, device=None: None,
     )
     _setup_privateuseone_for_python_backend(NAME, backend_module=module)
     return torch.device(NAME, 0)
 
 
+# When this file is imported, which pytest does before any test runs: the first backward pass counts the devices.
+DEVICE = _register()
+
+
 @contextmanager
 def pretended_device() -> Iterator[torch.device]:
     """Yield the pretended device; tensors can be made on it and moved to it inside the block."""
-    device = _device()
     before = torch._C._only_lift_cpu_tensors()
     torch._C._set_only_lift_cpu_tensors(True)  # so that `torch.tensor(..., device=...)` is seen
     try:
         with _Pretending():
-            yield device
+            yield DEVICE
     finally:
         torch._C._set_only_lift_cpu_tensors(before)
 
@@ -67,7 +71,7 @@ class OnDevice(Tensor):
             strides=inner.stride(),
             storage_offset=inner.storage_offset(),
             dtype=inner.dtype,
-            device=_device(),
+            device=DEVICE,
         )
 
     def __init__(self, inner: Tensor) -> None:

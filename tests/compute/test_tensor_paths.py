@@ -1,0 +1,98 @@
+"""What runs through numpy on a CPU has a form for tensors on a device: both choose the same, ties included."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from luigi_prune.compute.pruning.allocations import _ranks, ranks_by_tensors
+from luigi_prune.compute.pruning.drawing import _draw_singly, draw_singly_by_tensors
+from luigi_prune.compute.pruning.protocol import Draws
+from luigi_prune.compute.pruning.sampling import _tails, tails_by_tensors
+from luigi_prune.compute.pruning.selection import _best, best_by_tensors, best_of_rows, best_of_rows_by_tensors
+from luigi_prune.compute.zeros import count_nonzero, counts_nonzero, equal, read
+from tests.compute.pretended_device import pretended_device
+
+# Few different numbers, so that most of them are equal to others; minus infinity is what dead units have.
+NUMBERS = st.sampled_from([-np.inf, -2.0, -0.0, 0.0, 0.5, 0.5, 1.0, 3.0])
+quick = settings(max_examples=60, deadline=None)
+
+
+@quick
+@given(st.lists(NUMBERS, min_size=1, max_size=30), st.integers(0, 32))
+def test_the_best_of_a_vector(numbers: list[float], count: int) -> None:
+    score = torch.tensor(numbers)
+    assert torch.equal(best_by_tensors(score, count), _best(score, min(count, len(score))))
+
+
+@quick
+@given(st.integers(1, 5), st.integers(1, 7), st.data())
+def test_the_best_of_rows(rows: int, columns: int, data: st.DataObject) -> None:
+    numbers = data.draw(st.lists(NUMBERS, min_size=rows * columns, max_size=rows * columns))
+    counts = torch.tensor(data.draw(st.lists(st.integers(0, columns), min_size=rows, max_size=rows)))
+    values = torch.tensor(numbers).view(rows, columns)
+    kept = best_of_rows_by_tensors(values, counts)
+    assert torch.equal(kept, best_of_rows(values, counts))
+    assert torch.equal(kept.sum(1), counts)
+
+
+@quick
+@given(st.lists(st.lists(NUMBERS, min_size=1, max_size=12), min_size=1, max_size=4), st.data())
+def test_ranks_over_all_layers(numbers: list[list[float]], data: st.DataObject) -> None:
+    vectors = [torch.tensor(layer) for layer in numbers]
+    k = data.draw(st.integers(1, sum(map(len, vectors))))
+    above, same = ranks_by_tensors(vectors)(k)
+    expected_above, expected_same = _ranks([vector.numpy() for vector in vectors])(k)
+    assert above == expected_above
+    missing = k - sum(above)
+    for found, expected in zip(same, expected_same, strict=True):  # numpy counts ties until there are enough
+        assert min(missing, found) == min(missing, expected)
+        missing -= min(missing, found)
+    assert missing == 0
+
+
+@quick
+@given(st.integers(0, 10**6), st.integers(1, 6), st.integers(2, 40))
+def test_draws_of_a_row_one_by_one(seed: int, rows: int, units: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.rand(rows, units, generator=generator, dtype=torch.float64) ** 4
+    weight[weight < 0.01] = 0
+    weight[:, 0] += 0.1
+    probability = weight / weight.sum(1, keepdim=True)
+    drawn = torch.randint(0, 60, (rows,), generator=generator)
+    part = next(iter(Draws(generator, rows).parts([slice(None)])))
+    times = draw_singly_by_tensors(probability, drawn, part)
+    assert torch.equal(times, _draw_singly(probability, drawn, part))
+    assert torch.equal(times.sum(1), drawn.double())
+    assert not bool(times[probability == 0].any())
+
+
+@quick
+@given(st.integers(0, 10**6), st.integers(1, 5), st.integers(1, 9))
+def test_sums_of_what_is_left(seed: int, filters: int, entries: int) -> None:
+    pairs = torch.rand(filters, 2, entries, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    expected, found = _tails(pairs), tails_by_tensors(pairs.flatten(0, 1))
+    for k in range(entries + 1):
+        kept = torch.full((2 * filters,), k)
+        torch.testing.assert_close(found(kept), expected(kept), rtol=1e-12, atol=1e-12)
+
+
+def test_numbers_are_read_from_a_device_together_and_from_the_cpu_one_by_one() -> None:
+    def numbers(tensors: list[torch.Tensor], looked_at: list[int]):
+        for index, tensor in enumerate(tensors):
+            looked_at.append(index)
+            yield tensor
+
+    flags, looked_at = [torch.tensor(True), torch.tensor(False)], []
+    assert any(read(numbers(flags, looked_at)))
+    assert looked_at == [0]
+    values = [torch.tensor([0.0, 1.0, 2.0]), torch.zeros(4)]
+    with pretended_device() as device:
+        there = [value.to(device) for value in values]
+        assert list(read(flag.to(device) for flag in flags)) == [True, False]
+        assert counts_nonzero(there) == counts_nonzero(values) == [2, 0]
+        assert count_nonzero(there[0]) == 2
+        assert list(equal(zip(there, [there[0].clone(), there[1] + 1], strict=True))) == [True, False]
+    assert list(read([])) == list(equal([])) == counts_nonzero([]) == []
