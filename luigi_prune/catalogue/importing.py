@@ -8,25 +8,32 @@ so that a module that is imported late, inside a function, is the right one, too
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
 import threading
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
-from luigi_prune.catalogue.sources import Sources
+from luigi_prune.catalogue.sources import Sources, is_installed
 from luigi_prune.errors import ConfigError
 
 _lock = threading.RLock()
 _loaded: dict[tuple[str, str], Any] = {}  # digest and reference -> the object
 
 
+class _Source(SourceFileLoader):
+    """Compiles what it reads: bytecode is believed if time and size fit, which an edit within a second can keep."""
+
+    def get_code(self, fullname: str) -> CodeType | None:
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+
 class _Finder(MetaPathFinder):
-    """Finds the top-level modules that are in place; their submodules are found through their `__path__`."""
+    """Finds the modules of the units that are in place."""
 
     def __init__(self) -> None:
         self.contents: dict[str, tuple[Path, str]] = {}  # top-level name -> its file or folder, and the hash of that
@@ -34,16 +41,13 @@ class _Finder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if path is not None or fullname not in self.contents:
+        unit, _ = self.contents.get(fullname.partition(".")[0], (None, ""))
+        if unit is None:
             return None
-        unit, _ = self.contents[fullname]
-        if not unit.is_dir():
-            return importlib.util.spec_from_file_location(fullname, unit)
-        if not (unit / "__init__.py").is_file():  # a namespace package
-            return PathFinder.find_spec(fullname, [str(unit.parent)])
-        return importlib.util.spec_from_file_location(
-            fullname, unit / "__init__.py", submodule_search_locations=[str(unit)]
-        )
+        spec = PathFinder.find_spec(fullname, [str(unit.parent)] if path is None else path)
+        if spec is not None and type(spec.loader) is SourceFileLoader and not is_installed(unit.parent):
+            spec.loader = _Source(fullname, str(spec.origin))
+        return spec
 
 
 _finder = _Finder()

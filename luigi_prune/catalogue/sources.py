@@ -130,16 +130,20 @@ def _closure(first: str, home: Path) -> dict[str, Path]:
     """Return the unit called `first`, and those of the same folder that it imports, directly or not."""
     units: dict[str, Path] = {}
     waiting = [first]
-    installed = home.name in ("site-packages", "dist-packages")
     while waiting:
         name = waiting.pop()
         unit = None if name in units or (name in _RESERVED and name != first) else beside_unit(name, home)
         if unit is None:
             continue
         units[name] = unit
-        if not installed:  # what is installed has a version; its neighbours are other packages
+        if not is_installed(home):  # what is installed has a version; its neighbours are other packages
             waiting += [other for file in _files(unit) for other in imported(parse(file))]
     return units
+
+
+def is_installed(folder: Path) -> bool:
+    """Return whether a folder is one that packages are installed into."""
+    return folder.name in ("site-packages", "dist-packages")
 
 
 def _files(unit: Path) -> list[Path]:

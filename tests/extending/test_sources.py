@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import textwrap
 from pathlib import Path
@@ -15,6 +16,7 @@ from luigi_prune.catalogue.sources import gather
 from luigi_prune.commands.plan import reports_of, to_run
 from luigi_prune.config.load import load_experiments
 from luigi_prune.errors import ConfigError
+from luigi_prune.targets import read_result
 from tests.experiments import contents, run, write_experiment
 
 SCORE = """
@@ -103,8 +105,6 @@ def test_two_modules_of_one_name_in_one_process_are_two(tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / name / "results", ignore_errors=True)
         run(files[name])
         (trained,) = (tmp_path / name / "results").rglob("TrainBase/*.h5")
-        from luigi_prune.targets import read_result
-
         sizes[name] = read_result(trained).group("weights")["1.weight"].shape[0]
         assert sizes[name] == widths[name]
 
@@ -142,6 +142,7 @@ def test_a_module_with_the_name_of_one_that_is_needed_is_refused(tmp_path: Path)
 
 def test_a_job_refuses_sources_that_changed_since_it_was_planned(tmp_path: Path) -> None:
     file = experiment_in(tmp_path)
+    (tmp_path / "my_score.py").write_text(SCORE + "# found in this folder only\n")
     (experiment,) = load_experiments(file)
     settled = experiment.experiments.methods[-1]
     assert catalogue.find("method", settled).name == "MaxNet"
@@ -160,3 +161,15 @@ def test_only_what_is_hashed_can_be_imported(tmp_path: Path) -> None:
     settled = catalogue.settle("network", "sly:f", tmp_path)
     with pytest.raises(ModuleNotFoundError, match="hidden"):
         load_part(catalogue.find("network", settled).path)((), 1)
+
+
+def test_an_edit_that_bytecode_does_not_notice_is_loaded(tmp_path: Path) -> None:
+    found = []
+    for number in (1, 2):  # same size, same time
+        main = "from quick.inner import NUMBER\n\ndef f(): ...\n"
+        write(tmp_path, quick__inner=f"NUMBER = {number}\n", quick__main=main)
+        for file in (tmp_path / "quick").glob("*.py"):
+            os.utime(file, (1e9, 1e9))
+        settled = catalogue.settle("loss", "quick.main:f", tmp_path)
+        found.append(load_part(str(catalogue.find("loss", settled).path)).__globals__["NUMBER"])
+    assert found == [1, 2]

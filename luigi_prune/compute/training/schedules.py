@@ -131,8 +131,8 @@ def _run_alone(
                     scheduler.step()
         except (TypeError, ValueError, KeyError, IndexError, ZeroDivisionError) as error:
             raise ConfigError(
-                f"training.lrSchedulers: {catalogue.plain(component.type)} cannot run for {steps} steps with {keywords}: "
-                f"{error}"
+                f"training.lrSchedulers: {catalogue.plain(component.type)} cannot run for {steps} steps with "
+                f"{keywords}: {error}"
             ) from error
     moved = {
         name: tuple(values) for name, values in followed.items() if any(value != unmoved[name] for value in values)
@@ -156,8 +156,8 @@ def in_steps(component: SchedulerComponent, scheduler_class: type, steps_per_epo
             name = re.sub(r"_?epochs?$", "", key)
         if name not in known:
             raise ConfigError(
-                f"training.lrSchedulers: {catalogue.plain(component.type)} has no keyword {key!r}; "
-                f"it has {', '.join(known)}"
+                f"training.lrSchedulers: {catalogue.plain(component.type)} has no keyword {key!r}; it has "
+                f"{', '.join(known)}"
             )
         converted[name] = _steps(value, steps_per_epoch, f"{component.type}.stepKwargs.{key}")
     return converted
