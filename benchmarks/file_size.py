@@ -11,11 +11,11 @@ from pathlib import Path
 
 import torch
 
-from luigi_prune.catalogue import METHODS
 from luigi_prune.compute import pruning
 from luigi_prune.compute.networks import build
 from luigi_prune.compute.state import to_arrays
-from luigi_prune.targets import write_result
+from luigi_prune.registry import METHODS
+from luigi_prune.results.hdf5_file import write_result
 
 SHAPES = {"lenet300_100": (1, 28, 28), "lenet5": (1, 28, 28)}
 

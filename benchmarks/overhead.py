@@ -17,11 +17,11 @@ from typing import Any
 
 import luigi
 
-from luigi_prune import factory
-from luigi_prune.backends import job_run
-from luigi_prune.backends.inline import InlineBackend
-from luigi_prune.backends.job import ComputeSettings, Context, Job, Listener
-from luigi_prune.tasks import RunExperiment
+from luigi_prune.execution import job_run
+from luigi_prune.execution.inline import InlineBackend
+from luigi_prune.execution.job import ComputeSettings, Context, Job, Listener
+from luigi_prune.workflow import luigi_integration
+from luigi_prune.workflow.tasks import RunExperiment
 
 
 class WatchedBackend(InlineBackend):
@@ -47,7 +47,7 @@ def main() -> None:
     given = parser.parse_args()
 
     backend = WatchedBackend(ComputeSettings(device="cpu"))
-    factory.choose = lambda settings: backend  # type: ignore[assignment]
+    luigi_integration.choose = lambda settings: backend  # type: ignore[assignment]
     with tempfile.TemporaryDirectory() as folder:
         config = luigi.configuration.get_config()
         config.set("directories", "results", str(Path(folder) / "results"))

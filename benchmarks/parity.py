@@ -20,7 +20,7 @@ from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from luigi_prune import catalogue
+from luigi_prune import registry
 from tests.compute.pruning.agreement import (
     EXACT,
     NETWORKS,
@@ -211,7 +211,7 @@ def main() -> None:
     parser.add_argument("methods", nargs="*", metavar="METHOD", help="reference class names; default: all")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the page to FILE")
     arguments = parser.parse_args()
-    if unknown := [method for method in arguments.methods if method not in catalogue.METHODS]:
+    if unknown := [method for method in arguments.methods if method not in registry.METHODS]:
         parser.error(f"no such method: {', '.join(unknown)}")
     logging.getLogger("luigi_prune").setLevel(logging.ERROR)
     page = report(arguments.methods)

@@ -27,9 +27,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from luigi_prune import api
-from luigi_prune.catalogue import METHODS, find
 from luigi_prune.compute.networks import build
-from luigi_prune.compute.pruning.lowrank import spectra
+from luigi_prune.compute.pruning.low_rank import spectra
+from luigi_prune.registry import METHODS, find
 
 # Seconds of torchprune (github.com/lucaslie/torchprune, torch 2.15, two threads, one run each) to construct a method
 # and prune once to 0.5, by method: (ResNet20, VGG16); 120 stands for "more than 120, stopped there". On that machine

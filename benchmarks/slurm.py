@@ -27,8 +27,8 @@ from pathlib import Path
 
 import yaml
 
-from luigi_prune.config.files import find_file
-from luigi_prune.targets import read_about
+from luigi_prune.config.loader.includes import find_file
+from luigi_prune.results.hdf5_file import read_about
 
 COMMANDS = ("sbatch", "squeue", "sacct", "scontrol", "scancel")
 STOCK = """

@@ -18,7 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from torch import nn
 
-from luigi_prune.compute.datasets import Splits, load_splits
+from luigi_prune.compute.data import Splits, load_splits
 from luigi_prune.compute.networks import build
 from luigi_prune.compute.training import train
 from luigi_prune.config.schema import Component, NetworkConfig, SchedulerComponent, TrainingConfig

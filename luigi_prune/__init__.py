@@ -4,8 +4,8 @@ Importing this package makes its tasks known to `luigi --module luigi_prune` and
 loads neither torch nor matplotlib.
 """
 
-from luigi_prune.factory import install
-from luigi_prune.tasks import Aggregate, Evaluate, Prune, Report, Retrain, RunExperiment, TrainBase
+from luigi_prune.workflow.luigi_integration import install
+from luigi_prune.workflow.tasks import Aggregate, Evaluate, Prune, Report, Retrain, RunExperiment, TrainBase
 
 __all__ = ["Aggregate", "Evaluate", "Prune", "Report", "Retrain", "RunExperiment", "TrainBase"]
 

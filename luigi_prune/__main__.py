@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 
-from luigi_prune.commands import cancel, catalogue, logs, new, plan, status, store
+from luigi_prune.commands import cancel, listings, logs, new, plan, result_files, status
 from luigi_prune.errors import LuigiPruneError
-from luigi_prune.settings import EXIT_CONFIGURATION
+from luigi_prune.workflow.settings import EXIT_CONFIGURATION
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m luigi_prune", description="Look at experiments and results.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (plan, status, logs, cancel, store, catalogue, new):
+    for module in (plan, status, logs, cancel, result_files, listings, new):
         module.add_to(commands)
     given = parser.parse_args(arguments)
     try:

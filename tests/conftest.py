@@ -17,9 +17,9 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 @pytest.fixture
 def backend(monkeypatch):
     """Put a pretended backend where runs in this process take theirs from."""
-    from luigi_prune import factory
+    from luigi_prune.workflow import luigi_integration
     from tests.pretend import PretendBackend
 
     pretend = PretendBackend()
-    monkeypatch.setattr(factory, "choose", lambda settings: pretend)
+    monkeypatch.setattr(luigi_integration, "choose", lambda settings: pretend)
     return pretend

@@ -14,11 +14,11 @@ import luigi
 import yaml
 from luigi.event import Event
 
-from luigi_prune.config.load import load_experiments
-from luigi_prune.job_task import JobTask
-from luigi_prune.settings import directories_for
-from luigi_prune.targets import read_about, read_result
-from luigi_prune.tasks import Report, RunExperiment
+from luigi_prune.config.loader.experiment_files import load_experiments
+from luigi_prune.results.hdf5_file import read_about, read_result
+from luigi_prune.workflow.job_task import JobTask
+from luigi_prune.workflow.settings import directories_for
+from luigi_prune.workflow.tasks import Report, RunExperiment
 
 TINY: dict[str, Any] = {
     "network": {"name": "lenet300_100", "dataset": "Digits", "outputSize": 10},

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from luigi_prune.backends.job import Backend, Job, Listener, Outcome
-from luigi_prune.targets import verify, write_result
+from luigi_prune.execution.job import Backend, Job, Listener, Outcome
+from luigi_prune.results.hdf5_file import verify, write_result
 
 
 class PretendBackend(Backend):

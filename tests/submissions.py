@@ -6,9 +6,9 @@ import dataclasses
 import json
 from pathlib import Path
 
-from luigi_prune.backends.job import Job
-from luigi_prune.backends.slurm import claims, news, submission
-from luigi_prune.backends.slurm.news import News
+from luigi_prune.execution.job import Job
+from luigi_prune.execution.slurm import claims, heartbeat, submission
+from luigi_prune.execution.slurm.heartbeat import News
 
 
 def submitted(results: Path, jobs: list[Job], job_id: str = "12", attempt: int = 1) -> Path:
@@ -23,5 +23,5 @@ def submitted(results: Path, jobs: list[Job], job_id: str = "12", attempt: int =
 
 def tells(folder: Path, index: int, **what: object) -> None:
     """Let a job say something."""
-    path = news.news_path(folder, index)
+    path = heartbeat.news_path(folder, index)
     path.write_text(json.dumps(dataclasses.asdict(News(host="n3", **what))))  # type: ignore[arg-type]

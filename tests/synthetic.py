@@ -11,7 +11,7 @@ SIZE, FLOPS = 24_500, 3_100_000
 
 
 class FakeResult(NamedTuple):
-    """As much of `luigi_prune.targets.Result` as aggregation reads."""
+    """As much of `luigi_prune.results.hdf5_file.Result` as aggregation reads."""
 
     arrays: dict[str, np.ndarray]
     measured: dict[str, np.ndarray]

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.facts import Facts
-from luigi_prune.backends import choose
-from luigi_prune.backends.job import ComputeSettings, Job, Outcome
+from luigi_prune.execution import choose
+from luigi_prune.execution.job import ComputeSettings, Job, Outcome
 
 JOBS = 4
 

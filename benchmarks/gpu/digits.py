@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from luigi_prune.compute.datasets import Splits, load_splits, load_test
-from luigi_prune.compute.evaluation import evaluate
+from luigi_prune.compute.data import Splits, load_splits, load_test
+from luigi_prune.compute.metrics.evaluation import evaluate
 from luigi_prune.compute.networks import build
 from luigi_prune.compute.training import TrainResult, train
 from luigi_prune.config.schema import Component, NetworkConfig, SchedulerComponent, TrainingConfig

@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.gpu.facts import Facts
-from luigi_prune.backends.job import Context, available_cores
-from luigi_prune.targets import read_about, read_measured, read_result
+from luigi_prune.execution.job import Context, available_cores
+from luigi_prune.results.hdf5_file import read_about, read_measured, read_result
 
 JOBS = 8  # at once on one GPU: each is far too small to fill it
 LEAST_ACCURACY = 0.9  # of the digits; the experiment's networks reach more in their 15 epochs

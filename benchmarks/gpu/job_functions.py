@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from luigi_prune.backends.job import Context
+from luigi_prune.execution.job import Context
 
 
 def where(request: dict[str, Any], context: Context) -> None:

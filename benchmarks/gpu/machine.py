@@ -8,7 +8,7 @@ import torch
 import torchvision
 
 from benchmarks.gpu.facts import Facts
-from luigi_prune.backends.job import available_cores, cuda_devices
+from luigi_prune.execution.job import available_cores, cuda_devices
 
 
 def describe(facts: Facts, device: torch.device) -> None:

@@ -12,8 +12,8 @@ from torch import nn
 from benchmarks.gpu.facts import Facts
 from benchmarks.gpu.subjects import LOSS, NETWORKS, calibration, full_precision, pruning_methods, synchronise
 from luigi_prune import api
-from luigi_prune.catalogue import MethodRow
-from luigi_prune.compute.pruning.lowrank import spectra
+from luigi_prune.compute.pruning.low_rank import spectra
+from luigi_prune.registry import MethodRow
 
 CPU = torch.device("cpu")
 LEAST_AGREEMENT = 0.999  # of the entries of all masks; the rest are near-ties that rounding decides

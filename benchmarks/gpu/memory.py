@@ -15,12 +15,12 @@ from benchmarks.gpu.facts import Facts, one_line
 from benchmarks.gpu.masks import prune
 from benchmarks.gpu.subjects import LOSS, calibration, conv_net
 from luigi_prune import api
-from luigi_prune.backends.job import ComputeSettings, Job
-from luigi_prune.config.load import load_experiments
+from luigi_prune.config.loader.experiment_files import load_experiments
 from luigi_prune.errors import LuigiPruneError
-from luigi_prune.job_task import walk
-from luigi_prune.settings import directories_for
-from luigi_prune.tasks import Report
+from luigi_prune.execution.job import ComputeSettings, Job
+from luigi_prune.workflow.job_task import walk
+from luigi_prune.workflow.settings import directories_for
+from luigi_prune.workflow.tasks import Report
 
 BATCH = 4096  # of 3x32x32: the first convolution's outputs alone take 256 MiB
 CURES = ("smaller", "fewer", "reduce", "lower", "another device", "device=cpu")

@@ -18,7 +18,7 @@ from benchmarks.gpu.facts import Facts
 from benchmarks.gpu.subjects import LOSS, Batches, calibration, pruning_methods, resnet20, synchronise
 from benchmarks.pruning import build_network
 from luigi_prune import api
-from luigi_prune.compute.pruning.lowrank import spectra
+from luigi_prune.compute.pruning.low_rank import spectra
 
 CPU = torch.device("cpu")
 SECONDS_TO_SPARE = 4.0  # kept for the summary

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from luigi_prune.catalogue import METHODS, MethodRow
 from luigi_prune.compute.networks import build
+from luigi_prune.registry import METHODS, MethodRow
 
 Batches = list[tuple[Tensor, Tensor]]
 LOSS = F.cross_entropy

@@ -11,7 +11,7 @@ from benchmarks.gpu.facts import Facts
 from benchmarks.gpu.masks import prune
 from benchmarks.gpu.subjects import LOSS, calibration, pruning_methods, resnet20
 from luigi_prune import api
-from luigi_prune.compute.pruning.lowrank import spectra
+from luigi_prune.compute.pruning.low_rank import spectra
 
 
 def run(facts: Facts, device: torch.device) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from benchmarks.gpu.facts import Facts
 from benchmarks.gpu.subjects import synchronise
-from luigi_prune.compute.datasets import RawData, Samples, Splits
+from luigi_prune.compute.data import RawData, Samples, Splits
 from luigi_prune.compute.networks import build
 from luigi_prune.compute.training import train
 from luigi_prune.config.schema import Component, TrainingConfig

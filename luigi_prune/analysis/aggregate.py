@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from luigi_prune.analysis.reference_format import reference_npz
-from luigi_prune.catalogue import METHODS
+from luigi_prune.registry import METHODS
 
 if TYPE_CHECKING:
-    from luigi_prune.targets import Result
+    from luigi_prune.results.hdf5_file import Result
 
 __all__ = ["Aggregated", "aggregate_results", "reference_npz"]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from luigi_prune.analysis.commensurate import Commensurate, has_validation
 from luigi_prune.analysis.statistics import SOUND_NUMBER_OF_NETS, Spread, paired_difference, spread
-from luigi_prune.catalogue import METHODS
+from luigi_prune.registry import METHODS
 
 Arrays = dict[str, np.ndarray]
 

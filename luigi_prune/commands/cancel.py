@@ -8,11 +8,11 @@ from typing import Any
 
 from rich.console import Console
 
-from luigi_prune.backends.registry import remote_jobs
-from luigi_prune.backends.remote import Cancellation, RemoteJobs
 from luigi_prune.commands.plan import reports_of
 from luigi_prune.errors import ConfigError
-from luigi_prune.job_task import JobTask, walk
+from luigi_prune.execution.backends import remote_jobs
+from luigi_prune.execution.remote_jobs import Cancellation, RemoteJobs
+from luigi_prune.workflow.job_task import JobTask, walk
 
 
 def add_to(commands: Any) -> None:

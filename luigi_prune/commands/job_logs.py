@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from luigi_prune.backends.registry import remote_jobs
-from luigi_prune.backends.remote import RemoteJobs, SubmittedJob
 from luigi_prune.errors import ConfigError, nearest
-from luigi_prune.store import log_path
+from luigi_prune.execution.backends import remote_jobs
+from luigi_prune.execution.remote_jobs import RemoteJobs, SubmittedJob
+from luigi_prune.identity.paths import log_path
 
 _LOG = re.compile(r"(?P<title>.+)-(?P<key>[0-9a-f]{12})")
 _KEY = re.compile(r"(?<![0-9a-f])[0-9a-f]{12}(?![0-9a-f])")

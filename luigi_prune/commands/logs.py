@@ -11,9 +11,9 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from luigi_prune.backends.registry import on_their_way
 from luigi_prune.commands.job_logs import JobLog, find
 from luigi_prune.errors import ConfigError
+from luigi_prune.execution.backends import on_their_way
 
 _PAUSE = 0.5  # seconds between looks
 _SEARCH_EVERY = 10.0  # seconds between searches of the store for a result whose place nobody has written down

@@ -7,13 +7,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-from luigi_prune.catalogue import METHODS
 from luigi_prune.errors import ConfigError
+from luigi_prune.registry import METHODS
 
 _METHOD = '''\
 """{name}: a pruning method. In an experiment file: `methods: ["{module}:{row}"]`."""
 
-from luigi_prune.catalogue import MethodRow
+from luigi_prune.registry import MethodRow
 
 
 def {score}(problem):

@@ -12,12 +12,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from luigi_prune.config.load import load_experiments
+from luigi_prune.config.loader.experiment_files import load_experiments
 from luigi_prune.errors import DamagedResult
-from luigi_prune.job_task import JobTask
-from luigi_prune.settings import directories_for
-from luigi_prune.targets import read_about, verify
-from luigi_prune.tasks import Report
+from luigi_prune.results.hdf5_file import read_about, verify
+from luigi_prune.workflow.job_task import JobTask
+from luigi_prune.workflow.settings import directories_for
+from luigi_prune.workflow.tasks import Report
 
 _DIGEST = re.compile(r"@[0-9a-f]{16}(?=\")")  # of the sources of a part from outside
 

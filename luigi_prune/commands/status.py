@@ -13,11 +13,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from luigi_prune.backends.registry import on_their_way
-from luigi_prune.backends.remote import JobPlace
 from luigi_prune.commands.plan import reports_of
-from luigi_prune.job_task import JobTask, walk
-from luigi_prune.store import checkpoint_path
+from luigi_prune.execution.backends import on_their_way
+from luigi_prune.execution.remote_jobs import JobPlace
+from luigi_prune.identity.paths import checkpoint_path
+from luigi_prune.workflow.job_task import JobTask, walk
 
 _SHOWN = 20  # jobs of a cluster that are listed
 

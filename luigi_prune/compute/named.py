@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from luigi_prune.catalogue import is_foreign, load_part
-from luigi_prune.catalogue.rows import Function
+from luigi_prune.registry import is_foreign, load_part
+from luigi_prune.registry.rows import Function
 
 
 def resolve(path: Function) -> Any:

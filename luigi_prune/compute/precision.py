@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 
@@ -19,7 +20,8 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
 def _switch_off() -> Callable[[], None]:
     """Switch TF32 off and return a function that sets everything back."""
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    cudnn: Any = torch.backends.cudnn  # its newer names are not in torch's annotations
+    matmul = torch.backends.cuda.matmul
     try:
         products, convolutions = torch.get_float32_matmul_precision(), cudnn.allow_tf32
     except RuntimeError:  # set by the newer names, with which torch does not let one mix the older ones

@@ -7,15 +7,15 @@ import json
 import subprocess
 import sys
 
-from luigi_prune import catalogue
+from luigi_prune import registry
 from luigi_prune.config.schema import Experiment
 
 _BUILD = """
 import json, sys
-from luigi_prune import catalogue
+from luigi_prune import registry
 from luigi_prune.compute import networks, pruning
 folder, name, shape, outputs, kwargs = json.loads(sys.argv[1])
-catalogue.look_in(folder)
+registry.look_in(folder)
 network = networks.build(name, tuple(shape), outputs, 0, kwargs)
 print(json.dumps([layer.name for layer in pruning.layer_budgets(network)]))
 """
@@ -27,7 +27,7 @@ def compressible_layers(experiment: Experiment) -> tuple[str, ...]:
     () if the network cannot be built for images of its data set's own size: transforms may enlarge them.
     """
     network = experiment.network
-    shape = catalogue.find("dataset", network.dataset).input_shape
+    shape = registry.find("dataset", network.dataset).input_shape
     folder = experiment.directories.modules
     return _ask(json.dumps([folder, network.name, shape, network.output_size, network.kwargs]))
 

@@ -6,14 +6,14 @@ import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
-from luigi_prune import catalogue
-from luigi_prune.catalogue.colors import CSS_COLORS, TABLEAU_COLORS
+from luigi_prune import registry
 from luigi_prune.config.architecture import compressible_layers
-from luigi_prune.config.components import check_keywords, checked_training, found
-from luigi_prune.config.keys import KeyPath, SettingError
+from luigi_prune.config.component_checks import check_keywords, checked_training, found
+from luigi_prune.config.key_names import KeyPath, SettingError
 from luigi_prune.config.ratios import SpacingError, check_order, keep_ratios, spacing_notes, split_ratios
 from luigi_prune.config.schema import Experiment, ExperimentsConfig
 from luigi_prune.errors import ConfigError, nearest
+from luigi_prune.registry.colors import CSS_COLORS, TABLEAU_COLORS
 
 Notes = list[tuple[KeyPath, str]]
 
@@ -67,9 +67,9 @@ def _methods(given: tuple[str, ...]) -> tuple[str, ...]:
     for index, method in enumerate(given):
         path = ("experiments", "methods", index)
         row = found("method", method, path)
-        name = method if catalogue.is_foreign(method) else row.name
+        name = method if registry.is_foreign(method) else row.name
         if name in names:
-            raise SettingError(path, f"the method {catalogue.plain(name)} stands there twice")
+            raise SettingError(path, f"the method {registry.plain(name)} stands there twice")
         names.append(name)
     return (REFERENCE, *(name for name in names if name != REFERENCE))
 
@@ -119,7 +119,7 @@ def _check_ratios(settings: ExperimentsConfig) -> Notes:
 
 def _channel_notes(experiment: Experiment) -> Notes:
     """Return notes on normalisations that do not fit the data set's channels; other transforms may still mend them."""
-    dataset = catalogue.find("dataset", experiment.network.dataset)
+    dataset = registry.find("dataset", experiment.network.dataset)
     if not dataset.input_shape:
         return []
     channels = dataset.input_shape[0]
@@ -155,7 +155,7 @@ def _check_ignored(experiment: Experiment) -> None:
     for index, pattern in enumerate(patterns):
         if not any(fnmatchcase(layer, pattern) for layer in layers):
             path = ("experiments", "ignore_layers", index)
-            network = catalogue.plain(experiment.network.name)
+            network = registry.plain(experiment.network.name)
             raise SettingError(path, f"{network} has no compressible layer {pattern!r}{nearest(pattern, layers)}")
     if all(any(fnmatchcase(layer, pattern) for pattern in patterns) for layer in layers):
         raise SettingError(("experiments", "ignore_layers"), f"leaves none of {len(layers)} layers to prune")
@@ -163,18 +163,18 @@ def _check_ignored(experiment: Experiment) -> None:
 
 def _per_method(section: str, given: Mapping[str, str], attribute: str, methods: tuple[str, ...]) -> dict[str, str]:
     """Return the given names or colours over those of the catalogue, under the names that methods have in specs."""
-    values = {name: str(getattr(row, attribute)) for name, row in catalogue.METHODS.items()}
-    values |= {name: str(getattr(catalogue.METHODS[name], attribute)) for name in methods}
-    foreign = {name: catalogue.METHODS[name] for name in methods if catalogue.is_foreign(name)}
-    written = {catalogue.plain(name): name for name in foreign}  # as the file names them: all three ways
+    values = {name: str(getattr(row, attribute)) for name, row in registry.METHODS.items()}
+    values |= {name: str(getattr(registry.METHODS[name], attribute)) for name in methods}
+    foreign = {name: registry.METHODS[name] for name in methods if registry.is_foreign(name)}
+    written = {registry.plain(name): name for name in foreign}  # as the file names them: all three ways
     written |= {text: name for name, row in foreign.items() for text in (row.short, row.name)}
     for name, value in given.items():
         path = (section, name)
         if name == _REFERENCE_ALIAS:
             continue
-        method = written.get(name, catalogue.SHORT_NAMES.get(name, name))
-        if method not in catalogue.METHODS and not catalogue.comes_later("method", method):
-            choices = [*catalogue.METHODS, *catalogue.SHORT_NAMES, *written]
+        method = written.get(name, registry.SHORT_NAMES.get(name, name))
+        if method not in registry.METHODS and not registry.comes_later("method", method):
+            choices = [*registry.METHODS, *registry.SHORT_NAMES, *written]
             raise SettingError(path, f"{name!r} is not a pruning method{nearest(name, choices)}")
         if section == "network_colors" and not is_color(value):
             raise SettingError(path, f"{value!r} is not a colour{nearest(value, CSS_COLORS)}")

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from luigi_prune.config.keys import KeyPath, SettingError, field_name, known_keys, shown_key, shown_path
+from luigi_prune.config.key_names import KeyPath, SettingError, field_name, known_keys, shown_key, shown_path
 from luigi_prune.errors import nearest
 
 _LONGEST_VALUE = 60

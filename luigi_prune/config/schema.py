@@ -224,10 +224,3 @@ class Experiment(Settings):
     coresets: CoresetConfig = CoresetConfig()
     network_names: dict[str, str] = {}
     network_colors: dict[str, str] = {}
-
-
-def json_schema() -> dict[str, Any]:
-    """Return the JSON schema of experiment files, by which an editor completes and checks them."""
-    from luigi_prune.config.editor import file_schema  # it reads these models
-
-    return file_schema()

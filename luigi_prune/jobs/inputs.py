@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from luigi_prune.compute import datasets, networks, pruning
-from luigi_prune.compute.datasets import Samples, Splits
+from luigi_prune.compute import data, networks, pruning
+from luigi_prune.compute.data import Samples, Splits
 from luigi_prune.compute.masked import apply_masks
 from luigi_prune.compute.state import from_arrays
 from luigi_prune.config.schema import Directories, TrainingConfig
+from luigi_prune.identity.spec import ChainSpec, TrainSpec
+from luigi_prune.results.hdf5_file import Result
 from luigi_prune.seeds import derive_seed
-from luigi_prune.spec import ChainSpec, TrainSpec
-from luigi_prune.targets import Result
 
 _EXAMPLES = 8  # enough for pruning to compare outputs on
 
@@ -22,7 +22,7 @@ _EXAMPLES = 8  # enough for pruning to compare outputs on
 def read_splits(base: TrainSpec, training: TrainingConfig, request: dict[str, Any]) -> Splits:
     """Return training and validation data; all jobs of one net split alike."""
     places = Directories.model_validate_json(request["directories"])
-    return datasets.load_splits(
+    return data.load_splits(
         base.network,
         training,
         seed=derive_seed(base.seed, base.net, "split"),

@@ -12,17 +12,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from luigi_prune import store
-from luigi_prune.backends.job import Context
-from luigi_prune.catalogue import METHODS, metric_label
-from luigi_prune.compute import datasets, evaluation, pruning
-from luigi_prune.compute.datasets import Splits
+from luigi_prune.compute import data, pruning
+from luigi_prune.compute.data import Splits
 from luigi_prune.compute.distributed import close_group, open_group
-from luigi_prune.compute.losses import Loss
+from luigi_prune.compute.metrics import evaluation
+from luigi_prune.compute.metrics.losses import Loss
 from luigi_prune.compute.pruning import LayerBudget
 from luigi_prune.compute.state import to_arrays
 from luigi_prune.compute.training import EpochRecord, TrainResult, discard, train
 from luigi_prune.config.schema import Directories, TrainingConfig
+from luigi_prune.execution.job import Context
+from luigi_prune.identity import paths
+from luigi_prune.identity.spec import ChainSpec, EvaluateSpec, TrainSpec
 from luigi_prune.jobs.inputs import (
     calibration_batches,
     example_input,
@@ -32,13 +33,13 @@ from luigi_prune.jobs.inputs import (
     read_splits,
     rewind,
 )
+from luigi_prune.jobs.outputs import write
 from luigi_prune.jobs.process import prepare_process
-from luigi_prune.jobs.results import write
-from luigi_prune.jobs.scores import remember_scores
+from luigi_prune.jobs.score_cache import remember_scores
+from luigi_prune.registry import METHODS, metric_label
 from luigi_prune.report.tensorboard import epoch_log
+from luigi_prune.results.hdf5_file import Result, read_result
 from luigi_prune.seeds import derive_seed
-from luigi_prune.spec import ChainSpec, EvaluateSpec, TrainSpec
-from luigi_prune.targets import Result, read_result
 
 log = logging.getLogger("luigi_prune")
 
@@ -66,7 +67,7 @@ def train_base(request: dict[str, Any], context: Context) -> None:
     arrays |= _history(trained)
     meta = {"types": types, "structure": []}
     write(request, context, began, arrays, meta=meta, precision=trained.precision)
-    discard(store.checkpoint_path(request["output"]))
+    discard(paths.checkpoint_path(request["output"]))
 
 
 def prune(request: dict[str, Any], context: Context) -> None:
@@ -143,7 +144,7 @@ def retrain(request: dict[str, Any], context: Context) -> None:
     arrays |= _cost(network, before, example_input(splits.validation, context.device)) | _history(trained)
     meta = {"types": types, "structure": before.meta["structure"]}
     write(request, context, began, arrays, meta=meta, earlier=before, precision=trained.precision)
-    discard(store.checkpoint_path(request["output"]))
+    discard(paths.checkpoint_path(request["output"]))
 
 
 def evaluate(request: dict[str, Any], context: Context) -> None:
@@ -152,9 +153,7 @@ def evaluate(request: dict[str, Any], context: Context) -> None:
     began = time.perf_counter()
     prepare_process(context)
     training, places = spec.base.training, Directories.model_validate_json(request["directories"])
-    samples = datasets.load_test(
-        spec.test_set, training, training_data=places.training_data, local_data=places.local_data
-    )
+    samples = data.load_test(spec.test_set, training, training_data=places.training_data, local_data=places.local_data)
     example = example_input(samples, context.device)
     before = read_result(request["inputs"]["network"])
     network, _ = network_of(before, spec.base, tuple(example.shape[1:]), context.device)
@@ -194,7 +193,7 @@ def _train(
     parallel = context.world_size > 1
     group = open_group(context.rank, context.world_size, context.init_method, device) if parallel else None
     places = Directories.model_validate_json(request["directories"])
-    folder = store.tensorboard_folder(places, base.network, Path(request["output"]))
+    folder = paths.tensorboard_folder(places, base.network, Path(request["output"]))
     tell = epoch_log(folder) if context.rank == 0 and training.num_epochs > start_epoch else None
 
     def on_epoch(record: EpochRecord) -> None:
@@ -224,7 +223,7 @@ def _train(
             start_epoch=start_epoch,
             masks=masks,
             rewind_epoch=rewind_epoch,
-            checkpoint=store.checkpoint_path(request["output"]),
+            checkpoint=paths.checkpoint_path(request["output"]),
             on_epoch=on_epoch,
             should_stop=context.should_stop,
             device=device,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from luigi_prune.backends.job import Context
+from luigi_prune.execution.job import Context
 
 
 def prepare_process(context: Context) -> None:

@@ -9,14 +9,14 @@ from typing import Any
 
 from luigi_prune.analysis.aggregate import aggregate_results
 from luigi_prune.analysis.costs import Measured, family_costs
-from luigi_prune.backends.job import Context
-from luigi_prune.catalogue import metric_label, plain
-from luigi_prune.compute.foreign_metrics import lower_is_better
+from luigi_prune.compute.metrics.foreign_metrics import lower_is_better
 from luigi_prune.config.schema import Experiment
-from luigi_prune.jobs.results import write
+from luigi_prune.execution.job import Context
+from luigi_prune.identity.spec import ExperimentSpec, shown_methods
+from luigi_prune.jobs.outputs import write
+from luigi_prune.registry import metric_label, plain
 from luigi_prune.report.write import write_report
-from luigi_prune.spec import ExperimentSpec, shown_methods
-from luigi_prune.targets import read_about, read_measured, read_result
+from luigi_prune.results.hdf5_file import read_about, read_measured, read_result
 
 
 def aggregate(request: dict[str, Any], context: Context) -> None:

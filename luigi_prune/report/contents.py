@@ -10,11 +10,11 @@ import numpy as np
 
 from luigi_prune.analysis.commensurate import Commensurate, choose, has_validation
 from luigi_prune.analysis.comparison import Ranking, checklist, rank
-from luigi_prune.report import tables, wording
+from luigi_prune.report import report_tables, wording
 from luigi_prune.report.figures import COSTS, Plot, prunability_figure, quality_figure, within
 from luigi_prune.report.panels import chosen_ratios, curve_figure, layer_figure
+from luigi_prune.report.report_tables import SUMMARY_LEVELS, Table
 from luigi_prune.report.style import MethodStyle
-from luigi_prune.report.tables import SUMMARY_LEVELS, Table
 
 Arrays = dict[str, np.ndarray]
 
@@ -85,7 +85,9 @@ def make_contents(
         if not ranking.order:
             continue
         main = main or (first, ranking)
-        summaries += [tables.summary_table(table, ranking, styles, metric) for table in chosen[test_set].values()]
+        summaries += [
+            report_tables.summary_table(table, ranking, styles, metric) for table in chosen[test_set].values()
+        ]
         figure = prunability_figure(
             first, styles, ranking.order, SUMMARY_LEVELS, f"{meta['network']}, tested on {test_set}"
         )
@@ -105,10 +107,10 @@ def make_contents(
         results=[_result_section(arrays, name, styles, plotting, meta, chosen.get(name, {})) for name in test_sets],
         layers=_layer_plots(arrays, meta, styles, plotting),
         curves=_curve_plots(arrays, meta, styles, plotting),
-        potential=tables.potential_table(arrays, by_test, styles, RANKING_LEVEL) if len(by_test) > 1 else None,
-        measured=tables.measured_table(measured, styles) if measured else None,
-        costs=tables.family_table(costs) if costs and len(costs["family/name"]) else None,
-        checks=tables.check_table(checklist(arrays, measured, meta, provenance)),
+        potential=report_tables.potential_table(arrays, by_test, styles, RANKING_LEVEL) if len(by_test) > 1 else None,
+        measured=report_tables.measured_table(measured, styles) if measured else None,
+        costs=report_tables.family_table(costs) if costs and len(costs["family/name"]) else None,
+        checks=report_tables.check_table(checklist(arrays, measured, meta, provenance)),
         definitions=wording.definitions(arrays, meta),
     )
 
@@ -152,10 +154,12 @@ def _result_section(
         test_set=test_set,
         quality=quality,
         compression=[
-            table for label in labels if (table := tables.compression_table(arrays, test_set, label, styles)).rows
+            table
+            for label in labels
+            if (table := report_tables.compression_table(arrays, test_set, label, styles)).rows
         ],
-        levels={split: tables.level_tables(arrays, choice, styles) for split, choice in chosen.items()},
-        all_results=tables.result_table(arrays, test_set, styles),
+        levels={split: report_tables.level_tables(arrays, choice, styles) for split, choice in chosen.items()},
+        all_results=report_tables.result_table(arrays, test_set, styles),
     )
 
 

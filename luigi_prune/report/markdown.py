@@ -9,7 +9,7 @@ import yaml
 
 from luigi_prune.report.contents import Contents, ResultSection
 from luigi_prune.report.figures import Plot
-from luigi_prune.report.tables import Table
+from luigi_prune.report.report_tables import Table
 
 
 def settings_text(settings: dict[str, Any]) -> str:

@@ -12,8 +12,8 @@ from luigi_prune.analysis.commensurate import Commensurate, lower_is_better
 from luigi_prune.analysis.comparison import Ranking
 from luigi_prune.analysis.statistics import SOUND_NUMBER_OF_NETS, first_known, spread
 from luigi_prune.report.figures import in_percent
+from luigi_prune.report.report_tables import number, points, unit_of
 from luigi_prune.report.style import MethodStyle
-from luigi_prune.report.tables import number, points, unit_of
 
 Arrays = dict[str, np.ndarray]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from luigi_prune.analysis.costs import Measured, family_costs
-from luigi_prune.report.tables import family_table
+from luigi_prune.report.report_tables import family_table
 
 # two nets; net 0 was pruned twice in a row, without an evaluation in between
 FILES = {

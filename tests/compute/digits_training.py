@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from luigi_prune.compute.datasets import Splits, load_splits
+from luigi_prune.compute.data import Splits, load_splits
 from luigi_prune.compute.training import TrainResult, train
 from luigi_prune.config.schema import Component, NetworkConfig, SchedulerComponent, TrainingConfig
 

@@ -11,16 +11,16 @@ import pytest
 import torch
 from torch import nn
 
-from luigi_prune import api, catalogue, jobs
-from luigi_prune.backends.job import Context, Job
-from luigi_prune.compute.evaluation import evaluate
+from luigi_prune import api, jobs, registry
+from luigi_prune.compute.metrics.evaluation import evaluate
 from luigi_prune.compute.pruning import prune as prune_network
 from luigi_prune.compute.training.run import _mixed_precision
 from luigi_prune.errors import ConfigError, OutOfMemory
-from luigi_prune.job_task import JobTask, walk
+from luigi_prune.execution.job import Context, Job
 from luigi_prune.jobs.process import prepare_process
-from luigi_prune.settings import compute_settings
-from luigi_prune.targets import read_result
+from luigi_prune.results.hdf5_file import read_result
+from luigi_prune.workflow.job_task import JobTask, walk
+from luigi_prune.workflow.settings import compute_settings
 from tests.compute.digits_training import CPU, run, settings, splits_of
 from tests.compute.pretended_device import OnDevice, pretended_device
 from tests.experiments import contents, reports, write_experiment
@@ -48,7 +48,7 @@ def test_every_job_computes_on_the_device_what_it_computes_on_the_cpu(tmp_path, 
         devices.append(all(isinstance(parameter, OnDevice) for parameter in network.parameters()))
         return prune_network(network, *args, **kwargs)
 
-    monkeypatch.setattr("luigi_prune.compute.pruning.prune", noting)
+    monkeypatch.setattr("luigi_prune.compute.pruning.engine.pipeline", noting)
     for name in ("here", "there"):
         (tmp_path / name).mkdir()
     run_jobs(write_experiment(tmp_path / "here", **changes), "cpu")
@@ -142,7 +142,7 @@ def test_a_deterministic_job_leaves_the_process_as_it_was(fails, monkeypatch):
 
 def test_luigi_cfg_asks_for_determinism(monkeypatch):
     given: dict[str, str] = {}
-    monkeypatch.setattr("luigi_prune.settings._section", lambda name: given if name == "compute" else {})
+    monkeypatch.setattr("luigi_prune.workflow.settings._section", lambda name: given if name == "compute" else {})
     assert not compute_settings().deterministic
     given["deterministic"] = "true"
     assert compute_settings().deterministic
@@ -179,7 +179,7 @@ def one_line(error: OutOfMemory) -> str:
 
 
 def test_pruning_names_the_method_the_batch_and_the_cure():
-    row = dataclasses.replace(catalogue.METHODS["SnipNet"], name="MyNet", score=f"{__name__}:run_out")
+    row = dataclasses.replace(registry.METHODS["SnipNet"], name="MyNet", score=f"{__name__}:run_out")
     batches = [(torch.rand(4, 64), torch.zeros(4).long())] * 3
     with pytest.raises(OutOfMemory) as caught:
         api.prune(nn.Linear(64, 10), row, 0.5, calibration=batches, loss=nn.CrossEntropyLoss())
@@ -190,7 +190,7 @@ def test_pruning_names_the_method_the_batch_and_the_cure():
 
 
 def test_the_probe_s_lack_of_memory_is_not_taken_for_the_network_s_nature(monkeypatch):
-    from luigi_prune.compute.pruning.probe import StructureProbe
+    from luigi_prune.compute.pruning.structure.structure_probe import StructureProbe
 
     monkeypatch.setattr(StructureProbe, "_prepare", run_out)
     with pytest.raises(OutOfMemory, match=r"^ThresNet: "):
@@ -231,7 +231,7 @@ def test_trying_again_does_not_help():
 
 
 def test_a_gpu_s_peak_memory_is_that_of_the_job(tmp_path, monkeypatch):
-    from luigi_prune.jobs.results import write
+    from luigi_prune.jobs.outputs import write
 
     called: list[tuple[str, str]] = []
     for name in ("set_device", "reset_peak_memory_stats"):

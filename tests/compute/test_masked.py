@@ -6,7 +6,7 @@ import pytest
 import torch
 from digits_training import assert_same, run, settings
 
-from luigi_prune.compute.holding import hold
+from luigi_prune.api.mask_hooks import hold
 from luigi_prune.compute.masked import apply_masks, masked_parameters
 from luigi_prune.compute.networks import build
 from luigi_prune.errors import ConfigError

@@ -5,9 +5,9 @@ from scipy import stats
 from sklearn import metrics as sk
 from torch.nn import functional
 
-from luigi_prune import catalogue
-from luigi_prune.compute.losses import Loss, MeanLoss
-from luigi_prune.compute.metrics import MetricSet
+from luigi_prune import registry
+from luigi_prune.compute.metrics.losses import Loss, MeanLoss
+from luigi_prune.compute.metrics.metric_set import MetricSet
 from luigi_prune.config.schema import Component
 from luigi_prune.errors import ConfigError
 
@@ -73,7 +73,7 @@ def test_two_top_k_are_told_apart_and_the_batches_do_not_matter():
 
 
 def test_a_state_that_was_saved_half_way_goes_on_to_the_same_value():
-    components = [component(name) for name in catalogue.METRICS]
+    components = [component(name) for name in registry.METRICS]
     first = MetricSet(components)
     first.update(OUTPUTS[:100], TARGETS[:100])
     second = MetricSet(components)
@@ -94,7 +94,7 @@ def test_a_metric_that_cannot_be_computed_is_a_one_line_error(metric, message):
 
 
 @pytest.mark.filterwarnings("ignore:reduction:UserWarning")
-@pytest.mark.parametrize("name", sorted(catalogue.LOSSES))
+@pytest.mark.parametrize("name", sorted(registry.LOSSES))
 def test_every_loss_of_the_catalogue_is_finite_and_has_a_gradient(name):
     outputs = OUTPUTS.sigmoid() if name == "BCELoss" else OUTPUTS.log_softmax(1)
     outputs = outputs.clone().requires_grad_()

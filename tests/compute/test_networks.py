@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from luigi_prune import catalogue
+from luigi_prune import registry
 from luigi_prune.compute.named import resolve
 from luigi_prune.compute.networks import InputTooSmall, build
 from luigi_prune.errors import ConfigError
@@ -24,7 +24,7 @@ def test_parameter_counts(name, input_shape, parameters):
     assert sum(parameter.numel() for parameter in network.parameters()) == parameters
 
 
-@pytest.mark.parametrize("name", sorted(catalogue.NETWORKS))
+@pytest.mark.parametrize("name", sorted(registry.NETWORKS))
 def test_every_network_of_the_catalogue_gives_the_outputs_asked_for(name):
     network = build(name, (1, 16, 16), 7, seed=0).eval()
     assert network(torch.zeros(2, 1, 16, 16)).shape == (2, 7)
@@ -65,6 +65,6 @@ def test_the_shape_of_resnet_stages():
 
 
 def test_paths_of_the_catalogue_name_builders():
-    assert all(callable(resolve(row.path)) for row in catalogue.NETWORKS.values())
+    assert all(callable(resolve(row.path)) for row in registry.NETWORKS.values())
     with pytest.raises(ConfigError, match="did you mean 'resnet"):
         build("resnet21", (3, 32, 32), 10, seed=0)

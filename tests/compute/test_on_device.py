@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from luigi_prune import api, catalogue
-from luigi_prune.compute.evaluation import evaluate
-from luigi_prune.compute.holding import held_masks, hold
+from luigi_prune import api, registry
+from luigi_prune.api.mask_hooks import held_masks, hold
+from luigi_prune.compute.metrics.evaluation import evaluate
 from tests.compute.digits_training import CPU, assert_same, dropout_net, run, settings, splits_of
 from tests.compute.pretended_device import OnDevice, pretended_device
 from tests.compute.pruning.test_contract import prune_like
@@ -33,7 +33,7 @@ def assert_same_state(there: nn.Module, here: nn.Module) -> None:
         assert torch.equal(value.cpu(), other[name]), name
 
 
-@pytest.mark.parametrize("method", list(catalogue.METHODS))
+@pytest.mark.parametrize("method", list(registry.METHODS))
 def test_every_method_prunes_on_the_device_as_on_the_cpu(method: str) -> None:
     network, example = trained_like("convnet")
     here = prune_like(network, method, 0.4, example, calibration=batches(example))

@@ -4,8 +4,8 @@ import torch
 import torchvision.transforms as tv
 from PIL import Image
 
-from luigi_prune.compute.datasets import RawData, Samples, load, load_splits, load_test
-from luigi_prune.compute.datasets.loading import load_batches
+from luigi_prune.compute.data import RawData, Samples, load, load_splits, load_test
+from luigi_prune.compute.data.loading import load_batches
 from luigi_prune.config.schema import Component, NetworkConfig, TrainingConfig
 from luigi_prune.errors import ConfigError
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from luigi_prune import catalogue
+from luigi_prune import registry
 from luigi_prune.compute.training.schedules import build_schedule
 from luigi_prune.config.schema import SchedulerComponent, TrainingConfig
 from luigi_prune.errors import ConfigError
@@ -77,7 +77,7 @@ def test_multiplicative_schedulers_give_what_torch_gives_when_they_are_chained(s
     np.testing.assert_allclose(rates(MULTI, second), expected, rtol=1e-9, atol=1e-15)
 
 
-@pytest.mark.parametrize("name", sorted(catalogue.SCHEDULERS))
+@pytest.mark.parametrize("name", sorted(registry.SCHEDULERS))
 def test_every_scheduler_of_the_catalogue_runs(name):
     given = {
         "CosineAnnealingLR": {"stepKwargs": {"T_max": 10}},

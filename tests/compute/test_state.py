@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from luigi_prune.compute.state import from_arrays, to_arrays
-from luigi_prune.targets import read_result, write_result
+from luigi_prune.results.hdf5_file import read_result, write_result
 
 
 def through_a_file(path, state):

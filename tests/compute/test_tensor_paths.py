@@ -7,11 +7,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luigi_prune.compute.pruning.allocations import _ranks, ranks_by_tensors
-from luigi_prune.compute.pruning.drawing import _draw_singly, draw_singly_by_tensors
-from luigi_prune.compute.pruning.protocol import Draws
-from luigi_prune.compute.pruning.sampling import _tails, tails_by_tensors
-from luigi_prune.compute.pruning.selection import _best, best_by_tensors, best_of_rows, best_of_rows_by_tensors
+from luigi_prune.compute.pruning.allocations.by_score import _ranks, ranks_by_tensors
+from luigi_prune.compute.pruning.allocations.sampling_error import _tails, tails_by_tensors
+from luigi_prune.compute.pruning.problem.records import Draws
+from luigi_prune.compute.pruning.selection.drawing import _draw_singly, draw_singly_by_tensors
+from luigi_prune.compute.pruning.selection.top_and_sample import (
+    _best,
+    best_by_tensors,
+    best_of_rows,
+    best_of_rows_by_tensors,
+)
 from luigi_prune.compute.zeros import count_nonzero, counts_nonzero, equal, read
 from tests.compute.pretended_device import pretended_device
 

@@ -6,10 +6,10 @@ import torch
 from digits_training import AUGMENTED, CPU, NORMALISED, assert_same, dropout_net, run, settings, splits_of
 from torch import nn
 
-from luigi_prune import catalogue
-from luigi_prune.compute.datasets import Samples, load_test
-from luigi_prune.compute.datasets.draws import epoch_order
-from luigi_prune.compute.evaluation import evaluate
+from luigi_prune import registry
+from luigi_prune.compute.data import Samples, load_test
+from luigi_prune.compute.data.sample_order import epoch_order
+from luigi_prune.compute.metrics.evaluation import evaluate
 from luigi_prune.compute.networks import build
 from luigi_prune.compute.training import checkpoint
 from luigi_prune.compute.training.run import _warn_of_full_precision
@@ -126,7 +126,7 @@ def test_early_stopping_takes_the_latest_of_the_best_epochs(monkeypatch):
     def compute(self):
         return {"TopK1": next(values), "MCorr": 0.0}
 
-    monkeypatch.setattr("luigi_prune.compute.metrics.MetricSet.compute", compute)
+    monkeypatch.setattr("luigi_prune.compute.metrics.metric_set.MetricSet.compute", compute)
 
     def train_with(early_stop_epoch):
         nonlocal values
@@ -155,7 +155,7 @@ def test_no_epochs_pass_the_weights_through():
     assert "validation/MCorr" in result.history
 
 
-@pytest.mark.parametrize("name", sorted(set(catalogue.OPTIMIZERS)))
+@pytest.mark.parametrize("name", sorted(set(registry.OPTIMIZERS)))
 def test_masks_hold_under_every_optimizer(name):
     training = settings(num_epochs=1, optimizer=name, optimizer_kwargs={"lr": 0.01}, batch_size=256)
     network = build("lenet300_100", (1, 8, 8), 10, seed=1)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torchvision.datasets as tvd
 
-from luigi_prune.compute.datasets import load, vision
+from luigi_prune.compute.data import load, vision
 from luigi_prune.errors import ConfigError
 
 SAMPLES = 6

@@ -2,8 +2,8 @@
 
 import pytest
 
-from luigi_prune.config import lines
-from luigi_prune.config.load import load_experiments
+from luigi_prune.config.loader import yaml_positions
+from luigi_prune.config.loader.experiment_files import load_experiments
 from luigi_prune.errors import ConfigError
 
 GOOD = """\
@@ -348,7 +348,7 @@ def test_one_line_per_mistake_in_a_sweep(folder, entry, words):
 @pytest.mark.parametrize("section", ["network", "training", "experiments"])
 def test_missing_section(folder, section):
     lines = GOOD.splitlines(keepends=True)
-    start = lines.index(f"{section}:\n")
+    start = yaml_positions.index(f"{section}:\n")
     end = next(i for i in range(start + 1, len(lines)) if not lines[i].startswith(" "))
     (folder / "e.yaml").write_text("".join(lines[:start] + lines[end:]))
     assert message() == f"e.yaml: {section}: is missing"
@@ -380,15 +380,15 @@ def nested_aliases(levels: int, entry: str) -> str:
     """Return a file of a few lines whose last one stands for 10^levels values; `entry` has a hole for an alias."""
     lines = ["a0: &a0 {k: 1}"]
     for level in range(1, levels + 1):
-        lines.append(entry.format(level, ", ".join([f"*a{level - 1}"] * 10)))
+        yaml_positions.append(entry.format(level, ", ".join([f"*a{level - 1}"] * 10)))
     return "\n".join(lines)
 
 
 def test_aliases_that_stand_for_too_many_values_are_refused_and_built_once(folder, monkeypatch):
     built = []
-    construct = lines._Loader.construct_object
+    construct = yaml_positions._Loader.construct_object
     monkeypatch.setattr(
-        lines._Loader, "construct_object", lambda *arguments: built.append(arguments) or construct(*arguments)
+        yaml_positions._Loader, "construct_object", lambda *arguments: built.append(arguments) or construct(*arguments)
     )
     (folder / "e.yaml").write_text(nested_aliases(12, "a{0}: &a{0} [{1}]"))
     assert message() == ("e.yaml: holds 2345679012345 values with all aliases resolved; at most 100000 are allowed")
@@ -398,7 +398,7 @@ def test_aliases_that_stand_for_too_many_values_are_refused_and_built_once(folde
 def test_merge_keys_that_name_one_dictionary_again_and_again_are_one_dictionary(folder):
     path = folder / "e.yaml"
     path.write_text(nested_aliases(12, "a{0}: &a{0} {{<<: [{1}]}}"))
-    assert lines.read_yaml(path, "e.yaml").plain() == {f"a{level}": {"k": 1} for level in range(13)}
+    assert yaml_positions.read_yaml(path, "e.yaml").plain() == {f"a{level}": {"k": 1} for level in range(13)}
 
 
 def test_a_folder_and_a_file_that_is_nowhere(folder):

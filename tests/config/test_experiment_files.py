@@ -5,7 +5,7 @@ import logging
 import pytest
 import yaml
 
-from luigi_prune.config.load import load_experiments
+from luigi_prune.config.loader.experiment_files import load_experiments
 from luigi_prune.errors import ConfigError
 
 TRAINING = """\

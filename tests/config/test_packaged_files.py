@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from luigi_prune import catalogue
-from luigi_prune.config.files import PACKAGED, packaged_files
-from luigi_prune.config.load import load_experiments
-from luigi_prune.config.reference import reference_markdown
-from luigi_prune.config.schema import json_schema
+from luigi_prune import registry
+from luigi_prune.config.configuration_page import reference_markdown
+from luigi_prune.config.loader.experiment_files import load_experiments
+from luigi_prune.config.loader.includes import PACKAGED, packaged_files
+from luigi_prune.config.json_schema import file_schema
 from luigi_prune.errors import ConfigError
 
 FILES = packaged_files()
@@ -54,18 +54,18 @@ def test_experiment_is_right_but_for_names_of_a_later_version(name, elsewhere, m
     keywords = ("min_size", "max_size", "flip_prob", "size", "mean", "std", "reduction", "ignore_index")
     classes = {"ImageNet": 1000, "VOCSegmentation2012": 21, "Driving": 1}
     stand_ins = {
-        "method": lambda name: replace(catalogue.METHODS["ThresNet"], name=name),
-        "network": lambda name: catalogue.NetworkRow(name, "", ""),
-        "dataset": lambda name: catalogue.DatasetRow(name, "", classes[name], (3, 32, 32), ""),
-        "loss": lambda name: catalogue.LossRow(name, "", optional=keywords),
-        "transform": lambda name: catalogue.TransformRow(name, "", optional=keywords),
+        "method": lambda name: replace(registry.METHODS["ThresNet"], name=name),
+        "network": lambda name: registry.NetworkRow(name, "", ""),
+        "dataset": lambda name: registry.DatasetRow(name, "", classes[name], (3, 32, 32), ""),
+        "loss": lambda name: registry.LossRow(name, "", optional=keywords),
+        "transform": lambda name: registry.TransformRow(name, "", optional=keywords),
     }
 
     def lenient(kind, given):
-        return stand_ins[kind](given) if catalogue.comes_later(kind, given) else find(kind, given)
+        return stand_ins[kind](given) if registry.comes_later(kind, given) else find(kind, given)
 
-    find = catalogue.find
-    monkeypatch.setattr(catalogue, "find", lenient)
+    find = registry.find
+    monkeypatch.setattr(registry, "find", lenient)
     experiments = load_experiments(name)
     assert experiments
     assert len({experiment.name for experiment in experiments}) == len(experiments)
@@ -159,7 +159,7 @@ def accepts_keys(schema, value, root):
 
 @pytest.mark.parametrize("name", sorted(NOW))
 def test_json_schema_accepts_the_samples(name):
-    schema = json_schema()
+    schema = file_schema()
     assert accepts(schema, yaml.safe_load((PACKAGED / name).read_text()), schema)
 
 
@@ -180,12 +180,12 @@ def test_json_schema_accepts_the_samples(name):
     ],
 )
 def test_json_schema_refuses_mistakes(wrong):
-    schema = json_schema()
+    schema = file_schema()
     assert not accepts(schema, wrong, schema)
 
 
 def test_json_schema_knows_both_spellings_and_includes():
-    schema = json_schema()
+    schema = file_schema()
     both = {
         "file": "sample/tiny.yaml",
         "training": {"file": "a.yaml", "num_epochs": 3, "batchSize": 2, "optimizerKwargs": {"lr": 0.1}},
@@ -201,5 +201,5 @@ def test_json_schema_knows_both_spellings_and_includes():
 
 def test_reference_is_what_the_schema_says():
     page = Path(__file__).parents[2] / "docs" / "configuration.md"
-    command = "python -m luigi_prune.config.reference > docs/configuration.md"
+    command = "python -m luigi_prune.config.configuration_page > docs/configuration.md"
     assert page.read_text() == reference_markdown(), f"run: {command}"

@@ -9,19 +9,19 @@ import pytest
 import torch
 
 from luigi_prune.analysis.commensurate import choose, commensurate_points, error_of
-from luigi_prune.compute.foreign_metrics import lower_is_better
-from luigi_prune.compute.metrics import MetricSet
-from luigi_prune.config.load import load_experiments
+from luigi_prune.compute.metrics.foreign_metrics import lower_is_better
+from luigi_prune.compute.metrics.metric_set import MetricSet
+from luigi_prune.config.loader.experiment_files import load_experiments
 from luigi_prune.config.schema import Component
 from luigi_prune.errors import ConfigError
-from luigi_prune.targets import read_result
+from luigi_prune.results.hdf5_file import read_result
 from tests.experiments import run, write_experiment
 
 PARTS = """
 import numpy as np
 from torch import nn
 
-from luigi_prune.catalogue import DatasetRow, MetricRow
+from luigi_prune.registry import DatasetRow, MetricRow
 
 
 def waves(split, folder):

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from luigi_prune import api
-from luigi_prune.catalogue import MethodRow
-from luigi_prune.config.load import load_experiments
+from luigi_prune.config.loader.experiment_files import load_experiments
 from luigi_prune.errors import ConfigError
+from luigi_prune.registry import MethodRow
 from tests.experiments import write_experiment
 
 PARTS = """
-from luigi_prune.catalogue import MethodRow, NetworkRow, MetricRow
+from luigi_prune.registry import MethodRow, NetworkRow, MetricRow
 
 def net(input_shape, output_size, width, depth=2): ...
 def number(outputs, targets): ...

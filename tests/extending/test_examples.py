@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from luigi_prune import api, catalogue
-from luigi_prune.catalogue.reading import ROWS
-from luigi_prune.config.load import load_experiments
-from luigi_prune.targets import read_about, read_result
+from luigi_prune import api, registry
+from luigi_prune.config.loader.experiment_files import load_experiments
+from luigi_prune.registry.row_reading import ROWS
+from luigi_prune.results.hdf5_file import read_about, read_result
 from tests.experiments import command, contents
 from tests.extending.examples import PAGE, blocks, lay_down
 
@@ -35,7 +35,7 @@ def test_they_run_inline_and_in_warm_processes_to_the_same_arrays(tmp_path: Path
     assert run(tmp_path / "local", "local") == inline
     parts: set[str] = set()
     for path in (tmp_path / "local" / "results").rglob("*.h5"):
-        parts |= {catalogue.plain(name) for name in read_about(path)["provenance"].get("parts", {})}
+        parts |= {registry.plain(name) for name in read_about(path)["provenance"].get("parts", {})}
     files = {name.partition(":")[0] + ".py" for name in parts}
     assert files | {"scores.py", "allocations.py", "experiment.yaml"} == set(blocks())
     (tables,) = (tmp_path / "local" / "results").rglob("results.h5")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from luigi_prune.targets import read_result
+from luigi_prune.results.hdf5_file import read_result
 from tests.experiments import command, contents, run, write_experiment
 
 pytestmark = pytest.mark.slow

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from luigi_prune.targets import Result, read_result
+from luigi_prune.results.hdf5_file import Result, read_result
 from tests.experiments import reports, run, write_experiment
 
 

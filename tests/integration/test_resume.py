@@ -10,7 +10,7 @@ import pytest
 
 from luigi_prune.__main__ import main
 from luigi_prune.commands.plan import to_run
-from luigi_prune.targets import read_result
+from luigi_prune.results.hdf5_file import read_result
 from tests.experiments import contents, reports, run, write_experiment
 
 

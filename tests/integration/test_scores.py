@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from luigi_prune.targets import read_result
+from luigi_prune.results.hdf5_file import read_result
 from tests.experiments import contents, run, write_experiment
 
 CHANGES = {

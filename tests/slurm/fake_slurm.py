@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
-from luigi_prune.backends.job import ComputeSettings, Job, Outcome
-from luigi_prune.backends.slurm import backend as backend_module
-from luigi_prune.backends.slurm import claims, lookout, news, outbox
-from luigi_prune.backends.slurm import ticket as ticket_module
-from luigi_prune.backends.slurm.backend import SlurmBackend
-from luigi_prune.backends.slurm.options import FAMILIES, Resources, SlurmSettings
+from luigi_prune.execution.job import ComputeSettings, Job, Outcome
+from luigi_prune.execution.slurm import claims, heartbeat, poller, submission_queue
+from luigi_prune.execution.slurm import slurm_backend as backend_module
+from luigi_prune.execution.slurm import tracked_job as ticket_module
+from luigi_prune.execution.slurm.options import FAMILIES, Resources, SlurmSettings
+from luigi_prune.execution.slurm.slurm_backend import SlurmBackend
 from tests.slurm import fake_commands
 from tests.slurm.watching import Ear
 
@@ -178,7 +178,7 @@ class Voice:
     def __init__(self, ear: Ear):
         claim = claims.newest(ear.job.output)
         assert claim is not None
-        self.path = news.news_path(claim.folder, claim.index)
+        self.path = heartbeat.news_path(claim.folder, claim.index)
         self.output = Path(ear.job.output)
         self.claim = claim
 
@@ -190,7 +190,7 @@ class Voice:
 
     def say(self, message: str = "", outcome: Outcome | None = None, restart: int = 0) -> None:
         """Write news."""
-        told = news.News(restart, "n1", 0.5, message, asdict(outcome) if outcome else None)
+        told = heartbeat.News(restart, "n1", 0.5, message, asdict(outcome) if outcome else None)
         private = self.path.with_suffix(".part")
         private.write_text(json.dumps(asdict(told)))
         os.replace(private, self.path)
@@ -216,7 +216,7 @@ def fake_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Return the clock of backends that live without a thread."""
     clock = Clock()
-    for module in (backend_module, lookout, outbox, ticket_module):
+    for module in (backend_module, poller, submission_queue, ticket_module):
         monkeypatch.setattr(module, "time", clock)
     monkeypatch.setattr(SlurmBackend, "_serve", lambda self: None)
     return clock

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from luigi_prune.backends.job import Context
 from luigi_prune.errors import Interrupted
-from luigi_prune.store import checkpoint_path
+from luigi_prune.execution.job import Context
+from luigi_prune.identity.paths import checkpoint_path
 
 
 def write(request: dict[str, Any], context: Context) -> None:

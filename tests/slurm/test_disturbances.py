@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from luigi_prune.store import checkpoint_path
+from luigi_prune.identity.paths import checkpoint_path
 from tests.experiments import command, contents, write_experiment
 from tests.slurm.cluster import Cluster, environments
 from tests.slurm.watching import follow, until

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from luigi_prune.backends.slurm import claims
-from luigi_prune.targets import read_result
+from luigi_prune.execution.slurm import claims
+from luigi_prune.results.hdf5_file import read_result
 from tests.experiments import command, contents, reports, write_experiment
 from tests.slurm.cluster import Cluster
 from tests.slurm.watching import follow, until
@@ -125,7 +125,7 @@ def states_in_accounting(cluster: Cluster, folder: Path) -> list[str]:
 
 def running(file: Path, family: str) -> bool:
     """Tell whether a task of this family is in SLURM's hands."""
-    from luigi_prune.job_task import JobTask, walk
+    from luigi_prune.workflow.job_task import JobTask, walk
 
     tasks = [task for task in walk(*reports(file)) if isinstance(task, JobTask) and task.task_family == family]
     return any(claims.newest(task.path) is not None for task in tasks)

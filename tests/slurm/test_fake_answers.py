@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from luigi_prune.backends.job import ComputeSettings
-from luigi_prune.backends.slurm import backend as backend_module
-from luigi_prune.backends.slurm import claims, outbox
-from luigi_prune.backends.slurm.backend import SlurmBackend
-from luigi_prune.backends.slurm.options import Resources
 from luigi_prune.errors import ConfigError
+from luigi_prune.execution.job import ComputeSettings
+from luigi_prune.execution.slurm import claims, submission_queue
+from luigi_prune.execution.slurm import slurm_backend as backend_module
+from luigi_prune.execution.slurm.options import Resources
+from luigi_prune.execution.slurm.slurm_backend import SlurmBackend
 from tests.slurm.fake_slurm import Driver, FakeSlurm, Voice, clock, driver, fake_slurm, make_driver
 from tests.slurm.watching import Ear, site, submit, until
 
@@ -270,7 +270,7 @@ def test_a_site_that_is_busy_at_the_start_is_no_reason_not_to_begin(make_driver:
 
 def test_the_thread_does_all_this_by_itself(fake_slurm: FakeSlurm, tmp_path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(backend_module, "_TICK_SECONDS", 0.05)
-    monkeypatch.setattr(outbox, "BACK_OFF_SECONDS", 0.05)
+    monkeypatch.setattr(submission_queue, "BACK_OFF_SECONDS", 0.05)
     fake_slurm.fail("sbatch", "Socket timed out on send/recv operation", times=2)  # the first is a test of the site
     settings = site(Resources(), poll_seconds=0.2, poll_seconds_max=0.4, gather_seconds=0.1)
     backend = SlurmBackend(ComputeSettings(backend="slurm", device="cpu", own=settings))

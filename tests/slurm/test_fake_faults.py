@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from luigi_prune.backends.slurm import claims, outbox, submission
+from luigi_prune.execution.slurm import claims, submission, submission_queue
 from tests.slurm.fake_slurm import Driver, FakeSlurm, Voice, clock, driver, fake_slurm, make_driver
 from tests.slurm.watching import Ear
 
 __all__ = ["clock", "driver", "fake_slurm", "make_driver"]
 
-LONGER_THAN_BACK_OFF = outbox.BACK_OFF_SECONDS + 2
+LONGER_THAN_BACK_OFF = submission_queue.BACK_OFF_SECONDS + 2
 
 
 def left_in(folder: Path) -> list[str]:

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from luigi_prune.backends.job import Outcome
-from luigi_prune.backends.slurm import states
-from luigi_prune.backends.slurm import ticket as ticket_module
-from luigi_prune.backends.slurm.options import Resources
-from luigi_prune.store import checkpoint_path
+from luigi_prune.execution.job import Outcome
+from luigi_prune.execution.slurm import decisions
+from luigi_prune.execution.slurm import tracked_job as ticket_module
+from luigi_prune.execution.slurm.options import Resources
+from luigi_prune.identity.paths import checkpoint_path
 from tests.slurm.fake_slurm import Driver, FakeSlurm, Voice, clock, driver, fake_slurm, make_driver
 from tests.slurm.watching import Ear
 
@@ -81,7 +81,7 @@ def test_a_job_in_a_strange_state_is_alive(driver: Driver, fake_slurm: FakeSlurm
     fake_slurm.put("100", state)
     driver.advance(300)
     assert not ear.outcomes
-    if states.STATES.get(state) == "paused":
+    if decisions.STATES.get(state) == "paused":
         assert state in ear.heard[-1]
     fake_slurm.put("100", "RUNNING")
     voice.finish()

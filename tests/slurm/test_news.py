@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from luigi_prune.backends.job import Job, Outcome
-from luigi_prune.backends.slurm import news
-from luigi_prune.backends.slurm.news import Herald, News, failure_path, news_path
-from luigi_prune.backends.slurm.options import Resources
-from luigi_prune.backends.slurm.ticket import Ticket
+from luigi_prune.execution.job import Job, Outcome
+from luigi_prune.execution.slurm import heartbeat
+from luigi_prune.execution.slurm.heartbeat import Herald, News, failure_path, news_path
+from luigi_prune.execution.slurm.options import Resources
+from luigi_prune.execution.slurm.tracked_job import Ticket
 from tests.slurm.watching import Ear, until
 
 DONE, FAILED = Outcome("done", seconds=2.5), Outcome("failed", "ValueError: no", retry=False)
@@ -34,8 +34,8 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let hearts beat fast."""
-    monkeypatch.setattr(news, "HEARTBEAT_SECONDS", 0.02)
-    monkeypatch.setattr(news, "_PROGRESS_SECONDS", 0.01)
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_SECONDS", 0.02)
+    monkeypatch.setattr(heartbeat, "_PROGRESS_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -64,14 +64,14 @@ def heart_beats() -> bool:
 
 
 def listen(ticket: Ticket) -> bool:
-    return ticket.listen(news.marks(ticket.places.folder))
+    return ticket.listen(heartbeat.marks(ticket.places.folder))
 
 
 def test_news_lie_together_and_say_whose_they_are(path: Path, tmp_path: Path):
     assert path == tmp_path / "slurm" / "news" / "lp-a.3.json"
-    assert news.read(path) is None
+    assert heartbeat.read(path) is None
     Herald(path, restart=2, rank=0)
-    told = news.read(path)
+    told = heartbeat.read(path)
     assert told is not None
     assert (told.restart, told.host, told.ended) == (2, os.uname().nodename, None)
 
@@ -81,17 +81,17 @@ def test_a_heart_beats_without_progress_and_stops_with_the_last_word(path: Path,
     seen = set()
     until(lambda: seen.add(path.stat().st_ino) or len(seen) > 1, 20)
     herald.progress(0.5, "epoch 1/2")
-    until(lambda: (told := news.read(path)) and told.message == "epoch 1/2", 20)
+    until(lambda: (told := heartbeat.read(path)) and told.message == "epoch 1/2", 20)
     herald.end(DONE)
     herald.progress(0.9, "too late")
     until(lambda: not heart_beats(), 20)
-    told = news.read(path)
+    told = heartbeat.read(path)
     assert told is not None
     assert (told.ended, told.message) == (DONE, "epoch 1/2")
 
 
 def test_reports_by_the_thousand_are_few_files(path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(news, "_PROGRESS_SECONDS", 600.0)
+    monkeypatch.setattr(heartbeat, "_PROGRESS_SECONDS", 600.0)
     written: list[News] = []
     monkeypatch.setattr(Herald, "_write", lambda self, told, path: written.append(told))
     herald = Herald(path, 0, 0)
@@ -111,7 +111,7 @@ def test_the_other_ranks_are_silent_unless_they_fail(path: Path):
     assert list(path.parent.iterdir()) == []
     failing.end(FAILED)
     quiet.end(Outcome("failed", "gloo: connection reset by peer"))
-    told = news.read(failure_path(path))
+    told = heartbeat.read(failure_path(path))
     assert told is not None
     assert told.ended == FAILED  # the first one
 
@@ -121,7 +121,7 @@ def test_the_first_failure_is_not_overwritten_by_one_at_the_same_moment(path: Pa
     first, second = Herald(path, 0, 1), Herald(path, 0, 2)
     first.end(FAILED)
     second.end(Outcome("failed", "gloo: connection reset by peer"))
-    told = news.read(failure_path(path))
+    told = heartbeat.read(failure_path(path))
     assert told is not None
     assert told.ended == FAILED
 
@@ -168,7 +168,7 @@ def test_a_reader_never_sees_half_a_file(path: Path):
 
     def read_on() -> None:
         while not stop.is_set():
-            if news.read(path) is None:
+            if heartbeat.read(path) is None:
                 damaged.append(path)
 
     reader = threading.Thread(target=read_on)
@@ -189,7 +189,7 @@ def test_a_reader_never_sees_half_a_file(path: Path):
 )
 def test_what_cannot_be_read_is_no_news(path: Path, ticket: Ticket, text: str):
     path.write_bytes(text.encode(errors="surrogateescape"))
-    assert news.read(path) is None
+    assert heartbeat.read(path) is None
     assert not listen(ticket)
     Herald(path, 0, 0).end(DONE)  # and does not spoil what comes then
     assert listen(ticket)
@@ -202,7 +202,7 @@ def test_a_full_or_vanished_folder_stops_no_training(path: Path, tmp_path: Path)
     herald.end(FAILED)
     path.parent.touch()  # a file where the folder was
     Herald(path, 0, 0).end(FAILED)
-    assert news.marks(path.parent) == {}
+    assert heartbeat.marks(path.parent) == {}
 
 
 @hypothesis_settings(deadline=None)
@@ -224,14 +224,14 @@ def test_what_is_said_arrives(tmp_path_factory, outcome: Outcome, fraction: floa
     herald.rank = 0  # speaks, without the thread
     herald.progress(fraction, message)
     herald.end(outcome)
-    told = news.read(path)
+    told = heartbeat.read(path)
     assert told is not None
-    assert (told.fraction, told.message, told.ended) == (fraction, message[: news._TEXT], outcome)
+    assert (told.fraction, told.message, told.ended) == (fraction, message[: heartbeat._TEXT], outcome)
 
 
 def test_a_long_traceback_keeps_its_end(path: Path):
     Herald(path, 0, 0).end(Outcome("failed", "x" * 10**6 + "ValueError: the end"))
-    told = news.read(path)
+    told = heartbeat.read(path)
     assert told is not None
     assert told.ended is not None
     assert told.ended.message.endswith("ValueError: the end")

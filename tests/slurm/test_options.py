@@ -11,9 +11,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from luigi.configuration.cfg_parser import LuigiConfigParser
 
-from luigi_prune.backends.slurm.options import FAMILIES, KEYS, PARALLEL, Resources, SlurmSettings, read_settings
 from luigi_prune.errors import ConfigError
-from luigi_prune.settings import compute_settings
+from luigi_prune.execution.slurm.options import FAMILIES, KEYS, PARALLEL, Resources, SlurmSettings, read_settings
+from luigi_prune.workflow.settings import compute_settings
 
 
 def settings(threads: int = 1, loader_workers: int = 0, **sections: dict[str, str]) -> SlurmSettings:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from luigi_prune.backends.slurm.options import read_settings
+from luigi_prune.execution.slurm.options import read_settings
 
 PROFILES = sorted((Path(__file__).resolve().parents[2] / "slurm" / "profiles").glob("*.cfg"))
 

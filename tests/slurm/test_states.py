@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from luigi_prune.backends.job import Outcome
-from luigi_prune.backends.slurm.states import IN_QUEUE, STATES, WAIT, Patience, Sighting, Verdict, judge
+from luigi_prune.execution.job import Outcome
+from luigi_prune.execution.slurm.decisions import IN_QUEUE, STATES, WAIT, Patience, Sighting, Verdict, judge
 
 PATIENCE = Patience(grace=30, requeue=300)
 LONG = 10_000.0

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from luigi_prune.backends.job import Backend, Job, Outcome
-from luigi_prune.backends.slurm.options import FAMILIES, Resources, SlurmSettings
+from luigi_prune.execution.job import Backend, Job, Outcome
+from luigi_prune.execution.slurm.options import FAMILIES, Resources, SlurmSettings
 
 PATIENCE = 150.0  # seconds after which a test gives up; nothing asserts that anything is fast
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from luigi_prune import catalogue
+from luigi_prune import registry
 from luigi_prune.compute.named import resolve
 from luigi_prune.compute.networks.sizes import InputTooSmall
 from luigi_prune.errors import ConfigError, LuigiPruneError
@@ -25,7 +25,7 @@ def build(
     Raises ConfigError for an unknown name or a foreign builder that fails, InputTooSmall where the input does not
     survive the layers.
     """
-    row = catalogue.find("network", name)
+    row = registry.find("network", name)
     builder = resolve(row.path)
     with torch.random.fork_rng(devices=[]):
         # Weights are drawn on the CPU, so that a seed means the same weights on every machine. The CPU's generator is
@@ -36,15 +36,15 @@ def build(
         except LuigiPruneError:
             raise
         except Exception as error:
-            if not catalogue.is_foreign(str(row.path)):
+            if not registry.is_foreign(str(row.path)):
                 raise
             reason = (str(error).splitlines() or [""])[0]
             raise ConfigError(
-                f"network.name: {catalogue.plain(name)} fails for inputs of shape {tuple(input_shape)} and "
+                f"network.name: {registry.plain(name)} fails for inputs of shape {tuple(input_shape)} and "
                 f"{output_size} outputs: {type(error).__name__}: {reason}"
             ) from error
     if not isinstance(network, nn.Module):
         raise ConfigError(
-            f"network.name: {catalogue.plain(name)} returned a {type(network).__name__}, not a torch.nn.Module"
+            f"network.name: {registry.plain(name)} returned a {type(network).__name__}, not a torch.nn.Module"
         )
     return network

@@ -1,16 +1,16 @@
 """Pruning a network: `prune` is the algorithm, `protocol` holds the records that its parts exchange."""
 
-from luigi_prune.compute.pruning.counting import (
+from luigi_prune.compute.pruning.engine.pipeline import PruningResult, prune
+from luigi_prune.compute.pruning.engine.rules import find_rules
+from luigi_prune.compute.pruning.low_rank import restore
+from luigi_prune.compute.pruning.problem.records import Rules
+from luigi_prune.compute.pruning.sizes_and_flops import (
     LayerBudget,
     calibration_size,
     count_flops,
     count_size,
     layer_budgets,
 )
-from luigi_prune.compute.pruning.lowrank import restore
-from luigi_prune.compute.pruning.protocol import Rules
-from luigi_prune.compute.pruning.prune import PruningResult, prune
-from luigi_prune.compute.pruning.rules import find_rules
 
 __all__ = [
     "LayerBudget",

@@ -9,14 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from luigi_prune import catalogue
-from luigi_prune.compute.datasets import Splits
-from luigi_prune.compute.datasets.draws import epoch_order, global_batches, rank_share
-from luigi_prune.compute.datasets.loading import load_batches
+from luigi_prune import registry
+from luigi_prune.compute.data import Splits
+from luigi_prune.compute.data.loading import load_batches
+from luigi_prune.compute.data.sample_order import epoch_order, global_batches, rank_share
 from luigi_prune.compute.distributed import ProcessGroup, Ranks
-from luigi_prune.compute.evaluation import measure
-from luigi_prune.compute.foreign_metrics import lower_is_better
 from luigi_prune.compute.memory import memory_of
+from luigi_prune.compute.metrics.evaluation import measure
+from luigi_prune.compute.metrics.foreign_metrics import lower_is_better
 from luigi_prune.compute.training.progress import (
     EpochRecord,
     TrainResult,
@@ -146,7 +146,7 @@ def _finish_epoch(run: Run, started: float) -> EpochRecord:
     )
     progress.record(record)
     if training.early_stop_epoch < training.num_epochs and progress.epoch >= training.early_stop_epoch:
-        value = validated[catalogue.metric_label(training.metrics_test[0])]
+        value = validated[registry.metric_label(training.metrics_test[0])]
         if lower_is_better(training.metrics_test[:1]):
             value = -value
         if value >= progress.best_value:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from luigi_prune import catalogue
+from luigi_prune import registry
 from luigi_prune.compute.named import resolve
 from luigi_prune.errors import ConfigError
 
@@ -19,7 +19,7 @@ def build_optimizer(name: str, kwargs: Mapping[str, Any], parameters: Iterable[n
 
     Lists, which is what YAML has, become tuples. Raises ConfigError for a keyword or value that the optimizer refuses.
     """
-    optimizer_class = resolve(catalogue.find("optimizer", name).path)
+    optimizer_class = resolve(registry.find("optimizer", name).path)
     known = inspect.signature(optimizer_class).parameters
     keywords = {
         key: tuple(value) if isinstance(value, list) else value
@@ -30,11 +30,11 @@ def build_optimizer(name: str, kwargs: Mapping[str, Any], parameters: Iterable[n
         optimizer: Optimizer = optimizer_class(parameters, **keywords)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(
-            f"training.optimizerKwargs: {catalogue.plain(name)} cannot be built with {keywords}: {error}"
+            f"training.optimizerKwargs: {registry.plain(name)} cannot be built with {keywords}: {error}"
         ) from error
     return optimizer
 
 
 def needs_closure(name: str) -> bool:
     """Return whether the optimizer's step evaluates the loss again, as L-BFGS does."""
-    return catalogue.find("optimizer", name).closure
+    return registry.find("optimizer", name).closure

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from luigi_prune import catalogue
+from luigi_prune import registry
 from luigi_prune.config.schema import Component
 
 State = dict[str, Tensor]
@@ -81,7 +81,7 @@ def history_arrays(progress: Progress, metrics: Sequence[Component]) -> dict[str
     And `kept_epoch` (int64, one number): the epoch whose weights are the result, -1 where no epoch was trained.
     """
     history = progress.history
-    labels = [catalogue.metric_label(component) for component in metrics]
+    labels = [registry.metric_label(component) for component in metrics]
     names = ["epoch", "learning_rate", "train_loss", "validation_loss"]
     names += [f"{split}/{label}" for split in ("train", "validation") for label in labels]
     arrays = {

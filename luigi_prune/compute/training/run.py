@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from luigi_prune.compute.datasets import Splits
+from luigi_prune.compute.data import Splits
 from luigi_prune.compute.distributed import Ranks, synchronise_batchnorm
-from luigi_prune.compute.losses import Loss
 from luigi_prune.compute.masked import MaskedParameter, masked_parameters
-from luigi_prune.compute.tally import Tally
+from luigi_prune.compute.metrics.losses import Loss
+from luigi_prune.compute.metrics.tally import Tally
 from luigi_prune.compute.training import checkpoint as checkpoints
 from luigi_prune.compute.training.optimizers import build_optimizer, needs_closure
 from luigi_prune.compute.training.progress import Progress, fingerprint, snapshot

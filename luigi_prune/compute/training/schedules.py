@@ -28,7 +28,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from luigi_prune import catalogue
+from luigi_prune import registry
 from luigi_prune.compute.named import resolve
 from luigi_prune.compute.training.optimizers import build_optimizer
 from luigi_prune.config.schema import SchedulerComponent, TrainingConfig
@@ -114,7 +114,7 @@ def _run_alone(
     """Return the rate of each step, and the momenta if they move, with this scheduler alone."""
     stand_in = build_optimizer(optimizer, optimizer_kwargs, [nn.Parameter(torch.zeros(1))])
     group = stand_in.param_groups[0]
-    scheduler_class = resolve(catalogue.find("scheduler", component.type).path)
+    scheduler_class = resolve(registry.find("scheduler", component.type).path)
     keywords = {**component.kwargs, **in_steps(component, scheduler_class, steps_per_epoch)}
     rates = np.empty(steps)
     unmoved = {name: group[name] for name in _MOMENTA if name in group}
@@ -131,7 +131,7 @@ def _run_alone(
                     scheduler.step()
         except (TypeError, ValueError, KeyError, IndexError, ZeroDivisionError) as error:
             raise ConfigError(
-                f"training.lrSchedulers: {catalogue.plain(component.type)} cannot run for {steps} steps with "
+                f"training.lrSchedulers: {registry.plain(component.type)} cannot run for {steps} steps with "
                 f"{keywords}: {error}"
             ) from error
     moved = {
@@ -156,7 +156,7 @@ def in_steps(component: SchedulerComponent, scheduler_class: type, steps_per_epo
             name = re.sub(r"_?epochs?$", "", key)
         if name not in known:
             raise ConfigError(
-                f"training.lrSchedulers: {catalogue.plain(component.type)} has no keyword {key!r}; it has "
+                f"training.lrSchedulers: {registry.plain(component.type)} has no keyword {key!r}; it has "
                 f"{', '.join(known)}"
             )
         converted[name] = _steps(value, steps_per_epoch, f"{component.type}.stepKwargs.{key}")

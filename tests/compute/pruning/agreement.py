@@ -11,17 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from luigi_prune import catalogue
+from luigi_prune import registry
 from luigi_prune.compute.pruning import PruningResult, prune
-from luigi_prune.compute.pruning.allocations import ALLOCATIONS
-from luigi_prune.compute.pruning.counting import count_outputs
-from luigi_prune.compute.pruning.layers import find_layers
-from luigi_prune.compute.pruning.masks import initial_masks
-from luigi_prune.compute.pruning.protocol import Levels, Problem, Rules, Scores
-from luigi_prune.compute.pruning.reference_rules import REFERENCE
-from luigi_prune.compute.pruning.reference_selection import REFERENCE_SELECTIONS
+from luigi_prune.compute.pruning.allocations.by_score import ALLOCATIONS
+from luigi_prune.compute.pruning.engine.trial import Trial
+from luigi_prune.compute.pruning.problem.layers import find_layers
+from luigi_prune.compute.pruning.problem.masks import initial_masks
+from luigi_prune.compute.pruning.problem.records import Levels, Problem, Rules, Scores
 from luigi_prune.compute.pruning.scores import SCORES
-from luigi_prune.compute.pruning.trial import Trial
+from luigi_prune.compute.pruning.sizes_and_flops import count_outputs
+from luigi_prune.compute.pruning.torchprune.gradient_propagation import REFERENCE
+from luigi_prune.compute.pruning.torchprune.sampling_draws import REFERENCE_SELECTIONS
 from tests.compute.pruning.reference_search import level_where_it_ends, search
 from tests.compute.pruning.zoo import GOLDEN, golden, golden_batches, golden_network
 
@@ -43,7 +43,7 @@ def reference_problem(network: str, seed: int = 0) -> Problem:
     module, batches = golden_network(network, arrays), golden_batches(arrays)
     example = batches[0][0]
     outputs = count_outputs(module, example)
-    layers = find_layers(module, example, REFERENCE)
+    layers = find_layers(module, example, REFERENCE.find_ends)
     return Problem(
         module, layers, initial_masks(module, None), outputs, example, batches, F.cross_entropy, seed, REFERENCE
     )
@@ -55,7 +55,7 @@ def pruned_like_golden(network: str, method: str, size: float, rules: Rules = RE
     module, batches = golden_network(network, arrays), golden_batches(arrays)
     original = int(arrays["original/size"])
     return prune(
-        module, catalogue.METHODS[method], size / original, example_input=batches[0][0], calibration=batches,
+        module, registry.METHODS[method], size / original, example_input=batches[0][0], calibration=batches,
         loss=F.cross_entropy, seed=0, rules=rules, original_size=original,
     )  # fmt: skip
 
@@ -108,7 +108,7 @@ def compare_exact(network: str, method: str, ratio: str) -> Exact | None:
 
 def _differing_at_budget(network: str, method: str, ratio: str) -> int:
     """Return how many mask entries differ from the reference's at the budget that its allocation was given last."""
-    row = catalogue.METHODS[method]
+    row = registry.METHODS[method]
     with np.load(GOLDEN / "search.npz") as stored:
         budget = float(stored[f"{network}/{method}/{ratio}"][-1, 1])
     with torch.no_grad():
@@ -177,7 +177,7 @@ def _off(ours: np.ndarray, theirs: np.ndarray, least: float = 0.5) -> np.ndarray
 
 @functools.lru_cache(maxsize=64)
 def _prepared(network: str, method: str, seed: int) -> tuple[Problem, Scores, Levels]:
-    row = catalogue.METHODS[method]
+    row = registry.METHODS[method]
     with torch.no_grad():
         problem = reference_problem(network, seed)
         scores: list[Tensor] = SCORES[row.score](problem)
@@ -206,7 +206,7 @@ def _outside(network: str) -> int:
 
 def _at(network: str, method: str, seed: int, draw: int, budget: int) -> tuple[int, list[int], float]:
     """Return size, kept weights per layer and accuracy of one of a seed's draws at a budget."""
-    row = catalogue.METHODS[method]
+    row = registry.METHODS[method]
     with torch.no_grad():
         problem, scores, levels = _prepared(network, method, seed if method in OWN_SCORES else 0)
         own = dataclasses.replace(problem, seed=1000 * (seed + 1) + draw)

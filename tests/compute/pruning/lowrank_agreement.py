@@ -9,18 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from luigi_prune import catalogue
+from luigi_prune import registry
 from luigi_prune.compute.pruning import PruningResult, prune
-from luigi_prune.compute.pruning.counting import count_outputs
-from luigi_prune.compute.pruning.layers import Layer, compressible_modules
-from luigi_prune.compute.pruning.lowrank.candidates import SPECTRA, Candidates
-from luigi_prune.compute.pruning.lowrank.paths import RANK_ALLOCATIONS, RankLevels
-from luigi_prune.compute.pruning.protocol import Decomposition, Problem, Rules
-from luigi_prune.compute.pruning.reference_rules import REFERENCE
-from luigi_prune.compute.pruning.rules import PAPER
+from luigi_prune.compute.pruning.engine.rules import PAPER
+from luigi_prune.compute.pruning.low_rank.candidates import SPECTRA, Candidates
+from luigi_prune.compute.pruning.low_rank.rank_levels import RANK_ALLOCATIONS, RankLevels
+from luigi_prune.compute.pruning.problem.layers import Layer, compressible_modules
+from luigi_prune.compute.pruning.problem.records import Decomposition, Problem, Rules
+from luigi_prune.compute.pruning.sizes_and_flops import count_outputs
+from luigi_prune.compute.pruning.torchprune.gradient_propagation import REFERENCE
 from tests.compute.pruning.zoo import GOLDEN, golden, golden_batches, golden_network
 
-RANK_METHODS = [name for name, row in catalogue.METHODS.items() if row.granularity == "rank"]
+RANK_METHODS = [name for name, row in registry.METHODS.items() if row.granularity == "rank"]
 OPTIMAL = ("ALDSNet", "ALDSNetPlus", "ALDSNetOne")
 CLUSTERED = ("MessiNet", "MessiNet5")
 SAME = [name for name in RANK_METHODS if name not in (*OPTIMAL, "ALDSNetOptK", *CLUSTERED)]
@@ -36,7 +36,7 @@ def prune_to(name: str, method: str, size: int, seed: int = 0, rules: Rules = RE
     network, batches = golden_network(name, arrays), golden_batches(arrays)
     original = int(arrays["original/size"])
     return prune(
-        network, catalogue.METHODS[method], size / original, example_input=batches[0][0], calibration=batches,
+        network, registry.METHODS[method], size / original, example_input=batches[0][0], calibration=batches,
         loss=F.cross_entropy, seed=seed, rules=rules, original_size=original,
     )  # fmt: skip
 
@@ -48,7 +48,7 @@ def decompositions(pruned: PruningResult) -> list[list[int]]:
 
 
 def candidates(name: str, method: str) -> tuple[list[Candidates], RankLevels]:
-    arrays, row = golden(name), catalogue.METHODS[method]
+    arrays, row = golden(name), registry.METHODS[method]
     network, x = golden_network(name, arrays), torch.from_numpy(arrays["data/calib_x"][:1])
     layers = [Layer(layer, module, layer, False, False) for layer, module in compressible_modules(network)]
     kept = {layer.name: torch.tensor(layer.weight.numel()) for layer in layers}

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 from scipy.optimize import brentq
 
-from luigi_prune.compute.pruning.protocol import Levels
-from luigi_prune.compute.pruning.search import level_at_budget
+from luigi_prune.compute.pruning.engine.budget_search import level_at_budget
+from luigi_prune.compute.pruning.problem.records import Levels
 
 TOLERANCE = 0.005  # relative, for its first try and where it stops
 STEP = 5e-3  # of Brent's search: absolute and relative

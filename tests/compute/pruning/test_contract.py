@@ -9,24 +9,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from luigi_prune import catalogue
+from luigi_prune import registry
 from luigi_prune.compute.pruning import PruningResult, count_flops, count_size, layer_budgets, prune, restore
-from luigi_prune.compute.pruning.allocations import ALLOCATIONS
-from luigi_prune.compute.pruning.granularity import GRANULARITIES
-from luigi_prune.compute.pruning.layers import find_layers
-from luigi_prune.compute.pruning.masks import initial_masks
-from luigi_prune.compute.pruning.protocol import Problem
-from luigi_prune.compute.pruning.reference_rules import REFERENCE
-from luigi_prune.compute.pruning.registry import resolve_function
-from luigi_prune.compute.pruning.rules import PAPER
+from luigi_prune.compute.pruning.allocations.by_score import ALLOCATIONS
+from luigi_prune.compute.pruning.engine.named_parts import resolve_function
+from luigi_prune.compute.pruning.engine.rules import PAPER
+from luigi_prune.compute.pruning.engine.trial import Trial
+from luigi_prune.compute.pruning.problem.granularity import GRANULARITIES
+from luigi_prune.compute.pruning.problem.layers import find_layers
+from luigi_prune.compute.pruning.problem.masks import initial_masks
+from luigi_prune.compute.pruning.problem.records import Problem
 from luigi_prune.compute.pruning.scores import SCORES
-from luigi_prune.compute.pruning.selection import SELECTIONS
-from luigi_prune.compute.pruning.trial import Trial
+from luigi_prune.compute.pruning.selection.top_and_sample import SELECTIONS
+from luigi_prune.compute.pruning.torchprune.gradient_propagation import REFERENCE
 from luigi_prune.errors import ConfigError
 from tests.compute.pruning.zoo import ZOO, images, trained_like
 
-METHODS = [name for name, row in catalogue.METHODS.items() if row.granularity != "none"]
-MASKING = [name for name in METHODS if catalogue.METHODS[name].granularity != "rank"]
+METHODS = [name for name, row in registry.METHODS.items() if row.granularity != "none"]
+MASKING = [name for name in METHODS if registry.METHODS[name].granularity != "rank"]
 
 
 def prune_like(network: nn.Module, method: str, ratio: float, example: Tensor, **settings: object) -> PruningResult:
@@ -39,7 +39,7 @@ def prune_like(network: nn.Module, method: str, ratio: float, example: Tensor, *
         "seed": 0,
         "original_size": count_size(network),
     }
-    return prune(network, catalogue.METHODS[method], ratio, **{**given, **settings})  # type: ignore[arg-type]
+    return prune(network, registry.METHODS[method], ratio, **{**given, **settings})  # type: ignore[arg-type]
 
 
 def nonzero(network: nn.Module) -> dict[str, Tensor]:
@@ -75,7 +75,7 @@ def test_the_input_is_untouched_and_the_seed_decides(method: str, kind: str) -> 
     one, other = first.network.state_dict(), second.network.state_dict()
     assert all(torch.equal(one[key], other[key]) for key in one)
     # ThiNet looks at random outputs and may rank alike; SiPP's hybrid draws only where drawing is better.
-    if catalogue.METHODS[method].randomised and method not in ("ThiNet", "SiPPNetHybrid"):
+    if registry.METHODS[method].randomised and method not in ("ThiNet", "SiPPNetHybrid"):
         third = prune_like(network, method, 0.4, example, seed=1).network.state_dict()
         assert any(not torch.equal(one[key], third[key]) for key in one)
 
@@ -115,14 +115,14 @@ def test_the_achieved_size_is_the_nearest_of_all_levels(method: str) -> None:
 
 def trial_of(method: str, kind: str) -> Trial:
     """Return the trial of a method without the search, propagating as `prune` does."""
-    from luigi_prune.compute.pruning.prune import _propagated_start
+    from luigi_prune.compute.pruning.engine.pipeline import _propagated_start
 
     network, example = trained_like(kind)
-    row = catalogue.METHODS[method]
+    row = registry.METHODS[method]
     targets = torch.arange(len(example)) % 10
     batches = [(example, targets), (example.flip(0), targets)]
     with torch.no_grad():
-        layers = find_layers(network, example, PAPER)
+        layers = find_layers(network, example, PAPER.find_ends)
         masks = initial_masks(network, None)
         problem = Problem(network, layers, masks, {}, example, batches, F.cross_entropy, 0, PAPER)
         probe = _propagated_start(problem)
@@ -137,7 +137,7 @@ def trial_of(method: str, kind: str) -> Trial:
 def test_every_layer_keeps_a_unit_and_levels_only_grow(method: str, kind: str) -> None:
     trial = trial_of(method, kind)
     trial.probe = None  # the allocation, before propagation
-    unit = GRANULARITIES[catalogue.METHODS[method].granularity]
+    unit = GRANULARITIES[registry.METHODS[method].granularity]
     previous: dict[str, Tensor] = {}
     last = trial.levels.count - 1
     with torch.no_grad():
@@ -145,7 +145,7 @@ def test_every_layer_keeps_a_unit_and_levels_only_grow(method: str, kind: str) -
             trial.size_at(level)
             for layer in trial.problem.layers:
                 assert bool(unit.alive(trial.masks[layer.weight_name]).any()), (level, layer.name)
-            if catalogue.METHODS[method].selection != "mixed":  # there what was drawn gives way to what is certain
+            if registry.METHODS[method].selection != "mixed":  # there what was drawn gives way to what is certain
                 for name, mask in previous.items():
                     assert bool((trial.masks[name] | ~mask).all()), (level, name)
             previous = dict(trial.masks)
@@ -299,7 +299,7 @@ def test_a_score_may_be_an_import_path() -> None:
     import dataclasses
 
     network, example = trained_like("plain")
-    row = dataclasses.replace(catalogue.METHODS["FilterThresNet"], score=f"{__name__}:random_rows")
+    row = dataclasses.replace(registry.METHODS["FilterThresNet"], score=f"{__name__}:random_rows")
     settings = {"example_input": example, "calibration": None, "loss": None, "seed": 0}
     pruned = prune(network, row, 0.5, original_size=count_size(network), **settings)  # type: ignore[arg-type]
     standard = prune_like(network, "FilterThresNet", 0.5, example)

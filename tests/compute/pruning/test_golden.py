@@ -8,15 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from luigi_prune import catalogue
+from luigi_prune import registry
 from luigi_prune.compute.pruning import PruningResult, calibration_size, count_flops, count_size, prune
-from luigi_prune.compute.pruning.allocations import uniform, uniform_filter
-from luigi_prune.compute.pruning.layers import find_layers
-from luigi_prune.compute.pruning.masks import initial_masks
-from luigi_prune.compute.pruning.protocol import Problem, Rules
-from luigi_prune.compute.pruning.reference_rules import REFERENCE
-from luigi_prune.compute.pruning.rules import PAPER
-from luigi_prune.compute.pruning.search import level_at_budget
+from luigi_prune.compute.pruning.allocations.by_score import uniform, uniform_filter
+from luigi_prune.compute.pruning.engine.budget_search import level_at_budget
+from luigi_prune.compute.pruning.engine.rules import PAPER
+from luigi_prune.compute.pruning.problem.layers import find_layers
+from luigi_prune.compute.pruning.problem.masks import initial_masks
+from luigi_prune.compute.pruning.problem.records import Problem, Rules
+from luigi_prune.compute.pruning.torchprune.gradient_propagation import REFERENCE
 from tests.compute.pruning.zoo import golden, golden_batches, golden_network
 
 RATIOS = ("0.8", "0.5", "0.2", "0.1")
@@ -26,7 +26,7 @@ def prune_golden(name: str, method: str, size: float, seed: int = 0, rules: Rule
     arrays = golden(name)
     network, batches = golden_network(name, arrays), golden_batches(arrays)
     original = int(arrays["original/size"])
-    row = catalogue.METHODS[method]
+    row = registry.METHODS[method]
     return prune(
         network, row, size / original, example_input=batches[0][0], calibration=batches, loss=F.cross_entropy,
         seed=seed, rules=rules, original_size=original,
@@ -36,7 +36,7 @@ def prune_golden(name: str, method: str, size: float, seed: int = 0, rules: Rule
 def problem(name: str) -> Problem:
     arrays = golden(name)
     network, batches = golden_network(name, arrays), golden_batches(arrays)
-    layers = find_layers(network, batches[0][0], REFERENCE)
+    layers = find_layers(network, batches[0][0], REFERENCE.find_ends)
     masks = initial_masks(network, None)
     return Problem(network, layers, masks, {}, batches[0][0], batches, F.cross_entropy, 0, REFERENCE)
 

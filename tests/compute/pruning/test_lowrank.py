@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from luigi_prune.compute.pruning import count_flops, restore
-from luigi_prune.compute.pruning.lowrank import decompose, structure_of
-from luigi_prune.compute.pruning.lowrank.factors import factorise
-from luigi_prune.compute.pruning.lowrank.foldings import cost_per_rank, fold, full_rank, recompose
-from luigi_prune.compute.pruning.protocol import Decomposition
+from luigi_prune.compute.pruning.low_rank import decompose, structure_of
+from luigi_prune.compute.pruning.low_rank.factors import factorise
+from luigi_prune.compute.pruning.low_rank.foldings import cost_per_rank, fold, full_rank, recompose
+from luigi_prune.compute.pruning.problem.records import Decomposition
 from luigi_prune.errors import DamagedResult
 from tests.compute.pruning.zoo import Plain, images
 

@@ -8,19 +8,19 @@ import pytest
 import torch
 from torch import nn
 
-from luigi_prune import api, catalogue
+from luigi_prune import api, registry
 from luigi_prune.compute.pruning import restore
-from luigi_prune.compute.pruning.lowrank import structure_of
-from luigi_prune.compute.pruning.lowrank.bounds import first_grams, least_dropped
-from luigi_prune.compute.pruning.lowrank.decomposed import square
-from luigi_prune.compute.pruning.lowrank.factors import LARGE, SINGLE_FLOOR, Basis, basis_of
-from luigi_prune.compute.pruning.lowrank.foldings import fold, fold_chunks
-from luigi_prune.compute.pruning.lowrank.norms import largest_eigenvalue, operator_norm
-from luigi_prune.compute.pruning.lowrank.spectra import chunk_values, spectra_of
+from luigi_prune.compute.pruning.low_rank import structure_of
+from luigi_prune.compute.pruning.low_rank.bounds import first_grams, least_dropped
+from luigi_prune.compute.pruning.low_rank.decomposed import square
+from luigi_prune.compute.pruning.low_rank.factors import LARGE, SINGLE_FLOOR, Basis, basis_of
+from luigi_prune.compute.pruning.low_rank.foldings import fold, fold_chunks
+from luigi_prune.compute.pruning.low_rank.norms import largest_eigenvalue, operator_norm
+from luigi_prune.compute.pruning.low_rank.spectra import chunk_values, spectra_of
 from tests.compute.pruning.test_contract import prune_like
 from tests.compute.pruning.zoo import trained_like
 
-RANK_METHODS = [name for name, row in catalogue.METHODS.items() if row.granularity == "rank"]
+RANK_METHODS = [name for name, row in registry.METHODS.items() if row.granularity == "rank"]
 
 
 def norm(matrix: torch.Tensor) -> float:

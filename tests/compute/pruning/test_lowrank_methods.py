@@ -11,28 +11,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from luigi_prune import catalogue
+from luigi_prune import registry
 from luigi_prune.compute.masked import masked_parameters
 from luigi_prune.compute.pruning import count_flops, count_size, layer_budgets, prune, restore
-from luigi_prune.compute.pruning.lowrank import spectra
-from luigi_prune.compute.pruning.lowrank.candidates import Candidates
-from luigi_prune.compute.pruning.lowrank.clusters import cluster_rows
-from luigi_prune.compute.pruning.lowrank.decomposed import Decomposed, decompose, recompose_layer
-from luigi_prune.compute.pruning.lowrank.factors import Basis
-from luigi_prune.compute.pruning.lowrank.paths import (
+from luigi_prune.compute.pruning.low_rank import spectra
+from luigi_prune.compute.pruning.low_rank.candidates import Candidates
+from luigi_prune.compute.pruning.low_rank.clusters import cluster_rows
+from luigi_prune.compute.pruning.low_rank.decomposed import Decomposed, decompose, recompose_layer
+from luigi_prune.compute.pruning.low_rank.factors import Basis
+from luigi_prune.compute.pruning.low_rank.rank_levels import (
     RANK_ALLOCATIONS,
     choose_measured,
     largest_error,
     weight_fraction,
 )
-from luigi_prune.compute.pruning.lowrank.spectra import distinct_foldings, divisors, nearest_divisor, spectra_of
-from luigi_prune.compute.pruning.protocol import Choice, Decomposition
-from luigi_prune.compute.pruning.reference_rules import REFERENCE
+from luigi_prune.compute.pruning.low_rank.spectra import distinct_foldings, divisors, nearest_divisor, spectra_of
+from luigi_prune.compute.pruning.problem.records import Choice, Decomposition
+from luigi_prune.compute.pruning.torchprune.gradient_propagation import REFERENCE
 from luigi_prune.errors import ConfigError
 from tests.compute.pruning.test_contract import prune_like
 from tests.compute.pruning.zoo import ZOO, trained_like
 
-RANK_METHODS = [name for name, row in catalogue.METHODS.items() if row.granularity == "rank"]
+RANK_METHODS = [name for name, row in registry.METHODS.items() if row.granularity == "rank"]
 
 
 @pytest.fixture(params=list(ZOO))
@@ -314,7 +314,7 @@ def test_a_network_that_is_one_layer_can_be_decomposed() -> None:
     torch.manual_seed(0)
     layer, example = nn.Linear(30, 10), torch.randn(4, 30)
     pruned = prune(
-        layer, catalogue.METHODS["SVDNet"], 0.5, example_input=example, calibration=None, loss=None, seed=0,
+        layer, registry.METHODS["SVDNet"], 0.5, example_input=example, calibration=None, loss=None, seed=0,
         original_size=count_size(layer),
     )  # fmt: skip
     assert isinstance(pruned.network, Decomposed)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from luigi_prune.compute.pruning.protocol import Decomposition
-from luigi_prune.compute.pruning.reference_rules import REFERENCE
-from luigi_prune.compute.pruning.rules import PAPER
+from luigi_prune.compute.pruning.engine.rules import PAPER
+from luigi_prune.compute.pruning.problem.records import Decomposition
+from luigi_prune.compute.pruning.torchprune.gradient_propagation import REFERENCE
 from tests.compute.pruning.lowrank_agreement import (
     OPTIMAL,
     SAME,

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from luigi_prune import catalogue
-from luigi_prune.catalogue.reference import methods_markdown
+from luigi_prune import registry
+from luigi_prune.registry.methods_page import methods_markdown
 
 PAGE = Path(__file__).parents[3] / "docs" / "methods.md"
 
 
 def test_the_page_is_up_to_date() -> None:
     text = methods_markdown()
-    assert PAGE.read_text() == text, "run: python -m luigi_prune.catalogue.reference > docs/methods.md"
-    assert all(text.count(f"| `{name}` |") == 1 for name in catalogue.METHODS)
+    assert PAGE.read_text() == text, "run: python -m luigi_prune.registry.methods_page > docs/methods.md"
+    assert all(text.count(f"| `{name}` |") == 1 for name in registry.METHODS)
 
 
 def test_labels_short_names_and_colours_are_distinct() -> None:
-    rows = list(catalogue.METHODS.values())
+    rows = list(registry.METHODS.values())
     for what in ("short", "label", "color"):
         values = [getattr(row, what).lower() for row in rows]
         assert len(set(values)) == len(values), what
-    assert not {row.short for row in rows} & set(catalogue.METHODS)
+    assert not {row.short for row in rows} & set(registry.METHODS)

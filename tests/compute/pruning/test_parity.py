@@ -11,13 +11,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from luigi_prune import catalogue
-from luigi_prune.compute.pruning.allocations import ALLOCATIONS
-from luigi_prune.compute.pruning.protocol import Mixed, Scores
-from luigi_prune.compute.pruning.sampling import confidence
+from luigi_prune import registry
+from luigi_prune.compute.pruning.allocations.by_score import ALLOCATIONS
+from luigi_prune.compute.pruning.allocations.sampling_error import confidence
+from luigi_prune.compute.pruning.engine.budget_search import level_at_budget
+from luigi_prune.compute.pruning.problem.records import Mixed, Scores
 from luigi_prune.compute.pruning.scores import SCORES
 from luigi_prune.compute.pruning.scores.reconstruction import rank_channels
-from luigi_prune.compute.pruning.search import level_at_budget
 from tests.compute.pruning.agreement import (
     EXACT,
     NETWORKS,
@@ -40,7 +40,7 @@ def scores_of(network: str, score: str) -> Scores:
 )
 @pytest.mark.parametrize("network", NETWORKS)
 def test_sensitivities_are_equal(network: str, method: str, key: str) -> None:
-    found = scores_of(network, catalogue.METHODS[method].score)
+    found = scores_of(network, registry.METHODS[method].score)
     for layer, score in zip(reference_problem(network).layers, found, strict=True):
         theirs = arrays_of(network)[f"{method}/scores/{layer.name}/{key}"]
         assert np.allclose(score.abs().numpy(), theirs, rtol=1e-5, atol=0), layer.name
@@ -85,7 +85,7 @@ def test_sampling_allocation_at_the_same_budget(network: str) -> None:
 @pytest.mark.parametrize("method", ["PFPNet", "PFPNetRand", "PFPNetTop", "SoftNet"])
 @pytest.mark.parametrize("network", NETWORKS)
 def test_unit_allocation_at_the_same_budget(network: str, method: str, ratio: str) -> None:
-    arrays, row = arrays_of(network), catalogue.METHODS[method]
+    arrays, row = arrays_of(network), registry.METHODS[method]
     if f"{method}/{ratio}/allocation" not in arrays:
         pytest.skip("the reference fails here")
     problem, scores = reference_problem(network), scores_of(network, row.score)

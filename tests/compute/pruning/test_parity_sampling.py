@@ -9,11 +9,11 @@ import pytest
 import torch
 from scipy import stats
 
-from luigi_prune import catalogue
-from luigi_prune.compute.pruning.allocations import ALLOCATIONS
-from luigi_prune.compute.pruning.reference_selection import REFERENCE_SELECTIONS, draws_by_bisection
+from luigi_prune import registry
+from luigi_prune.compute.pruning.allocations.by_score import ALLOCATIONS
+from luigi_prune.compute.pruning.engine.trial import Trial
 from luigi_prune.compute.pruning.scores import SCORES
-from luigi_prune.compute.pruning.trial import Trial
+from luigi_prune.compute.pruning.torchprune.sampling_draws import REFERENCE_SELECTIONS, draws_by_bisection
 from tests.compute.pruning.agreement import (
     NETWORKS,
     RANDOMISED,
@@ -56,7 +56,7 @@ def test_the_search_takes_the_recorded_steps() -> None:
 @pytest.mark.parametrize("method", ["FilterThresNet", "SoftNet", "PFPNet"])
 @pytest.mark.parametrize("network", NETWORKS)
 def test_allocations_end_on_the_nearer_side_of_a_step(network: str, method: str) -> None:
-    row, problem = catalogue.METHODS[method], reference_problem(network)
+    row, problem = registry.METHODS[method], reference_problem(network)
     with torch.no_grad():
         scores = SCORES[row.score](problem)
     levels = ALLOCATIONS[row.allocation](problem, scores, row.granularity)

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from luigi_prune import catalogue
+from luigi_prune import registry
 from luigi_prune.compute.pruning import count_size, prune
-from luigi_prune.compute.pruning.masks import Masks, initial_masks
-from luigi_prune.compute.pruning.probe import StructureProbe
-from luigi_prune.compute.pruning.propagation import propagate
+from luigi_prune.compute.pruning.problem.masks import Masks, initial_masks
+from luigi_prune.compute.pruning.structure.propagation import propagate
+from luigi_prune.compute.pruning.structure.structure_probe import StructureProbe
 from tests.compute.pruning.test_contract import MASKING, prune_like, trial_of
 from tests.compute.pruning.zoo import ConvNet, images, trained_like
 
@@ -231,7 +231,7 @@ class Routed(nn.Module):
 def test_a_network_that_defies_the_probe_is_only_cut() -> None:
     network, x = Routed(), torch.randn(16, 8)
     pruned = prune(
-        network, catalogue.METHODS["ThresNet"], 0.8,
+        network, registry.METHODS["ThresNet"], 0.8,
         example_input=x, calibration=None, loss=None, seed=0, original_size=count_size(network),
     )  # fmt: skip
     assert "only the selected units are pruned" in pruned.warnings[0]

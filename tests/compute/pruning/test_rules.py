@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import luigi_prune
-from luigi_prune import catalogue
-from luigi_prune.compute.pruning.rules import PAPER, RULES, find_rules
+from luigi_prune import registry
+from luigi_prune.compute.pruning.engine.rules import PAPER, RULES, find_rules
 from luigi_prune.config import schema
 from luigi_prune.errors import ConfigError
 
@@ -35,6 +35,6 @@ def test_the_names_in_experiment_files_are_the_rules_that_exist() -> None:
     [("ThresNet", False, True), ("SiPPNet", True, True), ("SVDNet", False, False), ("PCANet", True, True)],
 )
 def test_which_methods_need_data(method: str, paper: bool, reference: bool) -> None:
-    row = catalogue.METHODS[method]
+    row = registry.METHODS[method]
     assert (RULES["paper"].needs_data(row), RULES["reference"].needs_data(row)) == (paper, reference)
     assert RULES["reference"].data_reader(row) == (method if paper else f"{method} with rules='reference'")

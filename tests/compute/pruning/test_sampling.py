@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from luigi_prune.compute.pruning.sampling import allocate_samples, sampling_error
+from luigi_prune.compute.pruning.allocations.sampling_error import allocate_samples, sampling_error
 
 
 @pytest.mark.parametrize("budget", [30.0, 150.0, 400.0])

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luigi_prune.compute.pruning.search import CLOSE_ENOUGH, find_level, level_at_budget
+from luigi_prune.compute.pruning.engine.budget_search import CLOSE_ENOUGH, find_level, level_at_budget
 
 
 def counting(sizes: list[int]) -> tuple[Callable[[int], int], list[int]]:

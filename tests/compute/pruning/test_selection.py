@@ -9,10 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luigi_prune.compute.pruning import selection
-from luigi_prune.compute.pruning.drawing import Packing, _draw_singly, draws_for_distinct, expected_distinct
-from luigi_prune.compute.pruning.protocol import LayerDraws, Mixed
-from luigi_prune.compute.pruning.selection import best_of_rows, mixed, sample, top
+from luigi_prune.compute.pruning.problem.records import LayerDraws, Mixed
+from luigi_prune.compute.pruning.selection import top_and_sample
+from luigi_prune.compute.pruning.selection.drawing import Packing, _draw_singly, draws_for_distinct, expected_distinct
+from luigi_prune.compute.pruning.selection.top_and_sample import best_of_rows, mixed, sample, top
 
 
 def draws(seed: int = 0, columns: int = 1) -> LayerDraws:
@@ -150,7 +150,7 @@ def test_parts_change_nothing(monkeypatch: pytest.MonkeyPatch, sides: int, power
     counts = torch.randint(1, 12, (7, 2) if sides == 2 else (7,), generator=torch.Generator().manual_seed(5))
     both = Mixed(counts // 2, counts - counts // 2)
     whole = [sample(score, alive, counts, draws(1, 7 * sides)), mixed(score, alive, both, draws(1, 7 * sides))]
-    monkeypatch.setattr(selection, "IN_CACHE", 2 * 40 * sides)
+    monkeypatch.setattr(top_and_sample, "IN_CACHE", 2 * 40 * sides)
     parts = [sample(score, alive, counts, draws(1, 7 * sides)), mixed(score, alive, both, draws(1, 7 * sides))]
     for one, other in zip(whole, parts, strict=True):
         assert torch.equal(one.kept, other.kept)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from luigi_prune.compute.pruning.protocol import Score
+from luigi_prune.compute.pruning.problem.records import Score
 from luigi_prune.compute.pruning.scores import gradient, magnitude, reconstruction, sensitivity
 
 SCORES: dict[str, Score] = {

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from luigi_prune.compute.pruning.batches import merge_batches
-from luigi_prune.compute.pruning.layers import evaluating
-from luigi_prune.compute.pruning.protocol import Batches, Loss, Problem, Scores
+from luigi_prune.compute.pruning.problem.batches import merge_batches
+from luigi_prune.compute.pruning.problem.layers import evaluating
+from luigi_prune.compute.pruning.problem.records import Batches, Loss, Problem, Scores
 
 
 def connection(problem: Problem) -> Scores:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from luigi_prune.compute.pruning.protocol import Problem, Scores
+from luigi_prune.compute.pruning.problem.records import Problem, Scores
 
 
 def absolute(problem: Problem) -> Scores:

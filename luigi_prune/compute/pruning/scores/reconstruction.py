@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from luigi_prune.compute.pruning.layers import Layer
-from luigi_prune.compute.pruning.patches import padded, visit_inputs
-from luigi_prune.compute.pruning.protocol import Problem, Scores
+from luigi_prune.compute.pruning.problem.layers import Layer
+from luigi_prune.compute.pruning.problem.patches import padded, visit_inputs
+from luigi_prune.compute.pruning.problem.records import Problem, Scores
 
 POSITIONS = 100  # sampled outputs of a layer
 

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 
-from luigi_prune.compute.pruning.drawing import IN_CACHE
-from luigi_prune.compute.pruning.layers import Layer
-from luigi_prune.compute.pruning.patches import patches, visit_inputs
-from luigi_prune.compute.pruning.protocol import Problem, Scores
-from luigi_prune.compute.pruning.scores.largest import images, raise_largest, reciprocal_sums, windows
+from luigi_prune.compute.pruning.problem.layers import Layer
+from luigi_prune.compute.pruning.problem.patches import patches, visit_inputs
+from luigi_prune.compute.pruning.problem.records import Problem, Scores
+from luigi_prune.compute.pruning.scores.largest_products import images, raise_largest, reciprocal_sums, windows
+from luigi_prune.compute.pruning.selection.drawing import IN_CACHE
 from luigi_prune.compute.zeros import count_true, keep_only, nonzero
 
 MEMORY = 32 * 2**20  # bytes of inputs, patches and intermediate results that are held at a time

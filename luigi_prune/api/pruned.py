@@ -1,0 +1,134 @@
+"""The record of a network that `luigi_prune.api` has pruned, and its file: HDF5, checked byte by byte, no pickle."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from luigi_prune.api.mask_hooks import hold, release
+from luigi_prune.compute import pruning
+from luigi_prune.compute.pruning import LayerBudget, PruningResult
+from luigi_prune.compute.state import from_arrays, to_arrays
+from luigi_prune.errors import ConfigError
+from luigi_prune.results.hdf5_file import Result, content_sha256, read_about, read_result, write_result
+from luigi_prune.results.provenance import provenance
+
+FAMILY = "Pruned"
+_NUMBERS = ("size", "flops", "original_size", "original_flops")
+
+
+@dataclass(frozen=True, eq=False)
+class PrunedLayer(LayerBudget):
+    """A compressible layer: how many of its weights are kept, and which.
+
+    `mask`: bool, of the weight's shape, True = kept. A decomposed layer has none, but `rank`, `groups` and `folding`,
+    and the error of the decomposition before any retraining, relative to the layer's operator norm: `error_operator`
+    is the true one, `error_estimate` the one that ALDS uses (None for Messi; both None for PCA, which approximates
+    outputs).
+    """
+
+    mask: Tensor | None = field(default=None, repr=False)
+    rank: int | None = None
+    groups: int | None = None
+    folding: int | None = None
+    error_estimate: float | None = None
+    error_operator: float | None = None
+
+
+@dataclass(kw_only=True)
+class Pruned(PruningResult):
+    """A pruned network, how it was pruned, and what was kept of it.
+
+    `network` is an ordinary module whose pruned entries stay exactly zero in training (`api.release` makes a copy an
+    unconstrained one). `method` and `target_keep_ratio` are those of the call; `keep_ratio` is what was achieved.
+    `flops` and `original_flops` are None if there was no input to count them on. `layers`: in the network's order.
+    """
+
+    layers: Sequence[PrunedLayer] = field(repr=False)
+    method: str
+    target_keep_ratio: float
+    _original: nn.Module | None = field(default=None, repr=False)
+
+    @property
+    def keep_ratio(self) -> float:
+        """The achieved ratio: non-zero parameters over those of the original network."""
+        return self.size / self.original_size
+
+    def save(self, path: str | Path) -> None:
+        """Write all but the code of the network to an HDF5 file; its folder is made.
+
+        Raises ConfigError if another result stands there already: results are never overwritten.
+        """
+        weights, types = to_arrays(self.network.state_dict())
+        arrays: dict[str, Any] = {f"weights/{name}": array for name, array in weights.items()}
+        arrays |= {f"masks/{name}": mask.cpu().numpy() for name, mask in self.masks.items()}
+        arrays["layers/name"] = np.array([layer.name for layer in self.layers], dtype=str)
+        arrays["layers/kept"] = np.array([layer.kept for layer in self.layers], dtype=np.int64)
+        arrays["layers/total"] = np.array([layer.total for layer in self.layers], dtype=np.int64)
+        numbers = {name: getattr(self, name) for name in _NUMBERS}
+        arrays |= {name: np.int64(number) for name, number in numbers.items() if number is not None}
+        meta = {"types": types, "structure": self.structure}
+        spec = {"method": self.method, "keep_ratio": self.target_keep_ratio}
+        key = content_sha256(arrays, meta | spec)
+        about: dict[str, Any] = {"family": FAMILY, "key": key, "spec": spec, "provenance": provenance(), "meta": meta}
+        if not write_result(path, arrays=arrays, **about) and read_about(path)["key"] != key:
+            raise ConfigError(f"{path}: another result stands there already, and results are never overwritten")
+
+
+def load(path: str | Path, network: nn.Module) -> Pruned:
+    """Return what `Pruned.save` wrote, on the architecture of `network`: the unpruned one, which is not changed.
+
+    Raises FileNotFoundError, DamagedResult if the file's bytes are not those that were written, ConfigError if the file
+    holds no pruned network or `network` is another one.
+    """
+    result = read_result(path)
+    if result.family != FAMILY:
+        raise ConfigError(f"{path}: holds a {result.family!r} result, not a network that `Pruned.save` wrote")
+    structure = result.meta["structure"]
+    fresh = _with_weights(pruning.restore(release(copy.deepcopy(network)), structure), result, path)
+    masks = {name: torch.from_numpy(mask) for name, mask in result.group("masks").items()}
+    numbers: dict[str, Any] = {name: int(result.arrays[name]) if name in result.arrays else None for name in _NUMBERS}
+    return Pruned(
+        network=hold(fresh, masks),
+        masks=masks,
+        structure=structure,
+        layers=pruned_layers(pruning.layer_budgets(fresh), masks, structure),
+        method=result.spec["method"],
+        target_keep_ratio=result.spec["keep_ratio"],
+        **numbers,
+    )
+
+
+def _with_weights(network: nn.Module, result: Result, path: str | Path) -> nn.Module:
+    """Return `network` with the weights of a result; raises ConfigError if they are another network's."""
+    try:
+        network.load_state_dict(from_arrays(result.group("weights"), result.meta["types"]))
+    except RuntimeError as error:
+        reason = [line.strip() for line in str(error).splitlines()[1:]] or [str(error)]
+        raise ConfigError(f"{path}: the network is not the one that was pruned: {reason[0]}") from error
+    return network
+
+
+def pruned_layers(
+    budgets: Sequence[LayerBudget], masks: Mapping[str, Tensor], structure: list[dict[str, Any]]
+) -> list[PrunedLayer]:
+    """Return the record of every compressible layer, with its mask or its decomposition."""
+    decomposed = {entry["layer"]: entry for entry in structure}
+    layers = []
+    for layer in budgets:
+        more: dict[str, Any] = {}
+        if (entry := decomposed.get(layer.name)) is not None:
+            more = {name: int(entry[name]) for name in ("rank", "groups", "folding")}
+            more |= {name: entry.get(name) for name in ("error_estimate", "error_operator")}
+        else:
+            mask = masks.get(f"{layer.name}.weight" if layer.name else "weight")
+            more["mask"] = torch.ones(layer.shape, dtype=torch.bool) if mask is None else mask
+        layers.append(PrunedLayer(layer.name, layer.shape, layer.kept, layer.total, **more))
+    return layers

@@ -1,0 +1,65 @@
+"""The data sets: training, validation and test samples behind the transforms that an experiment names."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+from luigi_prune import registry
+from luigi_prune.compute.data.foreign_data import check_targets, foreign_data
+from luigi_prune.compute.data.sample_order import held_out
+from luigi_prune.compute.data.samples import RawData, Samples
+from luigi_prune.compute.named import resolve
+from luigi_prune.config.schema import NetworkConfig, TrainingConfig
+
+__all__ = ["RawData", "Samples", "Splits", "load", "load_splits", "load_test"]
+
+VALIDATION_FRACTION = 0.1
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The training samples with the training transforms, a tenth held out with the test transforms, and one
+    sample's shape.
+    """
+
+    train: Samples
+    validation: Samples
+    input_shape: tuple[int, ...]
+
+
+@functools.lru_cache(maxsize=4)
+def load(name: str, split: str, training_data: str, local_data: str) -> RawData:
+    """Return the "train" or "test" images of data set `name`; kept in memory, read-only, for the next call.
+
+    Files that are missing in `training_data` are downloaded to it; they are copied to `local_data` where that is
+    another folder.
+    """
+    row = registry.find("dataset", name)
+    if registry.is_foreign(str(row.path)):
+        raw = foreign_data(row, split, training_data)
+    else:
+        raw = resolve(row.path)(name, split, training_data, local_data)
+    raw.images.flags.writeable = False
+    raw.targets.flags.writeable = False
+    return raw
+
+
+def load_splits(
+    network: NetworkConfig, training: TrainingConfig, *, seed: int, training_data: str, local_data: str
+) -> Splits:
+    """Return the training and validation samples of `network.dataset`; which tenth validates depends on `seed`
+    alone.
+    """
+    raw = load(network.dataset, "train", training_data, local_data)
+    check_targets(raw, network)
+    kept, validating = held_out(len(raw.targets), VALIDATION_FRACTION, seed)
+    train = Samples(raw, (*training.transforms_train, *training.transforms_final), kept)
+    validation = Samples(raw, (*training.transforms_test, *training.transforms_final), validating)
+    return Splits(train, validation, train.input_shape)
+
+
+def load_test(dataset: str, training: TrainingConfig, *, training_data: str, local_data: str) -> Samples:
+    """Return the test samples of `dataset` behind the test transforms."""
+    raw = load(dataset, "test", training_data, local_data)
+    return Samples(raw, (*training.transforms_test, *training.transforms_final))

@@ -1,0 +1,51 @@
+"""Batches in a given order, on the device: cut from memory, or prepared ahead by worker processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from luigi_prune.compute.data.sample_order import Indices
+from luigi_prune.compute.data.samples import Samples
+
+
+class _Batches(Dataset[tuple[Tensor, Tensor]]):
+    """The batches of an epoch, each a function of its number: which worker prepares it does not matter."""
+
+    def __init__(self, samples: Samples, batches: Sequence[Indices], epoch: int, seed: int):
+        self.samples, self.batches, self.epoch, self.seed = samples, batches, epoch, seed
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
+        return self.samples.get(self.batches[number], self.epoch, self.seed)
+
+
+def load_batches(
+    samples: Samples, batches: Sequence[Indices], *, epoch: int, seed: int, device: torch.device, workers: int = 0
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (x, y) on `device` for each batch of sample indices, in order.
+
+    `workers` processes prepare what does not lie in memory ready to use; the result does not depend on their number.
+    """
+    source: Iterator[tuple[Tensor, Tensor]]
+    # A daemon may not have children, and copying tensors that lie in memory between processes only costs time.
+    if workers == 0 or samples.in_memory or multiprocessing.current_process().daemon:
+        source = (samples.get(batch, epoch, seed) for batch in batches)
+    else:
+        source = iter(
+            DataLoader(
+                _Batches(samples, batches, epoch, seed),
+                batch_size=None,
+                num_workers=workers,
+                pin_memory=device.type == "cuda",
+                generator=torch.Generator(),  # or it would draw from the global one
+            )
+        )
+    for x, y in source:
+        yield x.to(device, non_blocking=True), y.to(device, non_blocking=True)

@@ -1,0 +1,76 @@
+"""The loss and the metrics of a network on samples that it does not train on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from luigi_prune.compute.data.loading import load_batches
+from luigi_prune.compute.data.sample_order import global_batches, rank_share
+from luigi_prune.compute.data.samples import Samples
+from luigi_prune.compute.distributed import Ranks
+from luigi_prune.compute.memory import memory_of
+from luigi_prune.compute.metrics.losses import Loss
+from luigi_prune.compute.metrics.tally import Tally
+from luigi_prune.config.schema import Component
+
+
+def evaluate(
+    network: nn.Module,
+    samples: Samples,
+    *,
+    loss: str,
+    loss_kwargs: Mapping[str, Any] | None = None,
+    metrics: Sequence[Component],
+    batch_size: int,
+    device: torch.device,
+    loader_workers: int = 0,
+) -> dict[str, float]:
+    """Return "loss", the mean per sample, and each metric under its label, in evaluation mode and without gradients.
+
+    The network is moved to `device` and left in the mode it was in.
+    """
+    cure = "choose a smaller one, or another device (luigi.cfg: [compute] device)"
+    with memory_of(device, f"evaluation with testBatchSize {batch_size}", cure):
+        network.to(device)
+        criterion = Loss(loss, loss_kwargs or {}).to(device)
+        tally = Tally(criterion, metrics, device)
+        measure(network, samples, criterion, tally, batch_size=batch_size, device=device, loader_workers=loader_workers)
+        return tally.values()
+
+
+def measure(
+    network: nn.Module,
+    samples: Samples,
+    loss: Loss,
+    tally: Tally,
+    *,
+    batch_size: int,
+    device: torch.device,
+    ranks: Ranks | None = None,
+    loader_workers: int = 0,
+) -> None:
+    """Put the sums over `samples` into `tally`: those of all processes, each of which evaluates its share of every
+    batch.
+    """
+    ranks = ranks or Ranks()
+    tally.reset()
+    shares = [
+        rank_share(batch, ranks.rank, ranks.size) for batch in global_batches(np.arange(len(samples)), batch_size)
+    ]
+    shares = [share for share in shares if len(share)]
+    was_training = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            loading = load_batches(samples, shares, epoch=0, seed=0, device=device, workers=loader_workers)
+            for x, y in loading:
+                outputs = network(x)
+                tally.add(outputs, y, loss(outputs, y), loss.share(y))
+    finally:
+        network.train(was_training)
+    tally.pool(ranks)

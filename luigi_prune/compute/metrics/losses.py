@@ -1,0 +1,144 @@
+"""The losses of torch.nn and from outside, and what is needed to average them over unequal batches and processes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from luigi_prune import registry
+from luigi_prune.compute.named import resolve
+from luigi_prune.errors import ConfigError
+
+_HELD_VALUES = 1024
+_TENSORS = ("weight", "pos_weight")
+_SIGNED_TARGETS = ("HingeEmbeddingLoss", "SoftMarginLoss")  # their classes are called -1 and 1
+
+
+class Loss:
+    """A loss of torch.nn, or a class or function from outside: the value of (outputs, targets), a scalar tensor."""
+
+    def __init__(self, name: str, kwargs: Mapping[str, Any]):
+        row = registry.find("loss", name)
+        keywords = {
+            key: torch.tensor(value, dtype=torch.get_default_dtype()) if key in _TENSORS else value
+            for key, value in kwargs.items()
+        }
+        self._foreign = row.name if registry.is_foreign(str(row.path)) else ""
+        self._on_classes = row.targets == "class"
+        self._signed = name in _SIGNED_TARGETS
+        try:
+            self._module: Any = _built(resolve(row.path), keywords)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"training.lossKwargs: {row.name} cannot be built with {dict(kwargs)}: {error}"
+            ) from error
+        self.reduction: str = getattr(self._module, "reduction", "mean")
+        if self.reduction not in ("mean", "sum", "batchmean"):
+            raise ConfigError(
+                f"training.lossKwargs.reduction: {self.reduction!r} gives no single value; choose mean or sum"
+            )
+        # Only these two divide by something else than the number of samples when they take the mean.
+        self._unequal = name in ("CrossEntropyLoss", "NLLLoss") and bool({"weight", "ignore_index"} & set(kwargs))
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the scalar loss of a batch; class numbers become one-hot rows for losses that compare real numbers."""
+        if not self._on_classes and not targets.is_floating_point():
+            if targets.ndim == outputs.ndim - 1:
+                targets = functional.one_hot(targets, outputs.shape[1])
+            targets = targets.to(outputs.dtype)
+            if self._signed:
+                targets = 2 * targets - 1
+        value: Tensor = self._module(outputs, _like(outputs, targets))
+        if self._foreign and not (isinstance(value, Tensor) and value.ndim == 0):
+            got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            raise ConfigError(f"training.loss: {self._foreign}: expected one number per batch, got {got}")
+        return value
+
+    def to(self, device: torch.device) -> Loss:
+        """Move the loss's own tensors, such as class weights, to `device` and return self."""
+        if isinstance(self._module, nn.Module):
+            self._module.to(device)
+        return self
+
+    def share(self, targets: Tensor) -> int | Tensor:
+        """Return how much a batch's value counts in a mean over several batches: its samples, or their class
+        weights.
+        """
+        if not self._unequal or self.reduction == "sum":
+            return len(targets)
+        counted: Tensor = targets != getattr(self._module, "ignore_index", -100)
+        weight: Tensor | None = getattr(self._module, "weight", None)
+        return counted.sum() if weight is None else weight[targets[counted]].sum()
+
+
+def _built(kind: Any, keywords: dict[str, Any]) -> Any:
+    """Return an instance of a class, or a function with its keywords."""
+    return kind(**keywords) if isinstance(kind, type) else functools.partial(kind, **keywords)
+
+
+def _like(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return real targets in the outputs' shape where only axes of length 1 differ: (batch,) for outputs (batch, 1).
+
+    Raises ConfigError for other shapes, which torch would broadcast to a loss of something else.
+    """
+    if not targets.is_floating_point() or targets.shape == outputs.shape:
+        return targets
+    if targets.squeeze().shape != outputs.squeeze().shape:
+        raise ConfigError(
+            f"network.outputSize: outputs of shape {tuple(outputs.shape)} do not fit targets of shape "
+            f"{tuple(targets.shape)}"
+        )
+    return targets.reshape(outputs.shape)
+
+
+class MeanLoss:
+    """A mean of a loss over batches, added up one by one in double precision, but read from the device only now
+    and then.
+    """
+
+    def __init__(self, loss: Loss):
+        self._sums_samples = loss.reduction == "sum"
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self._total, self._weight = 0.0, 0.0
+        self._held: list[tuple[Tensor, int | Tensor]] = []
+
+    def add(self, value: Tensor, share: int | Tensor) -> None:
+        """Add a batch's scalar loss, which counts `share`; a sum over samples is added as it is."""
+        self._held.append((value, share))
+        if len(self._held) >= _HELD_VALUES:
+            self._add_up()
+
+    def sums(self) -> tuple[float, float]:
+        """Return (total, weight), which may be added up over processes; give the sums back with `set`."""
+        self._add_up()
+        return self._total, self._weight
+
+    def set(self, total: float, weight: float) -> None:
+        """Take over these sums."""
+        self.reset()
+        self._total, self._weight = total, weight
+
+    def value(self) -> float:
+        """Return the mean per sample; not a number where nothing was added."""
+        total, weight = self.sums()
+        return total / weight if weight else float("nan")
+
+    def _add_up(self) -> None:
+        if not self._held:
+            return
+        values, shares = zip(*self._held, strict=True)
+        numbers = torch.stack(values).tolist()
+        weights = torch.stack(shares).tolist() if isinstance(shares[0], Tensor) else shares
+        # One after the other: the sum must not depend on when it is asked for.
+        for number, weight in zip(numbers, weights, strict=True):
+            self._total += number if self._sums_samples else number * weight
+            self._weight += weight
+        self._held = []

@@ -1,0 +1,168 @@
+"""Cutting one copy of the network at one level after another."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from luigi_prune.compute.pruning.problem.granularity import GRANULARITIES, cut
+from luigi_prune.compute.pruning.problem.layers import Layer, evaluating, protected_parameters, tensors_in
+from luigi_prune.compute.pruning.problem.masks import Masks
+from luigi_prune.compute.pruning.problem.records import LayerDraws, Levels, Mixed, Problem, Scores, Selection
+from luigi_prune.compute.pruning.sizes_and_flops import count_size
+from luigi_prune.compute.pruning.structure.channel_hooks import Structure
+from luigi_prune.compute.pruning.structure.propagation import propagate, silence
+from luigi_prune.compute.pruning.structure.structure_probe import StructureProbe
+from luigi_prune.compute.zeros import equal, read
+
+CHECKED_SAMPLES = 16
+
+
+class Trial:
+    """A copy of the problem's network that is cut and propagated again at every level that is tried.
+
+    `probe` None: no propagation by structure (the rules propagate by data, or the probe misjudges the network).
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        scores: Scores,
+        levels: Levels,
+        selection: Selection,
+        granularity: str,
+        probe: StructureProbe | None,
+    ) -> None:
+        self.problem, self.levels, self.probe = problem, levels, probe
+        self.network = copy.deepcopy(problem.network)
+        self.masks: Masks = {}
+        self._structure: Structure | None = None
+        self._scores, self._selection, self._granularity = scores, selection, granularity
+        self._modules = dict(self.network.named_modules())
+        self._tensors = changing_tensors(self.network)
+        self._protected = protected_parameters(self.network, problem.ignored)
+        self._before_propagation: list[Tensor] = []  # their values before propagation
+        self._living = [self._channels(problem.masks, layer) for layer in problem.layers]
+        self._draws: dict[str, LayerDraws] = {}
+        self._level: int | None = None
+
+    def size_at(self, level: int) -> int:
+        """Return the size of the network cut at `level` and propagated; `network` and `masks` keep that state.
+
+        Return 0 for a network that has become constant: no weight of a compressible layer is left.
+        """
+        if level != self._level:
+            self._reset()
+            self._cut(level)
+            self._propagate()
+            self._level = level
+        if not any(read(self.masks[layer.weight_name].any() for layer in self.problem.layers)):
+            return 0
+        return count_size(self.network)
+
+    def _reset(self) -> None:
+        write_tensors(self._tensors, changing_tensors(self.problem.network))
+        self.masks = dict(self.problem.masks)
+
+    def _cut(self, level: int) -> None:
+        unit = GRANULARITIES[self._granularity]
+        rules = self.problem.rules
+        choices = self.levels.choose(level)
+        for layer, score, choice in zip(self.problem.layers, self._scores, choices, strict=True):
+            if choice is None or (rules.protects_ends and unit.fixed(layer)):
+                continue
+            assert isinstance(choice, (Tensor, Mixed))
+            alive = unit.alive(self.problem.kept(layer))
+            rows = (choice.top if isinstance(choice, Mixed) else choice).numel()
+            draws = self._draws.setdefault(layer.name, LayerDraws(self.problem.generator("draws", layer.name), rows))
+            selected = self._selection(score, alive, choice, draws)
+            cut(
+                self._granularity, layer, self._modules[layer.name], selected, self.masks, with_bias=rules.prunes_biases
+            )
+
+    def _propagate(self) -> None:
+        problem, structured = self.problem, GRANULARITIES[self._granularity].structured
+        self._structure = None
+        if problem.rules.propagate_by_data is not None:
+            problem.rules.propagate_by_data(self.network, self.masks, problem, structured, self._protected)
+        elif self.probe is not None and not self._all_channels_live():
+            self._before_propagation = [tensor.clone() for tensor in self._tensors]
+            self._structure = propagate(
+                self.network,
+                self.masks,
+                self.probe,
+                problem.example_input,
+                structured=structured,
+                protected=self._protected,
+            )
+
+    def _all_channels_live(self) -> bool:
+        """Return whether every filter and channel still has weights: then no other parameter has become useless.
+
+        The problem's network is propagated already, so each of its living channels has a living source and reader.
+        """
+        return all(
+            equal(
+                pair
+                for layer, living in zip(self.problem.layers, self._living, strict=True)
+                for pair in zip(living, self._channels(self.masks, layer), strict=True)
+            )
+        )
+
+    @staticmethod
+    def _channels(masks: Masks, layer: Layer) -> list[Tensor]:
+        """Return which filters and which channels of a layer have weights left."""
+        matrix = masks[layer.weight_name].flatten(2).any(2) if layer.weight.dim() > 2 else masks[layer.weight_name]
+        return [matrix.any(1), matrix.any(0)]
+
+    def is_sound(self, level: int) -> bool:
+        """Return whether propagation at `level` leaves the outputs of the cut network unchanged."""
+        self.size_at(level)
+        if self._structure is None:
+            return True
+        inputs, propagated = check_inputs(self.problem), [tensor.clone() for tensor in self._tensors]
+        after = outputs_of(self.network, inputs)
+        write_tensors(self._tensors, self._before_propagation)
+        silence(self.network, dict(self.masks), self._structure)
+        before = outputs_of(self.network, inputs)
+        write_tensors(self._tensors, propagated)
+        return same_outputs(before, after)
+
+
+def changing_tensors(network: nn.Module) -> list[Tensor]:
+    """Return the tensors that cuts and propagation change: parameters, and running means of normalisations."""
+    means = [module.running_mean for module in network.modules() if isinstance(module, _NormBase)]
+    return [*(value.detach() for value in network.parameters()), *(mean for mean in means if isinstance(mean, Tensor))]
+
+
+def write_tensors(targets: list[Tensor], values: list[Tensor]) -> None:
+    """Copy values into tensors, in place."""
+    for target, value in zip(targets, values, strict=True):
+        target.copy_(value)
+
+
+def check_inputs(problem: Problem) -> list[Tensor]:
+    """Return the inputs on which propagation is checked: the example and the first calibration batch."""
+    inputs = [problem.example_input, *(batch[:CHECKED_SAMPLES] for batch, _ in problem.batches[:1])]
+    alike = len({(value.shape[1:], value.dtype) for value in inputs}) == 1
+    return [torch.cat(inputs)] if alike else inputs
+
+
+@torch.no_grad()
+def outputs_of(network: nn.Module, inputs: list[Tensor]) -> list[Tensor]:
+    """Return all output tensors of a network for the inputs, in evaluation mode."""
+    with evaluating(network):
+        return [tensor.clone() for value in inputs for tensor in tensors_in(network(value))]
+
+
+def same_outputs(one: list[Tensor], other: list[Tensor]) -> bool:
+    """Return whether two networks' outputs are equal except for rounding."""
+    for left, right in zip(one, other, strict=True):
+        slack = max(1e-4, 30 * torch.finfo(left.dtype).eps)
+        scale = float(left.abs().nan_to_num(0, 0, 0).amax()) if left.numel() else 0.0
+        if not torch.allclose(left, right, rtol=slack, atol=slack * scale, equal_nan=True):
+            return False
+    return True

@@ -1,0 +1,35 @@
+"""The errors of decomposed layers: the estimate that ranks are chosen by, and the true error.
+
+ALDS estimates the relative error of a layer in k chunks by the largest dropped singular value of a chunk over the
+operator norm of the layer (arXiv 2107.11442). For one chunk that is the relative operator-norm error; for several it is
+a lower bound, which the true error exceeds by a factor of up to sqrt(k).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from luigi_prune.compute.pruning.low_rank.decomposed import DecompositionError
+from luigi_prune.compute.pruning.low_rank.norms import operator_norm
+from luigi_prune.compute.pruning.low_rank.spectra import NOISE, Spectrum, matrix_norm
+from luigi_prune.compute.pruning.problem.records import Decomposition
+
+
+def error_of(weight: Tensor, choice: Decomposition, spectra: list[Spectrum]) -> DecompositionError:
+    """Return the errors of `choice` for a layer with `weight` (f, c, k1, k2), from its basis in `spectra`."""
+    spectrum = next(s for s in spectra if (s.folding, s.groups) == (choice.folding, choice.groups))
+    assert spectrum.basis is not None
+    values, _ = spectrum.basis.pairs(min(choice.rank + 1, spectrum.full))
+    roots = values.double().sqrt()
+    dropped = float(roots[:, choice.rank].max()) if choice.rank < spectrum.full else 0.0
+    if choice.groups == 1:
+        error = relative_error(dropped, float(roots.max()))
+        return DecompositionError(error, error)
+    norm = spectrum.norm if spectrum.is_measured else matrix_norm(weight, choice.folding, spectrum.basis)
+    residual = operator_norm(spectrum.basis.residual(choice.rank).to(weight.dtype))
+    return DecompositionError(relative_error(dropped, norm), relative_error(residual, norm))
+
+
+def relative_error(error: float, norm: float) -> float:
+    """Return `error` / `norm`, 0 if `error` is within rounding."""
+    return error / norm if error > NOISE * norm else 0.0

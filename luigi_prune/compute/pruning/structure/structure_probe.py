@@ -1,0 +1,191 @@
+"""The effect of zeros on a network, found without tracing: by running it with other numbers in the same places.
+
+A copy of the network gets random *positive* numbers for all parameters that are not pruned, and random positive inputs.
+Sums of positive numbers cannot cancel, so a channel is exactly zero in the copy if and only if no remaining parameter
+feeds it, and the gradient of a positive sum of the outputs is exactly zero if and only if the channel feeds nothing.
+The result holds for all weights and inputs, not only for calibration data. Numbers are scaled at every layer, so that
+they neither overflow nor underflow at any depth; functions with flat parts (ReLU, clipping, rounding, sigmoid) get a
+term added that keeps zeros zero and constants constant but lets every gradient through. Samples differ in brightness,
+so a channel that is equal over all samples and positions is structurally constant.
+"""
+
+from __future__ import annotations
+
+import copy
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
+
+from luigi_prune.compute.pruning.problem.layers import tensors_in
+from luigi_prune.compute.pruning.problem.masks import Masks
+from luigi_prune.compute.pruning.structure.channel_hooks import Structure, Taps, is_norm, is_reader
+from luigi_prune.compute.zeros import read
+
+LEAK = 0.3
+_RELU = ("relu", "relu_")  # one operation instead of three
+_CLIPPING = (
+    *("relu6", "hardtanh", "hardtanh_", "hardswish", "threshold", "threshold_", "softshrink"),
+    *("hardshrink", "clamp", "clamp_", "clamp_min", "clamp_min_", "clamp_max", "clamp_max_", "clip", "clip_"),
+    *("maximum", "minimum", "round", "round_", "floor", "floor_", "ceil", "ceil_", "sign", "sign_", "trunc"),
+)
+_SQUASHING = ("sigmoid", "sigmoid_", "hardsigmoid", "tanh", "tanh_", "softmax", "log_softmax", "erf")
+
+
+class _Leaky(TorchFunctionMode):
+    """Let gradients through functions with flat parts, and through `detach`.
+
+    Clipping functions get 0.3 x added. Squashing functions often are gates, which must stay bounded: 0.3 x / (1 + |x|).
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", "")
+        flat = name in _RELU or name in _CLIPPING or name in _SQUASHING
+        if flat and args and isinstance(args[0], Tensor) and args[0].is_floating_point():
+            value = args[0]
+            if name in _RELU:
+                return F.leaky_relu(value, LEAK)
+            leak = torch.nan_to_num(value, neginf=0.0, posinf=0.0)  # attention masks are infinite
+            leak = F.softsign(leak) if name in _SQUASHING else leak
+            return func(value.clone(), *args[1:], **(kwargs or {})) + LEAK * leak
+        if name in ("detach", "detach_"):
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
+@dataclass(frozen=True)
+class _Precision:
+    """The size of shifts, small enough that the input still shows after many layers, and the tolerance of equality."""
+
+    dtype: torch.dtype
+    shift: float
+    same: float  # relative spread
+
+
+_SINGLE = _Precision(torch.float32, shift=1e-4, same=1e-5)  # several times as fast
+_DOUBLE = _Precision(torch.float64, shift=1e-40, same=1e-9)
+_SAFE = 1e-20, 1e20  # range of numbers that are safe in single precision
+_BLOCK = 2**16 + 1  # random numbers that larger parameters repeat; a prime, so no multiple of a number of channels
+
+
+class StructureProbe:
+    """The copy with other numbers; `observe` returns the structure under given masks."""
+
+    def __init__(self, network: nn.Module, example_input: Tensor, *, samples: int = 2) -> None:
+        """Raises RuntimeError, TypeError or ValueError if the network cannot run this way."""
+        try:
+            sizes = self._prepare(network, example_input, samples, _SINGLE)
+            if not sizes or _are_safe(torch.cat([size.flatten() for size in sizes])):
+                return
+        except torch.OutOfMemoryError:
+            raise  # double precision would need more
+        except (RuntimeError, TypeError):  # a network that requires double precision
+            pass
+        self._prepare(network, example_input, samples, _DOUBLE)
+
+    def _prepare(self, network: nn.Module, example_input: Tensor, samples: int, precision: _Precision) -> list[Tensor]:
+        """Set up the copy in this precision; return the magnitudes of all channels in a first run."""
+        self._precision = precision
+        self.network = copy.deepcopy(network).to(precision.dtype).eval().requires_grad_(True)
+        self._generator = torch.Generator().manual_seed(0x5EED)
+        self._modules = {n: m for n, m in self.network.named_modules() if is_reader(m) or is_norm(m)}
+        self._bare_norms = {
+            n: m for n, m in self.network.named_modules() if isinstance(m, _BatchNorm) and not is_norm(m)
+        }
+        self._input = self._random_input(example_input, samples)
+        self._values = self._random_parameters()
+        self._projections: list[Tensor] = []
+        self.can_see_constants = self._input.is_floating_point() or example_input.shape[0] > 1
+        full_masks = {name: torch.ones_like(p, dtype=torch.bool) for name, p in self.network.named_parameters()}
+        self._zero_at_first: dict[str, Tensor] = {}
+        self._baseline: Structure | None = None
+        self._baseline, sizes = self._run(full_masks, silence=False)
+        baseline = self._baseline
+        shared = {name for name, calls in baseline.calls.items() if calls > 1} | self._tied()
+        self._zero_at_first = {name: zero for name, zero in baseline.zero_inputs.items() if name not in shared}
+        self.normalised_by = baseline.normalised_by
+        return sizes
+
+    def _tied(self) -> set[str]:
+        """Return the names of modules that share parameters with other modules."""
+        owners: dict[int, set[str]] = {}
+        for name, module in self.network.named_modules():
+            for parameter in module._parameters.values():
+                owners.setdefault(id(parameter), set()).add(name)
+        none = id(None)
+        return {name for key, names in owners.items() if key != none and len(names) > 1 for name in names}
+
+    def _uniform(self, like: Tensor, low: float, high: float) -> Tensor:
+        count = like.numel()
+        block = torch.rand(min(count, _BLOCK), generator=self._generator).mul_(high - low).add_(low)
+        block = block.to(like, non_blocking=True)  # drawn on the CPU, so that every device gets the same numbers
+        return block.repeat(-(-count // max(1, len(block))))[:count].view(like.shape)
+
+    def _random_input(self, example: Tensor, samples: int) -> Tensor:
+        if not example.is_floating_point():
+            return example[: max(samples, 2)].clone()
+        like = example.new_empty((samples, *example.shape[1:]), dtype=self._precision.dtype)
+        brightness = torch.linspace(1.0, 0.4, samples).to(like).view(-1, *[1] * (like.dim() - 1))
+        return self._uniform(like, 0.2, 1.0) * brightness
+
+    def _random_parameters(self) -> dict[str, Tensor]:
+        ranges: dict[int, tuple[float, float]] = {}
+        low, high = self._precision.shift, 3 * self._precision.shift
+        for module in self._modules.values():
+            # Outputs of normalisations by sample have both signs: a large shift makes them positive.
+            by_sample = is_norm(module) and not isinstance(module, _BatchNorm)
+            shift = (2.0, 3.0) if by_sample else (low, high)
+            ranges[id(module.weight)] = (0.1, 0.2) if by_sample else (0.5, 1.5) if is_reader(module) else (0.8, 1.2)
+            ranges[id(module.bias)] = shift
+        for module in self.network.modules():
+            if isinstance(module, _BatchNorm) and isinstance(module.running_mean, Tensor):
+                module.running_mean.copy_(self._uniform(module.running_mean, -high, -low))
+            if isinstance(module, _BatchNorm) and isinstance(module.running_var, Tensor):
+                module.running_var.copy_(self._uniform(module.running_var, 0.8, 1.2))
+        parameters = self.network.named_parameters()
+        return {name: self._uniform(p.detach(), *ranges.get(id(p), (0.5, 1.5))) for name, p in parameters}
+
+    @torch.no_grad()
+    def _fill(self, masks: Masks) -> None:
+        """Set entries kept by `masks` to random numbers, the others to zero."""
+        for name, parameter in self.network.named_parameters():
+            torch.mul(self._values[name], masks[name], out=parameter)
+
+    def observe(self, masks: Masks, *, silence: bool) -> Structure:
+        """Return the network's structure under `masks`.
+
+        `silence`: a BatchNorm channel whose input has become zero, because all its sources are pruned, is pruned, too.
+        """
+        if not silence and self._baseline is not None and all(read(mask.all() for mask in masks.values())):
+            return self._baseline
+        return self._run(masks, silence=silence)[0]
+
+    def _run(self, masks: Masks, *, silence: bool) -> tuple[Structure, list[Tensor]]:
+        """Return the network's structure under `masks`, and the magnitudes of all channels in the run."""
+        self._fill(masks)
+        modules = {**self._modules, **self._bare_norms}
+        taps = Taps(modules, self._zero_at_first if silence else None, self._precision.same)
+        with ExitStack() as stack, torch.enable_grad():
+            for name, module in modules.items():
+                stack.callback(module.register_forward_pre_hook(taps.before(name)).remove)
+                stack.callback(module.register_forward_hook(taps.after(name)).remove)
+            with _Leaky():
+                outputs = [out for out in tensors_in(self.network(self._input.clone())) if out.requires_grad]
+            if outputs and taps.watched:  # gradients of activations only; the hooks collect them
+                if not self._projections:
+                    self._projections = [self._uniform(out.detach(), 0.5, 1.5) for out in outputs]
+                totals = [(out * weights).sum() for out, weights in zip(outputs, self._projections, strict=True)]
+                torch.autograd.grad(totals, taps.watched, allow_unused=True)
+        sizes = taps.finish(reached=bool(outputs))
+        return taps.structure, sizes
+
+
+def _are_safe(sizes: Tensor) -> bool:
+    """Return whether no non-zero number is close to underflow or overflow."""
+    low, high = _SAFE
+    return bool(((sizes == 0) | ((sizes > low) & (sizes < high))).all())

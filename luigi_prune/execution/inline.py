@@ -1,0 +1,41 @@
+"""The simplest backend: a job runs in the Luigi process itself, one at a time; torch is imported once."""
+
+from __future__ import annotations
+
+from luigi_prune.errors import ConfigError
+from luigi_prune.execution.devices import process_count, uses_gpu
+from luigi_prune.execution.job import Backend, ComputeSettings, Context, Job, Listener
+from luigi_prune.execution.job_run import run
+
+
+class InlineBackend(Backend):
+    """Runs each job inside `submit`."""
+
+    name = "inline"
+    slots = 1
+
+    def __init__(self, settings: ComputeSettings):
+        """Raises ConfigError if a job is to have several processes."""
+        if any(process_count(settings, family) > 1 for family in settings.processes):
+            raise ConfigError("luigi.cfg: [compute] backend: 'inline' has one process; processes need 'local'")
+        self.settings = settings
+
+    def submit(self, job: Job, listener: Listener) -> None:
+        """Run the job now, in this process, on the first GPU if there is one."""
+        on_gpu = uses_gpu(self.settings)
+        context = Context(
+            threads=self.settings.threads,
+            device="cuda:0" if on_gpu else "cpu",
+            loader_workers=self.settings.loader_workers,
+            deterministic=self.settings.deterministic,
+            gpus=int(on_gpu),
+            progress=listener.progressed,
+        )
+        listener.started()
+        listener.ended(run(job, context))
+
+    def cancel(self, job: Job) -> None:
+        """Nothing to do: when anyone can ask, no job is running."""
+
+    def close(self) -> None:
+        """Nothing to do."""

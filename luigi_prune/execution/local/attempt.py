@@ -1,0 +1,192 @@
+"""One attempt at a job: its processes, what they say, and what is made of it when all of them have ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from luigi_prune.execution.job import Job, Listener, Outcome
+from luigi_prune.execution.local.child import ChildStart
+from luigi_prune.execution.local.fork_server import Child, WarmServer
+from luigi_prune.execution.local.fresh_server import FreshServer
+from luigi_prune.execution.output import last_lines
+from luigi_prune.execution.slots import Slots
+
+
+@dataclass(eq=False)
+class Attempt:
+    """A job that has slots. Only the monitor thread touches it."""
+
+    job: Job
+    listener: Listener
+    grace_seconds: float
+    gpus: list[str] = field(default_factory=list)
+    children: list[Child] = field(default_factory=list)  # by rank
+    outcomes: dict[int, Outcome] = field(default_factory=dict)  # what the ranks themselves said
+    failures: list[tuple[int, Outcome]] = field(default_factory=list)  # the cause first, then what it made fail
+    rendezvous: str = ""  # folder of the file through which the ranks find each other
+    log_start: int = 0  # bytes of earlier attempts in the log
+    started: bool = False
+    cancelled: bool = False
+    signals: set[int] = field(default_factory=set)  # the exit codes of processes that died as we told them to
+    kill_at: float | None = None  # time.monotonic() from which patience is over
+
+    @property
+    def log(self) -> Path:
+        """What the job prints goes here."""
+        return Path(self.job.log)
+
+    def launch(self, server: WarmServer | FreshServer, slots: Slots, loader_workers: int) -> None:
+        """Ask for the processes of the job."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            self.log_start = self.log.stat().st_size
+        context = {
+            "threads": slots.threads,
+            "world_size": len(self.gpus),
+            "init_method": "",
+            "device": "cuda:0" if slots.cuda else "cpu",
+            "loader_workers": loader_workers,
+            "deterministic": slots.deterministic,
+            "gpus": len(self.gpus) if slots.cuda else 0,
+        }
+        if len(self.gpus) > 1:
+            self.rendezvous = tempfile.mkdtemp(prefix="luigi_prune_")
+            context["init_method"] = f"file://{self.rendezvous}/ranks"
+        for rank, gpu in enumerate(self.gpus):
+            start = ChildStart(
+                job=self.job.as_json(),
+                context={**context, "rank": rank},
+                environment=slots.environment(gpu),
+                log=str(self.log),
+                rendezvous=self.rendezvous,
+                driver_pid=os.getpid(),
+                name=self.job.name,
+            )
+            self.children.append(server.launch(start))
+
+    def sources(self) -> Iterator[tuple[int | Connection, Callable[[], None]]]:
+        """Yield what to wait for, each with the function to call when it is readable."""
+        for rank, child in enumerate(self.children):
+            if not child.ended:
+                yield child.status_fd, partial(self._status, rank)
+                if not child.silent:
+                    yield child.messages, partial(self._hear, rank)
+
+    def _status(self, rank: int) -> None:
+        child = self.children[rank]
+        if child.ended:
+            return
+        child.read_status()
+        if child.ended:
+            self._hear(rank)
+            if rank not in self.outcomes:
+                # a rank that died takes the others along, and their complaints may be heard first
+                crashed = (child.exit_code or 0) < 0 and child.exit_code not in self.signals
+                message = _cause(child)
+                if end := last_lines(self.log, self.log_start):
+                    message += f"\nlast lines of {self.log}:\n{end}"
+                self._fail(rank, Outcome("failed", message), first=crashed)
+
+    def _hear(self, rank: int) -> None:
+        child = self.children[rank]
+        try:
+            while not child.silent and child.messages.poll(0):
+                self._take(rank, json.loads(child.messages.recv_bytes()))
+        except (EOFError, OSError, ValueError):  # it ended, perhaps in the middle of a message
+            child.silent = True
+
+    def _take(self, rank: int, message: dict) -> None:
+        if "started" in message and not self.started:
+            self.started = True
+            self.listener.started()
+        elif "progress" in message:
+            self.listener.progressed(*message["progress"])
+        elif "outcome" in message:
+            outcome = self.outcomes[rank] = Outcome(**message["outcome"])
+            if outcome.status != "done":
+                self._fail(rank, outcome)
+            elif len(self.outcomes) == len(self.children):
+                self._end_within_grace()
+
+    def _fail(self, rank: int, outcome: Outcome, first: bool = False) -> None:
+        self.failures.insert(0 if first else len(self.failures), (rank, outcome))
+        self.terminate()
+
+    def cancel(self) -> None:
+        """Stop the job because somebody asked for it."""
+        self.cancelled = True
+        self.terminate()
+
+    def terminate(self) -> None:
+        """Ask every process to save and stop, once; those that are not born yet will not be."""
+        if self.kill_at is None:
+            self.signals.add(-signal.SIGTERM)
+            for child in self.children:
+                if child.pid is None:
+                    child.close()
+                else:
+                    child.terminate()
+        self._end_within_grace()
+
+    def _end_within_grace(self) -> None:
+        if self.kill_at is None:
+            self.kill_at = time.monotonic() + self.grace_seconds
+
+    def kill_if_late(self, now: float) -> None:
+        """Kill what still runs when the grace period is over."""
+        if self.kill_at is not None and now >= self.kill_at:
+            self.kill_at = float("inf")
+            self.signals.add(-signal.SIGKILL)
+            for child in self.children:
+                child.kill()
+
+    @property
+    def over(self) -> bool:
+        """Whether every process has ended."""
+        return all(child.ended for child in self.children)
+
+    def finish(self) -> Outcome:
+        """Clear up and return how the job ended."""
+        for child in self.children:
+            child.close()
+        if self.rendezvous:
+            shutil.rmtree(self.rendezvous, ignore_errors=True)
+        return replace(self._verdict(), log=str(self.log))
+
+    def _verdict(self) -> Outcome:
+        done = [outcome for outcome in self.outcomes.values() if outcome.status == "done"]
+        if self.children and len(done) == len(self.children):
+            return self.outcomes[0]
+        if self.cancelled:
+            return Outcome("failed", "cancelled", retry=False)
+        rank, outcome = self.failures[0]
+        if len(self.gpus) == 1:
+            return outcome
+        return replace(outcome, message=f"process {rank} of {len(self.gpus)}: {outcome.message}")
+
+
+def _cause(child: Child) -> str:
+    """Return in words why a process ended without an outcome."""
+    if child.exit_code is None:
+        return "the server that forks the jobs ended, and the job with it"
+    if child.exit_code >= 0:
+        return f"ended with exit code {child.exit_code} before the job function returned"
+    number = -child.exit_code
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = "unknown"
+    if number == signal.SIGKILL:
+        name += "; perhaps the machine ran out of memory: fewer jobs at once or smaller batches help"
+    return f"killed by signal {number} ({name})"

@@ -1,0 +1,139 @@
+"""Keys: the content-addressed identity of every task.
+
+A key is the SHA-256 of the settings that can change the task's result, where they differ from the defaults, of the
+keys of what the task reads (so keys form a chain down to the trained network) and of its stage's algorithm version.
+A part from outside the package is called `name@digest of its sources` in a spec, so that its code is in the key, too.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from luigi_prune import registry
+from luigi_prune.config.schema import Experiment, TrainingConfig
+from luigi_prune.identity.spec import ChainSpec, EvaluateSpec, TrainSpec, evaluations, experiment_spec, shown_methods
+
+# Bump a stage's version when the same settings give another result than before, or when a default changes.
+ALGORITHM_VERSION = {"TrainBase": 1, "Prune": 3, "Retrain": 1, "Evaluate": 1, "Aggregate": 1, "Report": 1, "Scores": 2}
+
+
+def canonical(value: Any) -> Any:
+    """Return `value` as JSON data in which equal settings look equal: numbers normalised, models without defaults."""
+    if isinstance(value, BaseModel):
+        fields = type(value).model_fields
+        given = {name: getattr(value, name) for name in fields if getattr(value, name) != fields[name].get_default()}
+        return canonical(given)
+    if isinstance(value, Mapping):
+        return {str(name): canonical(value[name]) for name in sorted(value)}
+    if isinstance(value, list | tuple):
+        return [canonical(inner) for inner in value]
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    return value
+
+
+def content_key(stage: str, own: Mapping[str, Any], parents: Sequence[str] = ()) -> str:
+    """Return the key (64 hexadecimal digits) of a task of `stage` with the settings `own` and the inputs `parents`."""
+    content = {
+        "stage": stage,
+        "version": ALGORITHM_VERSION[stage],
+        "own": canonical(own),
+        "parents": list(parents),
+    }
+    return _digest(content)
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _training_digest(training: TrainingConfig) -> str:
+    """Return the hash of what of a training's settings can change its weights."""
+    return _digest_of_json(training.model_dump_json())
+
+
+@functools.lru_cache(maxsize=1024)  # a graph asks for the same few trainings again and again
+def _digest_of_json(text: str) -> str:
+    training = TrainingConfig.model_validate_json(text)
+    content: dict[str, Any] = canonical(training)
+    early_stopping = training.early_stop_epoch < training.num_epochs
+    content.pop("metrics_test", None)
+    if early_stopping:  # the first metric then chooses the weights
+        content["metric"] = canonical(training.metrics_test[0])
+    else:
+        content.pop("early_stop_epoch", None)
+    if training.test_batch_size == training.batch_size:
+        content.pop("test_batch_size", None)
+    return _digest(content)
+
+
+def train_key(spec: TrainSpec) -> str:
+    """Return the key of a trained network."""
+    own = {"network": spec.network, "training": _training_digest(spec.training), "seed": spec.seed, "net": spec.net}
+    if spec.rewind_epoch is not None:
+        own["rewind_epoch"] = spec.rewind_epoch
+    return content_key("TrainBase", own)
+
+
+def chain_key(spec: ChainSpec) -> str:
+    """Return the key of a chain's last step: of its Retrain where it is retrained, else of its Prune."""
+    key = base = train_key(spec.base)
+    retraining = _training_digest(spec.retraining)
+    for step in spec.steps:
+        own: dict[str, Any] = {
+            "method": spec.method,
+            "keep_ratio": step.keep_ratio,
+            "repetition": spec.repetition,
+        }
+        if spec.rules != "paper":
+            own["rules"] = spec.rules
+        if spec.delta_s != 1e-16 and registry.METHODS[spec.method].needs_data:
+            own["delta_s"] = spec.delta_s
+        if spec.ignore_layers:
+            own["ignore_layers"] = spec.ignore_layers
+        from_original = key != base and registry.METHODS[spec.method].from_original
+        key = content_key("Prune", own, [key, base] if from_original else [key])
+        if step.retrained:
+            own = {"retraining": retraining, "repetition": spec.repetition}
+            key = content_key("Retrain", own, [key, base] if spec.rewind else [key])
+    return key
+
+
+def scores_key(spec: ChainSpec) -> str:
+    """Return the key of the scores of a chain's trained network: those of all methods with the same score."""
+    own: dict[str, Any] = {
+        "score": registry.METHODS[spec.method].score_name,
+        "repetition": spec.repetition,
+        "rules": spec.rules,
+        "delta_s": spec.delta_s,  # decides how many samples are read
+    }
+    if spec.ignore_layers:
+        own["ignore_layers"] = spec.ignore_layers
+    return content_key("Scores", own, [train_key(spec.base)])
+
+
+def evaluate_key(spec: EvaluateSpec) -> str:
+    """Return the key of an evaluation."""
+    parent = train_key(spec.base) if spec.chain is None else chain_key(spec.chain)
+    return content_key("Evaluate", {"test_set": spec.test_set, "metrics": spec.metrics}, [parent])
+
+
+def aggregate_key(experiment: Experiment) -> str:
+    """Return the key of an experiment's tables: its axes and every evaluation."""
+    grid = experiment_spec(experiment)
+    own = {"mode": grid.mode, "methods": grid.methods, "keep_ratios": grid.keep_ratios, "metrics": grid.metrics}
+    return content_key("Aggregate", own, [evaluate_key(spec) for spec in evaluations(experiment).values()])
+
+
+def report_key(experiment: Experiment) -> str:
+    """Return the key of an experiment's report: its tables and how they are shown."""
+    labels, colors = shown_methods(experiment)
+    plotting = experiment.experiments.plotting
+    own = {"name": experiment.name, "plotting": plotting, "labels": labels, "colors": colors}
+    return content_key("Report", own, [aggregate_key(experiment)])

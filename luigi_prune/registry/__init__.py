@@ -1,0 +1,174 @@
+"""The catalogue: everything that an experiment file can name, as light rows (strings and numbers, no torch)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol, overload
+
+from luigi_prune.errors import ConfigError, nearest
+from luigi_prune.registry.method_rows import LATER_METHODS, METHODS, SHORT_NAMES
+from luigi_prune.registry.network_rows import DATASETS as OWN_DATASETS
+from luigi_prune.registry.network_rows import LATER_DATASETS, LATER_NETWORKS
+from luigi_prune.registry.network_rows import NETWORKS as OWN_NETWORKS
+from luigi_prune.registry.plugins import PartTable, is_foreign, load_part, look_in, plain, sources_of
+from luigi_prune.registry.row_reading import KindName
+from luigi_prune.registry.rows import (
+    ClassRow,
+    DatasetRow,
+    LossRow,
+    MethodRow,
+    MetricRow,
+    NetworkRow,
+    OptimizerRow,
+    SchedulerRow,
+    TransformRow,
+)
+from luigi_prune.registry.training_rows import (
+    LATER_LOSSES,
+    LATER_METRICS,
+    UNSUITABLE_LOSSES,
+    UNSUITABLE_OPTIMIZERS,
+    UNSUITABLE_SCHEDULERS,
+)
+from luigi_prune.registry.training_rows import LOSSES as OWN_LOSSES
+from luigi_prune.registry.training_rows import METRICS as OWN_METRICS
+from luigi_prune.registry.training_rows import OPTIMIZERS as OWN_OPTIMIZERS
+from luigi_prune.registry.training_rows import SCHEDULERS as OWN_SCHEDULERS
+from luigi_prune.registry.transform_rows import LATER_TRANSFORMS, UNSUITABLE_TRANSFORMS
+from luigi_prune.registry.transform_rows import TRANSFORMS as OWN_TRANSFORMS
+
+__all__ = [
+    "DATASETS",
+    "KINDS",
+    "LOSSES",
+    "METHODS",
+    "METRICS",
+    "NETWORKS",
+    "OPTIMIZERS",
+    "SCHEDULERS",
+    "SHORT_NAMES",
+    "TRANSFORMS",
+    "ClassRow",
+    "DatasetRow",
+    "LossRow",
+    "MethodRow",
+    "MetricRow",
+    "NetworkRow",
+    "OptimizerRow",
+    "SchedulerRow",
+    "TransformRow",
+    "comes_later",
+    "find",
+    "is_foreign",
+    "load_part",
+    "look_in",
+    "metric_label",
+    "plain",
+    "settle",
+    "sources_of",
+]
+
+NETWORKS = PartTable("network", OWN_NETWORKS)
+DATASETS = PartTable("dataset", OWN_DATASETS)
+METRICS = PartTable("metric", OWN_METRICS)
+LOSSES = PartTable("loss", OWN_LOSSES)
+TRANSFORMS = PartTable("transform", OWN_TRANSFORMS)
+OPTIMIZERS = PartTable("optimizer", OWN_OPTIMIZERS)
+SCHEDULERS = PartTable("scheduler", OWN_SCHEDULERS)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One sort of names: its rows, the patterns of names that a later version brings, and names that cannot work."""
+
+    noun: str
+    rows: PartTable
+    later: Sequence[str] = ()
+    unsuitable: Mapping[str, str] = field(default_factory=dict)
+    short: Mapping[str, str] = field(default_factory=dict)
+
+
+KINDS: Mapping[KindName, Kind] = {
+    "method": Kind("a pruning method", METHODS, LATER_METHODS, short=SHORT_NAMES),
+    "network": Kind("a network", NETWORKS, LATER_NETWORKS),
+    "dataset": Kind("a data set", DATASETS, LATER_DATASETS),
+    "metric": Kind("a metric", METRICS, LATER_METRICS),
+    "loss": Kind("a loss", LOSSES, LATER_LOSSES, UNSUITABLE_LOSSES),
+    "transform": Kind("a transform", TRANSFORMS, LATER_TRANSFORMS, UNSUITABLE_TRANSFORMS),
+    "optimizer": Kind("an optimizer", OPTIMIZERS, (), UNSUITABLE_OPTIMIZERS),
+    "scheduler": Kind("a learning-rate scheduler", SCHEDULERS, (), UNSUITABLE_SCHEDULERS),
+}
+
+
+def comes_later(kind: KindName, name: str) -> bool:
+    """Return whether `name` is one that this version does not have but a later one brings."""
+    known = KINDS[kind]
+    return name not in known.rows and any(re.fullmatch(pattern, name) for pattern in known.later)
+
+
+@overload
+def find(kind: Literal["method"], name: str) -> MethodRow: ...
+@overload
+def find(kind: Literal["network"], name: str) -> NetworkRow: ...
+@overload
+def find(kind: Literal["dataset"], name: str) -> DatasetRow: ...
+@overload
+def find(kind: Literal["metric"], name: str) -> MetricRow: ...
+@overload
+def find(kind: Literal["loss"], name: str) -> LossRow: ...
+@overload
+def find(kind: Literal["transform"], name: str) -> TransformRow: ...
+@overload
+def find(kind: Literal["optimizer"], name: str) -> OptimizerRow: ...
+@overload
+def find(kind: Literal["scheduler"], name: str) -> SchedulerRow: ...
+def find(kind: KindName, name: str) -> Any:
+    """Return the row of `name`; a method may be given by its short name, a foreign part by its import path.
+
+    Raises ConfigError for a name that is unknown (with the nearest choice), unsuitable (with the reason), or known to
+    come in a later version.
+    """
+    return KINDS[kind].rows[settle(kind, name)]
+
+
+def settle(kind: KindName, name: str, folder: Path | None = None) -> str:
+    """Return the name that a spec holds: a method's full name, that of a foreign part with the digest of its sources.
+
+    `folder`: that of the experiment file, where modules are looked for first. Raises ConfigError like `find`.
+    """
+    known = KINDS[kind]
+    name = known.short.get(name, name)
+    try:
+        return known.rows.settle(name, folder)
+    except KeyError:
+        pass
+    if name in known.unsuitable:
+        raise ConfigError(f"{name!r} {known.unsuitable[name]}")
+    if comes_later(kind, name):
+        raise ConfigError(f"{name!r} is {known.noun} that this version does not have yet; it comes in a later version")
+    raise ConfigError(f"{name!r} is not {known.noun}{nearest(name, [*known.rows, *known.short])}")
+
+
+class _Component(Protocol):
+    @property
+    def type(self) -> str: ...
+    @property
+    def kwargs(self) -> dict[str, Any]: ...
+
+
+def metric_label(component: _Component) -> str:
+    """Return the name of a metric in results: its type and the keywords that tell it apart, as in "TopK5"."""
+    row = find("metric", component.type) if ":" in component.type else METRICS.get(component.type)
+    defaults = row.defaults if row else {}
+    shown = row.shown if row else ()
+    keywords = {**defaults, **component.kwargs}
+    label = row.name if row else component.type
+    for name in sorted(keywords):
+        if name in shown:
+            label += str(keywords[name])
+        elif name not in defaults or keywords[name] != defaults[name]:
+            label += f",{name}={keywords[name]}"
+    return label

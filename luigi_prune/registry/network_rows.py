@@ -1,0 +1,74 @@
+"""The networks and data sets, one row each, and the names that a later version brings."""
+
+from __future__ import annotations
+
+from luigi_prune.registry.rows import DatasetRow, NetworkRow, by_name
+
+_NETWORKS = "luigi_prune.compute.networks"
+_DATASETS = "luigi_prune.compute.data"
+
+NETWORKS = by_name(
+    [
+        NetworkRow(
+            "lenet300_100", f"{_NETWORKS}.lenet:lenet300_100", summary="Three linear layers (LeCun et al. 1998)"
+        ),
+        NetworkRow(
+            "lenet5",
+            f"{_NETWORKS}.lenet:lenet5",
+            summary="Two convolutions and two linear layers, Caffe's LeNet-5 (after LeCun et al. 1998)",
+        ),
+        NetworkRow(
+            "cnn5",
+            f"{_NETWORKS}.cnn5:cnn5",
+            summary="Five convolutions and linear layers: Conv-6 of Frankle and Carbin (arXiv 1803.03635) without "
+            "its last",
+        ),
+        *(
+            NetworkRow(
+                f"resnet{depth}",
+                f"{_NETWORKS}.resnet:resnet{depth}",
+                summary=f"Residual network for small images with {depth} layers (He et al. 2016, arXiv 1512.03385)",
+            )
+            for depth in (8, 20, 32, 44, 56, 110)
+        ),
+    ]
+)
+
+LATER_NETWORKS = (
+    r"vgg(11|13|16|19)(_bn)?",
+    r"densenet(22|40|100|121|161|169|190|201)",
+    r"wrn(16_8|28_10|50_2)",
+    r"wide_resnet(50|101)_2",
+    r"resnet(18|34|50|101|152|1202)",
+    r"preresnet\d+|resnext\d+\w*",
+    r"alexnet(_bn)?",
+    r"mobilenet_v[23]\w*",
+    r"deeplabv3_resnet(50|101)",
+    r"bert",
+    r"deepknight",
+    r"cnn60k",
+    r"lenet500_300_100",
+    r"(ffjord|cnf|node)\w*",
+)
+
+DATASETS = by_name(
+    [
+        DatasetRow("Digits", f"{_DATASETS}.digits:load", 10, (1, 8, 8), "Handwritten digits that scikit-learn carries"),
+        DatasetRow("MNIST", f"{_DATASETS}.vision:load", 10, (1, 28, 28), "Handwritten digits"),
+        DatasetRow("FashionMNIST", f"{_DATASETS}.vision:load", 10, (1, 28, 28), "Articles of clothing"),
+        DatasetRow("CIFAR10", f"{_DATASETS}.vision:load", 10, (3, 32, 32), "Small colour photographs, 10 classes"),
+        DatasetRow("CIFAR100", f"{_DATASETS}.vision:load", 100, (3, 32, 32), "Small colour photographs, 100 classes"),
+    ]
+)
+
+LATER_DATASETS = (
+    r"CIFAR10_1",
+    r"CIFAR10_C_\w+",
+    r"CIFAR10Rand\d+",
+    r"ImageNet(_C_\w+)?",
+    r"ObjectNet",
+    r"VOCSegmentation201[12](_C_\w+)?",
+    r"Glue\w+",
+    r"Driving",
+    r"(Toy|BSDS300|Gas|Hepmass|Miniboone|Power)\w*",
+)

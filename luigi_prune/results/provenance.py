@@ -1,0 +1,72 @@
+"""Provenance of results: versions, commit, host, process and time."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import re
+import socket
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from luigi_prune import registry
+
+_PACKAGES = ("luigi-prune", "luigi", "torch", "torchvision", "torchmetrics", "numpy", "scipy", "scikit-learn", "h5py")
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that results depend on."""
+    installed = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            installed[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            installed[package] = "absent"
+    return installed
+
+
+@functools.cache
+def commit() -> dict[str, Any]:
+    """Return the commit of the package's checkout and whether it has changes; empty without a checkout."""
+    folder = Path(__file__).resolve().parent
+    if not (folder.parent / ".git").exists():
+        return {}
+    try:
+        sha = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=10)
+        changes = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    return {"commit": sha.stdout.strip(), "uncommitted_changes": bool(changes.stdout.strip())}
+
+
+def foreign_parts(spec: str) -> dict[str, Any]:
+    """Return, for every part from outside that a spec (JSON) names, its package and the SHA-256 of its files."""
+    names = sorted(set(re.findall(r'"([\w.:-]+@[0-9a-f]{16})"', spec)))
+    found = {name: registry.sources_of(name) for name in names}
+    return {name: {"package": part.package, "files": dict(part.files)} for name, part in found.items() if part}
+
+
+def provenance(**more: Any) -> dict[str, Any]:
+    """Return the provenance of a result computed by this process, now; `more` is added unchanged."""
+    return {
+        "versions": versions(),
+        "source": commit(),
+        "host": socket.gethostname(),
+        "platform": platform.platform(),
+        "process": os.getpid(),
+        "command": Path(sys.argv[0]).name if sys.argv else "",
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        **more,
+    }

@@ -1,0 +1,96 @@
+"""What all tasks of the graph share: a key, a result, a job that makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import luigi
+from luigi.parameter import ParameterVisibility
+
+from luigi_prune.config.schema import Directories
+from luigi_prune.errors import LuigiPruneError
+from luigi_prune.execution.job import Context, Job
+from luigi_prune.execution.job_run import run
+from luigi_prune.identity import paths
+from luigi_prune.results.hdf5_file import HDF5Target
+
+
+def _hidden() -> Any:
+    return luigi.Parameter(visibility=ParameterVisibility.HIDDEN, significant=False)
+
+
+class JobTask(luigi.Task):
+    """A task whose work is one function below `luigi_prune.jobs`, carried by a backend, writing one result."""
+
+    function: str  # of luigi_prune.jobs, as module:function
+    retry_count: int | None = None  # luigi.cfg decides, until a failure shows that trying again is useless
+
+    dataset: str = luigi.Parameter(description="Data set that the network is trained on.")
+    network: str = luigi.Parameter(description="Network.")
+    key: str = luigi.Parameter(description="Content key: SHA-256 of what this task computes.")
+    results: str = luigi.Parameter(description="Results folder.")
+    spec: str = _hidden()
+    directories: str = _hidden()
+
+    @cached_property
+    def places(self) -> Directories:
+        """The directories of the experiment, after luigi.cfg."""
+        return Directories.model_validate_json(self.directories)
+
+    @property
+    def path(self) -> Path:
+        """Where the result lies."""
+        raise NotImplementedError
+
+    def output(self) -> HDF5Target:
+        """Return the task's result file."""
+        return HDF5Target(self.path)
+
+    def request(self) -> dict[str, Any]:
+        """Return what the job function gets, as JSON data."""
+        return {
+            "family": self.task_family,
+            "key": self.key,
+            "spec": self.spec,
+            "directories": self.directories,
+            "inputs": {name: str(task.path) for name, task in self.requires().items()},
+            "output": str(self.path),
+        }
+
+    def job(self, backend: str = "") -> Job:
+        """Return the job that makes the result, for the backend of this name."""
+        log = paths.log_path(self.places.results, self.title, self.key)
+        folder = str(paths.jobs_folder(self.places.results, backend)) if backend else ""
+        return Job(self.function, self.title, self.task_family, self.request(), str(self.path), str(log), folder)
+
+    @property
+    def title(self) -> str:
+        """How a person calls this task."""
+        raise NotImplementedError
+
+    def requires(self) -> dict[str, JobTask]:
+        """Return the tasks whose results this one reads, by the name the job function knows them by."""
+        return {}
+
+    def run(self) -> None:
+        """Run the job in this process; a worker of this package hands it to a backend instead."""
+        outcome = run(self.job(), Context())
+        if outcome.status != "done":
+            raise LuigiPruneError(outcome.message)
+
+
+def walk(*roots: luigi.Task) -> Iterator[luigi.Task]:
+    """Yield `roots` and everything below them once, inputs before what reads them."""
+    seen: set[str] = set()
+    stack: list[tuple[luigi.Task, bool]] = [(root, False) for root in reversed(roots)]
+    while stack:
+        task, below_done = stack.pop()
+        if below_done:
+            yield task
+        elif task.task_id not in seen:
+            seen.add(task.task_id)
+            stack.append((task, True))
+            stack.extend((inner, False) for inner in task.deps())

@@ -1,0 +1,306 @@
+"""The graph: TrainBase -> Prune -> Retrain -> Evaluate -> Aggregate -> Report -> RunExperiment.
+
+A task's identity is its `key` (see `keys.py`) and the results folder it lies in; the other visible parameters are there
+to be read by people. `spec` and `directories` are JSON and hidden: the key stands for the one, the other says where.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import luigi
+
+from luigi_prune.config.loader.experiment_files import load_experiments
+from luigi_prune.config.schema import Directories, Experiment
+from luigi_prune.errors import LuigiPruneError
+from luigi_prune.identity import keys, paths
+from luigi_prune.identity.spec import (
+    REFERENCE,
+    ChainSpec,
+    EvaluateSpec,
+    ExperimentSpec,
+    TrainSpec,
+    evaluations,
+    experiment_spec,
+)
+from luigi_prune.registry import METHODS, plain
+from luigi_prune.workflow.job_task import JobTask
+from luigi_prune.workflow.settings import directories_for, refuse
+
+
+class TrainBase(JobTask):
+    """Trains one network: `net` tells networks of one experiment apart."""
+
+    net: int = luigi.IntParameter()
+    function = "luigi_prune.jobs.networks:train_base"
+    priority = 10
+
+    @cached_property
+    def content(self) -> TrainSpec:
+        return TrainSpec.model_validate_json(self.spec)
+
+    @property
+    def path(self) -> Path:
+        return paths.trained_path(self.places, self.content, self.key)
+
+    @property
+    def title(self) -> str:
+        return f"TrainBase {self.dataset} {self.network} net{self.net}"
+
+    @classmethod
+    def of(cls, spec: TrainSpec, directories: Directories) -> TrainBase:
+        """Return the task that trains `spec`."""
+        return cls(
+            dataset=plain(spec.network.dataset),
+            network=plain(spec.network.name),
+            net=spec.net,
+            key=keys.train_key(spec),
+            results=directories.trained_networks or directories.results,
+            spec=spec.as_json(),
+            directories=directories.model_dump_json(),
+        )
+
+
+class NetworkTask(JobTask):
+    """What Prune, Retrain and Evaluate share: what a person needs to tell networks apart."""
+
+    method: str = luigi.Parameter()
+    keep_ratio: float = luigi.FloatParameter()
+    net: int = luigi.IntParameter()
+    repetition: int = luigi.IntParameter()
+
+
+class ChainTask(NetworkTask):
+    """What Prune and Retrain share: one step of a chain."""
+
+    @cached_property
+    def content(self) -> ChainSpec:
+        return ChainSpec.model_validate_json(self.spec)
+
+    @property
+    def path(self) -> Path:
+        return paths.chain_path(self.places, self.content, self.key)
+
+    @property
+    def title(self) -> str:
+        ratio = f"keep {self.keep_ratio:.4g}"
+        return f"{self.task_family} {self.network} {self.method} {ratio} net{self.net} rep{self.repetition}"
+
+    @classmethod
+    def of(cls, spec: ChainSpec, directories: Directories) -> ChainTask:
+        """Return the task that makes the network after the last step of `spec`."""
+        family = Retrain if spec.steps[-1].retrained else Prune
+        return family(
+            dataset=plain(spec.base.network.dataset),
+            network=plain(spec.base.network.name),
+            method=plain(spec.method),
+            keep_ratio=spec.keep_ratio,
+            net=spec.base.net,
+            repetition=spec.repetition,
+            key=keys.chain_key(spec),
+            results=directories.results,
+            spec=spec.as_json(),
+            directories=directories.model_dump_json(),
+        )
+
+
+class Prune(ChainTask):
+    """Prunes the network of the step before, or the trained one."""
+
+    function = "luigi_prune.jobs.networks:prune"
+    priority = 20
+
+    def requires(self) -> dict[str, JobTask]:
+        """Return the step before, and the trained network for a method that prunes that one at every step."""
+        base, before = TrainBase.of(self.content.base, self.places), self.content.before()
+        if before is None:
+            return {"network": base}
+        inputs: dict[str, JobTask] = {"network": ChainTask.of(before, self.places)}
+        if METHODS[self.content.method].from_original:
+            inputs["base"] = base
+        return inputs
+
+
+class Retrain(ChainTask):
+    """Retrains a pruned network; what was removed stays removed."""
+
+    function = "luigi_prune.jobs.networks:retrain"
+    priority = 30
+
+    def requires(self) -> dict[str, JobTask]:
+        """Return the pruned network, and the trained one where weights are rewound."""
+        inputs: dict[str, JobTask] = {"network": ChainTask.of(self.content.pruned(), self.places)}
+        if self.content.rewind:
+            inputs["base"] = TrainBase.of(self.content.base, self.places)
+        return inputs
+
+
+class Evaluate(NetworkTask):
+    """Judges one network on one test set."""
+
+    test_set: str = luigi.Parameter()
+    function = "luigi_prune.jobs.networks:evaluate"
+    priority = 40
+
+    @cached_property
+    def content(self) -> EvaluateSpec:
+        return EvaluateSpec.model_validate_json(self.spec)
+
+    @property
+    def path(self) -> Path:
+        return paths.evaluate_path(self.places, self.content, self.key)
+
+    @property
+    def title(self) -> str:
+        pruned = f"{self.method} keep {self.keep_ratio:.4g} " if self.method != REFERENCE else ""
+        return f"Evaluate {self.network} {pruned}net{self.net} rep{self.repetition} on {self.test_set}"
+
+    def requires(self) -> dict[str, JobTask]:
+        """Return the network."""
+        chain = self.content.chain
+        if chain is None:
+            return {"network": TrainBase.of(self.content.base, self.places)}
+        return {"network": ChainTask.of(chain, self.places)}
+
+    @classmethod
+    def of(cls, spec: EvaluateSpec, directories: Directories) -> Evaluate:
+        """Return the task that makes this evaluation."""
+        chain = spec.chain
+        return cls(
+            dataset=plain(spec.base.network.dataset),
+            network=plain(spec.base.network.name),
+            method=plain(chain.method) if chain else REFERENCE,
+            keep_ratio=chain.keep_ratio if chain else 1.0,
+            net=spec.base.net,
+            repetition=chain.repetition if chain else 0,
+            test_set=plain(spec.test_set),
+            key=keys.evaluate_key(spec),
+            results=directories.results,
+            spec=spec.as_json(),
+            directories=directories.model_dump_json(),
+        )
+
+
+class ExperimentTask(JobTask):
+    """What Aggregate and Report share: they belong to one experiment, and their spec is the whole of it."""
+
+    experiment: str = luigi.Parameter()
+
+    @cached_property
+    def content(self) -> Experiment:
+        return Experiment.model_validate_json(self.spec)
+
+    @cached_property
+    def grid(self) -> ExperimentSpec:
+        """The experiment's axes."""
+        return experiment_spec(self.content)
+
+    @property
+    def title(self) -> str:
+        return f"{self.task_family} {self.experiment}"
+
+    @classmethod
+    def of(cls, experiment: Experiment, directories: Directories) -> Any:
+        """Return the task of this family for an experiment."""
+        return cls(
+            experiment=experiment.name,
+            dataset=plain(experiment.network.dataset),
+            network=plain(experiment.network.name),
+            key=cls.key_of(experiment),
+            results=directories.results,
+            spec=experiment.model_dump_json(),
+            directories=directories.model_dump_json(),
+        )
+
+    @classmethod
+    def key_of(cls, experiment: Experiment) -> str:
+        """Return the content key of the task of this family for an experiment."""
+        raise NotImplementedError
+
+
+class Aggregate(ExperimentTask):
+    """Gathers every evaluation of an experiment into tables."""
+
+    function = "luigi_prune.jobs.tables:aggregate"
+    priority = 50
+
+    @classmethod
+    def key_of(cls, experiment: Experiment) -> str:
+        """Return the key: the axes, and the key of every evaluation."""
+        return keys.aggregate_key(experiment)
+
+    @property
+    def path(self) -> Path:
+        return paths.aggregate_path(self.places, self.grid, self.key)
+
+    @cached_property
+    def evaluations(self) -> dict[str, Evaluate]:
+        """The evaluation of every cell of the grid, by "test set/net/ratio/repetition/method"."""
+        return {
+            "/".join(map(str, cell)): Evaluate.of(spec, self.places) for cell, spec in evaluations(self.content).items()
+        }
+
+    def requires(self) -> dict[str, JobTask]:
+        """Return every distinct evaluation of the grid."""
+        return {task.key: task for task in self.evaluations.values()}
+
+    def request(self) -> dict[str, Any]:
+        """Return what the job function gets: the axes, and the path of every cell."""
+        cells = {cell: str(task.path) for cell, task in self.evaluations.items()}
+        return super().request() | {"spec": self.grid.as_json(), "cells": cells}
+
+
+class Report(ExperimentTask):
+    """Draws the tables: plots, markdown, one HTML page, `.npz`, TensorBoard."""
+
+    function = "luigi_prune.jobs.tables:report"
+    priority = 60
+
+    @classmethod
+    def key_of(cls, experiment: Experiment) -> str:
+        """Return the key: the tables, and how they are shown."""
+        return keys.report_key(experiment)
+
+    @cached_property
+    def tables(self) -> Aggregate:
+        """The tables that are drawn; their key takes the whole grid, so it is computed once."""
+        task: Aggregate = Aggregate.of(self.content, self.places)
+        return task
+
+    @property
+    def path(self) -> Path:
+        return paths.report_folder(self.tables.path, self.key) / "report.html"
+
+    def requires(self) -> dict[str, JobTask]:
+        """Return the tables."""
+        return {"tables": self.tables}
+
+
+class RunExperiment(luigi.WrapperTask):
+    """Runs every experiment of a configuration file to its report."""
+
+    config: str = luigi.Parameter(description="Experiment file: looked for here, then among the packaged configs/.")
+
+    @cached_property
+    def reports(self) -> list[Report]:
+        """The report of every sweep member of the file; a configuration error ends the run with one line."""
+        try:
+            experiments = load_experiments(self.config)
+            return [Report.of(experiment, directories_for(experiment)) for experiment in experiments]
+        except LuigiPruneError as error:
+            refuse(error)
+
+    def requires(self) -> list[Report]:
+        """Return the reports."""
+        return self.reports
+
+    def read_again(self) -> None:
+        """Read the file anew, and be another task for the scheduler where it says something else than before.
+
+        Luigi keeps instances of tasks, and luigid ignores for some seconds that a task it knows as done is not.
+        """
+        self.__dict__.pop("reports", None)
+        identity = {"config": self.config, "reports": " ".join(report.key for report in self.reports)}
+        self.task_id = luigi.task.task_id_str(self.task_family, identity)

@@ -1,0 +1,230 @@
+"""The seam to Luigi: a worker whose waiting tasks are objects, not processes, and that says how far it is.
+
+`factory.py` puts it where Luigi's command line looks for a worker, so that the stock `luigi` command hands every
+JobTask to a backend. Relies on private names of luigi 3.8's worker; `tests/workflow/test_worker.py` watches them.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+import traceback
+from typing import Any
+
+import luigi
+import luigi.interface
+import luigi.rpc
+import luigi.scheduler
+import luigi.worker
+from luigi.event import Event
+from luigi.scheduler import DISABLED, DONE, FAILED, PENDING, RUNNING
+
+from luigi_prune.errors import DamagedResult, LuigiPruneError
+from luigi_prune.execution.job import Backend, Job, Outcome
+from luigi_prune.results.hdf5_file import set_aside, verify
+from luigi_prune.workflow.job_task import JobTask
+from luigi_prune.workflow.progress_display import Board
+from luigi_prune.workflow.scheduler_status import Statuses
+from luigi_prune.workflow.tasks import RunExperiment
+
+EXIT_INTERRUPTED = 130
+_REPAIRS = 20  # times that one task may wait for an input to be computed again
+_REPAIR_DELAY = 2.0  # seconds before it asks again, where the scheduler did not take the news yet
+
+
+class JobProcess:
+    """Stands where Luigi expects a process; hands a task's job to a backend and reports how it ended."""
+
+    use_multiprocessing = False
+    exitcode = 0
+    timeout_time = None
+    worker_timeout = None
+
+    def __init__(self, task: JobTask, worker: PruneWorker):
+        self.task = task
+        self.worker = worker
+        self.status_reporter = None
+        self._began = time.perf_counter()
+        self._over = False
+
+    def run(self) -> None:
+        """Start the job, unless its result has come into being or an input is missing."""
+        self.task.trigger_event(Event.START, self.task)
+        if self.task.complete():
+            self._finish(DONE, "")
+        elif missing := [task for task in self.task.requires().values() if not task.complete()]:
+            self._repair(missing, f"waits for {missing[0].path}")
+        else:
+            self.worker.board.submitted(self.task)
+            self.worker.backend.submit(self._job(), self)
+
+    def is_alive(self) -> bool:
+        """Return whether the job is still waiting or running."""
+        return not self._over
+
+    def terminate(self) -> None:
+        """Stop the job."""
+        self.worker.backend.cancel(self._job())
+
+    def _job(self) -> Job:
+        return self.task.job(self.worker.backend.name)
+
+    def started(self) -> None:
+        """Hear that the job left the queue of its backend."""
+        self.worker.board.started(self.task)
+
+    def progressed(self, fraction: float, message: str) -> None:
+        """Pass a job's progress on to the terminal and to Luigi's web page."""
+        text = self.worker.board.progressed(self.task, fraction, message)
+        self.worker.statuses.update(self.task.task_id, fraction, text)
+
+    def ended(self, outcome: Outcome) -> None:
+        """Turn the end of the job into Luigi's result; whatever goes wrong here, the worker hears of it."""
+        try:
+            self._judge(outcome)
+        except Exception:
+            self._finish(FAILED, traceback.format_exc(), outcome)
+
+    def _judge(self, outcome: Outcome) -> None:
+        if outcome.status == "damaged":
+            inputs = [task for task in self.task.requires().values() if str(task.path) == outcome.damaged]
+            if inputs:
+                self._set_aside(inputs[0])
+                self._repair(inputs, outcome.message)
+                return
+        if outcome.status == "done" and self.task.complete():
+            self._finish(DONE, "", outcome)
+            return
+        message = outcome.message or f"the job ended without writing {self.task.path}"
+        if outcome.log:
+            message += f"\nlog: {outcome.log}"
+        self.task.retry_count = None if outcome.retry else 1
+        self._finish(FAILED, message, outcome)
+
+    def _set_aside(self, task: JobTask) -> None:
+        try:
+            verify(task.path)
+        except FileNotFoundError:
+            pass
+        except DamagedResult as damage:
+            self.worker.board.note(f"{damage}; set aside as {set_aside(task.path).name}, computed again")
+
+    def _repair(self, inputs: list[JobTask], message: str) -> None:
+        """Ask Luigi to make the inputs (again) and then to come back to this task."""
+        count = self.worker.repairs[self.task.task_id] = self.worker.repairs.get(self.task.task_id, 0) + 1
+        if count > _REPAIRS:
+            self.task.retry_count = 1
+            self._finish(FAILED, f"an input was lost {count} times: {message}")
+            return
+        needs = [(task.task_module, task.task_family, task.to_str_params()) for task in inputs]
+        result: tuple[Any, ...] = (self.task.task_id, PENDING, "", [], needs)
+        self._over = True
+        if count == 1:
+            self.worker.deliver(result)
+        else:
+            threading.Timer(_REPAIR_DELAY, self.worker.deliver, [result]).start()
+
+    def _finish(self, status: str, message: str, outcome: Outcome | None = None) -> None:
+        self._over = True
+        seconds = time.perf_counter() - self._began
+        self.task.trigger_event(Event.PROCESSING_TIME, self.task, seconds)
+        if status == DONE:
+            self.task.trigger_event(Event.SUCCESS, self.task)
+        else:
+            self.task.trigger_event(Event.FAILURE, self.task, LuigiPruneError(message))
+        self.worker.board.ended(self.task, status == DONE, message, outcome.seconds if outcome else 0.0)
+        self.worker.deliver((self.task.task_id, status, message, [], []))
+
+
+class Results(queue.Queue[Any]):
+    """The worker's results: all from one process, so an ordinary queue, which wakes the worker at once."""
+
+    def close(self) -> None:
+        """Do nothing; Luigi closes the queue between processes that stands here otherwise."""
+
+
+class PruneWorker(luigi.worker.Worker):
+    """Luigi's worker with jobs instead of processes."""
+
+    def __init__(self, *, scheduler: Any, worker_processes: int, assistant: bool, backend: Backend):
+        super().__init__(scheduler=scheduler, worker_processes=worker_processes, assistant=assistant)
+        self.backend = backend
+        self.board = Board(backend)
+        self.repairs: dict[str, int] = {}
+        remote = isinstance(scheduler, luigi.rpc.RemoteScheduler)
+        self.limits = {limit["name"] for limit in scheduler.resource_list()}  # an unknown one would mean one at a time
+        self.statuses = Statuses(scheduler, interval=2.0 if remote else 0.2)
+        self._task_result_queue = Results()
+        self._experiments: list[RunExperiment] = []
+
+    def add(self, task: luigi.Task, *args: Any, **kwargs: Any) -> bool:
+        """Schedule a task and everything below it."""
+        if isinstance(task, RunExperiment):
+            task.read_again()
+            self._experiments.append(task)
+        return super().add(task, *args, **kwargs)
+
+    def run(self) -> bool:
+        """Run everything scheduled, then say where the reports are."""
+        self._enable_again()
+        self.board.open()
+        try:
+            return super().run()
+        except KeyboardInterrupt:
+            self.backend.interrupted(self.board.note)
+            raise SystemExit(EXIT_INTERRUPTED) from None
+        finally:
+            self._count_the_work_of_others()
+            self.board.close()
+            self.board.summary([report for root in self._experiments for report in root.reports])
+            if remark := self.backend.remark():
+                self.board.note(remark)
+
+    def deliver(self, result: tuple[Any, ...]) -> None:
+        """Hand a result to the worker's loop; callable from any thread."""
+        self._task_result_queue.put(result)
+
+    def __exit__(self, *exception: Any) -> bool:
+        """Stop what still runs, then leave."""
+        try:
+            return super().__exit__(*exception)
+        finally:
+            self.statuses.close()
+            self.backend.close()
+
+    def _create_task_process(self, task: luigi.Task) -> Any:
+        if isinstance(task, JobTask):
+            return JobProcess(task, self)
+        process = super()._create_task_process(task)
+        process.use_multiprocessing = False  # a wrapper has no work worth a fork of a process with threads
+        return process
+
+    def _add_task(self, *args: Any, **kwargs: Any) -> None:
+        task = self._scheduled_tasks.get(kwargs["task_id"])
+        if isinstance(task, JobTask):
+            needs = self.backend.resources(task.task_family)
+            kwargs["resources"] = {name: count for name, count in needs.items() if count and name in self.limits}
+            self.board.scheduled(task, kwargs["status"])
+            if kwargs["status"] == FAILED and task.retry_count == 1:
+                # the scheduler counts a failure by the policy that it had before: tell it first
+                super()._add_task(*args, **kwargs | {"status": RUNNING, "expl": None})
+        super()._add_task(*args, **kwargs)
+
+    def _count_the_work_of_others(self) -> None:
+        """Count what another driver has finished as done, where Luigi's return code would be "already running"."""
+        if not all(experiment.complete() for experiment in self._experiments):
+            return
+        last = {task.task_id: status for task, status, _ in self._add_task_history}
+        unfinished = [self._scheduled_tasks[task_id] for task_id, status in last.items() if status != DONE]
+        self._add_task_history += [(task, DONE, True) for task in unfinished if task.complete()]
+        self._get_work_response_history.clear()
+
+    def _enable_again(self) -> None:
+        """Lift the ban on tasks that failed in an earlier run: whoever starts again wants another try."""
+        if not isinstance(self._scheduler, luigi.rpc.RemoteScheduler):
+            return
+        for task_id in self._scheduler.task_list(DISABLED, ""):
+            if task := self._scheduled_tasks.get(task_id):
+                self._scheduler.re_enable_task(task_id)
+                self.add(task)

@@ -1,0 +1,123 @@
+"""luigi.cfg goes over the experiment file, the packaged one lies below all, and places follow."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import luigi.configuration
+import pytest
+from luigi.configuration import LuigiConfigParser
+
+from luigi_prune.config.schema import Directories, NetworkConfig
+from luigi_prune.errors import ConfigError
+from luigi_prune.execution.job import ComputeSettings
+from luigi_prune.identity import paths
+from luigi_prune.workflow.settings import compute_settings
+from tests.experiments import write_experiment
+
+
+def places(folder: Path, config: str) -> list[str]:
+    """Return the directories of the tiny experiment in `folder`, and two settings, as a new process sees them."""
+    (folder / "luigi.cfg").write_text(config)
+    file = write_experiment(folder, directories={"results": "./from-file", "training_data": "./data-from-file"})
+    code = (
+        "import luigi_prune, luigi;"
+        "from luigi_prune.config.loader.experiment_files import load_experiments as load;"
+        "from luigi_prune.workflow.settings import compute_settings, directories_for;"
+        f"d = directories_for(load({str(file)!r})[0]);"
+        "c = luigi.configuration.get_config();"
+        "print(d.results, d.trained_networks, d.training_data, compute_settings().threads,"
+        "c.get('retcode', 'task_failed'))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
+    return ended.stdout.split()
+
+
+def test_without_a_luigi_cfg_the_file_and_the_packaged_settings_hold(tmp_path):
+    assert places(tmp_path, "") == ["./from-file", "None", "./data-from-file", "1", "30"]
+
+
+def test_luigi_cfg_goes_over_the_file_and_over_the_packaged_settings(tmp_path):
+    config = "[directories]\nresults=/scratch/r\ntrained_networks=/shared/t\n"
+    config += "[compute]\nthreads=3\n[retcode]\ntask_failed=7\n"
+    assert places(tmp_path, config) == ["/scratch/r", "/shared/t", "./data-from-file", "3", "7"]
+
+
+def test_trained_networks_lie_where_they_are_named_and_else_below_the_results():
+    from luigi_prune.identity.keys import train_key
+    from luigi_prune.identity.spec import base_specs
+    from tests.identity.test_keys import experiment
+
+    spec = base_specs(experiment())[0]
+    key = train_key(spec)
+    named = Directories(results="/r", trained_networks="/t")
+    assert paths.trained_path(Directories(results="/r"), spec, key).is_relative_to("/r")
+    assert paths.trained_path(named, spec, key) == Path(f"/t/Digits/lenet300_100/TrainBase/net0-{key[:12]}.h5")
+
+
+def test_tensorboard_folders_tell_runs_apart_wherever_they_lie():
+    network = NetworkConfig(name="resnet20", dataset="CIFAR10", output_size=10)
+    directories = Directories(results="/home/resnet20/results")
+    run = Path("/t/CIFAR10/resnet20/ThresNet/net0-rep0/keep0.5-retrain-ab.h5")
+    folder = paths.tensorboard_folder(directories, network, run)
+    assert folder == Path("/home/resnet20/results/CIFAR10/resnet20/tensorboard/ThresNet-net0-rep0-keep0.5-retrain-ab")
+
+
+@pytest.fixture
+def luigi_cfg(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ComputeSettings]:
+    """Return a function that reads a luigi.cfg's [compute] and what belongs to it."""
+
+    def read(config: str) -> ComputeSettings:
+        parser = LuigiConfigParser()
+        parser.read_string(config)
+        monkeypatch.setattr(luigi.configuration, "get_config", lambda: parser)
+        return compute_settings()
+
+    return read
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ("", {"TrainBase": 1, "Retrain": 1}),
+        ("[compute]\nprocesses=gpus\n", {"TrainBase": "gpus", "Retrain": "gpus"}),
+        ("[compute.TrainBase]\nprocesses=gpus\n", {"TrainBase": "gpus", "Retrain": 1}),
+        ("[compute]\nprocesses=gpus\n[compute.Retrain]\nprocesses=2\n", {"TrainBase": "gpus", "Retrain": 2}),
+    ],
+)
+def test_processes_are_a_number_or_all_gpus(luigi_cfg, config, expected):
+    assert luigi_cfg(config).processes == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "start", "words"),
+    [
+        ("[compute]\nprocesses=gpu\n", "[compute] processes: 'gpu'", "at least 1 or gpus"),
+        ("[compute.TrainBase]\nprocesses=0\n", "[compute.TrainBase] processes: '0'", "at least 1 or gpus"),
+        ("[compute.Prune]\nprocesses=gpus\n", "[compute.Prune] processes", "only processes of TrainBase and Retrain"),
+        ("[compute]\nthreads=gpus\n", "[compute] threads: 'gpus'", "whole number of at least 1"),
+        ("[compute]\nbackend=slrum\n", "[compute] backend: 'slrum'", "did you mean 'slurm'?"),
+        (
+            "[compute]\nbackend=slurm\n[compute.TrainBase]\nprocesses=gpus\n",
+            "[compute.TrainBase] processes: gpus",
+            "use gpus_per_node (a process per GPU)",
+        ),
+        ("[compute]\nbackend=slurm\nprocesses=2\n", "[compute.TrainBase] processes: 2", "processes_per_node"),
+    ],
+)
+def test_errors_of_compute_name_section_key_and_cure(luigi_cfg, config, start, words):
+    with pytest.raises(ConfigError) as caught:
+        luigi_cfg(config)
+    assert str(caught.value).startswith(f"luigi.cfg: {start}")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_sections_of_other_backends_are_not_read(luigi_cfg):
+    config = "[slurm]\nnodes=few\n[compute]\nbackend="
+    assert luigi_cfg(config + "local\n").own is None
+    with pytest.raises(ConfigError, match="nodes"):
+        luigi_cfg(config + "slurm\n")
