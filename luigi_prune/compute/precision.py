@@ -20,12 +20,11 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
 def _switch_off() -> Callable[[], None]:
     """Switch TF32 off and return a function that sets everything back."""
-    cudnn: Any = torch.backends.cudnn  # its newer names are not in torch's annotations
-    matmul = torch.backends.cuda.matmul
+    cudnn: Any = torch.backends.cudnn
     try:
         products, convolutions = torch.get_float32_matmul_precision(), cudnn.allow_tf32
     except RuntimeError:  # set by the newer names, with which torch does not let one mix the older ones
-        parts = (cudnn.conv, cudnn.rnn, matmul)
+        parts = (cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul)
         before = [part.fp32_precision for part in parts]
         _set_all(parts, ["ieee"] * len(parts))
         return lambda: _set_all(parts, before)
@@ -39,6 +38,6 @@ def _switch_off() -> Callable[[], None]:
     return set_back
 
 
-def _set_all(parts: tuple[object, ...], values: list[str]) -> None:
+def _set_all(parts: tuple[Any, ...], values: list[str]) -> None:
     for part, value in zip(parts, values, strict=True):
-        part.fp32_precision = value  # type: ignore[attr-defined]
+        part.fp32_precision = value

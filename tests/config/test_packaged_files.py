@@ -9,9 +9,9 @@ import yaml
 
 from luigi_prune import registry
 from luigi_prune.config.configuration_page import reference_markdown
+from luigi_prune.config.json_schema import file_schema
 from luigi_prune.config.loader.experiment_files import load_experiments
 from luigi_prune.config.loader.includes import PACKAGED, packaged_files
-from luigi_prune.config.json_schema import file_schema
 from luigi_prune.errors import ConfigError
 
 FILES = packaged_files()

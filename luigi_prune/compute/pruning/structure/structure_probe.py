@@ -82,8 +82,6 @@ class StructureProbe:
             sizes = self._prepare(network, example_input, samples, _SINGLE)
             if not sizes or _are_safe(torch.cat([size.flatten() for size in sizes])):
                 return
-        except torch.OutOfMemoryError:
-            raise  # double precision would need more
         except (RuntimeError, TypeError):  # a network that requires double precision
             pass
         self._prepare(network, example_input, samples, _DOUBLE)
