@@ -203,8 +203,8 @@ def test_the_probe_s_lack_of_memory_is_not_taken_for_the_network_s_nature(monkey
     monkeypatch.setattr(StructureProbe, "_prepare", run_out)
     with pytest.raises(OutOfMemory, match=r"^ThresNet: "):
         api.prune(nn.Sequential(nn.Linear(64, 10)), "ThresNet", 0.5, example_input=torch.rand(4, 64))
-    with pytest.raises(torch.OutOfMemoryError):  # nor for an input of the wrong shape
-        api.prune(Hungry(0), "ThresNet", 0.5)
+    with pytest.raises(OutOfMemory, match=r"^a trial run on a made-up input of shape \(2, 64\): .*give example_input"):
+        api.prune(Hungry(0), "ThresNet", 0.5)  # nor for an input of the wrong shape
 
 
 def test_training_and_evaluation_name_their_batch_sizes():

@@ -19,8 +19,8 @@ from luigi_prune.execution import backends
 from luigi_prune.execution.job import ComputeSettings, Job
 from luigi_prune.registry.row_reading import ROWS
 from luigi_prune.results.hdf5_file import read_about, read_result
-from tests.experiments import command, contents
 from tests.execution.listening import submit
+from tests.experiments import command, contents
 from tests.extending.examples import PAGE, blocks, lay_down
 
 ROOT = PAGE.parents[1]

@@ -62,8 +62,8 @@ def _tails(pairs: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def tails_by_tensors(rows: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return what `_tails` returns, for pairs (2 filters, entries) on a device: without cumulative sums, which are not
-    deterministic there.
+    """Return what `_tails` returns, for pairs (2 filters, entries) on a device: without sums of floats in an order
+    that nobody knows.
     """
     descending = rows.sort(dim=1, descending=True).values
     place = torch.arange(rows.shape[1], device=rows.device)
