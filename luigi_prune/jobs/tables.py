@@ -9,7 +9,7 @@ from typing import Any
 
 from luigi_prune.analysis.aggregate import aggregate_results
 from luigi_prune.analysis.costs import Measured, family_costs
-from luigi_prune.compute.metrics.foreign_metrics import lower_is_better
+from luigi_prune.compute.metrics.foreign_metrics import labels_lower_is_better
 from luigi_prune.config.schema import Experiment
 from luigi_prune.execution.job import Context
 from luigi_prune.identity.spec import ExperimentSpec, shown_methods
@@ -41,7 +41,7 @@ def aggregate(request: dict[str, Any], context: Context) -> None:
         "num_repetitions": spec.num_repetitions,
         "metrics": [metric_label(metric) for metric in spec.metrics],
         "test_sets": [plain(test_set) for test_set in spec.test_sets],
-        "lower_is_better": lower_is_better(spec.metrics),
+        "lower_is_better": labels_lower_is_better(spec.metrics),
         "retraining_epochs": list(spec.retraining_epochs),
         "early_stop_epochs": list(spec.early_stop_epochs),
         "cells": {plain(test_set): cells(test_set) for test_set in spec.test_sets},

@@ -78,7 +78,7 @@ def confidence(problem: Problem, layer: Layer) -> float:
 
 
 def sampling_error(share: Tensor) -> Tensor:
-    """Return the relative error of m samples, where `share` is alpha / m."""
+    """Return the relative error of m samples, with `share` = alpha / m."""
     return (torch.sqrt((share / 3) ** 2 + 2 * share) + share / 3) / 2
 
 
@@ -102,7 +102,7 @@ def _filter_levels(problem: Problem, scores: Scores, finish: Callable[[int, Tens
         chosen: list[Choice] = []
         for index, part in enumerate(counts.split(sizes)):
             if not bool((support[index] > 0).any()):
-                chosen.append(None)  # no sample says anything about this layer
+                chosen.append(None)  # no sample reaches this layer
                 continue
             part = part.clone()
             if not bool(part.any()):
