@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 import torch
 from torch import Tensor, nn
 
-from luigi_prune.compute.memory import memory_of
+from luigi_prune.compute.memory import explain_oom
 from luigi_prune.compute.pruning import Rules, layer_budgets
 from luigi_prune.errors import ConfigError
 from luigi_prune.seeds import derive_seed
@@ -39,7 +39,7 @@ def guess_input(network: nn.Module, seed: int) -> Tensor:
             else:
                 value = torch.randn(batch, generator=generator).to(parameter)
             try:
-                with memory_of(value.device, f"a trial run on a made-up input of shape {batch}", cure):
+                with explain_oom(value.device, f"a trial run on a made-up input of shape {batch}", cure):
                     trial(value.clone())
             except (RuntimeError, ValueError, TypeError, IndexError, AssertionError):
                 continue

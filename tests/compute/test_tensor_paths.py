@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from luigi_prune.compute.pruning.allocations.by_score import _ranks, ranks_by_tensors
 from luigi_prune.compute.pruning.allocations.sampling_error import _tails, tails_by_tensors
-from luigi_prune.compute.pruning.problem.records import Draws
+from luigi_prune.compute.pruning.problem.records import LayerDraws
 from luigi_prune.compute.pruning.selection.drawing import _draw_singly, draw_singly_by_tensors
 from luigi_prune.compute.pruning.selection.top_and_sample import (
     _best,
@@ -67,7 +67,7 @@ def test_draws_of_a_row_one_by_one(seed: int, rows: int, units: int) -> None:
     weight[:, 0] += 0.1
     probability = weight / weight.sum(1, keepdim=True)
     drawn = torch.randint(0, 60, (rows,), generator=generator)
-    part = next(iter(Draws(generator, rows).parts([slice(None)])))
+    part = next(iter(LayerDraws(generator, rows).parts([slice(None)])))
     times = draw_singly_by_tensors(probability, drawn, part)
     assert torch.equal(times, _draw_singly(probability, drawn, part))
     assert torch.equal(times.sum(1), drawn.double())

@@ -90,7 +90,7 @@ def test_what_lies_in_the_folder_is_private_and_holds_names_only(make_backend, m
     (folder,) = (tmp_path / "slurm").glob("lp-*")
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     (pickle,) = folder.glob("*_submitted.pkl")
-    assert b"job_process" in pickle.read_bytes()
+    assert b"entrypoint" in pickle.read_bytes()
     assert str(folder).encode() in pickle.read_bytes()
     assert pickle.stat().st_size < 1500
     subprocess.run(["scontrol", "release", ear.slurm_id], check=True)
