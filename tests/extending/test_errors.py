@@ -35,53 +35,53 @@ TYPO = MethodRow(name="TypoNet", scor=score)
     ("changes", "key", "words"),
     [
         (
-            {"network__name": "errant_part:net"},
+            {"network__name": "faulty_part:net"},
             "network.name",
-            "there is no module 'errant_part' beside the experiment file",
+            "there is no module 'faulty_part' beside the experiment file",
         ),
-        ({"network__name": "errant_part:net"}, "network.name", "did you mean 'errant_parts'?"),
+        ({"network__name": "faulty_part:net"}, "network.name", "did you mean 'faulty_parts'?"),
         (
-            {"network__name": "errant_parts:nett"},
+            {"network__name": "faulty_parts:nett"},
             "network.name",
-            "errant_parts.py defines no 'nett'; did you mean 'net'?",
+            "faulty_parts.py defines no 'nett'; did you mean 'net'?",
         ),
-        ({"network__name": "errant_parts.sub:net"}, "network.name", "there is no module 'errant_parts.sub'"),
-        ({"network__name": "errant_parts:"}, "network.name", "is not an import path: expected module:attribute"),
+        ({"network__name": "faulty_parts.sub:net"}, "network.name", "there is no module 'faulty_parts.sub'"),
+        ({"network__name": "faulty_parts:"}, "network.name", "is not an import path: expected module:attribute"),
         ({"network__name": "broken:net"}, "network.name", "broken.py:2: is not valid Python"),
-        ({"network__name": "errant_parts:net"}, "network.kwargs", "net needs the keyword 'width'"),
+        ({"network__name": "faulty_parts:net"}, "network.kwargs", "net needs the keyword 'width'"),
         (
-            {"network__name": "errant_parts:net", "network__kwargs": {"width": 3, "widt": 3}},
+            {"network__name": "faulty_parts:net", "network__kwargs": {"width": 3, "widt": 3}},
             "network.kwargs.widt",
             "net has no keyword 'widt'; did you mean 'width'?",
         ),
         ({"network__kwargs": {"width": 3}}, "network.kwargs.width", "lenet300_100 has no keyword 'width'"),
-        ({"network__name": "errant_parts:ROW"}, "network.name", "'errant_parts:ROW' is a MethodRow, not a NetworkRow"),
-        ({"experiments__methods": ["errant_parts:score"]}, "experiments.methods[0]", "is a function, not a MethodRow"),
-        ({"experiments__methods": ["errant_parts:ODD"]}, "experiments.methods[0]", "granularity 'neuron' is not known"),
-        ({"experiments__methods": ["errant_parts:LOST"]}, "experiments.methods[0]", "did you mean 'magnitude'?"),
+        ({"network__name": "faulty_parts:ROW"}, "network.name", "'faulty_parts:ROW' is a MethodRow, not a NetworkRow"),
+        ({"experiments__methods": ["faulty_parts:score"]}, "experiments.methods[0]", "is a function, not a MethodRow"),
+        ({"experiments__methods": ["faulty_parts:ODD"]}, "experiments.methods[0]", "granularity 'neuron' is not known"),
+        ({"experiments__methods": ["faulty_parts:LOST"]}, "experiments.methods[0]", "did you mean 'magnitude'?"),
         (
-            {"experiments__methods": ["errant_parts:TYPO"]},
+            {"experiments__methods": ["faulty_parts:TYPO"]},
             "experiments.methods[0]",
             "unexpected keyword argument 'scor'",
         ),
         ({"experiments__methods": ["raises:ROW"]}, "experiments.methods[0]", "ValueError: out of order"),
         (
-            {"experiments__methods": ["errant_parts:ROW", "errant_parts:ROW"]},
+            {"experiments__methods": ["faulty_parts:ROW", "faulty_parts:ROW"]},
             "experiments.methods[1]",
             "stands there twice",
         ),
-        ({"training__optimizer": "errant_parts:net"}, "training.optimizer", "is a function: expected a class"),
-        ({"training__optimizer": "errant_parts:Decay"}, "training.optimizerKwargs", "Decay has no keyword 'momentum'"),
+        ({"training__optimizer": "faulty_parts:net"}, "training.optimizer", "is a function: expected a class"),
+        ({"training__optimizer": "faulty_parts:Decay"}, "training.optimizerKwargs", "Decay has no keyword 'momentum'"),
         (
-            {"training__metricsTest": [{"type": "errant_parts:number"}]},
+            {"training__metricsTest": [{"type": "faulty_parts:number"}]},
             "training.metricsTest[0].type",
             "give a MetricRow of it, which says higher_is_better",
         ),
-        ({"experiments__dataset_test": ["errant_parts:nothing"]}, "experiments.datasetTest[0]", "defines no 'nothing'"),
+        ({"experiments__dataset_test": ["faulty_parts:nothing"]}, "experiments.datasetTest[0]", "defines no 'nothing'"),
     ],
 )
 def test_a_file_is_refused_in_one_line(changes: dict[str, object], key: str, words: str, tmp_path: Path) -> None:
-    (tmp_path / "errant_parts.py").write_text(PARTS)
+    (tmp_path / "faulty_parts.py").write_text(PARTS)
     (tmp_path / "broken.py").write_text("\ndef net(:\n")
     (tmp_path / "raises.py").write_text("raise ValueError('out of order\\nsecond line')\nROW = make()\n")
     file = write_experiment(tmp_path, **changes)
@@ -94,7 +94,7 @@ def test_a_file_is_refused_in_one_line(changes: dict[str, object], key: str, wor
     place = text.split(": ")[0]
     assert place.startswith(str(file) + ":")
     assert int(place.rsplit(":", 1)[1]) > 0
-    assert "errant_parts" not in sys.modules
+    assert "faulty_parts" not in sys.modules
 
 
 # ------------------------------------------------------------------------------------------ what a score gives back
