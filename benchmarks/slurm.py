@@ -209,7 +209,7 @@ def run(folder: Path, config: str, width: int) -> None:
             str(path.relative_to(results)): read_about(path)["content_sha256"] for path in results.rglob("*.h5")
         }
         print(
-            "\n".join(line for line in said.stdout.splitlines() if "SLURM was asked" in line or "tasks done in" in line)
+            "\n".join(line for line in said.stdout.splitlines() if "SLURM commands:" in line or "tasks done in" in line)
         )
     equal = sum(hashes["inline"].get(name) == content for name, content in hashes["slurm"].items())
     print(f"{equal} of {len(hashes['slurm'])} results have equal arrays ({len(hashes['inline'])} inline)")
