@@ -210,7 +210,7 @@ def run(folder: Path, config: str, width: int) -> None:
         }
         print(
             "\n".join(
-                line for line in completed.stdout.splitlines() if "SLURM was asked" in line or "tasks done in" in line
+                line for line in completed.stdout.splitlines() if "SLURM commands:" in line or "tasks done in" in line
             )
         )
     equal = sum(hashes["inline"].get(name) == content for name, content in hashes["slurm"].items())

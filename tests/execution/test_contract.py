@@ -27,7 +27,7 @@ from luigi_prune.workflow.job_task import JobTask, walk
 from luigi_prune.workflow.settings import FAMILIES, compute_settings
 from tests.experiments import reports, write_experiment
 from tests.slurm.fake_slurm import FakeSlurm, fake_slurm
-from tests.slurm.watching import site
+from tests.slurm.recording_listener import site
 
 __all__ = ["fake_slurm"]
 PACKAGE = Path(backends.__file__).parents[1]
