@@ -1,4 +1,4 @@
-"""The networks and data sets, one row each, and the names that a later version brings."""
+"""The networks and data sets, one row each, and the names planned for later versions."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ LATER_NETWORKS = (
 
 DATASETS = by_name(
     [
-        DatasetRow("Digits", f"{_DATASETS}.digits:load", 10, (1, 8, 8), "Handwritten digits that scikit-learn carries"),
+        DatasetRow("Digits", f"{_DATASETS}.digits:load", 10, (1, 8, 8), "Handwritten digits included in scikit-learn"),
         DatasetRow("MNIST", f"{_DATASETS}.vision:load", 10, (1, 28, 28), "Handwritten digits"),
         DatasetRow("FashionMNIST", f"{_DATASETS}.vision:load", 10, (1, 28, 28), "Articles of clothing"),
         DatasetRow("CIFAR10", f"{_DATASETS}.vision:load", 10, (3, 32, 32), "Small colour photographs, 10 classes"),
