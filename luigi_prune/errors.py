@@ -1,4 +1,4 @@
-"""The errors that users see. Each becomes one line on the terminal, never a traceback."""
+"""User-facing errors. Each is printed as one line, never as a traceback."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 
 class LuigiPruneError(Exception):
-    """Something that the user can mend; its text is one line."""
+    """An error that the user can fix; its message is one line."""
 
 
 class ConfigError(LuigiPruneError):
-    """A setting that cannot work: names the file, the key, the value and the nearest valid choice."""
+    """An invalid setting; the message names the file, the key, the value and the nearest valid choice."""
 
 
 class UnreachableRatio(LuigiPruneError):
@@ -20,15 +20,15 @@ class UnreachableRatio(LuigiPruneError):
 
 
 class OutOfMemory(LuigiPruneError):
-    """A device is too small for what was asked of it: names the stage or method, the batch size and the cure."""
+    """A device has too little memory; the message names the stage or method, the batch size and a remedy."""
 
 
 class Interrupted(Exception):
-    """A training was asked to stop and has saved a checkpoint; every process of it raises this at the same step."""
+    """A training was stopped after saving a checkpoint; all its processes raise this at the same step."""
 
 
 class DamagedResult(LuigiPruneError):
-    """A result file whose bytes are not those that were written."""
+    """A result file whose content does not match its checksum."""
 
     def __init__(self, path: str | Path, reason: str):
         super().__init__(f"{path}: damaged ({reason})")
@@ -40,7 +40,7 @@ class DamagedResult(LuigiPruneError):
 
 
 def nearest(value: object, choices: Iterable[str]) -> str:
-    """Return `; did you mean 'x'?` for the choice closest to `value`, or the choices when none is close."""
+    """Return `; did you mean 'x'?` for the choice closest to `value`, or the choices if none is close."""
     options = sorted(choices)
     folded = {option.lower(): option for option in options}
     close = difflib.get_close_matches(str(value).lower(), folded, n=1, cutoff=0.5)

@@ -1,4 +1,4 @@
-"""Seeds: every random draw of an experiment derives from its settings, never from a clock or a process."""
+"""Seeds of random draws, derived from settings, never from the clock or the process."""
 
 from __future__ import annotations
 

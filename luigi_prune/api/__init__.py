@@ -1,4 +1,4 @@
-"""Prune a network of your own, without experiment files, Luigi or result folders."""
+"""Prune any network, without experiment files, Luigi or result folders."""
 
 from __future__ import annotations
 

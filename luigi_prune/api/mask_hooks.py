@@ -1,13 +1,13 @@
-"""A network that keeps its own zeros: removed entries stay exactly zero however it is trained, by whatever loop.
+"""Masks enforced by hooks: pruned entries of a network stay exactly zero in any training loop.
 
-Three things work together for every parameter with removed entries. A hook clears the gradients of removed entries, so
-that no momentum and no second moment builds up there. After the step of any torch optimizer removed entries are set to
-zero again, which covers optimizers that mix entries or move what has no gradient. And the module that owns the
-parameter does the same when it is called in training mode and after `load_state_dict`, which covers hand-written loops.
+Every parameter with pruned entries has three mechanisms. A hook zeroes their gradients, so that neither momentum nor
+second moments accumulate. After the step of any torch optimizer they are set to zero again, for optimizers that mix
+entries or update entries without gradients. The owning module does the same when called in training mode and after
+`load_state_dict`, for hand-written loops.
 
-The parameters are ordinary parameters and no key of the state dict is added, so a state dict fits the unpruned network
-and back. The masks live in hooks of the modules: those are copied by `copy.deepcopy` and by pickle, where a hook on a
-parameter alone is lost, and they follow the parameter to its device.
+The parameters are ordinary ones and the state dict has no additional keys, so that state dicts of the pruned and the
+unpruned network are interchangeable. The masks are stored in hooks of the modules, which `copy.deepcopy` and pickle
+copy, unlike hooks on parameters, and follow the parameter to its device.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from luigi_prune.compute.masked import MaskedParameter, masked_parameters
 
-# By id: tensors compare entry by entry. A value lives as long as a module or its parameter's gradient hook holds it.
+# By id, since tensors compare elementwise. A value lives as long as a module or a gradient hook refers to it.
 _HELD: weakref.WeakValueDictionary[int, _HeldParameter] = weakref.WeakValueDictionary()
-_watching: list[Any] = []
+_step_hooks: list[Any] = []
 
 
 class _HeldParameter:
     """A masked parameter, tied to the module that owns it under `name`."""
 
     def __init__(self, masked: MaskedParameter, name: str) -> None:
-        if not _watching:  # only processes that hold a network pay for it
-            _watching.append(register_optimizer_step_post_hook(_after_step))
+        if not _step_hooks:  # no overhead in processes without masks
+            _step_hooks.append(register_optimizer_step_post_hook(_after_step))
         self.masked, self.name = masked, name
         self._bind(masked.parameter)
 
@@ -45,46 +45,46 @@ class _HeldParameter:
         self.masked.parameter = parameter
         self._handle: Any = None
         _HELD[id(parameter)] = self
-        self._watch_gradient()
+        self._mask_gradient()
         self.masked.clear_weight()
 
-    def _watch_gradient(self) -> None:
+    def _mask_gradient(self) -> None:
         if self._handle is None and self.parameter.requires_grad:
             self._handle = self.parameter.register_hook(self._clear_gradient)
 
     def _clear_gradient(self, gradient: Tensor) -> Tensor:
-        # A copy, as hooks of tensors must return, and by an operation of autograd's, for gradients of gradients.
+        # Out of place, as tensor hooks require, and differentiable, for gradients of gradients.
         return gradient.masked_fill(~self.masked.mask_on(gradient.device), 0)
 
     def unbind(self) -> None:
-        """Leave the parameter as it is from now on."""
+        """Stop masking the parameter."""
         _HELD.pop(id(self.parameter), None)
         if self._handle is not None:
             self._handle.remove()
 
     def before_forward(self, module: nn.Module, _: Any) -> None:
-        """Follow the module to a parameter that took the old one's place, and clear what a loop of one's own left."""
-        if torch.compiler.is_compiling():  # nothing to trace: gradients and steps are watched all the same
+        """Rebind the mask if the module's parameter was replaced, and zero entries that a training loop changed."""
+        if torch.compiler.is_compiling():  # do not trace; gradients and steps are masked anyway
             return
-        now = module._parameters.get(self.name)
-        if now is not self.parameter:
-            # A plain tensor is a functional call's or a replica's; another shape is another layer.
-            if not isinstance(now, nn.Parameter) or now.shape != self.masked.mask.shape:
+        current = module._parameters.get(self.name)
+        if current is not self.parameter:
+            # A plain tensor belongs to a functional call or a replica, another shape to another layer.
+            if not isinstance(current, nn.Parameter) or current.shape != self.masked.mask.shape:
                 return
             self.unbind()
-            self._bind(now)
+            self._bind(current)
         elif module.training:
-            self._watch_gradient()
+            self._mask_gradient()
             self.masked.clear_weight()
 
     def after_load(self, module: nn.Module, _: Any) -> None:
-        """Set removed entries to zero in weights that were loaded."""
+        """Set pruned entries to zero in loaded weights."""
         self.before_forward(module, None)
         self.masked.clear_weight()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _HeldParameter:
         parameter = copy.deepcopy(self.parameter, memo)
-        return _HeldParameter(MaskedParameter(parameter, self.masked.mask), self.name)  # masks are never written to
+        return _HeldParameter(MaskedParameter(parameter, self.masked.mask), self.name)  # masks are immutable
 
     def __reduce__(self) -> tuple[type[_HeldParameter], tuple[MaskedParameter, str]]:
         return _HeldParameter, (self.masked, self.name)
@@ -99,9 +99,9 @@ def _after_step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
 
 
 def hold(network: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
-    """Return `network`, which from now on keeps zero what `masks` (parameter name -> True where kept) removes.
+    """Return `network` with hooks that enforce `masks` (parameter name -> bool tensor of its shape, True = kept).
 
-    What it held before it holds no more. Raises ConfigError for a mask that fits no parameter.
+    They replace earlier masks. Raises ConfigError for a mask that matches no parameter.
     """
     release(network)
     copies = {name: mask.clone() for name, mask in masks.items()}
@@ -115,7 +115,7 @@ def hold(network: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
 
 
 def release(network: nn.Module) -> nn.Module:
-    """Return `network` as an ordinary module: its zeros are still zero, but training may change them."""
+    """Return `network` without its masks: zeros remain, but training may change them."""
     for module in network.modules():
         for hooks in (module._forward_pre_hooks, module._load_state_dict_post_hooks):
             for number, hook in list(hooks.items()):
@@ -126,7 +126,7 @@ def release(network: nn.Module) -> nn.Module:
 
 
 def held_masks(network: nn.Module) -> dict[str, Tensor]:
-    """Return the masks that `network` holds: parameter name -> bool tensor of its shape, True where kept."""
+    """Return the masks enforced on `network`: parameter name -> bool tensor of its shape, True = kept."""
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     return {
         names[id(held.parameter)]: held.masked.mask_on(held.parameter.device).clone()

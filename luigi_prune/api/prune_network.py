@@ -1,14 +1,14 @@
-"""Prune a network of your own, without experiment files, Luigi or result folders.
+"""Prune any network, without experiment files, Luigi or result folders.
 
     from luigi_prune import api
 
     pruned = api.prune(network, "SiPPNet", keep_ratio=0.5, calibration=[(x, y), ...], loss=loss_fn)
-    train(pruned.network)                                       # any loop: what was removed stays exactly zero
-    pruned = api.prune(pruned, "SiPPNet", keep_ratio=0.25, ...)  # a cascade: ratios stay relative to the original
+    train(pruned.network)                                       # any loop: pruned entries stay exactly zero
+    pruned = api.prune(pruned, "SiPPNet", keep_ratio=0.25, ...)  # a cascade: ratios are relative to the original
     pruned.save("small.h5")
     pruned = api.load("small.h5", fresh_network)
 
-`python -m luigi_prune methods`, or `methods()`, lists what can be named.
+`python -m luigi_prune methods`, or `methods()`, lists the methods.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from luigi_prune import registry
 from luigi_prune.api.mask_hooks import held_masks, hold, release
 from luigi_prune.api.pruned import Pruned, PrunedLayer, load, pruned_layers
-from luigi_prune.api.validation import calibration_batches, check, guess_input, missing_loss
+from luigi_prune.api.validation import check_arguments, checked_batches, guess_input, missing_loss
 from luigi_prune.compute import pruning
 from luigi_prune.compute.pruning.problem.records import Allocation, Problem
 from luigi_prune.errors import ConfigError
@@ -34,10 +34,10 @@ __all__ = ["MethodRow", "Pruned", "PrunedLayer", "load", "methods", "prune", "re
 
 
 def methods() -> list[MethodRow]:
-    """Return the catalogue, with the methods of installed packages: one row per method.
+    """Return the rows of all methods, including those of installed packages.
 
-    A row says its `name` and `short` name, `granularity` (what it removes), whether it `needs_data`, whether it is
-    `randomised`, its `paper`, and in a line (`summary`) what it does.
+    A row has, among others, `name`, `short` name, `granularity` (the pruned units), `needs_data`, `randomised`, `paper`
+    and a one-line `summary`.
     """
     return list(registry.METHODS.values())
 
@@ -60,32 +60,32 @@ def prune(
 ) -> Pruned:
     """Return `network` pruned by `method` so that it keeps `keep_ratio` of the original's parameters.
 
-    network: any module that takes one tensor; it is not touched. A `Pruned` is pruned further; its ratio is relative
-        to the original network, and nothing that was removed comes back.
-    method: a name or short name of the catalogue, or a row of one's own.
+    network: any module that takes one tensor; it is not changed. A `Pruned` is pruned further; its ratio is relative
+        to the original network, and pruned entries remain pruned.
+    method: a registered name or short name, or a row.
     calibration: batches (inputs, targets) of any size, for methods that read data (a list, a DataLoader, ...).
     loss: of (outputs, targets), a scalar; for methods that read gradients.
-    seed: of all draws: the same seed gives the same result.
-    rules: "paper", or "reference" for what torchprune computes (see docs/fidelity.md).
-    example_input: a batch of inputs; the first calibration batch where it is left out. With neither, an input that the
-        network runs on is made up: enough to find its structure, but FLOPs, which depend on the input's size, are None.
-    original: the trained network before any pruning, for methods that begin with it at every step (`from_original`):
-        needed where `network` is a `Pruned` that another method made, or that comes from a file.
-    ignore: names of layers (of modules), or patterns of names such as "layer1.*", that are left as they are. The other
-        layers are pruned so far that the whole network meets `keep_ratio`.
+    seed: of all random draws; the same seed gives the same result.
+    rules: "paper", or "reference" for the computations of torchprune (see docs/fidelity.md).
+    example_input: a batch of inputs; by default the first calibration batch. With neither, a valid input is guessed,
+        which suffices to trace the network; but FLOPs, which depend on the input's size, are then None.
+    original: the trained network before any pruning, for methods that start from it at every step (`from_original`);
+        required if `network` is a `Pruned` of another method or from a file.
+    ignore: names of layers (modules), or patterns such as "layer1.*", that are not pruned. The other layers are pruned
+        until the entire network meets `keep_ratio`.
 
-    score: a function to be used in place of a method: it gets the `Problem` and returns, for each of `problem.layers`,
-        a number per unit, larger = keep. `granularity` says what a unit is, `allocation` how many of them each layer
-        keeps. The function may read `problem.batches` if calibration is given.
+    score: a function that replaces `method`: it takes the `Problem` and returns, for each of `problem.layers`, a tensor
+        with one number per unit, larger = keep. `granularity` defines the units, `allocation` how many of them each
+        layer keeps. The function may read `problem.batches` if calibration is given.
 
-    A ratio that the method cannot meet gives the closest there is and a warning that says both. Raises ConfigError in
-    one line for what cannot work, UnreachableRatio where nothing would be left.
+    If the method cannot meet the ratio, the closest one is used, with a warning that contains both. Raises ConfigError
+    for invalid arguments, UnreachableRatio if nothing would be left.
     """
     row = _row(method, score, granularity, allocation, calibration is not None)
     start, before = (network.network, network) if isinstance(network, Pruned) else (network, None)
     by_rules = pruning.find_rules(rules)
-    check(row, start, keep_ratio)
-    batches = calibration_batches(row, calibration)
+    check_arguments(row, start, keep_ratio)
+    batches = checked_batches(row, calibration)
     example = example_input if example_input is not None else batches[0][0] if batches else None
     counted = example is not None
     if example is None:
@@ -131,7 +131,7 @@ def _row(
     allocation: str | Allocation,
     has_data: bool,
 ) -> MethodRow:
-    """Return the row of a method that is named, or of a bare score; raises ConfigError unless there is one of them."""
+    """Return the row of a method or of a bare score; raises ConfigError unless exactly one of them is given."""
     if (method is None) == (score is None):
         raise ConfigError("give either a method or a score" + (", not both" if method is not None else ""))
     if score is None:
@@ -141,21 +141,21 @@ def _row(
 
 
 def _original_for(
-    row: MethodRow, network: nn.Module, before: Pruned | None, given: nn.Module | None
+    row: MethodRow, network: nn.Module, before: Pruned | None, original: nn.Module | None
 ) -> nn.Module | None:
-    """Return the network that a method begins with at every step, where it does not begin with the one it is given."""
+    """Return the original network, from which `from_original` methods start every step, if it is known."""
     if not row.from_original:
         return before._original if before else None
     if before is None:
         return copy.deepcopy(network)
-    if given is None and before._original is None:
+    if original is None and before._original is None:
         raise ConfigError(
-            f"{row.name} begins every step with the original network, which a result of {before.method} or one from a "
-            "file does not hold: give it as `original`"
+            f"{row.name} starts every step from the original network, which a result of {before.method} or from a file "
+            "does not contain: pass it as `original`"
         )
-    if given is not None and pruning.count_size(given) != before.original_size:
+    if original is not None and pruning.count_size(original) != before.original_size:
         raise ConfigError(
-            f"{row.name}: `original` has {pruning.count_size(given)} non-zero parameters, but the network that was "
-            f"pruned had {before.original_size}"
+            f"{row.name}: `original` has {pruning.count_size(original)} non-zero parameters, but the original of the "
+            f"pruned network had {before.original_size}"
         )
-    return before._original if given is None else release(copy.deepcopy(given))
+    return before._original if original is None else release(copy.deepcopy(original))

@@ -1,4 +1,4 @@
-"""The record of a network that `luigi_prune.api` has pruned, and its file: HDF5, checked byte by byte, no pickle."""
+"""The record of a network pruned by `luigi_prune.api`, and its file: HDF5 with a checksum, no pickle."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _NUMBERS = ("size", "flops", "original_size", "original_flops")
 
 @dataclass(frozen=True, eq=False)
 class PrunedLayer(LayerBudget):
-    """A compressible layer: how many of its weights are kept, and which.
+    """A compressible layer: the number of kept weights, and its mask or decomposition.
 
-    `mask`: bool, of the weight's shape, True = kept. A decomposed layer has none, but `rank`, `groups` and `folding`,
+    `mask`: bool, of the weight's shape, True = kept. A decomposed layer has `rank`, `groups` and `folding` instead,
     and the error of the decomposition before any retraining, relative to the layer's operator norm: `error_operator`
-    is the true one, `error_estimate` the one that ALDS uses (None for Messi; both None for PCA, which approximates
+    is the true error, `error_estimate` the one used by ALDS (None for Messi; both None for PCA, which approximates
     outputs).
     """
 
@@ -44,11 +44,11 @@ class PrunedLayer(LayerBudget):
 
 @dataclass(kw_only=True)
 class Pruned(PruningResult):
-    """A pruned network, how it was pruned, and what was kept of it.
+    """A pruned network, its method and its sizes.
 
-    `network` is an ordinary module whose pruned entries stay exactly zero in training (`api.release` makes a copy an
-    unconstrained one). `method` and `target_keep_ratio` are those of the call; `keep_ratio` is what was achieved.
-    `flops` and `original_flops` are None if there was no input to count them on. `layers`: in the network's order.
+    `network` is an ordinary module whose pruned entries stay exactly zero in training (until `api.release`). `method`
+    and `target_keep_ratio` are those of the call; `keep_ratio` is what was achieved.
+    `flops` and `original_flops` are None without an input to count them on. `layers`: in the network's order.
     """
 
     layers: Sequence[PrunedLayer] = field(repr=False)
@@ -62,9 +62,9 @@ class Pruned(PruningResult):
         return self.size / self.original_size
 
     def save(self, path: str | Path) -> None:
-        """Write all but the code of the network to an HDF5 file; its folder is made.
+        """Write everything but the network's code to an HDF5 file, creating its folder.
 
-        Raises ConfigError if another result stands there already: results are never overwritten.
+        Raises ConfigError if the file exists with another result: results are never overwritten.
         """
         weights, types = to_arrays(self.network.state_dict())
         arrays: dict[str, Any] = {f"weights/{name}": array for name, array in weights.items()}
@@ -79,18 +79,18 @@ class Pruned(PruningResult):
         key = content_sha256(arrays, meta | spec)
         about: dict[str, Any] = {"family": FAMILY, "key": key, "spec": spec, "provenance": provenance(), "meta": meta}
         if not write_result(path, arrays=arrays, **about) and read_about(path)["key"] != key:
-            raise ConfigError(f"{path}: another result stands there already, and results are never overwritten")
+            raise ConfigError(f"{path}: the file exists with another result, and results are never overwritten")
 
 
 def load(path: str | Path, network: nn.Module) -> Pruned:
-    """Return what `Pruned.save` wrote, on the architecture of `network`: the unpruned one, which is not changed.
+    """Return the network that `Pruned.save` wrote; `network`: the unpruned architecture, which is not changed.
 
-    Raises FileNotFoundError, DamagedResult if the file's bytes are not those that were written, ConfigError if the file
-    holds no pruned network or `network` is another one.
+    Raises FileNotFoundError, DamagedResult if the checksum does not match, ConfigError if the file contains no pruned
+    network or the architecture does not match.
     """
     result = read_result(path)
     if result.family != FAMILY:
-        raise ConfigError(f"{path}: holds a {result.family!r} result, not a network that `Pruned.save` wrote")
+        raise ConfigError(f"{path}: expected a file of `Pruned.save`, got a {result.family!r} result")
     structure = result.meta["structure"]
     fresh = _with_weights(pruning.restore(release(copy.deepcopy(network)), structure), result, path)
     masks = {name: torch.from_numpy(mask) for name, mask in result.group("masks").items()}
@@ -107,12 +107,12 @@ def load(path: str | Path, network: nn.Module) -> Pruned:
 
 
 def _with_weights(network: nn.Module, result: Result, path: str | Path) -> nn.Module:
-    """Return `network` with the weights of a result; raises ConfigError if they are another network's."""
+    """Return `network` with the weights of a result; raises ConfigError if they do not match."""
     try:
         network.load_state_dict(from_arrays(result.group("weights"), result.meta["types"]))
     except RuntimeError as error:
         reason = [line.strip() for line in str(error).splitlines()[1:]] or [str(error)]
-        raise ConfigError(f"{path}: the network is not the one that was pruned: {reason[0]}") from error
+        raise ConfigError(f"{path}: the network does not match the pruned one: {reason[0]}") from error
     return network
 
 

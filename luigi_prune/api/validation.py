@@ -1,4 +1,4 @@
-"""What a user gives to be pruned, checked; and stand-ins for what was not given."""
+"""Checks of the arguments of `api.prune`, and substitutes for missing ones."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from luigi_prune.seeds import derive_seed
 if TYPE_CHECKING:
     from luigi_prune.registry import MethodRow
 
-SIZES = (32, 224, 64, 28, 16, 8, 96, 128, 256, 299)  # of square images, the most usual first
+SIZES = (32, 224, 64, 28, 16, 8, 96, 128, 256, 299)  # of square images, most common first
 LENGTHS = (16, 128, 8, 32, 64, 512)  # of sequences
 _SAMPLES = 2
 
 
 def guess_input(network: nn.Module, seed: int) -> Tensor:
-    """Return a batch of noise on which `network` runs, found by trying the shapes that its first layers can read.
+    """Return a batch of noise that `network` accepts, by trying the shapes that fit its first layer.
 
-    Raises ConfigError where it runs on none of them.
+    Raises ConfigError if it accepts none of them.
     """
     generator = torch.Generator().manual_seed(derive_seed(seed, "guessed input"))
     parameter = next(network.parameters(), torch.empty(()))
@@ -44,11 +44,11 @@ def guess_input(network: nn.Module, seed: int) -> Tensor:
             except (RuntimeError, ValueError, TypeError, IndexError, AssertionError):
                 continue
             return value
-    raise ConfigError("the network runs on no input that could be made up for it: give example_input or calibration")
+    raise ConfigError("no valid input of the network could be guessed: pass example_input or calibration")
 
 
 def _shapes(network: nn.Module) -> list[tuple[tuple[int, ...], int]]:
-    """Return (shape of one sample, number of different tokens or 0) for every guess, the likeliest first."""
+    """Return (shape of one sample, vocabulary size or 0) of every guess, most likely first."""
     for module in network.modules():
         if isinstance(module, nn.Embedding):
             return [((length,), module.num_embeddings) for length in LENGTHS]
@@ -63,10 +63,10 @@ def _shapes(network: nn.Module) -> list[tuple[tuple[int, ...], int]]:
     return []
 
 
-def check(row: MethodRow, network: object, keep_ratio: object) -> None:
-    """Raise ConfigError for what cannot work and would otherwise show late or as something else."""
+def check_arguments(row: MethodRow, network: object, keep_ratio: object) -> None:
+    """Raise ConfigError for arguments that would otherwise fail late or with an unrelated error."""
     if not isinstance(network, nn.Module):
-        raise ConfigError(f"{row.name}: a {type(network).__name__} cannot be pruned: give a torch.nn.Module")
+        raise ConfigError(f"{row.name}: expected a torch.nn.Module, got a {type(network).__name__}")
     if isinstance(network, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
         raise ConfigError(
             f"{row.name}: prune the network inside {type(network).__name__} (its `.module`) and wrap again"
@@ -77,10 +77,10 @@ def check(row: MethodRow, network: object, keep_ratio: object) -> None:
         raise ConfigError(f"{row.name}: the network has no compressible layer (a Linear or an ungrouped Conv2d)")
 
 
-def calibration_batches(
+def checked_batches(
     row: MethodRow, calibration: Iterable[tuple[Tensor, Tensor]] | None
 ) -> list[tuple[Tensor, Tensor]] | None:
-    """Return the batches as a list; raises ConfigError for what is no batch of inputs and as many targets."""
+    """Return the batches as a list; raises ConfigError unless each has inputs and as many targets."""
     if calibration is None:
         return None
     batches = list(calibration)
@@ -92,15 +92,15 @@ def calibration_batches(
         if not inputs.dim() or not len(inputs):
             raise ConfigError(f"{row.name}: calibration batch {index} has no samples")
         if not targets.dim() or len(inputs) != len(targets):
-            wrong = f"{len(inputs)} inputs but targets of shape {tuple(targets.shape)}"
-            raise ConfigError(f"{row.name}: calibration batch {index} has {wrong}")
+            sizes = f"{len(inputs)} inputs but targets of shape {tuple(targets.shape)}"
+            raise ConfigError(f"{row.name}: calibration batch {index} has {sizes}")
     return [(inputs, targets) for inputs, targets in batches]
 
 
 def missing_loss(row: MethodRow, rules: Rules) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return a loss for methods that never ask for one; the others learn that it is missing when they do."""
+    """Return a substitute that raises ConfigError if the method calls its loss."""
 
     def missing(outputs: Tensor, targets: Tensor) -> NoReturn:
-        raise ConfigError(f"{rules.data_reader(row)} needs a loss: none is given")
+        raise ConfigError(f"{rules.data_reader(row)} needs a loss, but none is given")
 
     return missing

@@ -1,1 +1,1 @@
-
+"""Experiment files: schema, loading, checks and the generated reference."""

@@ -1,4 +1,4 @@
-"""What only a built network tells, asked of another process: this one stays without torch."""
+"""Properties of the built network, computed in a subprocess to keep torch out of this one."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ print(json.dumps([layer.name for layer in pruning.layer_budgets(network)]))
 
 
 def compressible_layers(experiment: Experiment) -> tuple[str, ...]:
-    """Return the names of the layers that methods prune, in order; the first call takes as long as importing torch.
+    """Return the names of the compressible layers, in order; the first call takes as long as importing torch.
 
-    () if the network cannot be built for images of its data set's own size: transforms may enlarge them.
+    () if the network cannot be built for the data set's image size, which transforms may change.
     """
     network = experiment.network
     shape = registry.find("dataset", network.dataset).input_shape
     folder = experiment.directories.modules
-    return _ask(json.dumps([folder, network.name, shape, network.output_size, network.kwargs]))
+    return _layers_in_subprocess(json.dumps([folder, network.name, shape, network.output_size, network.kwargs]))
 
 
 @functools.lru_cache(maxsize=64)
-def _ask(question: str) -> tuple[str, ...]:
-    done = subprocess.run([sys.executable, "-c", _BUILD, question], capture_output=True, text=True)
+def _layers_in_subprocess(request: str) -> tuple[str, ...]:
+    done = subprocess.run([sys.executable, "-c", _BUILD, request], capture_output=True, text=True)
     return () if done.returncode else tuple(json.loads(done.stdout.splitlines()[-1]))

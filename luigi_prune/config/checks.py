@@ -1,4 +1,4 @@
-"""Checks across the settings of one experiment, and the names it is completed with."""
+"""Checks across the settings of one experiment, which also fill in names and colours."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 from luigi_prune import registry
 from luigi_prune.config.architecture import compressible_layers
-from luigi_prune.config.component_checks import check_keywords, checked_training, found
+from luigi_prune.config.component_checks import check_keywords, check_training, find_row
 from luigi_prune.config.key_names import KeyPath, SettingError
 from luigi_prune.config.ratios import SpacingError, check_order, keep_ratios, spacing_notes, split_ratios
 from luigi_prune.config.schema import Experiment, ExperimentsConfig
@@ -21,11 +21,11 @@ REFERENCE = "ReferenceNet"
 _REFERENCE_ALIAS = "NetHandle"
 
 
-def checked(experiment: Experiment) -> tuple[Experiment, Notes]:
-    """Return the experiment with all names settled, and what its author should know.
+def check_experiment(experiment: Experiment) -> tuple[Experiment, Notes]:
+    """Return the experiment with names resolved and defaults filled in, and warnings for its author.
 
-    Methods stand under their class names with ReferenceNet first, the test sets are filled in, names and colours of all
-    methods are there. Raises SettingError for whatever cannot work.
+    Methods have their class names, ReferenceNet first; test sets, and names and colours of all methods are filled in.
+    Raises SettingError for a setting that cannot work.
     """
     _check_network(experiment)
     settings = experiment.experiments
@@ -33,8 +33,8 @@ def checked(experiment: Experiment) -> tuple[Experiment, Notes]:
     tests = _test_sets(experiment)
     notes = _check_ratios(settings)
     notes += _channel_notes(experiment)
-    training, training_notes = checked_training(experiment.training, "training")
-    retraining, retraining_notes = checked_training(experiment.retraining, "retraining")
+    training, training_notes = check_training(experiment.training, "training")
+    retraining, retraining_notes = check_training(experiment.retraining, "retraining")
     _check_epochs(experiment)
     _check_ignored(experiment)
     updates = {
@@ -45,15 +45,15 @@ def checked(experiment: Experiment) -> tuple[Experiment, Notes]:
         "network_colors": _per_method("network_colors", experiment.network_colors, "color", methods),
     }
     notes += [*training_notes, *retraining_notes]
-    said = {(path[1:], text) for path, text in notes if path[0] == "training"}
-    inherited = [note for note in notes if note[0][0] == "retraining" and (note[0][1:], note[1]) in said]
+    in_training = {(path[1:], text) for path, text in notes if path[0] == "training"}
+    inherited = [note for note in notes if note[0][0] == "retraining" and (note[0][1:], note[1]) in in_training]
     return experiment.model_copy(update=updates), [note for note in notes if note not in inherited]
 
 
 def _check_network(experiment: Experiment) -> None:
     network = experiment.network
-    check_keywords(found("network", network.name, ("network", "name")), network.kwargs, ("network", "kwargs"))
-    dataset = found("dataset", network.dataset, ("network", "dataset"))
+    check_keywords(find_row("network", network.name, ("network", "name")), network.kwargs, ("network", "kwargs"))
+    dataset = find_row("dataset", network.dataset, ("network", "dataset"))
     if dataset.num_classes is not None and network.output_size != dataset.num_classes:
         raise SettingError(
             ("network", "output_size"),
@@ -61,25 +61,25 @@ def _check_network(experiment: Experiment) -> None:
         )
 
 
-def _methods(given: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the class names of the methods without double ones, ReferenceNet first."""
+def _methods(methods: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the class names of the methods, ReferenceNet first; raises SettingError for a duplicate."""
     names: list[str] = []
-    for index, method in enumerate(given):
+    for index, method in enumerate(methods):
         path = ("experiments", "methods", index)
-        row = found("method", method, path)
+        row = find_row("method", method, path)
         name = method if registry.is_foreign(method) else row.name
         if name in names:
-            raise SettingError(path, f"the method {registry.plain(name)} stands there twice")
+            raise SettingError(path, f"the method {registry.plain(name)} appears twice")
         names.append(name)
     return (REFERENCE, *(name for name in names if name != REFERENCE))
 
 
 def _test_sets(experiment: Experiment) -> tuple[str, ...]:
-    """Return the test sets; each must have the classes of the data set that the network is trained on."""
+    """Return the test sets; each must have as many classes as the network has outputs."""
     tests = experiment.experiments.dataset_test or (experiment.network.dataset,)
     for index, name in enumerate(tests):
         path = ("experiments", "dataset_test", index)
-        row = found("dataset", name, path)
+        row = find_row("dataset", name, path)
         if row.num_classes is not None and row.num_classes != experiment.network.output_size:
             raise SettingError(
                 path,
@@ -87,12 +87,12 @@ def _test_sets(experiment: Experiment) -> tuple[str, ...]:
                 f"but the network has {experiment.network.output_size} outputs",
             )
         if name in tests[:index]:
-            raise SettingError(path, f"the test set {row.name} stands there twice")
+            raise SettingError(path, f"the test set {row.name} appears twice")
     return tests
 
 
 def _check_ratios(settings: ExperimentsConfig) -> Notes:
-    """Return notes on the spacings; raises SettingError for ratios that cannot be."""
+    """Return notes on the spacings; raises SettingError for invalid ratios."""
     plotting = settings.plotting
     if plotting.min_val > plotting.max_val:
         raise SettingError(
@@ -118,7 +118,7 @@ def _check_ratios(settings: ExperimentsConfig) -> Notes:
 
 
 def _channel_notes(experiment: Experiment) -> Notes:
-    """Return notes on normalisations that do not fit the data set's channels; other transforms may still mend them."""
+    """Return notes on normalisations that do not match the data set's channels, which other transforms may change."""
     dataset = registry.find("dataset", experiment.network.dataset)
     if not dataset.input_shape:
         return []
@@ -135,7 +135,7 @@ def _channel_notes(experiment: Experiment) -> Notes:
 
 
 def _check_epochs(experiment: Experiment) -> None:
-    """Raise SettingError where retraining starts after its end, or rewinds to an epoch that training never reaches."""
+    """Raise SettingError if retraining starts after its end, or rewinds to an epoch that training never reaches."""
     start, end = experiment.retraining.start_epoch, experiment.retraining.num_epochs
     path = ("retraining", "start_epoch")
     if start > end:
@@ -147,7 +147,7 @@ def _check_epochs(experiment: Experiment) -> None:
 
 
 def _check_ignored(experiment: Experiment) -> None:
-    """Raise SettingError for an ignored layer that the network does not have, or if none is left to prune."""
+    """Raise SettingError for an ignored layer that does not exist, or if no layer is left to prune."""
     patterns = experiment.experiments.ignore_layers
     layers = compressible_layers(experiment) if patterns else ()
     if not layers:
@@ -158,17 +158,17 @@ def _check_ignored(experiment: Experiment) -> None:
             network = registry.plain(experiment.network.name)
             raise SettingError(path, f"{network} has no compressible layer {pattern!r}{nearest(pattern, layers)}")
     if all(any(fnmatchcase(layer, pattern) for pattern in patterns) for layer in layers):
-        raise SettingError(("experiments", "ignore_layers"), f"leaves none of {len(layers)} layers to prune")
+        raise SettingError(("experiments", "ignore_layers"), f"leaves none of the {len(layers)} layers to prune")
 
 
-def _per_method(section: str, given: Mapping[str, str], attribute: str, methods: tuple[str, ...]) -> dict[str, str]:
-    """Return the given names or colours over those of the catalogue, under the names that methods have in specs."""
+def _per_method(section: str, custom: Mapping[str, str], attribute: str, methods: tuple[str, ...]) -> dict[str, str]:
+    """Return the names or colours by resolved method name: the custom ones, else those of the registry."""
     values = {name: str(getattr(row, attribute)) for name, row in registry.METHODS.items()}
     values |= {name: str(getattr(registry.METHODS[name], attribute)) for name in methods}
     foreign = {name: registry.METHODS[name] for name in methods if registry.is_foreign(name)}
-    written = {registry.plain(name): name for name in foreign}  # as the file names them: all three ways
+    written = {registry.plain(name): name for name in foreign}  # all three spellings in a file
     written |= {text: name for name, row in foreign.items() for text in (row.short, row.name)}
-    for name, value in given.items():
+    for name, value in custom.items():
         path = (section, name)
         if name == _REFERENCE_ALIAS:
             continue
@@ -183,7 +183,7 @@ def _per_method(section: str, given: Mapping[str, str], attribute: str, methods:
 
 
 def is_color(text: str) -> bool:
-    """Return whether matplotlib has such a colour: `red`, `#1f77b4`, `tab:blue`, `C3`, `xkcd:sky blue`, `0.5`."""
+    """Return whether matplotlib knows the colour: `red`, `#1f77b4`, `tab:blue`, `C3`, `xkcd:sky blue`, `0.5`."""
     lowered = text.lower()
     if lowered in CSS_COLORS or lowered in TABLEAU_COLORS or lowered.startswith("xkcd:"):
         return True

@@ -1,4 +1,4 @@
-"""Checks of what a training names: optimizer, loss, schedulers, metrics, transforms, and their keywords."""
+"""Checks of the components of a training: optimizer, loss, schedulers, metrics, transforms, and their keywords."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _TEXTS = (
 )
 
 
-def checked_training(training: TrainingConfig, section: str) -> tuple[TrainingConfig, list[tuple[KeyPath, str]]]:
-    """Return the training with keywords dropped that its optimizer lacks and that say nothing, and notes on them.
+def check_training(training: TrainingConfig, section: str) -> tuple[TrainingConfig, list[tuple[KeyPath, str]]]:
+    """Return the training without falsy keywords that its optimizer lacks, and notes on them.
 
-    Raises SettingError for an unknown class, an unknown or missing keyword, and metrics that cannot be told apart.
+    Raises SettingError for an unknown class, an unknown or missing keyword, and duplicate metrics.
     """
     notes: list[tuple[KeyPath, str]] = []
-    row = found("optimizer", training.optimizer, (section, "optimizer"))
+    row = find_row("optimizer", training.optimizer, (section, "optimizer"))
     kept: dict[str, Any] = {}
     for name, value in training.optimizer_kwargs.items():
         path = (section, "optimizer_kwargs", name)
@@ -38,13 +38,13 @@ def checked_training(training: TrainingConfig, section: str) -> tuple[TrainingCo
         if name not in kept:
             raise SettingError((section, "optimizer_kwargs"), f"{row.name} needs the keyword {name!r}")
     _check_rates(training, section)
-    loss = found("loss", training.loss, (section, "loss"))
+    loss = find_row("loss", training.loss, (section, "loss"))
     check_keywords(loss, training.loss_kwargs, (section, "loss_kwargs"))
     reduction = training.loss_kwargs.get("reduction", "mean")
     if reduction not in loss.reductions:
         raise SettingError(
             (section, "loss_kwargs", "reduction"),
-            f"{reduction!r} gives no single value{nearest(reduction, loss.reductions)}",
+            f"{reduction!r} does not return a scalar{nearest(reduction, loss.reductions)}",
         )
     for index, scheduler in enumerate(training.lr_schedulers):
         _check_scheduler(scheduler, (section, "lr_schedulers", index))
@@ -56,83 +56,87 @@ def checked_training(training: TrainingConfig, section: str) -> tuple[TrainingCo
 
 
 def _check_rates(training: TrainingConfig, section: str) -> None:
-    """Raise SettingError for an optimizer's values that are no numbers, or negative where they must not be."""
-    given = training.optimizer_kwargs
-    for name, value in given.items():
+    """Raise SettingError for optimizer keywords that are not numbers, or negative ones that must not be."""
+    kwargs = training.optimizer_kwargs
+    for name, value in kwargs.items():
         path = (section, "optimizer_kwargs", name)
         if not registry.is_foreign(training.optimizer):
             _check_value(name, value, path)
         if name in _NOT_NEGATIVE and (not isinstance(value, int | float) or isinstance(value, bool) or value < 0):
-            raise SettingError(path, f"a number of at least 0 is wanted, not {value!r}")
-    if training.optimizer == "SGD" and given.get("nesterov") and (not given.get("momentum") or given.get("dampening")):
+            raise SettingError(path, f"expected a number of at least 0, got {value!r}")
+    if (
+        training.optimizer == "SGD"
+        and kwargs.get("nesterov")
+        and (not kwargs.get("momentum") or kwargs.get("dampening"))
+    ):
         raise SettingError(
             (section, "optimizer_kwargs", "nesterov"), "Nesterov's method needs a momentum above 0 and no dampening"
         )
 
 
-def found(kind: KindName, name: str, path: KeyPath) -> Any:
-    """Return the catalogue's row; its ConfigError becomes a SettingError at `path`."""
+def find_row(kind: KindName, name: str, path: KeyPath) -> Any:
+    """Return the row of `name`; raises SettingError at `path` if there is none."""
     try:
         return registry.find(kind, name)
     except ConfigError as error:
         raise SettingError(path, str(error)) from None
 
 
-def check_keywords(row: ClassRow, given: dict[str, Any], path: KeyPath) -> None:
-    """Raise SettingError for a keyword that the row lacks, one that is missing, or a value of the wrong kind."""
+def check_keywords(row: ClassRow, kwargs: dict[str, Any], path: KeyPath) -> None:
+    """Raise SettingError for an unknown or missing keyword, or a value of the wrong type."""
     foreign = registry.is_foreign(str(row.path))
-    for name in given:
+    for name in kwargs:
         if name not in row.keywords and not row.open_ended:
             hint = nearest(name, row.keywords) if row.keywords else "; it has none"
             raise SettingError((*path, name), f"{row.name} has no keyword {name!r}{hint}")
         if not foreign:
-            _check_value(name, given[name], (*path, name))
+            _check_value(name, kwargs[name], (*path, name))
     for name in row.required:
-        if name not in given:
+        if name not in kwargs:
             raise SettingError(path, f"{row.name} needs the keyword {name!r}")
 
 
 def _check_value(name: str, value: object, path: KeyPath) -> None:
-    """Raise SettingError for a keyword's value that no class here takes: a dictionary, a text in place of a number."""
+    """Raise SettingError for a value that no built-in class takes: a dictionary, or a string instead of a number."""
     if isinstance(value, dict) or (isinstance(value, str) and name not in _TEXTS):
-        raise SettingError(path, f"a number is wanted, not {value!r}")
+        raise SettingError(path, f"expected a number, got {value!r}")
     for entry in value if isinstance(value, list) else ():
         if isinstance(entry, bool) or not isinstance(entry, int | float):
-            raise SettingError(path, f"a list of numbers is wanted, not {value!r}")
+            raise SettingError(path, f"expected a list of numbers, got {value!r}")
 
 
 def _check_scheduler(scheduler: SchedulerComponent, path: KeyPath) -> None:
-    row = found("scheduler", scheduler.type, (*path, "type"))
+    row = find_row("scheduler", scheduler.type, (*path, "type"))
     for name, value in scheduler.step_kwargs.items():
         here = (*path, "step_kwargs", name)
         if registry.is_foreign(scheduler.type) and (name in row.keywords or row.open_ended):
-            continue  # its author knows what it counts in epochs
+            continue  # any keyword may count epochs
         if name not in row.keywords:
             raise SettingError(here, f"{row.name} has no keyword {name!r}{nearest(name, row.epochs or row.keywords)}")
         if name not in row.epochs:
-            raise SettingError(here, f"{name!r} is not counted in epochs; it belongs into kwargs")
+            raise SettingError(here, f"{name!r} is not counted in epochs; it belongs in kwargs")
         if name in scheduler.kwargs:
-            raise SettingError(here, f"{name!r} stands in kwargs, too")
+            raise SettingError(here, f"{name!r} is also given in kwargs")
         _check_epochs(value, here)
     check_keywords(row, {**scheduler.kwargs, **scheduler.step_kwargs}, (*path, "kwargs"))
     if row.name == "OneCycleLR":
-        given = {*scheduler.kwargs, *scheduler.step_kwargs}
-        if "total_steps" not in given and not {"epochs", "steps_per_epoch"} <= given:
+        keywords = {*scheduler.kwargs, *scheduler.step_kwargs}
+        if "total_steps" not in keywords and not {"epochs", "steps_per_epoch"} <= keywords:
             raise SettingError(path, "OneCycleLR needs 'total_steps'")
 
 
 def _check_epochs(value: object, path: KeyPath) -> None:
-    """Raise SettingError unless `value` is a number of epochs, or a list of them where the keyword is a plural."""
+    """Raise SettingError unless `value` is a number of epochs, or a list of them for `milestones`."""
     plural = path[-1] == "milestones"
     if plural != isinstance(value, list):
-        raise SettingError(path, f"{'a list of epochs' if plural else 'a number of epochs'} is wanted, not {value!r}")
+        raise SettingError(path, f"expected {'a list' if plural else 'a number'} of epochs, got {value!r}")
     for number in value if isinstance(value, list) else [value]:
         if isinstance(number, bool) or not isinstance(number, int | float) or number < 0:
-            raise SettingError(path, f"a number of epochs is wanted, not {number!r}")
+            raise SettingError(path, f"expected a number of epochs, got {number!r}")
 
 
 def _check_transform(transform: Component, path: KeyPath) -> None:
-    row = found("transform", transform.type, (*path, "type"))
+    row = find_row("transform", transform.type, (*path, "type"))
     check_keywords(row, transform.kwargs, (*path, "kwargs"))
     for name, choices in row.choices.items():
         value = transform.kwargs.get(name)
@@ -143,12 +147,12 @@ def _check_transform(transform: Component, path: KeyPath) -> None:
 def _check_metrics(metrics: Sequence[Component], path: KeyPath) -> None:
     labels: dict[str, int] = {}
     for index, metric in enumerate(metrics):
-        row = found("metric", metric.type, (*path, index, "type"))
+        row = find_row("metric", metric.type, (*path, index, "type"))
         check_keywords(row, metric.kwargs, (*path, index, "kwargs"))
         topk = metric.kwargs.get("topk", 1) if metric.type == "TopK" else 1
         if isinstance(topk, bool) or not isinstance(topk, int) or topk < 1:
-            raise SettingError((*path, index, "kwargs", "topk"), f"a whole number above 0 is wanted, not {topk!r}")
+            raise SettingError((*path, index, "kwargs", "topk"), f"expected a positive integer, got {topk!r}")
         label = registry.metric_label(metric)
         if label in labels:
-            raise SettingError((*path, index), f"the metric {label} stands there twice")
+            raise SettingError((*path, index), f"the metric {label} appears twice")
         labels[label] = index

@@ -1,4 +1,4 @@
-"""The configuration reference, docs/configuration.md, written from the models and the catalogue.
+"""The configuration reference, docs/configuration.md, generated from the models and the registry.
 
 `python -m luigi_prune.config.configuration_page` prints it.
 """
@@ -29,22 +29,21 @@ from luigi_prune.config.schema import (
 _HEAD = """\
 # Configuration reference
 
-Written from the schema by `python -m luigi_prune.config.configuration_page > docs/configuration.md`; edit the schema
+Generated from the schema by `python -m luigi_prune.config.configuration_page > docs/configuration.md`; edit the schema
 instead.
 
 An experiment file is YAML. [sample/tutorial.yaml](../configs/sample/tutorial.yaml) explains one from top to bottom.
 
 - Every key may be written in camelCase, as below, or in snake_case.
 - `file:` in any dictionary includes another file, whose content comes first; a key beside it replaces the included
-  value whole. Files, like the one given as `--config`, are looked for relative to the working directory, then beside
-  the including file, then among those of the package. The prefix `src/experiment/experiment/param/` is dropped.
-- `retraining` is a copy of `training` under its own `file:` and its own keys; it starts at epoch 0 unless `startEpoch`
-  says otherwise, and has training's metrics.
-- `customizations` lists the members of a sweep: `- {key: [training, optimizerKwargs, lr], value: 0.01}` replaces what
-  stands at the key path, after all includes. Below `retraining`, dictionaries that the file leaves to `training` are
-  taken from there first.
+  value entirely. Files, like the argument of `--config`, are searched relative to the working directory, then beside
+  the including file, then among those of the package. The prefix `src/experiment/experiment/param/` is ignored.
+- `retraining` is a copy of `training`, overridden by its own `file:` and keys; `startEpoch` defaults to 0, and the
+  metrics are always those of `training`.
+- `customizations` lists the members of a sweep: `- {key: [training, optimizerKwargs, lr], value: 0.01}` replaces the
+  value at the key path, after all includes. Dictionaries missing below `retraining` are first copied from `training`.
 - `directories`, `coresets`, `network_names` and `network_colors` merge key by key with their defaults.
-- What the machine has (partitions, GPUs, threads) stands in `luigi.cfg`, never here; its section `[directories]`
+- Settings of the machine (partitions, GPUs, threads) belong in `luigi.cfg`, never here; its section `[directories]`
   overrides `directories`.
 """
 
@@ -58,7 +57,7 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("coresets", CoresetConfig),
 )
 
-_FOLLOWS = {"test_batch_size": "`batchSize`", "early_stop_epoch": "`numEpochs`", "output_size": "the classes"}
+_FOLLOWS = {"test_batch_size": "`batchSize`", "early_stop_epoch": "`numEpochs`", "output_size": "number of classes"}
 
 
 def reference_markdown() -> str:
@@ -68,11 +67,11 @@ def reference_markdown() -> str:
         rows = [_row(name, field) for name, field in model.model_fields.items()]
         parts.append(f"## `{title}`\n\n{model.__doc__}\n\n" + _table(("key", "type", "default", "meaning"), rows))
     parts.append(
-        "## `network_names`, `network_colors`\n\nHow the report calls and draws the methods: a name or a colour per "
-        "method, under its class name or short name. Colours are those of matplotlib.\n"
+        "## `network_names`, `network_colors`\n\nLabels and colours of the methods in the report, by class name or "
+        "short name. Colours are those of matplotlib.\n"
     )
     ignored = [f"`{shown_path((*above, key))}`" for above, keys in IGNORED.items() for key in keys]
-    parts.append(f"## Accepted and ignored\n\n{', '.join(ignored)}: keys of older files that have no meaning here.\n")
+    parts.append(f"## Accepted and ignored\n\n{', '.join(ignored)}: keys of older files, without effect.\n")
     parts.append(_names())
     return "\n".join(parts)
 
@@ -82,7 +81,7 @@ def _row(name: str, field: FieldInfo) -> tuple[str, ...]:
 
 
 def _type(annotation: Any) -> str:
-    """Return a type in a word or two."""
+    """Return a short description of a type."""
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Literal:
         return ", ".join(f"`{choice}`" for choice in inner)
@@ -97,7 +96,7 @@ def _type(annotation: Any) -> str:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         keys = [f"`{shown_key(name)}`" for model in models_below(annotation) for name in model.model_fields]
         return "{" + ", ".join(dict.fromkeys(keys)) + "}"
-    return {int: "whole number", float: "number", str: "text", bool: "true or false"}.get(annotation, "any")
+    return {int: "integer", float: "number", str: "string", bool: "true or false"}.get(annotation, "any")
 
 
 def _default(name: str, field: FieldInfo) -> str:
@@ -115,17 +114,17 @@ def _plain(value: Any) -> Any:
 
 
 def _names() -> str:
-    """Return the tables of everything that a file can name."""
+    """Return the tables of all registered parts."""
     parts = ["## Names\n"]
     methods = [(f"`{r.name}`", f"`{r.short}`", r.granularity, r.summary, r.paper) for r in registry.METHODS.values()]
-    parts += ["### Methods\n", _table(("name", "short", "prunes", "what", "paper"), methods)]
+    parts += ["### Methods\n", _table(("name", "short", "granularity", "definition", "paper"), methods)]
     networks = [(f"`{row.name}`", row.summary) for row in registry.NETWORKS.values()]
-    parts += ["### Networks\n", _table(("name", "what"), networks)]
+    parts += ["### Networks\n", _table(("name", "description"), networks)]
     datasets = [
         (f"`{row.name}`", str(row.num_classes), " x ".join(map(str, row.input_shape)), row.summary)
         for row in registry.DATASETS.values()
     ]
-    parts += ["### Data sets\n", _table(("name", "classes", "channels x height x width", "what"), datasets)]
+    parts += ["### Data sets\n", _table(("name", "classes", "channels x height x width", "description"), datasets)]
     for title, rows in (
         ("Optimizers", registry.OPTIMIZERS),
         ("Learning-rate schedulers", registry.SCHEDULERS),
@@ -138,7 +137,7 @@ def _names() -> str:
 
 
 def _classes(rows: Mapping[str, registry.ClassRow]) -> str:
-    """Return the table of classes with their keywords; a scheduler's that may be given in epochs are marked."""
+    """Return the table of classes with their keywords; those of schedulers that count epochs are marked."""
     table = []
     for row in rows.values():
         epochs = row.epochs if isinstance(row, registry.SchedulerRow) else ()

@@ -1,4 +1,4 @@
-"""Names of parts from outside in an experiment: each is looked up, and called by the name that a spec holds."""
+"""Foreign parts of an experiment: look-up and replacement of their names by the resolved names of specs."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from luigi_prune.errors import ConfigError
 from luigi_prune.registry import KindName
 
 
-def settled(experiment: Experiment, folder: Path) -> Experiment:
-    """Return the experiment with foreign parts under their settled names (`registry.settle`), its own ones as written.
+def resolve_foreign_parts(experiment: Experiment, folder: Path) -> Experiment:
+    """Return the experiment with foreign parts under their resolved names (`registry.resolve_name`).
 
-    `folder`: that of the experiment file, where modules are looked for first; `directories.modules` overrides it, and
-    says it to jobs. Raises SettingError for a name that is neither known nor leads to a module's attribute.
+    `folder`: the experiment file's, searched for modules first; `directories.modules` overrides it, and passes it to
+    jobs. Raises SettingError for an import path that cannot be used.
     """
     folder = Path(experiment.directories.modules or folder).resolve()
     registry.look_in(folder)
 
     def name(kind: KindName, written: str, *path: str | int) -> str:
-        return _settle(kind, written, path, folder)
+        return _resolve(kind, written, path, folder)
 
-    def components(kind: KindName, given: Sequence[Any], *path: str | int) -> tuple[Any, ...]:
+    def components(kind: KindName, parts: Sequence[Any], *path: str | int) -> tuple[Any, ...]:
         return tuple(
             part.model_copy(update={"type": name(kind, part.type, *path, index, "type")})
-            for index, part in enumerate(given)
+            for index, part in enumerate(parts)
         )
 
-    def training(given: TrainingConfig, section: str) -> TrainingConfig:
+    def training(config: TrainingConfig, section: str) -> TrainingConfig:
         changes: dict[str, Any] = {
-            "optimizer": name("optimizer", given.optimizer, section, "optimizer"),
-            "loss": name("loss", given.loss, section, "loss"),
-            "lr_schedulers": components("scheduler", given.lr_schedulers, section, "lr_schedulers"),
-            "metrics_test": components("metric", given.metrics_test, section, "metrics_test"),
+            "optimizer": name("optimizer", config.optimizer, section, "optimizer"),
+            "loss": name("loss", config.loss, section, "loss"),
+            "lr_schedulers": components("scheduler", config.lr_schedulers, section, "lr_schedulers"),
+            "metrics_test": components("metric", config.metrics_test, section, "metrics_test"),
         }
         for key in ("transforms_train", "transforms_test", "transforms_final"):
-            transforms: tuple[Component, ...] = getattr(given, key)
+            transforms: tuple[Component, ...] = getattr(config, key)
             changes[key] = components("transform", transforms, section, key)
-        return given.model_copy(update=changes)
+        return config.model_copy(update=changes)
 
     network, settings = experiment.network, experiment.experiments
     tests = [name("dataset", n, "experiments", "dataset_test", at) for at, n in enumerate(settings.dataset_test)]
@@ -59,27 +59,27 @@ def settled(experiment: Experiment, folder: Path) -> Experiment:
             "experiments": settings.model_copy(update={"dataset_test": tuple(tests), "methods": tuple(methods)}),
         }
     )
-    if "@" not in changed.model_dump_json(exclude={"directories"}):  # nothing from outside: nobody need know the folder
+    if "@" not in changed.model_dump_json(exclude={"directories"}):  # no foreign parts, so the folder does not matter
         return changed
     return changed.model_copy(update={"directories": changed.directories.model_copy(update={"modules": str(folder)})})
 
 
-def _settle(kind: KindName, written: str, path: KeyPath, folder: Path) -> str:
-    """Return the settled name; its ConfigError becomes a SettingError at `path`."""
+def _resolve(kind: KindName, written: str, path: KeyPath, folder: Path) -> str:
+    """Return the resolved name; raises SettingError at `path` if the part cannot be used."""
     known = registry.KINDS[kind]
     if ":" not in written and known.short.get(written, written) not in known.rows:
-        return written  # `checked` says what is wrong with it
+        return written  # `check_experiment` reports unknown names
     try:
-        return registry.settle(kind, written, folder)
+        return registry.resolve_name(kind, written, folder)
     except ConfigError as error:
         raise SettingError(path, str(error)) from None
 
 
 def classes_of(dataset: object, folder: Path) -> int | None:
-    """Return the number of classes of a data set, None where it has none or is not known (which is told elsewhere)."""
+    """Return the number of classes of a data set; None for a regression or an unknown one (reported elsewhere)."""
     if not isinstance(dataset, str):
         return None
     try:
-        return registry.find("dataset", registry.settle("dataset", dataset, folder)).num_classes
+        return registry.find("dataset", registry.resolve_name("dataset", dataset, folder)).num_classes
     except ConfigError:
         return None

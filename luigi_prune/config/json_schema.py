@@ -1,4 +1,4 @@
-"""The JSON schema of experiment files, by which an editor completes and checks them."""
+"""The JSON schema of experiment files, for completion and checks in editors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from luigi_prune.config.key_names import IGNORED, SECTIONS, field_name, shown_ke
 from luigi_prune.registry import KindName
 from luigi_prune.registry.row_reading import REFERENCE
 
-_FILE = {"type": "string", "description": "Another file, whose content comes first; keys beside this one replace it."}
+_FILE = {"type": "string", "description": "A file to include; keys beside this one override it."}
 _IMPORT_PATH = {"type": "string", "pattern": f"^{REFERENCE.pattern}$"}
 _NO_EFFECT = {"description": "Accepted for compatibility; has no effect."}
 _NAMED: dict[tuple[str, str], KindName] = {
@@ -25,10 +25,10 @@ _LIST_ENTRIES = ("Component", "SchedulerComponent", "SpacingConfig")
 
 
 def file_schema() -> dict[str, Any]:
-    """Return the JSON schema (draft 2020-12) of a file as users write it.
+    """Return the JSON schema (draft 2020-12) of an experiment file.
 
-    Both spellings of every key are in it, `file` in every dictionary, and the names that this version knows as choices.
-    No key is required, since an included file may hold it.
+    It has both spellings of every key, `file` in every dictionary, and the registered names as choices. No key is
+    required, since an included file may contain it.
     """
     definitions: dict[str, Any] = {}
     for model in SECTIONS.values():
@@ -40,7 +40,7 @@ def file_schema() -> dict[str, Any]:
         definitions[kind] = {**component, "properties": {**component["properties"]}}
     for name, definition in definitions.items():
         _open_up(name, definition)
-    nothing = {"type": "null"}  # `retraining:` with nothing behind it
+    nothing = {"type": "null"}  # `retraining:` without a value
     sections = {key: {"anyOf": [{"$ref": f"#/$defs/{model.__name__}"}, nothing]} for key, model in SECTIONS.items()}
     per_method = {
         "type": "object",
@@ -55,8 +55,8 @@ def file_schema() -> dict[str, Any]:
     properties = {
         "file": _FILE,
         **sections,
-        "network_names": {**per_method, "description": "Names of methods in the report."},
-        "network_colors": {**per_method, "description": "Colours of methods in the report, as matplotlib names them."},
+        "network_names": {**per_method, "description": "Labels of methods in the report."},
+        "network_colors": {**per_method, "description": "Colours of methods in the report, of matplotlib."},
         "customizations": _sweep(),
         **{shown_key(key): _NO_EFFECT for key in IGNORED[()]},
     }
@@ -71,7 +71,7 @@ def file_schema() -> dict[str, Any]:
 
 
 def _open_up(name: str, definition: dict[str, Any]) -> None:
-    """Turn the schema of a model into that of a dictionary in a file, in place."""
+    """Extend the schema of a model to that of a dictionary in a file, in place."""
     properties: dict[str, Any] = {}
     for alias, schema in definition["properties"].items():
         key = field_name(alias)
@@ -89,7 +89,7 @@ def _open_up(name: str, definition: dict[str, Any]) -> None:
 
 
 def _named(model: str, key: str, schema: dict[str, Any]) -> dict[str, Any]:
-    """Return a key's schema with the catalogue's names as choices, and lists of components told apart."""
+    """Return a key's schema with registered names as choices, and lists of components by kind."""
     if kind := _NAMED.get((model, key)):
         return {**schema, **_named_part(kind)}
     if key == "methods":
@@ -106,7 +106,7 @@ def _named(model: str, key: str, schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _named_part(kind: KindName) -> dict[str, Any]:
-    """Return the schema of a name: one that is known, or the import path of one's own."""
+    """Return the schema of a name: a registered one or an import path."""
     return {"anyOf": [{"enum": _choices(kind)}, _IMPORT_PATH]}
 
 
@@ -120,7 +120,7 @@ def _sweep() -> dict[str, Any]:
         "type": "object",
         "properties": {
             "key": {"type": "array", "items": {"type": "string"}, "minItems": 1, "description": "Path to the setting."},
-            "value": {"description": "What replaces it."},
+            "value": {"description": "The new value."},
         },
         "required": ["key", "value"],
         "additionalProperties": False,

@@ -1,4 +1,4 @@
-"""The keys of an experiment file: their two spellings, where each may stand, which are accepted and ignored."""
+"""The keys of an experiment file: their two spellings, their valid positions, and which are ignored."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ SECTIONS: dict[str, type[BaseModel]] = {
 }
 
 FREE = frozenset({"kwargs", "step_kwargs", "optimizer_kwargs", "loss_kwargs", "network_names", "network_colors"})
-"""Keys whose dictionaries hold names that are not ours: they are never respelled."""
+"""Keys whose dictionaries hold user-defined names, which are never respelled."""
 
 IGNORED: dict[tuple[str, ...], tuple[str, ...]] = {
     (): ("blacklist", "description"),
     ("experiments",): ("datasets_to_evaluate",),
     ("coresets",): ("delta_best", "size_of_t"),
 }
-"""Keys of the reference that have no meaning here."""
+"""Keys of the reference without effect here."""
 
 _SNAKE = frozenset({"trained_networks", "training_data", "local_data", "network_names", "network_colors"})
 
@@ -55,7 +55,7 @@ class SettingError(ConfigError):
 
 
 def models_below(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
-    """Yield the model and every model that its fields, or the entries of its lists, hold."""
+    """Yield the model and all models nested in its fields and lists."""
     yield model
     for field in model.model_fields.values():
         for kind in (field.annotation, *typing.get_args(field.annotation)):
@@ -76,7 +76,7 @@ _NAMES = _spellings()
 
 
 def field_name(key: str) -> str:
-    """Return the snake_case name of a key in either spelling; an unknown key as it is."""
+    """Return the snake_case name of a key in either spelling; an unknown key unchanged."""
     return _NAMES.get(key, key)
 
 
@@ -100,9 +100,9 @@ def shown_path(path: Sequence[str | int]) -> str:
 
 
 def known_keys(path: Sequence[str | int]) -> list[str] | None:
-    """Return the names of the keys that may stand in the dictionary at `path`, None where any may.
+    """Return the valid keys of the dictionary at `path`, None if any key is valid.
 
-    Raises SettingError where no dictionary stands there.
+    Raises SettingError if there is no dictionary at `path`.
     """
     if not path:
         return [*SECTIONS, "network_names", "network_colors"]
@@ -121,5 +121,5 @@ def known_keys(path: Sequence[str | int]) -> list[str] | None:
         model = models[0] if models and not listed else None
         listed = typing.get_origin(annotation) is tuple
     if model is None or listed:
-        raise SettingError(path, "is no dictionary")
+        raise SettingError(path, "is not a dictionary")
     return list(model.model_fields)

@@ -1,4 +1,4 @@
-"""Keep ratios: series of them, and which of them are retrained."""
+"""Series of keep ratios, and the subset that is retrained."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from luigi_prune.config.schema import SpacingConfig, camel_case
 from luigi_prune.errors import ConfigError
 
 DIGITS = 12
-"""Significant digits of a ratio: enough for any network, few enough that rounding errors make no second ratio."""
+"""Significant digits of a ratio: enough for any network, few enough to absorb rounding errors."""
 
-_WANTED = {
+_REQUIRED_KEYS = {
     "manual": ("values",),
     "harmonic": ("num_intervals", "min_val"),
     "": ("num_intervals", "max_val", "min_val"),
 }
 
-MOST_RATIOS = 10_000
-"""More ratios than this in one series are a slip of the pen (`harmonic` can ask for billions)."""
+MAX_RATIOS = 10_000
+"""Maximum length of a series; more are probably a typing error (`harmonic` can yield billions)."""
 
 
 class SpacingError(ConfigError):
-    """A spacing that cannot be; `index` is its place in the list, `key` the field to blame, if one is."""
+    """An invalid spacing; `index`: its position in the list, `key`: the invalid field, if there is one."""
 
     def __init__(self, index: int, reason: str, key: str | None = None):
         super().__init__(f"experiments.spacing[{index}]: {reason}")
@@ -47,9 +47,9 @@ def keep_ratios(spacings: Sequence[SpacingConfig]) -> list[float]:
         for ratio in _series(index, spacing):
             rounded = float(f"{ratio:.{DIGITS}g}")
             if not 0 < rounded <= 1:
-                raise SpacingError(index, f"a keep ratio must be above 0 and at most 1, not {rounded:g}")
+                raise SpacingError(index, f"a keep ratio must be above 0 and at most 1, got {rounded:g}")
             if rounded in ratios:
-                raise SpacingError(index, f"the keep ratio {rounded:g} stands there twice")
+                raise SpacingError(index, f"the keep ratio {rounded:g} appears twice")
             ratios.append(rounded)
     return ratios
 
@@ -57,15 +57,15 @@ def keep_ratios(spacings: Sequence[SpacingConfig]) -> list[float]:
 def split_ratios(ratios: Sequence[float], retrain_iterations: int, mode: str) -> list[tuple[float, tuple[float, ...]]]:
     """Return every retrained ratio with the prune-only ratios that come before it, in the order of `ratios`.
 
-    `retrain_iterations` ratios are retrained, the last of as many runs of nearly equal length; all of them where it is
-    below 1. In a cascade a step follows the one before, so the prune-only ratios of its own run are listed; in mode
-    `retrain` every ratio starts from the trained network, so all earlier prune-only ratios are. Nothing is pruned in
-    mode `train`. Raises ConfigError where more ratios are to be retrained than there are.
+    The ratios are split into `retrain_iterations` runs of nearly equal length, and the last of each is retrained; all
+    ratios are if it is below 1. A step of a cascade continues the previous one, so only the prune-only ratios of its
+    run are returned; in mode `retrain` every ratio starts from the trained network, so all earlier ones are. Nothing is
+    pruned in mode `train`. Raises ConfigError if there are fewer ratios than `retrain_iterations`.
     """
     if mode == "train" or not ratios:
         return []
     if retrain_iterations > len(ratios):
-        raise ConfigError(f"{retrain_iterations} retrained ratios are wanted, but there are only {len(ratios)} ratios")
+        raise ConfigError(f"expected at most {len(ratios)}, the number of keep ratios, got {retrain_iterations}")
     runs = np.array_split(
         np.asarray(ratios, dtype=float), retrain_iterations if retrain_iterations > 0 else len(ratios)
     )
@@ -78,22 +78,22 @@ def split_ratios(ratios: Sequence[float], retrain_iterations: int, mode: str) ->
 
 
 def check_order(ratios: Sequence[float], mode: str) -> None:
-    """Raise ConfigError where a cascade would have to grow a network again."""
+    """Raise ConfigError unless the ratios of a cascade decrease."""
     if "cascade" not in mode:
         return
     for before, after in itertools.pairwise(ratios):
         if after >= before:
-            raise ConfigError(f"in a cascade the keep ratios must fall, but {after:g} follows {before:g}")
+            raise ConfigError(f"in a cascade the keep ratios must decrease, but {after:g} follows {before:g}")
 
 
 def spacing_notes(spacings: Sequence[SpacingConfig]) -> list[tuple[int, str]]:
-    """Return what a user should know about spacings that are valid: (place in the list, text)."""
+    """Return warnings about valid spacings: (position in the list, text)."""
     notes = []
     for index, spacing in enumerate(spacings):
-        wanted = _WANTED.get(spacing.type, _WANTED[""])
+        required = _REQUIRED_KEYS.get(spacing.type, _REQUIRED_KEYS[""])
         for key in ("num_intervals", "max_val", "min_val", "values"):
-            if key not in wanted and getattr(spacing, key) is not None:
-                notes.append((index, f"a {spacing.type} spacing has no use for {_spelled(key)}"))
+            if key not in required and getattr(spacing, key) is not None:
+                notes.append((index, f"a {spacing.type} spacing does not use {_spelled(key)}"))
         if spacing.type == "harmonic":
             last, low = _series(index, spacing)[-1], spacing.min_val or 0
             if last < low * (1 - 1e-9):
@@ -104,8 +104,8 @@ def spacing_notes(spacings: Sequence[SpacingConfig]) -> list[tuple[int, str]]:
 def _series(index: int, spacing: SpacingConfig) -> list[float]:
     """Return the ratios of one spacing, unrounded."""
     kind = spacing.type
-    wanted = _WANTED.get(kind, _WANTED[""])
-    for key in wanted:
+    required = _REQUIRED_KEYS.get(kind, _REQUIRED_KEYS[""])
+    for key in required:
         if getattr(spacing, key) is None:
             raise SpacingError(index, f"a {kind} spacing needs {_spelled(key)}")
     if kind == "manual":
@@ -117,8 +117,8 @@ def _series(index: int, spacing: SpacingConfig) -> list[float]:
     assert low is not None
     for key in ("min_val", "max_val"):
         value = getattr(spacing, key)
-        if key in wanted and not 0 < value <= 1:
-            raise SpacingError(index, f"a keep ratio must be above 0 and at most 1, not {value:g}", key)
+        if key in required and not 0 < value <= 1:
+            raise SpacingError(index, f"a keep ratio must be above 0 and at most 1, got {value:g}", key)
     if kind == "harmonic":
         return _harmonic(index, count, low)
     high = spacing.max_val
@@ -126,9 +126,9 @@ def _series(index: int, spacing: SpacingConfig) -> list[float]:
     if low > high:
         raise SpacingError(index, f"minVal {low:g} is above maxVal {high:g}", "min_val")
     if count != int(count) or count < 1:
-        raise SpacingError(index, f"a {kind} spacing needs a whole number of ratios, not {count:g}", "num_intervals")
-    if count > MOST_RATIOS:
-        raise SpacingError(index, f"{count:g} ratios are too many", "num_intervals")
+        raise SpacingError(index, f"a {kind} spacing needs an integer number of ratios, got {count:g}", "num_intervals")
+    if count > MAX_RATIOS:
+        raise SpacingError(index, f"at most {MAX_RATIOS} ratios are allowed, got {count:g}", "num_intervals")
     return _between(index, kind, int(count), high, low)
 
 
@@ -154,11 +154,9 @@ def _harmonic(index: int, intervals: float, low: float) -> list[float]:
     """
     exponent = math.log(2) / math.log1p(intervals)
     log_reached = -math.log(low) / exponent
-    if log_reached > math.log(MOST_RATIOS):
-        raise SpacingError(
-            index, f"more than {MOST_RATIOS} ratios; lower numIntervals or raise minVal", "num_intervals"
-        )
-    # Where a ratio equals `low`, the last bit must not decide whether one more follows: hence the small allowance.
+    if log_reached > math.log(MAX_RATIOS):
+        raise SpacingError(index, f"more than {MAX_RATIOS} ratios; lower numIntervals or raise minVal", "num_intervals")
+    # The tolerance keeps rounding errors from adding a ratio if one equals `low`.
     count = max(1, math.ceil(math.exp(log_reached) * (1 - 1e-12)) - 1)
     ratios: list[float] = (np.arange(2, count + 2) ** -exponent).tolist()
     return ratios

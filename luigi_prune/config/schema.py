@@ -1,4 +1,4 @@
-"""The experiment file as frozen models: every key, its type, its default and what it means."""
+"""The experiment file as frozen models: every key with type, default and description."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def camel_case(name: str) -> str:
 
 def _number(value: object) -> object:
     if isinstance(value, bool):
-        raise ValueError("a number is wanted, not true or false")
+        raise ValueError("expected a number, got true or false")
     return numbers_from_text(value) if isinstance(value, str) else value
 
 
 def _finite(value: float) -> float:
     if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("a finite number is wanted")
+        raise ValueError("expected a finite number")
     return value
 
 
 def numbers_from_text(value: Any) -> Any:
-    """Return `value` with every text that is wholly a number turned into that number, recursively."""
+    """Return `value` with every numeric string converted to a number, recursively."""
     if isinstance(value, dict):
         return {key: numbers_from_text(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -49,9 +49,9 @@ def _keywords(value: Any) -> Any:
     if value is None:
         return {}
     if isinstance(value, dict):
-        wrong = [key for key in value if not isinstance(key, str)]
-        if wrong:
-            raise ValueError(f"{wrong[0]!r} is not the name of a keyword")
+        invalid = [key for key in value if not isinstance(key, str)]
+        if invalid:
+            raise ValueError(f"{invalid[0]!r} is not the name of a keyword")
     return numbers_from_text(value)
 
 
@@ -66,7 +66,7 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
 
 
 class Settings(BaseModel):
-    """What all parts share: frozen, no unknown key, camelCase and snake_case both accepted."""
+    """Base of all sections: frozen, no unknown keys, camelCase and snake_case both accepted."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", alias_generator=camel_case, populate_by_name=True, protected_namespaces=()
@@ -74,7 +74,7 @@ class Settings(BaseModel):
 
 
 class Component(Settings):
-    """A transform or metric: its class name and the keywords it is built with."""
+    """A transform or metric: its class name and the keywords of its constructor."""
 
     type: str = Field(description="Class name.")
     kwargs: Keywords = Field({}, description="Keywords of its constructor.")
@@ -84,12 +84,12 @@ class SchedulerComponent(Component):
     """A learning-rate scheduler, stepped at every optimization step."""
 
     step_kwargs: Keywords = Field(
-        {}, description="Keywords of its constructor that are given here in epochs; they become optimization steps."
+        {}, description="Keywords of its constructor in epochs, converted to optimization steps."
     )
 
 
 class NetworkConfig(Settings):
-    """Which network is trained on which data set."""
+    """The network and its data set."""
 
     name: str = Field(description="Name of the network.")
     dataset: str = Field(description="Data set for training, validation and, by default, the test.")
@@ -105,35 +105,35 @@ class TrainingConfig(Settings):
     transforms_train: tuple[Component, ...] = Field((), description="Transforms of the training data, in order.")
     transforms_test: tuple[Component, ...] = Field((), description="Transforms of validation and test data, in order.")
     transforms_final: tuple[Component, ...] = Field(
-        (Component(type="ToTensor"),), description="Transforms that follow those, for all data."
+        (Component(type="ToTensor"),), description="Transforms of all data, after those."
     )
     loss: str = Field("CrossEntropyLoss", description="Class name of the loss.")
     loss_kwargs: Keywords = Field({}, description="Keywords of the loss.")
     metrics_test: tuple[Component, ...] = Field(
         (Component(type="TopK", kwargs={"topk": 1}), Component(type="TopK", kwargs={"topk": 5})),
         min_length=1,
-        description="Metrics; early stopping and the report look at the first. Retraining has training's.",
+        description="Metrics; early stopping and the report use the first. Retraining has those of training.",
     )
     optimizer: str = Field("SGD", description="Class name of the optimizer, from torch.optim.")
     optimizer_kwargs: Keywords = Field({}, description="Keywords of the optimizer.")
-    enable_amp: bool = Field(True, description="Mixed precision; on a CPU a warning says that it is not used.")
+    enable_amp: bool = Field(True, description="Mixed precision; unused on a CPU, with a warning.")
     amp_dtype: AmpType = Field(
         "float16", description="Type of mixed precision: `float16`, with scaled gradients, or `bfloat16`."
     )
     num_epochs: Integer = Field(90, ge=0, description="Epochs of the whole schedule.")
     early_stop_epoch: Integer = Field(
         ge=0,
-        description="From this epoch on the best validated weights are kept; by default `numEpochs`, that is never.",
+        description="First epoch of early stopping (best validated weights); by default `numEpochs`: never.",
     )
     lr_schedulers: tuple[SchedulerComponent, ...] = Field((), description="Learning-rate schedulers, stepped in order.")
     start_epoch: Integer = Field(
-        0, ge=0, description="First epoch of the schedule that retraining runs; no effect below `training`."
+        0, ge=0, description="First epoch of the schedule in retraining; no effect in `training`."
     )
 
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, values: Any) -> Any:
-        """Give `test_batch_size` and `early_stop_epoch` the values they follow."""
+        """Set the defaults of `test_batch_size` and `early_stop_epoch`, which depend on other fields."""
         if not isinstance(values, dict):
             return values
         filled = dict(values)
@@ -151,58 +151,58 @@ class SpacingConfig(Settings):
     num_intervals: Number | None = Field(
         None,
         gt=0,
-        description="Number of ratios; for `harmonic` how many lead to 1/2, maybe a fraction.",
+        description="Number of ratios; for `harmonic` the number down to 1/2, which may be fractional.",
     )
-    max_val: Number | None = Field(None, description="First and largest keep ratio; `harmonic` has no use for it.")
+    max_val: Number | None = Field(None, description="First and largest keep ratio; unused by `harmonic`.")
     min_val: Number | None = Field(None, description="Last and smallest keep ratio.")
-    values: tuple[Number, ...] | None = Field(None, description="The keep ratios themselves, for `manual`.")
+    values: tuple[Number, ...] | None = Field(None, description="The keep ratios of `manual`.")
 
 
 class PlottingConfig(Settings):
-    """The range of keep ratios that plots show."""
+    """The range of keep ratios in plots."""
 
     min_val: Number = Field(0.0, ge=0, le=1, description="Smallest keep ratio shown.")
     max_val: Number = Field(1.0, ge=0, le=1, description="Largest keep ratio shown.")
 
 
 class ExperimentsConfig(Settings):
-    """Which methods are compared, at which keep ratios, how often."""
+    """The methods to compare, their keep ratios and repetitions."""
 
     methods: tuple[str, ...] = Field(
         description="Pruning methods by class or short name; ReferenceNet is always first."
     )
     mode: Mode = Field(
         description="`train`: no pruning; `retrain`: every ratio from the trained network; `cascade`: every ratio from "
-        "the one before; `cascade-rewind`: the same with weights rewound to `retraining.startEpoch`."
+        "the previous one; `cascade-rewind`: the same with weights rewound to `retraining.startEpoch`."
     )
     num_repetitions: Integer = Field(1, ge=1, description="Repetitions of pruning and retraining per trained network.")
     num_nets: Integer = Field(1, ge=1, description="Networks trained from different seeds.")
     plotting: PlottingConfig = Field(PlottingConfig(), description="Range of the plots.")
     spacing: tuple[SpacingConfig, ...] = Field((), description="The keep ratios.")
     retrain_iterations: Integer = Field(
-        -1, ge=-1, description="How many of the ratios are retrained; the others only prune. -1: all of them."
+        -1, ge=-1, description="Number of ratios that are retrained; the others are pruned only. -1: all."
     )
     dataset_test: Names = Field((), description="Test set or list of test sets; by default `network.dataset`.")
-    seed: Integer = Field(0, ge=0, description="Seed from which every random draw derives.")
+    seed: Integer = Field(0, ge=0, description="Seed of all random draws.")
     rules: Rules = Field(
-        "paper", description="`paper`, or `reference`: as torchprune computes where it departs from the papers."
+        "paper", description="`paper`, or `reference`: as torchprune, where it departs from the papers."
     )
     ignore_layers: Names = Field(
         (),
-        description="Layers that no method prunes: names of modules, or patterns (`layer1.*`). Keep ratios stay those "
-        "of the whole network.",
+        description="Layers excluded from pruning: names of modules, or patterns (`layer1.*`). Keep ratios are still "
+        "those of the whole network.",
     )
 
 
 class Directories(Settings):
-    """Where files lie, relative to the working directory; `luigi.cfg [directories]` overrides it."""
+    """Folders, relative to the working directory; `luigi.cfg [directories]` overrides it."""
 
     results: str = Field("./data/results", min_length=1, description="Results and reports.")
     trained_networks: str | None = Field(None, description="Trained networks; by default below the results.")
     training_data: str = Field("./data/training", description="Data sets, for instance on a shared drive.")
     local_data: str = Field("./local", description="Fast local copy of the data sets.")
     modules: str | None = Field(
-        None, description="Where modules named by import paths lie; by default beside the experiment file."
+        None, description="Folder of modules named by import paths; by default that of the experiment file."
     )
 
 
@@ -213,7 +213,7 @@ class CoresetConfig(Settings):
 
 
 class Experiment(Settings):
-    """One experiment, fully resolved: includes, defaults, its member of the sweep."""
+    """One experiment, or one member of a sweep, with includes and defaults resolved."""
 
     name: str
     network: NetworkConfig

@@ -1,8 +1,8 @@
 """Keys: the content-addressed identity of every task.
 
-A key is the SHA-256 of the settings that can change the task's result, where they differ from the defaults, of the
-keys of what the task reads (so keys form a chain down to the trained network) and of its stage's algorithm version.
-A part from outside the package is called `name@digest of its sources` in a spec, so that its code is in the key, too.
+A key is the SHA-256 of the settings that can change the task's result, as far as they differ from the defaults, of the
+keys of its inputs (which chain down to the trained network) and of the algorithm version of its stage. Specs contain a
+foreign part as `name@digest of its sources`, so that its code is part of the key, too.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from luigi_prune import registry
 from luigi_prune.config.schema import Experiment, TrainingConfig
 from luigi_prune.identity.spec import ChainSpec, EvaluateSpec, TrainSpec, evaluations, experiment_spec, shown_methods
 
-# Bump a stage's version when the same settings give another result than before, or when a default changes.
+# Bump a stage's version if the same settings give a different result, or if a default changes.
 ALGORITHM_VERSION = {"TrainBase": 1, "Prune": 3, "Retrain": 1, "Evaluate": 1, "Aggregate": 1, "Report": 1, "Scores": 2}
 
 
 def canonical(value: Any) -> Any:
-    """Return `value` as JSON data in which equal settings look equal: numbers normalised, models without defaults."""
+    """Return `value` as JSON data, equal for equal settings: numbers normalised, models without defaults."""
     if isinstance(value, BaseModel):
         fields = type(value).model_fields
-        given = {name: getattr(value, name) for name in fields if getattr(value, name) != fields[name].get_default()}
-        return canonical(given)
+        changed = {name: getattr(value, name) for name in fields if getattr(value, name) != fields[name].get_default()}
+        return canonical(changed)
     if isinstance(value, Mapping):
         return {str(name): canonical(value[name]) for name in sorted(value)}
     if isinstance(value, list | tuple):
@@ -38,12 +38,12 @@ def canonical(value: Any) -> Any:
     return value
 
 
-def content_key(stage: str, own: Mapping[str, Any], parents: Sequence[str] = ()) -> str:
-    """Return the key (64 hexadecimal digits) of a task of `stage` with the settings `own` and the inputs `parents`."""
+def content_key(stage: str, settings: Mapping[str, Any], parents: Sequence[str] = ()) -> str:
+    """Return the key (64 hexadecimal digits) of a task of `stage` with `settings` and the inputs `parents` (keys)."""
     content = {
         "stage": stage,
         "version": ALGORITHM_VERSION[stage],
-        "own": canonical(own),
+        "own": canonical(settings),
         "parents": list(parents),
     }
     return _digest(content)
@@ -54,11 +54,11 @@ def _digest(content: Any) -> str:
 
 
 def _training_digest(training: TrainingConfig) -> str:
-    """Return the hash of what of a training's settings can change its weights."""
+    """Return the hash of the training settings that can change the weights."""
     return _digest_of_json(training.model_dump_json())
 
 
-@functools.lru_cache(maxsize=1024)  # a graph asks for the same few trainings again and again
+@functools.lru_cache(maxsize=1024)  # a graph repeats the same few trainings
 def _digest_of_json(text: str) -> str:
     training = TrainingConfig.model_validate_json(text)
     content: dict[str, Any] = canonical(training)
@@ -75,47 +75,52 @@ def _digest_of_json(text: str) -> str:
 
 def train_key(spec: TrainSpec) -> str:
     """Return the key of a trained network."""
-    own = {"network": spec.network, "training": _training_digest(spec.training), "seed": spec.seed, "net": spec.net}
+    settings = {
+        "network": spec.network,
+        "training": _training_digest(spec.training),
+        "seed": spec.seed,
+        "net": spec.net,
+    }
     if spec.rewind_epoch is not None:
-        own["rewind_epoch"] = spec.rewind_epoch
-    return content_key("TrainBase", own)
+        settings["rewind_epoch"] = spec.rewind_epoch
+    return content_key("TrainBase", settings)
 
 
 def chain_key(spec: ChainSpec) -> str:
-    """Return the key of a chain's last step: of its Retrain where it is retrained, else of its Prune."""
+    """Return the key of a chain's last step: of its Retrain if it is retrained, else of its Prune."""
     key = base = train_key(spec.base)
     retraining = _training_digest(spec.retraining)
     for step in spec.steps:
-        own: dict[str, Any] = {
+        settings: dict[str, Any] = {
             "method": spec.method,
             "keep_ratio": step.keep_ratio,
             "repetition": spec.repetition,
         }
         if spec.rules != "paper":
-            own["rules"] = spec.rules
+            settings["rules"] = spec.rules
         if spec.delta_s != 1e-16 and registry.METHODS[spec.method].needs_data:
-            own["delta_s"] = spec.delta_s
+            settings["delta_s"] = spec.delta_s
         if spec.ignore_layers:
-            own["ignore_layers"] = spec.ignore_layers
+            settings["ignore_layers"] = spec.ignore_layers
         from_original = key != base and registry.METHODS[spec.method].from_original
-        key = content_key("Prune", own, [key, base] if from_original else [key])
+        key = content_key("Prune", settings, [key, base] if from_original else [key])
         if step.retrained:
-            own = {"retraining": retraining, "repetition": spec.repetition}
-            key = content_key("Retrain", own, [key, base] if spec.rewind else [key])
+            settings = {"retraining": retraining, "repetition": spec.repetition}
+            key = content_key("Retrain", settings, [key, base] if spec.rewind else [key])
     return key
 
 
 def scores_key(spec: ChainSpec) -> str:
-    """Return the key of the scores of a chain's trained network: those of all methods with the same score."""
-    own: dict[str, Any] = {
+    """Return the key of the scores of a chain's trained network, shared by all methods with the same score."""
+    settings: dict[str, Any] = {
         "score": registry.METHODS[spec.method].score_name,
         "repetition": spec.repetition,
         "rules": spec.rules,
-        "delta_s": spec.delta_s,  # decides how many samples are read
+        "delta_s": spec.delta_s,  # determines the number of samples
     }
     if spec.ignore_layers:
-        own["ignore_layers"] = spec.ignore_layers
-    return content_key("Scores", own, [train_key(spec.base)])
+        settings["ignore_layers"] = spec.ignore_layers
+    return content_key("Scores", settings, [train_key(spec.base)])
 
 
 def evaluate_key(spec: EvaluateSpec) -> str:
@@ -125,15 +130,15 @@ def evaluate_key(spec: EvaluateSpec) -> str:
 
 
 def aggregate_key(experiment: Experiment) -> str:
-    """Return the key of an experiment's tables: its axes and every evaluation."""
+    """Return the key of an experiment's tables, from its axes and evaluations."""
     grid = experiment_spec(experiment)
-    own = {"mode": grid.mode, "methods": grid.methods, "keep_ratios": grid.keep_ratios, "metrics": grid.metrics}
-    return content_key("Aggregate", own, [evaluate_key(spec) for spec in evaluations(experiment).values()])
+    settings = {"mode": grid.mode, "methods": grid.methods, "keep_ratios": grid.keep_ratios, "metrics": grid.metrics}
+    return content_key("Aggregate", settings, [evaluate_key(spec) for spec in evaluations(experiment).values()])
 
 
 def report_key(experiment: Experiment) -> str:
-    """Return the key of an experiment's report: its tables and how they are shown."""
+    """Return the key of an experiment's report, from its tables and their presentation."""
     labels, colors = shown_methods(experiment)
     plotting = experiment.experiments.plotting
-    own = {"name": experiment.name, "plotting": plotting, "labels": labels, "colors": colors}
-    return content_key("Report", own, [aggregate_key(experiment)])
+    settings = {"name": experiment.name, "plotting": plotting, "labels": labels, "colors": colors}
+    return content_key("Report", settings, [aggregate_key(experiment)])

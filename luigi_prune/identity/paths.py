@@ -9,9 +9,9 @@
     <results>/<data set>/<network>/experiments/<experiment>/<key>/report-<key>/report.html
     <results>/<data set>/<network>/tensorboard/...   one folder per run
     <results>/logs/                                  output of jobs
-    <results>/<backend>/                             a backend's submissions and state of its jobs, such as slurm/
+    <results>/<backend>/                             submissions and job state of a backend, such as slurm/
 
-Keys in paths are shortened to twelve digits; the file holds the full key.
+Keys in paths are shortened to twelve digits; the file contains the full key.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def network_folder(results: str | Path, network: NetworkConfig) -> Path:
 
 
 def trained_path(directories: Directories, spec: TrainSpec, key: str) -> Path:
-    """Return the path of a trained network: in `trained_networks` if that is set, else below the results."""
+    """Return the path of a trained network, below `trained_networks` if set, else below the results."""
     root = directories.trained_networks or directories.results
     return network_folder(root, spec.network) / "TrainBase" / f"net{spec.net}-{key[:_KEY_DIGITS]}.h5"
 
@@ -64,7 +64,7 @@ def report_folder(aggregate: Path, key: str) -> Path:
 
 
 def tensorboard_folder(directories: Directories, network: NetworkConfig, run: Path) -> Path:
-    """Return the folder of the TensorBoard logs of the task with the result `run`."""
+    """Return the folder of the TensorBoard logs of the task whose result file is `run`."""
     root = network_folder(directories.results, network) / "tensorboard"
     parts = run.with_suffix("").parts
     below_network = parts[::-1].index(_readable(network.name))
@@ -72,13 +72,13 @@ def tensorboard_folder(directories: Directories, network: NetworkConfig, run: Pa
 
 
 def checkpoint_path(result: str | Path) -> Path:
-    """Return the path of a training's checkpoint, which is kept until `result` is written."""
+    """Return the path of a training's checkpoint, which exists until `result` is written."""
     path = Path(result)
     return path.with_name(f".{path.name}.checkpoint")
 
 
 def scores_path(trained: Path, score: str, repetition: int, key: str) -> Path:
-    """Return the path of the scores of a trained network, in a folder beside it."""
+    """Return the path of the scores of a trained network, in a folder beside its file."""
     readable = re.sub(r"[^A-Za-z0-9_]+", "-", score)
     name = f"{trained.stem.partition('-')[0]}-rep{repetition}-{readable}-{key[:_KEY_DIGITS]}.h5"
     return trained.parent / "scores" / name
@@ -91,12 +91,12 @@ def log_path(results: str | Path, title: str, key: str) -> Path:
 
 
 def jobs_folder(results: str | Path, backend: str) -> Path:
-    """Return the folder of the named backend's files: submissions and state of running jobs."""
+    """Return the folder of a backend's files: submissions and state of running jobs."""
     return Path(results) / backend
 
 
 def _readable(name: str) -> str:
-    """Return the name of a part as that of a folder: `my_module.make_net` for an import path; the key has the rest."""
+    """Return the name of a part for paths: `my_module.make_net` for an import path; the digest is in the key."""
     return plain(name).replace(":", ".")
 
 

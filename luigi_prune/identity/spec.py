@@ -1,4 +1,4 @@
-"""Specs: what a task computes, as frozen models, and how an experiment becomes them. `keys.py` makes keys of them."""
+"""Specs: frozen models of what a task computes, derived from an experiment. `keys.py` hashes them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REFERENCE = "ReferenceNet"  # method 0 of every experiment: the trained network 
 
 
 class Spec(BaseModel):
-    """What all specs share: frozen, and JSON both ways."""
+    """Base of all specs: frozen, with JSON both ways."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -25,7 +25,7 @@ class Spec(BaseModel):
 
 
 class TrainSpec(Spec):
-    """A trained network. `rewind_epoch`: the epoch before which the weights are also stored, for weight rewinding."""
+    """A trained network. `rewind_epoch`: the epoch before which its weights are also stored, for weight rewinding."""
 
     network: NetworkConfig
     training: TrainingConfig
@@ -35,14 +35,14 @@ class TrainSpec(Spec):
 
 
 class Step(Spec):
-    """One step of a chain: prune to `keep_ratio` (of the original size), then retrain, or not."""
+    """One step of a chain: pruning to `keep_ratio` (of the original size), optionally followed by retraining."""
 
     keep_ratio: float
     retrained: bool
 
 
 class ChainSpec(Spec):
-    """A network pruned in one or several steps, each from the one before; the first from the trained network."""
+    """A network pruned in one or more steps, each from the previous one; the first from the trained network."""
 
     base: TrainSpec
     method: str
@@ -60,16 +60,16 @@ class ChainSpec(Spec):
         return self.steps[-1].keep_ratio
 
     def before(self) -> ChainSpec | None:
-        """Return the chain without its last step, or None where that is the trained network."""
+        """Return the chain without its last step, None for the trained network."""
         return self.model_copy(update={"steps": self.steps[:-1]}) if len(self.steps) > 1 else None
 
     def pruned(self) -> ChainSpec:
-        """Return the chain with its last step not (yet) retrained."""
+        """Return the chain with its last step not retrained (yet)."""
         return self.model_copy(update={"steps": (*self.steps[:-1], Step(keep_ratio=self.keep_ratio, retrained=False))})
 
 
 class EvaluateSpec(Spec):
-    """A network, pruned or not, judged on one test set."""
+    """The evaluation of a network, pruned or not, on one test set."""
 
     base: TrainSpec
     chain: ChainSpec | None = None
@@ -109,7 +109,7 @@ def base_specs(experiment: Experiment) -> list[TrainSpec]:
 
 
 def ratio_axis(experiment: Experiment) -> tuple[float, ...]:
-    """Return the retrained keep ratios, which are the experiment's ratio axis; without pruning the one ratio 1."""
+    """Return the ratio axis of an experiment: the retrained keep ratios, or (1,) without pruning."""
     settings = experiment.experiments
     if settings.mode == "train":
         return (1.0,)
@@ -118,7 +118,7 @@ def ratio_axis(experiment: Experiment) -> tuple[float, ...]:
 
 
 def chain_specs(experiment: Experiment, base: TrainSpec, method: str, repetition: int) -> list[ChainSpec]:
-    """Return, for every ratio of the axis, the chain of steps that leads to it; [] for the reference net."""
+    """Return the chain of steps to every ratio of the axis; [] for the reference network."""
     settings = experiment.experiments
     if method == REFERENCE or settings.mode == "train":
         return []

@@ -1,4 +1,4 @@
-"""The catalogue: everything that an experiment file can name, as light rows (strings and numbers, no torch)."""
+"""The registry: one light row (strings and numbers, no torch) for every part that an experiment file can name."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any, Literal, Protocol, overload
 
 from luigi_prune.errors import ConfigError, nearest
 from luigi_prune.registry.method_rows import LATER_METHODS, METHODS, SHORT_NAMES
-from luigi_prune.registry.network_rows import DATASETS as OWN_DATASETS
+from luigi_prune.registry.network_rows import DATASETS as BUILTIN_DATASETS
 from luigi_prune.registry.network_rows import LATER_DATASETS, LATER_NETWORKS
-from luigi_prune.registry.network_rows import NETWORKS as OWN_NETWORKS
+from luigi_prune.registry.network_rows import NETWORKS as BUILTIN_NETWORKS
 from luigi_prune.registry.plugins import PartTable, is_foreign, load_part, look_in, plain, sources_of
 from luigi_prune.registry.row_reading import KindName
 from luigi_prune.registry.rows import (
@@ -33,12 +33,12 @@ from luigi_prune.registry.training_rows import (
     UNSUITABLE_OPTIMIZERS,
     UNSUITABLE_SCHEDULERS,
 )
-from luigi_prune.registry.training_rows import LOSSES as OWN_LOSSES
-from luigi_prune.registry.training_rows import METRICS as OWN_METRICS
-from luigi_prune.registry.training_rows import OPTIMIZERS as OWN_OPTIMIZERS
-from luigi_prune.registry.training_rows import SCHEDULERS as OWN_SCHEDULERS
+from luigi_prune.registry.training_rows import LOSSES as BUILTIN_LOSSES
+from luigi_prune.registry.training_rows import METRICS as BUILTIN_METRICS
+from luigi_prune.registry.training_rows import OPTIMIZERS as BUILTIN_OPTIMIZERS
+from luigi_prune.registry.training_rows import SCHEDULERS as BUILTIN_SCHEDULERS
 from luigi_prune.registry.transform_rows import LATER_TRANSFORMS, UNSUITABLE_TRANSFORMS
-from luigi_prune.registry.transform_rows import TRANSFORMS as OWN_TRANSFORMS
+from luigi_prune.registry.transform_rows import TRANSFORMS as BUILTIN_TRANSFORMS
 
 __all__ = [
     "DATASETS",
@@ -67,22 +67,22 @@ __all__ = [
     "look_in",
     "metric_label",
     "plain",
-    "settle",
+    "resolve_name",
     "sources_of",
 ]
 
-NETWORKS = PartTable("network", OWN_NETWORKS)
-DATASETS = PartTable("dataset", OWN_DATASETS)
-METRICS = PartTable("metric", OWN_METRICS)
-LOSSES = PartTable("loss", OWN_LOSSES)
-TRANSFORMS = PartTable("transform", OWN_TRANSFORMS)
-OPTIMIZERS = PartTable("optimizer", OWN_OPTIMIZERS)
-SCHEDULERS = PartTable("scheduler", OWN_SCHEDULERS)
+NETWORKS = PartTable("network", BUILTIN_NETWORKS)
+DATASETS = PartTable("dataset", BUILTIN_DATASETS)
+METRICS = PartTable("metric", BUILTIN_METRICS)
+LOSSES = PartTable("loss", BUILTIN_LOSSES)
+TRANSFORMS = PartTable("transform", BUILTIN_TRANSFORMS)
+OPTIMIZERS = PartTable("optimizer", BUILTIN_OPTIMIZERS)
+SCHEDULERS = PartTable("scheduler", BUILTIN_SCHEDULERS)
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One sort of names: its rows, the patterns of names that a later version brings, and names that cannot work."""
+    """One kind of part: its rows, patterns of names planned for later versions, and names that cannot be supported."""
 
     noun: str
     rows: PartTable
@@ -104,7 +104,7 @@ KINDS: Mapping[KindName, Kind] = {
 
 
 def comes_later(kind: KindName, name: str) -> bool:
-    """Return whether `name` is one that this version does not have but a later one brings."""
+    """Return whether `name` is planned for a later version and missing from this one."""
     known = KINDS[kind]
     return name not in known.rows and any(re.fullmatch(pattern, name) for pattern in known.later)
 
@@ -126,23 +126,23 @@ def find(kind: Literal["optimizer"], name: str) -> OptimizerRow: ...
 @overload
 def find(kind: Literal["scheduler"], name: str) -> SchedulerRow: ...
 def find(kind: KindName, name: str) -> Any:
-    """Return the row of `name`; a method may be given by its short name, a foreign part by its import path.
+    """Return the row of `name`: a full name, a method's short name, or a foreign part's import path.
 
-    Raises ConfigError for a name that is unknown (with the nearest choice), unsuitable (with the reason), or known to
-    come in a later version.
+    Raises ConfigError for a name that is unknown (with the nearest choice), unsupported (with the reason), or planned
+    for a later version.
     """
-    return KINDS[kind].rows[settle(kind, name)]
+    return KINDS[kind].rows[resolve_name(kind, name)]
 
 
-def settle(kind: KindName, name: str, folder: Path | None = None) -> str:
-    """Return the name that a spec holds: a method's full name, that of a foreign part with the digest of its sources.
+def resolve_name(kind: KindName, name: str, folder: Path | None = None) -> str:
+    """Return the name used in specs: the full name of a method, `name@digest of its sources` for a foreign part.
 
-    `folder`: that of the experiment file, where modules are looked for first. Raises ConfigError like `find`.
+    `folder`: the experiment file's, searched for modules first. Raises ConfigError like `find`.
     """
     known = KINDS[kind]
     name = known.short.get(name, name)
     try:
-        return known.rows.settle(name, folder)
+        return known.rows.resolve(name, folder)
     except KeyError:
         pass
     if name in known.unsuitable:
@@ -160,7 +160,7 @@ class _Component(Protocol):
 
 
 def metric_label(component: _Component) -> str:
-    """Return the name of a metric in results: its type and the keywords that tell it apart, as in "TopK5"."""
+    """Return the name of a metric in results: its type and its distinguishing keywords, such as "TopK5"."""
     row = find("metric", component.type) if ":" in component.type else METRICS.get(component.type)
     defaults = row.defaults if row else {}
     shown = row.shown if row else ()

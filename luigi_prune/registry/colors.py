@@ -1,4 +1,4 @@
-"""The colour names that plots understand, so that a misspelt one is refused without matplotlib."""
+"""The colour names of matplotlib, to reject a misspelt one without importing it."""
 
 from __future__ import annotations
 

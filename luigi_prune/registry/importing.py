@@ -1,8 +1,8 @@
-"""Importing foreign parts: the modules beside an experiment file, without confusing them with others of their name.
+"""Import of foreign parts: modules beside an experiment file, kept apart from other modules of the same name.
 
-A finder in front of all others serves exactly the files whose hash is in the part's name, nothing else of that folder.
-Two experiments in one process may have different modules of one name: `load` first puts those of its own part in place,
-so that a module that is imported late, inside a function, is the right one, too.
+A finder ahead of all others serves exactly the files whose hash is in the part's name, nothing else of that folder.
+Two experiments in one process may have different modules of the same name: `load` activates those of its part first, so
+that imports inside functions resolve correctly, too.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _loaded: dict[tuple[str, str], Any] = {}  # digest and reference -> the object
 
 
 class _Source(SourceFileLoader):
-    """Compiles what it reads: bytecode is believed if time and size fit, which an edit within a second can keep."""
+    """Compiles the source always: cached bytecode is matched by time and size, which a quick edit may not change."""
 
     def get_code(self, fullname: str) -> CodeType | None:
         path = self.get_filename(fullname)
@@ -33,15 +33,15 @@ class _Source(SourceFileLoader):
 
 
 class _Finder(MetaPathFinder):
-    """Finds the modules of the units that are in place."""
+    """Finds the modules of the active units."""
 
     def __init__(self) -> None:
-        self.contents: dict[str, tuple[Path, str]] = {}  # top-level name -> its file or folder, and the hash of that
+        self.active: dict[str, tuple[Path, str]] = {}  # top-level name -> file or folder, and its hash
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        unit, _ = self.contents.get(fullname.partition(".")[0], (None, ""))
+        unit, _ = self.active.get(fullname.partition(".")[0], (None, ""))
         if unit is None:
             return None
         spec = PathFinder.find_spec(fullname, [str(unit.parent)] if path is None else path)
@@ -56,34 +56,34 @@ _finder = _Finder()
 def load(reference: str, sources: Sources) -> Any:
     """Return the object at `reference` ("module:attribute"), importing its module from `sources`.
 
-    Raises ConfigError, in one line, for whatever goes wrong in the foreign module.
+    Raises ConfigError, in one line, if the import fails for any reason.
     """
     module_name, _, attribute = reference.partition(":")
     with _lock:
-        _put_in_place(sources)
+        _activate(sources)
         if (sources.digest, reference) not in _loaded:
             try:
-                found: Any = importlib.import_module(module_name)
+                target: Any = importlib.import_module(module_name)
                 for part in attribute.split("."):
-                    found = getattr(found, part)
-            except Exception as error:  # whatever a foreign module raises when it is imported
+                    target = getattr(target, part)
+            except Exception as error:  # importing a foreign module may raise anything
                 reason = (str(error).splitlines() or [""])[0]
                 raise ConfigError(f"{reference!r} cannot be imported: {type(error).__name__}: {reason}") from error
-            _loaded[sources.digest, reference] = found
+            _loaded[sources.digest, reference] = target
         return _loaded[sources.digest, reference]
 
 
-def _put_in_place(sources: Sources) -> None:
-    """Make the names of the units mean these files: modules of that name from elsewhere, or from before an edit, go."""
-    contents = {name: (unit, sources.contents(name)) for name, unit in sources.units.items()}
+def _activate(sources: Sources) -> None:
+    """Bind the units' names to these files; drop modules loaded under them from elsewhere or before an edit."""
+    units = {name: (unit, sources.unit_digest(name)) for name, unit in sources.units.items()}
     stale = [
         name
-        for name, content in contents.items()
-        if _finder.contents.get(name, content) != content or not _is_at(sys.modules.get(name), sources.units[name])
+        for name, unit in units.items()
+        if _finder.active.get(name, unit) != unit or not _is_at(sys.modules.get(name), sources.units[name])
     ]
-    _finder.contents.update(contents)
-    if stale:  # all of them: those that did not change may have imported the others
-        for name in [name for name in sys.modules if name.partition(".")[0] in contents]:
+    _finder.active.update(units)
+    if stale:  # drop all: unchanged modules may have imported the changed ones
+        for name in [name for name in sys.modules if name.partition(".")[0] in units]:
             del sys.modules[name]
         importlib.invalidate_caches()
     if _finder not in sys.meta_path:
@@ -91,7 +91,7 @@ def _put_in_place(sources: Sources) -> None:
 
 
 def _is_at(module: ModuleType | None, unit: Path) -> bool:
-    """Return whether a module, if it is there, was imported from `unit`."""
+    """Return whether a module was imported from `unit`, or not at all."""
     if module is None:
         return True
     places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]

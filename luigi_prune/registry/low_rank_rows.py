@@ -1,4 +1,4 @@
-"""The rows of the methods that decompose layers: in all of them the leading components of a layer stay."""
+"""The rows of the methods that decompose layers; all keep the leading components of a layer."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ LOW_RANK = [
         "SVDErrorNet", "SVDError", "SVD, operator norm", "#6b8fc4",
         score="singular_values", allocation="operator_error", paper=f"{ALDS} (ablation)",
         summary="Singular value decomposition, the same relative operator-norm error in every layer",
-        use="To tell what ALDS gains by groups: the same error in every layer, without them",
+        use="To measure what the groups of ALDS gain: the same error in every layer, without groups",
     ),
     _row(
         "SVDNuclearNet", "SVDNuclear", "SVD, nuclear norm", "#393b79",
@@ -67,13 +67,13 @@ LOW_RANK = [
         score="singular_values", allocation="frobenius_error",
         paper="Wen et al. 2017, arXiv 1703.09746; Yu et al. 2018, arXiv 1812.02402",
         summary="Singular value decomposition, the same share of the sum of squares in every layer",
-        use="Plain low rank by energy: layers with few large components get few ranks, long tails go",
+        use="Plain low rank by energy: layers with few large components get few ranks, long tails are cut",
     ),
     _row(
         "PCANet", "PCA", "PCA", "#843c39",
         score="principal_components", allocation="energy_per_flop", paper="Zhang et al. 2015, arXiv 1505.06798",
-        summary="Principal components of every layer's outputs; those of little energy per multiply-add go",
-        use="Where calibration samples are at hand, and what layers compute matters, not how near their weights are",
+        summary="Principal components of every layer's outputs; those with little energy per multiply-add are removed",
+        use="With calibration samples, to approximate the outputs of layers rather than their weights",
         needs_data=True,
     ),
     _row(
@@ -86,20 +86,20 @@ LOW_RANK = [
         "LearnedRankNetScheme0", "LRank0", "L-Rank, folding 0", "#a2bb5c",
         score="singular_values", allocation="price_per_flop", paper=LEARNED_RANK,
         summary="As LearnedRankNet, but a convolution followed by one of kernel size 1",
-        use="As LearnedRankNet, where the second layer should be a cheap 1x1 convolution",
+        use="As LearnedRankNet, if the second layer should be a cheap 1x1 convolution",
     ),
     _row(
         "MessiNet", "Messi", "Messi", "#bd9e39",
         score="subspace_clusters_3", allocation="rank_fraction", paper=MESSI,
         summary="Weights clustered around 3 subspaces per layer, of the same fraction of the full dimension",
-        use="Where the entries of filters fall into families; the slowest, and its zeros save no dense multiply-adds",
+        use="If the entries of filters form clusters; the slowest, and its zeros save no dense multiply-adds",
         randomised=True,
     ),
     _row(
         "MessiNet5", "Messi5", "Messi, 5 subspaces", "#e7ba52",
         score="subspace_clusters_5", allocation="rank_fraction", paper=MESSI,
         summary="As MessiNet with 5 subspaces",
-        use="As MessiNet: more clusters fit closer, but each dimension costs more weights",
+        use="As MessiNet: more clusters fit better, but each dimension costs more weights",
         randomised=True,
     ),
     _row(
@@ -112,13 +112,13 @@ LOW_RANK = [
         "ALDSNetPlus", "ALDS+", "ALDS+", "#a55194",
         score="singular_values_all_foldings", allocation="largest_error", paper=ALDS,
         summary="As ALDSNet, with the folding of the kernel chosen, too",
-        use="As ALDSNet at strong compression of large kernels; several times slower to choose",
+        use="As ALDSNet at strong compression of large kernels; its search is several times slower",
     ),
     _row(
         "ALDSNetOne", "ALDS1", "ALDS, from the original", "#ce6dbd",
         score="singular_values_all_groups", allocation="largest_error", paper=f"{ALDS} (ablation)",
         summary="As ALDSNet, but every step of a cascade decomposes the original network",
-        use="To see whether a cascade gains anything from decomposing what was retrained",
+        use="To see whether a cascade gains anything from decomposing retrained layers",
         from_original=True,
     ),
     _row(

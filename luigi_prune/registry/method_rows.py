@@ -1,4 +1,4 @@
-"""The pruning methods, one row each. A method is added by adding its row (and its score, if it is a new one)."""
+"""The pruning methods, one row each. To add a method, add its row (and its score, if it is new)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from luigi_prune.registry.low_rank_rows import LOW_RANK
 from luigi_prune.registry.plugins import PartTable, ShortNames
 from luigi_prune.registry.rows import MethodRow, by_name
 
-OWN = by_name(
+BUILTIN_METHODS = by_name(
     [
         MethodRow(
             name="ReferenceNet",
@@ -17,11 +17,8 @@ OWN = by_name(
             score="",
             allocation="",
             selection="none",
-            needs_data=False,
-            randomised=False,
             retrained=False,
-            paper="",
-            summary="The trained network as it is, at every ratio",
+            summary="The trained network, unpruned, at every ratio",
         ),
         MethodRow(
             name="FakeNet",
@@ -32,11 +29,7 @@ OWN = by_name(
             score="",
             allocation="",
             selection="none",
-            needs_data=False,
-            randomised=False,
-            retrained=True,
-            paper="",
-            summary="Prunes nothing and retrains all the same: a control for the additional training",
+            summary="Retraining without pruning: a control for the additional training",
         ),
         MethodRow(
             name="ThresNet",
@@ -46,12 +39,8 @@ OWN = by_name(
             granularity="weight",
             score="magnitude",
             allocation="global_top",
-            selection="top",
-            needs_data=False,
-            randomised=False,
-            retrained=True,
             paper="Han et al. 2015, arXiv 1506.02626",
-            summary="Weights of smallest magnitude go, over all layers together",
+            summary="Prunes the weights of smallest magnitude over all layers together",
         ),
         MethodRow(
             name="UniNet",
@@ -62,9 +51,7 @@ OWN = by_name(
             score="uniform",
             allocation="uniform_filter",
             selection="sample",
-            needs_data=False,
             randomised=True,
-            retrained=True,
             paper="Baykal et al. 2019, arXiv 1910.05422 (baseline)",
             summary="Weights drawn uniformly, the same fraction in every filter",
         ),
@@ -76,12 +63,9 @@ OWN = by_name(
             granularity="weight",
             score="connection",
             allocation="global_top",
-            selection="top",
             needs_data=True,
-            randomised=False,
-            retrained=True,
             paper="Lee et al. 2019, arXiv 1810.02340",
-            summary="Weights whose removal changes the loss least to first order go, over all layers together",
+            summary="Prunes the weights whose removal changes the loss least to first order, over all layers together",
         ),
         MethodRow(
             name="SiPPNet",
@@ -91,12 +75,9 @@ OWN = by_name(
             granularity="weight",
             score="weight_sensitivity",
             allocation="global_top",
-            selection="top",
             needs_data=True,
-            randomised=False,
-            retrained=True,
             paper="Baykal et al. 2019, arXiv 1910.05422",
-            summary="Weights that never have a large share in their filter's sum, averaged over positions, go",
+            summary="Prunes the weights whose largest share in their filter's sum, averaged over positions, is small",
         ),
         MethodRow(
             name="SiPPNetRand",
@@ -109,9 +90,8 @@ OWN = by_name(
             selection="sample",
             needs_data=True,
             randomised=True,
-            retrained=True,
             paper="Baykal et al. 2019, arXiv 1910.05422",
-            summary="Weights drawn by their largest share in a sum, as many per filter as make the least mean error",
+            summary="Weights drawn by their largest share in a sum; counts per filter minimise the mean error",
         ),
         MethodRow(
             name="SiPPNetHybrid",
@@ -124,9 +104,8 @@ OWN = by_name(
             selection="mixed",
             needs_data=True,
             randomised=True,
-            retrained=True,
             paper="Baykal et al. 2019, arXiv 1910.05422",
-            summary="As SiPPNetRand, but filters whose best weights have the smaller error keep those",
+            summary="As SiPPNetRand, but filters for which the top weights have the smaller error keep those",
         ),
         MethodRow(
             name="EllOneNet",
@@ -137,9 +116,7 @@ OWN = by_name(
             score="magnitude",
             allocation="uniform_filter",
             selection="sample",
-            needs_data=False,
             randomised=True,
-            retrained=True,
             paper="Baykal et al. 2019, arXiv 1910.05422 (baseline)",
             summary="Weights drawn by magnitude, the same fraction in every filter",
         ),
@@ -152,9 +129,7 @@ OWN = by_name(
             score="squared",
             allocation="uniform_filter",
             selection="sample",
-            needs_data=False,
             randomised=True,
-            retrained=True,
             paper="Baykal et al. 2019, arXiv 1910.05422 (baseline)",
             summary="Weights drawn by squared magnitude, the same fraction in every filter",
         ),
@@ -167,9 +142,7 @@ OWN = by_name(
             score="absolute_and_squared",
             allocation="uniform_filter",
             selection="sample",
-            needs_data=False,
             randomised=True,
-            retrained=True,
             paper="Baykal et al. 2019, arXiv 1910.05422 (baseline)",
             summary="Weights drawn by the mean of magnitude and its square, the same fraction in every filter",
         ),
@@ -181,12 +154,8 @@ OWN = by_name(
             granularity="filter",
             score="filter_l1",
             allocation="uniform",
-            selection="top",
-            needs_data=False,
-            randomised=False,
-            retrained=True,
             paper="Li et al. 2017, arXiv 1608.08710",
-            summary="Filters of smallest l1 norm go, the same fraction in every layer",
+            summary="Prunes the filters of smallest l1 norm, the same fraction in every layer",
         ),
         MethodRow(
             name="FilterUniNet",
@@ -196,10 +165,7 @@ OWN = by_name(
             granularity="channel",
             score="random_channel",
             allocation="uniform",
-            selection="top",
-            needs_data=False,
             randomised=True,
-            retrained=True,
             paper="Liebenwein et al. 2020, arXiv 1911.07412 (baseline)",
             summary="Channels drawn at random, the same fraction in every layer",
         ),
@@ -211,12 +177,8 @@ OWN = by_name(
             granularity="filter",
             score="filter_l2",
             allocation="uniform",
-            selection="top",
-            needs_data=False,
-            randomised=False,
-            retrained=True,
             paper="He et al. 2018, arXiv 1808.06866",
-            summary="Filters of smallest l2 norm go, the same fraction in every layer",
+            summary="Prunes the filters of smallest l2 norm, the same fraction in every layer",
         ),
         MethodRow(
             name="ThiNet",
@@ -226,12 +188,10 @@ OWN = by_name(
             granularity="channel",
             score="greedy_rank",
             allocation="uniform",
-            selection="top",
             needs_data=True,
             randomised=True,
-            retrained=True,
             paper="Luo et al. 2017, arXiv 1707.06342",
-            summary="Channels that together add least to sampled outputs go, the same fraction in every layer",
+            summary="Prunes channels that together contribute least to sampled outputs, the same fraction per layer",
         ),
         MethodRow(
             name="PFPNet",
@@ -241,12 +201,9 @@ OWN = by_name(
             granularity="channel",
             score="channel_sensitivity",
             allocation="channel_complexity",
-            selection="top",
             needs_data=True,
-            randomised=False,
-            retrained=True,
             paper="Liebenwein et al. 2020, arXiv 1911.07412",
-            summary="Channels of small largest share go, as many per layer as give all layers the same sampling error",
+            summary="Prunes the channels whose largest share is small; all layers have the same sampling error",
         ),
         MethodRow(
             name="PFPNetRand",
@@ -259,9 +216,8 @@ OWN = by_name(
             selection="sample",
             needs_data=True,
             randomised=True,
-            retrained=True,
             paper="Liebenwein et al. 2020, arXiv 1911.07412",
-            summary="As PFPNet, but the channels are drawn by their shares and re-weighed",
+            summary="As PFPNet, but channels are drawn by their shares and reweighted",
         ),
         MethodRow(
             name="PFPNetTop",
@@ -274,15 +230,14 @@ OWN = by_name(
             selection="mixed",
             needs_data=True,
             randomised=True,
-            retrained=True,
             paper="Liebenwein et al. 2020, arXiv 1911.07412",
-            summary="As PFPNetRand, but channels that are sure to be drawn are kept for certain",
+            summary="As PFPNetRand, but channels drawn almost surely are kept deterministically",
         ),
         *LOW_RANK,
     ]
 )
 
-METHODS = PartTable("method", OWN)  # with those of installed packages
-SHORT_NAMES = ShortNames(METHODS, OWN)
+METHODS = PartTable("method", BUILTIN_METHODS)  # and those of installed packages
+SHORT_NAMES = ShortNames(METHODS, BUILTIN_METHODS)
 
 LATER_METHODS: tuple[str, ...] = ()

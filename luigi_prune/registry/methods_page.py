@@ -1,4 +1,4 @@
-"""The page of methods, docs/methods.md, written from the catalogue.
+"""The page of methods, docs/methods.md, generated from the registry.
 
 `python -m luigi_prune.registry.methods_page` prints it.
 """
@@ -11,13 +11,13 @@ from luigi_prune.registry.rows import MethodRow
 _HEAD = """\
 # Pruning methods
 
-Written from the catalogue by `python -m luigi_prune.registry.methods_page > docs/methods.md`; edit the rows in
+Generated from the registry by `python -m luigi_prune.registry.methods_page > docs/methods.md`; edit the rows in
 `luigi_prune/registry/` instead.
 
-A method is a score of units, an allocation of how many stay in each layer, and a selection of which. Experiment files
-and `--methods` take a name or its short name. *Data*: the score reads calibration samples. *Random*: repetitions
-differ. What the methods compute where the reference (`torchprune`) departs from its papers stands in
-[fidelity.md](fidelity.md).
+A method is a score of units, an allocation of how many are kept in each layer, and a selection of which. Experiment
+files and `--methods` take a name or its short name. *Data*: the score reads calibration samples. *Random*: repetitions
+differ. [fidelity.md](fidelity.md) lists where the reference (`torchprune`) departs from its papers, and what the
+methods compute there.
 """
 
 _TITLES = {
@@ -29,31 +29,31 @@ _TITLES = {
 }
 
 _INTRODUCTIONS = {
-    "none": "They prune nothing and show what the others are measured against.",
+    "none": "They prune nothing and are the baselines of all others.",
     "weight": "Least loss of accuracy for a size; faster only on hardware that skips zeros.",
-    "filter": "Whole outputs of layers go, so that smaller dense layers remain: fewer multiply-adds on any hardware.",
-    "channel": "As filters, judged by what the next layer makes of them.",
-    "rank": "Layers become two thinner ones, dense but for Messi's zeros; every layer keeps its outputs.",
+    "filter": "Prunes whole outputs of layers, which leaves smaller dense layers: fewer multiply-adds on any hardware.",
+    "channel": "As filters, scored by their effect on the next layer.",
+    "rank": "Splits a layer into two thinner ones, dense except for Messi's zeros; every layer keeps its outputs.",
 }
 
 _USES = {
-    "ReferenceNet": "Always: the line that all curves are compared with",
-    "FakeNet": "To tell the gain of retraining from the loss of pruning",
+    "ReferenceNet": "Always: the baseline of all curves",
+    "FakeNet": "To separate the gain of retraining from the loss of pruning",
     "ThresNet": "First choice for single weights: no data, hard to beat after retraining",
-    "SnipNet": "Pruning before or without training, where magnitudes say little",
-    "SiPPNet": "Pruning without retraining, where a few calibration samples are at hand",
-    "SiPPNetRand": "Where an unbiased network with an error bound is wanted, not the best accuracy",
-    "SiPPNetHybrid": "As SiPPNetRand with the accuracy of a deterministic choice",
-    "UniNet": "Baseline: what chance achieves with single weights",
+    "SnipNet": "Pruning before or without training, when magnitudes are uninformative",
+    "SiPPNet": "Pruning without retraining, given a few calibration samples",
+    "SiPPNetRand": "For an unbiased network with an error bound rather than the best accuracy",
+    "SiPPNetHybrid": "As SiPPNetRand, with the accuracy of a deterministic selection",
+    "UniNet": "Baseline: random selection of weights",
     "EllOneNet": "Baseline of sampling methods",
     "EllTwoNet": "Baseline of sampling methods; favours large weights more than EllOneNet",
     "EllOneAndTwoNet": "Baseline of sampling methods, between the other two",
     "FilterThresNet": "First choice for filters: no data, fast",
     "SoftNet": "As FilterThresNet; filters with few large weights survive",
-    "FilterUniNet": "Baseline: what chance achieves with channels",
-    "ThiNet": "Where channels largely cancel or duplicate each other",
-    "PFPNet": "First choice for channels when layers differ in how much they can lose",
-    "PFPNetRand": "To check the sampling bound behind PFPNet",
+    "FilterUniNet": "Baseline: random selection of channels",
+    "ThiNet": "If channels largely cancel or duplicate each other",
+    "PFPNet": "First choice for channels if layers differ in redundancy",
+    "PFPNetRand": "To check the sampling bound of PFPNet",
     "PFPNetTop": "Between PFPNet and PFPNetRand",
 }
 

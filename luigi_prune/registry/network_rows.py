@@ -1,4 +1,4 @@
-"""The networks and data sets, one row each, and the names that a later version brings."""
+"""The networks and data sets, one row each, and the names planned for later versions."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ LATER_NETWORKS = (
 
 DATASETS = by_name(
     [
-        DatasetRow("Digits", _DIGITS, 10, (1, 8, 8), "Handwritten digits that scikit-learn carries"),
+        DatasetRow("Digits", _DIGITS, 10, (1, 8, 8), "Handwritten digits included in scikit-learn"),
         DatasetRow("MNIST", _VISION, 10, (1, 28, 28), "Handwritten digits"),
         DatasetRow("FashionMNIST", _VISION, 10, (1, 28, 28), "Articles of clothing"),
         DatasetRow("CIFAR10", _VISION, 10, (3, 32, 32), "Small colour photographs, 10 classes"),

@@ -1,12 +1,12 @@
-"""Parts from outside: entry points of installed packages, and import paths beside an experiment file or on the path.
+"""Foreign parts: entry points of installed packages, and import paths beside an experiment file or on the Python path.
 
     [project.entry-points."luigi_prune.methods"]     # likewise .networks, .datasets, .scores, ...
-    MyNet = "my_package.methods:MY_NET"              # its name, and where its row, function or class stands
+    MyNet = "my_package.methods:MY_NET"              # its name, and the path of its row, function or class
 
-Names are read from the packages' metadata when one is first looked up, never when luigi_prune is imported. In specs,
-and so in keys, a foreign part is called `name@digest`: the digest is that of its sources (`catalogue/sources.py`), so a
-name means one content, wherever it lies, and a process that finds other sources than those that were planned refuses.
-A package that cannot be used is a warning when names are listed, and an error only for whoever uses it.
+Names are read from the packages' metadata at the first look-up, never when luigi_prune is imported. Specs, and hence
+keys, contain a foreign part as `name@digest`, its resolved name: the digest of its sources (`registry/sources.py`)
+identifies the code wherever it lies, and a process raises an error if the sources differ from those planned with.
+A broken package causes a warning when names are listed, and an error only when it is used.
 """
 
 from __future__ import annotations
@@ -26,33 +26,33 @@ from luigi_prune.registry.sources import DIGITS, Sources, gather
 
 _PARTS = ("score", "allocation")
 log = logging.getLogger("luigi_prune")
-_folders: list[Path | None] = [None]  # where modules may lie beside an experiment file; None: only the Python path
+_folders: list[Path | None] = [None]  # of experiment files, searched for modules; None: only the Python path
 _sources: dict[str, Sources] = {}  # by shortened digest
 
 
 def look_in(folder: str | Path | None) -> None:
-    """Let parts be found in the folder of an experiment file, in this process."""
-    if folder and (place := Path(folder).resolve()) not in _folders:
-        _folders.insert(0, place)
+    """Add the folder of an experiment file to those searched for parts by this process."""
+    if folder and (resolved := Path(folder).resolve()) not in _folders:
+        _folders.insert(0, resolved)
 
 
 def plain(name: str) -> str:
-    """Return how a person calls a part: without the digest of its sources."""
+    """Return the name of a part without the digest of its sources, for people and paths."""
     return name.partition("@")[0]
 
 
 def is_foreign(name: str) -> bool:
-    """Return whether a settled name is that of a part from outside."""
+    """Return whether a resolved name is that of a foreign part."""
     return "@" in name
 
 
 def sources_of(name: str) -> Sources | None:
-    """Return the sources of a settled name or path that this process has looked up; None for our own parts."""
+    """Return the sources of a resolved name or path that this process has looked up; None for built-in parts."""
     return _sources.get(name.partition("@")[2])
 
 
 def load_part(path: str) -> Any:
-    """Return the object at a foreign row's path, "module:attribute@digest"."""
+    """Return the object at the path of a foreign row, "module:attribute@digest"."""
     reference, _, digest = path.partition("@")
     return load(reference, _sources[digest])
 
@@ -62,60 +62,62 @@ def group_of(kind: str) -> str:
     return "luigi_prune.losses" if kind == "loss" else f"luigi_prune.{kind}s"
 
 
-def entry_points(group: str, noun: str, own: Iterable[str] = ()) -> dict[str, metadata.EntryPoint]:
-    """Return the entry points of a group by name; raises ConfigError for a name that two packages, or we, have."""
-    return unique(metadata.entry_points(group=group), noun, own)
+def entry_points_of(group: str, noun: str, builtin: Iterable[str] = ()) -> dict[str, metadata.EntryPoint]:
+    """Return the entry points of a group by name; raises ConfigError for a name of two packages or of a built-in."""
+    return unique(metadata.entry_points(group=group), noun, builtin)
 
 
-def unique(found: Iterable[metadata.EntryPoint], noun: str, own: Iterable[str]) -> dict[str, metadata.EntryPoint]:
-    """Return entry points by name; one that is found twice on the path is one."""
-    taken = frozenset(own)
+def unique(
+    candidates: Iterable[metadata.EntryPoint], noun: str, builtin: Iterable[str]
+) -> dict[str, metadata.EntryPoint]:
+    """Return entry points by name, the same one only once; raises ConfigError like `entry_points_of`."""
+    taken = frozenset(builtin)
     entries: dict[str, metadata.EntryPoint] = {}
-    for entry in found:
+    for entry in candidates:
         first = entries.setdefault(entry.name, entry)
         if entry.name in taken or first.value != entry.value:
             other = "luigi_prune" if entry.name in taken else _package(first)
-            raise ConfigError(f"{noun} {entry.name!r} of {_package(entry)} has the name of one of {other}")
+            raise ConfigError(f"{noun} {entry.name!r} of {_package(entry)} has the same name as one of {other}")
     return entries
 
 
 class PartTable(Mapping[str, Any]):
-    """The rows of one kind by name: the package's own, then those of installed packages.
+    """The rows of one kind by name: built-in rows, then those of installed packages.
 
-    Settled names of foreign parts ("name@digest") lead to rows, too, but are not iterated over.
+    Resolved names of foreign parts ("name@digest") are valid keys, too, but not iterated over.
     """
 
     def __init__(
         self,
         kind: KindName,
-        own: Mapping[str, Any],
+        builtin: Mapping[str, Any],
         discover: Callable[[], Iterable[metadata.EntryPoint]] | None = None,
     ) -> None:
-        self.kind, self._own = kind, own
+        self.kind, self._builtin = kind, builtin
         self._discover = discover or (lambda: metadata.entry_points(group=group_of(kind)))
         self._entries: dict[str, metadata.EntryPoint] | None = None
-        self._settled: dict[str, Any] = {}
-        self._names: dict[str, str] = {}  # of an entry point -> settled
+        self._resolved: dict[str, Any] = {}  # resolved name -> row
+        self._names: dict[str, str] = {}  # name of an entry point -> resolved name
         self._warned: set[str] = set()
 
     def __getitem__(self, name: str) -> Any:
-        if name in self._own:
-            self.entries.get(name)  # two packages of one name are an error for everybody
-            return self._own[name]
-        if name in self._settled:
-            return self._settled[name]
+        if name in self._builtin:
+            self.entries.get(name)  # raises for duplicate names
+            return self._builtin[name]
+        if name in self._resolved:
+            return self._resolved[name]
         if is_foreign(name):
-            return self._find_again(name)
+            return self._row_of_resolved(name)
         if name not in self.entries:
             raise KeyError(name)
-        return self._settled[self.settle(name)]
+        return self._resolved[self.resolve(name)]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._own or name in self._settled or name in self.entries
+        return name in self._builtin or name in self._resolved or name in self.entries
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over the names; those of packages that cannot be used are left out, with a warning."""
-        yield from self._own
+        """Iterate over the names; those of broken packages are skipped with a warning."""
+        yield from self._builtin
         for name in self.entries:
             try:
                 self[name]
@@ -129,43 +131,43 @@ class PartTable(Mapping[str, Any]):
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
-    def settle(self, name: str, folder: Path | None = None) -> str:
-        """Return the name that stands in specs: our own as it is, that of a foreign part with its digest.
+    def resolve(self, name: str, folder: Path | None = None) -> str:
+        """Return the resolved name, as used in specs: that of a built-in part unchanged, a foreign one with its digest.
 
-        `folder`: where the module of an import path is looked for first. Raises ConfigError, KeyError for a name that
-        is neither.
+        `folder`: searched first for the module of an import path. Raises ConfigError for a part that cannot be used,
+        KeyError for an unknown name.
         """
-        if name in self._own or is_foreign(name):
+        if name in self._builtin or is_foreign(name):
             return name
         if name in self.entries:
             if name not in self._names:
-                self._names[name] = self._settle_entry(self.entries[name])
+                self._names[name] = self._resolve_entry(self.entries[name])
             return self._names[name]
         if ":" in name:
-            return self._settle(name, name, folder)
+            return self._resolve_path(name, name, folder)
         raise KeyError(name)
 
     @property
     def entries(self) -> dict[str, metadata.EntryPoint]:
         """The entry points by name."""
         if self._entries is None:
-            self._entries = unique(self._discover(), self.kind, self._own)
+            self._entries = unique(self._discover(), self.kind, self._builtin)
         return self._entries
 
-    def _settle_entry(self, entry: metadata.EntryPoint) -> str:
+    def _resolve_entry(self, entry: metadata.EntryPoint) -> str:
         where = f"{self.kind} {entry.name!r} of {_package(entry)} ({entry.value})"
         package = f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else ""
         try:
-            settled = self._settle(entry.name, entry.value, None, package)
+            resolved = self._resolve_path(entry.name, entry.value, None, package)
         except ConfigError as error:
             raise ConfigError(f"{where} cannot be used: {error}") from None
-        row = self._settled[settled]
+        row = self._resolved[resolved]
         if self.kind == "method" and row.name != entry.name:
             raise ConfigError(f"{where} cannot be used: its row is called {row.name!r}")
-        return settled
+        return resolved
 
-    def _settle(self, name: str, reference: str, folder: Path | None, package: str = "") -> str:
-        """Read the row at `reference` and keep it under `name` with the digest of all that it names."""
+    def _resolve_path(self, name: str, reference: str, folder: Path | None, package: str = "") -> str:
+        """Read and store the row at `reference`; return `name` with the digest of its sources."""
         row = read_row(self.kind, reference, folder)
         if isinstance(row, MethodRow):
             score, allocation = (self._function(field, getattr(row, field)) for field in _PARTS)
@@ -176,27 +178,29 @@ class PartTable(Mapping[str, Any]):
         digest = sources.digest[:DIGITS]
         _sources[digest] = sources
         functions = {f: f"{p}@{digest}" for f, p in zip(_functions_of(row), paths, strict=True) if ":" in p}
-        self._settled[f"{name}@{digest}"] = dataclasses.replace(row, **functions)
+        self._resolved[f"{name}@{digest}"] = dataclasses.replace(row, **functions)
         return f"{name}@{digest}"
 
     def _function(self, kind: str, function: Any) -> str:
-        """Return the name or import path of a score or allocation; raises ConfigError for a name that nobody has."""
+        """Return the name or import path of a score or allocation; raises ConfigError for an unknown name."""
         name = import_path(function)
-        entries = entry_points(group_of(kind), kind, known := {getattr(row, kind) for row in self._own.values()})
+        entries = entry_points_of(group_of(kind), kind, known := {getattr(row, kind) for row in self._builtin.values()})
         if ":" not in name and name not in known and name not in entries:
-            raise ConfigError(f"{name!r} is no {kind}{nearest(name, [*known, *entries])}")
+            raise ConfigError(
+                f"{name!r} is not {'an' if kind == 'allocation' else 'a'} {kind}{nearest(name, [*known, *entries])}"
+            )
         return entries[name].value if name in entries else name
 
-    def _find_again(self, settled: str) -> Any:
-        """Return the row of a name that another process has settled; raises ConfigError where its sources changed."""
-        name = plain(settled)
+    def _row_of_resolved(self, resolved: str) -> Any:
+        """Return the row of a name resolved by another process; raises ConfigError if its sources have changed."""
+        name = plain(resolved)
         reason = ""
         for folder in (None,) if name in self.entries else tuple(_folders):
             self._names.pop(name, None)
             try:
-                if self.settle(name, folder) == settled:
-                    return self._settled[settled]
-                reason = "its source files are not those that this was planned with; run again"
+                if self.resolve(name, folder) == resolved:
+                    return self._resolved[resolved]
+                reason = "its source files have changed since this run was planned; run again"
             except (ConfigError, KeyError) as error:
                 reason = reason or str(error)
         raise ConfigError(f"{self.kind} {name!r}: {reason}")
@@ -207,17 +211,17 @@ def _functions_of(row: Any) -> tuple[str, ...]:
 
 
 class ShortNames(Mapping[str, str]):
-    """Short name -> name, for every method of a table."""
+    """Short name -> name of every method of a table."""
 
-    def __init__(self, table: PartTable, own: Mapping[str, MethodRow]) -> None:
+    def __init__(self, table: PartTable, builtin: Mapping[str, MethodRow]) -> None:
         self._table = table
-        self._own = {row.short: row.name for row in own.values()}
+        self._builtin = {row.short: row.name for row in builtin.values()}
         self._all: dict[str, str] | None = None
 
     def __getitem__(self, short: str) -> str:
-        if short in self._own:
-            return self._own[short]
-        if ":" in short or is_foreign(short) or short in self._table:  # no reason to look at every package
+        if short in self._builtin:
+            return self._builtin[short]
+        if ":" in short or is_foreign(short) or short in self._table:  # skips loading every package
             raise KeyError(short)
         return self._names()[short]
 
@@ -235,7 +239,7 @@ class ShortNames(Mapping[str, str]):
                     other = names[row.short] if names[row.short] != name else row.short
                     raise ConfigError(
                         f"method {name!r} of {_package(self._table.entries[name])}: its short name {row.short!r} is "
-                        f"that of {other!r}"
+                        f"already that of {other!r}"
                     )
                 names[row.short] = name
             self._all = names

@@ -1,7 +1,7 @@
-"""From an import path to a row, by reading the source: no foreign module is imported only to know what it offers.
+"""Rows of import paths, parsed from the source, so that foreign modules need not be imported to list their parts.
 
-An attribute may be a row, or the function or class itself, whose signature then says what keywords it takes. A row
-that is not written out with literals (one made by a function, say) is the only thing that is imported.
+An attribute is a row, or a function or class whose signature defines the keywords. A module is imported only if its row
+is not written with literals (for instance one returned by a function).
 """
 
 from __future__ import annotations
@@ -42,21 +42,21 @@ ROWS: Mapping[KindName, Any] = {
     "optimizer": OptimizerRow,
     "scheduler": SchedulerRow,
 }
-# How many arguments of a function, and of a class behind `self`, we give; the others are keywords of the file.
-_GIVEN_TO_FUNCTION = {"network": 2, "dataset": 2, "loss": 2, "metric": 2}
-_GIVEN_TO_CLASS = {"network": 2, "optimizer": 1, "scheduler": 1, "loss": 0, "metric": 0, "transform": 0}
-_LONGEST_CHAIN = 10  # of modules that only pass a name on
+# Positional arguments that luigi_prune passes (without `self`); all others are keywords of the experiment file.
+_FUNCTION_POSITIONALS = {"network": 2, "dataset": 2, "loss": 2, "metric": 2}
+_CLASS_POSITIONALS = {"network": 2, "optimizer": 1, "scheduler": 1, "loss": 0, "metric": 0, "transform": 0}
+_MAX_REEXPORTS = 10  # of re-exports
 
 
 def read_row(kind: KindName, reference: str, folder: Path | None) -> Any:
-    """Return the row at `reference` ("module:attribute"), with all functions in it as import paths.
+    """Return the row at `reference` ("module:attribute"), with its functions as import paths.
 
-    Raises ConfigError where there is no such module or attribute, or it cannot serve as one of `kind`.
+    Raises ConfigError if the module or attribute does not exist or is not of the right kind.
     """
     if not REFERENCE.fullmatch(reference):
         raise ConfigError(f"{reference!r} is not an import path: expected module:attribute")
     module, node = _definition(reference, folder)
-    row = _written_out(kind, reference, module, node, folder)
+    row = _from_literals(kind, reference, module, node, folder)
     if row is None:
         row = _from_signature(kind, reference, node)
     if row is None:
@@ -65,10 +65,10 @@ def read_row(kind: KindName, reference: str, folder: Path | None) -> Any:
 
 
 def _definition(reference: str, folder: Path | None) -> tuple[str, ast.stmt]:
-    """Return the statement that defines an attribute, and its module: not one that only imports it from another."""
+    """Return the statement that defines an attribute, and its module, following re-exports."""
     module, _, attribute = reference.partition(":")
     first = attribute.partition(".")[0]
-    for _ in range(_LONGEST_CHAIN):
+    for _ in range(_MAX_REEXPORTS):
         file = module_file(module, folder)
         names = _bindings(parse(file).body)
         if first not in names:
@@ -80,13 +80,13 @@ def _definition(reference: str, folder: Path | None) -> tuple[str, ast.stmt]:
         try:
             module_file(source, folder)
         except ConfigError:
-            return module, node  # compiled, or not there: importing it will tell
+            return module, node  # compiled or missing: the import will show
         module, first = source, next(a.name for a in node.names if first in (a.asname, a.name))
     return module, node
 
 
 def _absolute(node: ast.ImportFrom, module: str, file: Path) -> str:
-    """Return the name of the module that an import statement of `module` takes from."""
+    """Return the absolute name of the module that an import statement in `module` imports from."""
     if not node.level:
         return node.module or ""
     package = module.split(".") if file.name == "__init__.py" else module.split(".")[:-1]
@@ -94,7 +94,7 @@ def _absolute(node: ast.ImportFrom, module: str, file: Path) -> str:
 
 
 def _bindings(body: list[ast.stmt]) -> dict[str, ast.stmt]:
-    """Return the statement behind each name of a module, those below `if` and `try` included."""
+    """Return the statement that binds each name of a module, including those in `if` and `try`."""
     names: dict[str, ast.stmt] = {}
     for node in body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
@@ -111,8 +111,8 @@ def _bindings(body: list[ast.stmt]) -> dict[str, ast.stmt]:
     return names
 
 
-def _written_out(kind: KindName, reference: str, module: str, node: ast.stmt, folder: Path | None) -> Any:
-    """Return the row that an assignment `X = SomeRow(...)` writes out, None where it is anything else."""
+def _from_literals(kind: KindName, reference: str, module: str, node: ast.stmt, folder: Path | None) -> Any:
+    """Return the row of an assignment `X = SomeRow(...)` with literal arguments, None for anything else."""
     call = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
     if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name | ast.Attribute):
         return None
@@ -133,7 +133,7 @@ def _written_out(kind: KindName, reference: str, module: str, node: ast.stmt, fo
 
 
 def _value(node: ast.expr, module: str, names: Mapping[str, ast.stmt]) -> Any:
-    """Return a literal, or the import path of a function of the module; raises ValueError for anything else."""
+    """Return the value of a literal or the import path of a function; raises ValueError for anything else."""
     if isinstance(node, ast.Name):
         if isinstance(names.get(node.id), ast.FunctionDef | ast.ClassDef | ast.ImportFrom):
             return f"{module}:{node.id}"
@@ -149,11 +149,11 @@ def _from_signature(kind: KindName, reference: str, node: ast.stmt) -> Any:
     is_class = isinstance(node, ast.ClassDef)
     if kind == "method":
         raise ConfigError(f"{reference!r} is a {'class' if is_class else 'function'}, not a MethodRow")
-    if kind not in (_GIVEN_TO_CLASS if is_class else _GIVEN_TO_FUNCTION):
+    if kind not in (_CLASS_POSITIONALS if is_class else _FUNCTION_POSITIONALS):
         expected = "a function" if is_class else "a class"
         raise ConfigError(f"{reference!r} is {'a class' if is_class else 'a function'}: expected {expected}")
     if kind == "metric" and not is_class:
-        raise ConfigError(f"{reference!r} is a function: give a MetricRow of it, which says higher_is_better")
+        raise ConfigError(f"{reference!r} is a function: expected a MetricRow, which sets higher_is_better")
     if kind == "dataset":
         return DatasetRow(name, reference)
     required, optional, open_ended = _keywords(kind, node)
@@ -162,45 +162,45 @@ def _from_signature(kind: KindName, reference: str, node: ast.stmt) -> Any:
 
 
 def _keywords(kind: KindName, node: ast.FunctionDef | ast.ClassDef) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
-    """Return the keywords that must and that may be given, and whether there may be others."""
+    """Return the required and the optional keywords, and whether others are accepted."""
     if isinstance(node, ast.ClassDef):
-        found = [s for s in node.body if isinstance(s, ast.FunctionDef) and s.name == "__init__"]
-        if not found:
+        constructors = [s for s in node.body if isinstance(s, ast.FunctionDef) and s.name == "__init__"]
+        if not constructors:
             return (), (), bool(node.bases or node.decorator_list)
-        function, given = found[0].args, 1 + _GIVEN_TO_CLASS[kind]
+        function, skipped = constructors[0].args, 1 + _CLASS_POSITIONALS[kind]
     else:
-        function, given = node.args, _GIVEN_TO_FUNCTION[kind]
+        function, skipped = node.args, _FUNCTION_POSITIONALS[kind]
     positional = [argument.arg for argument in (*function.posonlyargs, *function.args)]
-    without_default = positional[: len(positional) - len(function.defaults)][given:]
+    without_default = positional[: len(positional) - len(function.defaults)][skipped:]
     only = zip(function.kwonlyargs, function.kw_defaults, strict=True)
     required = [*without_default, *(argument.arg for argument, default in only if default is None)]
-    known = [*positional[given:], *(argument.arg for argument in function.kwonlyargs)]
+    known = [*positional[skipped:], *(argument.arg for argument in function.kwonlyargs)]
     optional = [name for name in known if name not in required and name != "last_epoch"]
     return tuple(required), tuple(optional), function.kwarg is not None
 
 
 def _from_object(kind: KindName, reference: str, folder: Path | None) -> Any:
-    """Return the row, or a row for the object, that importing the module gives."""
-    found: Any = load(reference, gather([reference.partition(":")[0]], folder))
-    if type(found) in ROWS.values():
-        given = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
-        functions = {name: import_path(value) for name, value in given.items() if callable(value)}
-        return _with_keywords(kind, dataclasses.replace(found, **functions), folder)
-    if kind == "method" or not callable(found):
-        return found
+    """Return the imported row, or a row for the imported function or class."""
+    target: Any = load(reference, gather([reference.partition(":")[0]], folder))
+    if type(target) in ROWS.values():
+        fields = {field.name: getattr(target, field.name) for field in dataclasses.fields(target)}
+        functions = {name: import_path(value) for name, value in fields.items() if callable(value)}
+        return _with_keywords(kind, dataclasses.replace(target, **functions), folder)
+    if kind == "method" or not callable(target):
+        return target
     name = reference.partition(":")[2]
     return DatasetRow(name, reference) if kind == "dataset" else ROWS[kind](name, reference, open_ended=True)
 
 
 def _with_keywords(kind: KindName, row: Any, folder: Path | None) -> Any:
-    """Return a row that names no keywords with those of its class or function."""
+    """Return the row, with the keywords of its class or function if it lists none."""
     if not isinstance(row, ClassRow) or row.keywords or not REFERENCE.fullmatch(str(row.path)):
         return row
     _, node = _definition(str(row.path), folder)
     if not isinstance(node, ast.FunctionDef | ast.ClassDef):
         return dataclasses.replace(row, open_ended=True)
-    given = _GIVEN_TO_CLASS if isinstance(node, ast.ClassDef) else _GIVEN_TO_FUNCTION
-    if kind not in given:
+    supported = _CLASS_POSITIONALS if isinstance(node, ast.ClassDef) else _FUNCTION_POSITIONALS
+    if kind not in supported:
         return row
     required, optional, open_ended = _keywords(kind, node)
     return dataclasses.replace(row, required=required, optional=optional, open_ended=open_ended)
@@ -211,5 +211,5 @@ def _checked(kind: KindName, reference: str, row: Any) -> Any:
         raise ConfigError(f"{reference!r} is a {type(row).__name__}, not a {ROWS[kind].__name__}")
     if isinstance(row, MethodRow) and row.granularity not in get_args(Granularity):
         hint = nearest(row.granularity, get_args(Granularity))
-        raise ConfigError(f"{reference!r}: granularity {row.granularity!r} is not known{hint}")
+        raise ConfigError(f"{reference!r}: unknown granularity {row.granularity!r}{hint}")
     return row

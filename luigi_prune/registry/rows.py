@@ -1,4 +1,4 @@
-"""The records of the catalogue: strings and numbers only, so that a misspelt name is refused without torch."""
+"""The row classes of the registry: strings and numbers only, so that names are checked without torch."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from typing import Any, Literal, TypeVar
 Granularity = Literal["none", "weight", "filter", "channel", "rank"]
 Selection = Literal["top", "sample", "mixed", "none"]
 
-
 Function = str | Callable[..., Any]  # a name, an import path "module:function", or the function itself
 
 
 @dataclass(frozen=True)
 class MethodRow:
-    """A pruning method as score x allocation x granularity x selection, and how it is shown.
+    """A pruning method as score x allocation x granularity x selection, and its label and colour in reports.
 
-    `short` is accepted in experiment files beside `name`. `needs_data` says that the score reads calibration batches,
-    `randomised` that repetitions differ, `retrained` that pruning is followed by retraining, `from_original` that every
-    step of a cascade begins with the original network. `use`: when to take it. Without a `color` the report picks one.
+    `short`: an alternative to `name` in experiment files. `needs_data`: the score reads calibration batches.
+    `randomised`: repetitions differ. `retrained`: pruning is followed by retraining. `from_original`: every step of a
+    cascade starts from the original network. `use`: when to use it. Without a `color` the report picks one.
     """
 
     name: str
@@ -55,9 +54,9 @@ def import_path(function: Function) -> str:
 
 @dataclass(frozen=True)
 class ClassRow:
-    """What is built from keywords: those it must be given and those it may be given.
+    """A class or function at `path`, called with required and optional keywords.
 
-    `path` leads to a class or function. `open_ended`: other keywords may be given, too, since nobody knows them.
+    `open_ended`: the signature is not fully known, so other keywords are accepted, too.
     """
 
     name: str
@@ -74,7 +73,7 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class NetworkRow(ClassRow):
-    """A network: the function of (input shape, output size) that builds it; its keywords stand in `network.kwargs`."""
+    """A network: a function of (input shape, output size) and the keywords in `network.kwargs`."""
 
     summary: str = ""
 
@@ -95,35 +94,35 @@ class DatasetRow:
 
 @dataclass(frozen=True)
 class OptimizerRow(ClassRow):
-    """An optimizer; `closure` says that its step wants a function that evaluates the loss again."""
+    """An optimizer; `closure`: its step takes a function that re-evaluates the loss."""
 
     closure: bool = False
 
 
 @dataclass(frozen=True)
 class SchedulerRow(ClassRow):
-    """A learning-rate scheduler; `epochs` are the keywords that count steps and may stand in `stepKwargs`."""
+    """A learning-rate scheduler; `epochs`: the keywords that count steps and may be given in `stepKwargs`."""
 
     epochs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class LossRow(ClassRow):
-    """A loss; `targets` says whether it takes class numbers or one real number per output (one-hot classes)."""
+    """A loss; `targets`: class indices, or one real number per output (one-hot classes)."""
 
     targets: Literal["class", "real"] = "class"
 
     @property
     def reductions(self) -> tuple[str, ...]:
-        """The values of `reduction` that give one number per batch."""
+        """The values of `reduction` that return a scalar."""
         return ("mean", "sum", "batchmean") if self.name == "KLDivLoss" else ("mean", "sum")
 
 
 @dataclass(frozen=True)
 class MetricRow(ClassRow):
-    """A metric; the keywords in `shown` are always part of its label, others where they differ from `defaults`.
+    """A metric; the keywords in `shown` are always part of its label, others if they differ from `defaults`.
 
-    `higher_is_better` None: the class says so itself, as those of torchmetrics do.
+    `higher_is_better` None: taken from the attribute of the class, as torchmetrics defines it.
     """
 
     defaults: dict[str, Any] = field(default_factory=dict)
@@ -133,7 +132,7 @@ class MetricRow(ClassRow):
 
 @dataclass(frozen=True)
 class TransformRow(ClassRow):
-    """An image transform; `choices` are the texts that some of its keywords take."""
+    """An image transform; `choices`: the valid strings of some keywords."""
 
     choices: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -142,7 +141,7 @@ Row = TypeVar("Row", MethodRow, NetworkRow, DatasetRow, OptimizerRow, SchedulerR
 
 
 def by_name(rows: Iterable[Row]) -> dict[str, Row]:
-    """Return the rows under their names; two of one name are a programming error."""
+    """Return the rows by name; raises ValueError for a duplicate name."""
     table: dict[str, Row] = {}
     for row in rows:
         if row.name in table:

@@ -1,4 +1,4 @@
-"""Optimizers, schedulers, losses and metrics: their names and keywords, valid from torch 2.6 on."""
+"""Optimizers, schedulers, losses and metrics: their names and keywords, valid for torch 2.6 or later."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ OPTIMIZERS = by_name(
 )
 
 UNSUITABLE_OPTIMIZERS = {
-    "SparseAdam": "takes sparse gradients only, which no network here has",
-    "Muon": "takes matrices only, and every network here has biases or convolutions",
+    "SparseAdam": "takes sparse gradients only, which no supported network has",
+    "Muon": "takes matrices only, and all networks have biases or convolutions",
 }
 
 
@@ -77,12 +77,12 @@ SCHEDULERS = by_name(
 )
 
 UNSUITABLE_SCHEDULERS = {
-    "LambdaLR": "wants a function, which YAML cannot hold",
-    "MultiplicativeLR": "wants a function, which YAML cannot hold",
+    "LambdaLR": "takes a function, which YAML cannot express",
+    "MultiplicativeLR": "takes a function, which YAML cannot express",
     "ChainedScheduler": "is not needed: the schedulers of the list are chained",
     "SequentialLR": "is not needed: the schedulers of the list are chained",
-    "ReduceLROnPlateau": "waits for a metric, while schedulers are stepped at every optimization step",
-    "LRScheduler": "is only what schedulers derive from",
+    "ReduceLROnPlateau": "needs a metric, but schedulers are stepped at every optimization step",
+    "LRScheduler": "is the base class of schedulers",
 }
 
 
@@ -114,12 +114,12 @@ LOSSES = by_name(
 
 LATER_LOSSES = ("CrossEntropyLossWithAuxiliary", "LossFromInput", "NLLPriorLoss", "NLLNatsLoss", "NLLBitsLoss")
 
-_OWN_WEIGHTS = "has weights of its own, which no optimizer would train"
-_OTHER_INPUTS = "wants other inputs than outputs and targets"
+_TRAINABLE = "has trainable weights, which the optimizer would not update"
+_OTHER_INPUTS = "takes inputs other than outputs and targets"
 
 UNSUITABLE_LOSSES = {
-    "AdaptiveLogSoftmaxWithLoss": _OWN_WEIGHTS,
-    "LinearCrossEntropyLoss": _OWN_WEIGHTS,
+    "AdaptiveLogSoftmaxWithLoss": _TRAINABLE,
+    "LinearCrossEntropyLoss": _TRAINABLE,
     "CTCLoss": _OTHER_INPUTS,
     "CosineEmbeddingLoss": _OTHER_INPUTS,
     "GaussianNLLLoss": _OTHER_INPUTS,

@@ -1,4 +1,4 @@
-"""The image transforms of torchvision (from 0.21 on) that YAML can describe."""
+"""The image transforms of torchvision (0.21 or later) that YAML can describe."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ LATER_TRANSFORMS = (r"Seg\w+", r"RandomNoise")
 
 UNSUITABLE_TRANSFORMS = {
     "Compose": "is not needed: the transforms of the list are composed",
-    **dict.fromkeys(("RandomApply", "RandomChoice", "RandomOrder"), "wants transforms as arguments"),
-    **dict.fromkeys(("FiveCrop", "TenCrop"), "makes several images of one"),
-    "ConvertImageDtype": "wants a dtype, which YAML cannot hold",
-    "Lambda": "wants a function, which YAML cannot hold",
-    "LinearTransformation": "wants tensors, which YAML cannot hold",
+    **dict.fromkeys(("RandomApply", "RandomChoice", "RandomOrder"), "takes transforms as arguments"),
+    **dict.fromkeys(("FiveCrop", "TenCrop"), "returns several images per image"),
+    "ConvertImageDtype": "takes a dtype, which YAML cannot express",
+    "Lambda": "takes a function, which YAML cannot express",
+    "LinearTransformation": "takes tensors, which YAML cannot express",
 }

@@ -1,0 +1,1 @@
+"""Result files in HDF5 and their provenance."""

@@ -1,4 +1,4 @@
-"""Result files: one immutable HDF5 file per task, complete or absent, with every byte verified on reading.
+"""Result files: one immutable HDF5 file per task, complete or absent, with a checksum verified on reading.
 
 Layout: a 512-byte user block with the SHA-256 of all bytes after it, then plain HDF5 with one dataset per array,
 the JSON texts `about/spec`, `about/provenance`, `about/meta`, the group `measured` and, written last, the attribute
@@ -30,14 +30,14 @@ from luigi_prune.errors import DamagedResult
 FORMAT = "luigi_prune result"
 SCHEMA_VERSION = 1
 _USER_BLOCK = 512
-_SPARSE_BYTES = 1024  # smaller arrays cost more in extra objects than they save
-_SPARSE_SHARE = 0.75  # share of non-zeros below which values and bitmap take less than the dense array
-_READING = {"locking": False}  # immutable files need no lock, and some shared file systems refuse one
+_SPARSE_BYTES = 1024  # for smaller arrays the overhead exceeds the savings
+_SPARSE_SHARE = 0.75  # share of non-zeros below which values and bitmap are smaller than the dense array
+_READING = {"locking": False}  # immutable files need no lock, and some shared file systems do not support them
 
 
 @dataclass(frozen=True)
 class Result:
-    """Contents of a result file. `measured` (seconds, bytes) is outside every comparison and content hash."""
+    """Contents of a result file. `measured` (seconds, bytes) is excluded from comparisons and content hashes."""
 
     family: str
     key: str
@@ -48,13 +48,13 @@ class Result:
     measured: dict[str, np.ndarray] = field(default_factory=dict)
 
     def group(self, prefix: str) -> dict[str, np.ndarray]:
-        """Return the arrays below `prefix/`, in order, under their names without it."""
+        """Return the arrays below `prefix/`, in order, with the prefix removed from their names."""
         start = prefix + "/"
         return {name[len(start) :]: array for name, array in self.arrays.items() if name.startswith(start)}
 
 
 def content_sha256(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> str:
-    """Return the hash of a task's output: names, types, shapes and bytes of its arrays, and its meta data."""
+    """Return the hash of a task's output: names, types, shapes and bytes of its arrays, and its metadata."""
     digest = hashlib.sha256(json.dumps(meta, sort_keys=True).encode())
     for name, array in arrays.items():
         digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
@@ -73,9 +73,9 @@ def write_result(
     meta: Mapping[str, Any] | None = None,
     measured: Mapping[str, Any] | None = None,
 ) -> bool:
-    """Write a result to a temporary file and move it into place when complete; the first writer wins.
+    """Write a result to a temporary file and rename it when complete; the first writer wins.
 
-    Returns False if a sound result was already there (same key, so same content: the new file is dropped).
+    Returns False if an intact result already exists (same key, so same content: the new file is discarded).
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -108,7 +108,7 @@ def write_result(
 def read_result(path: str | Path) -> Result:
     """Return the verified contents of a result file.
 
-    Raises FileNotFoundError, or DamagedResult if the bytes are not those that were written.
+    Raises FileNotFoundError, or DamagedResult if the checksum does not match.
     """
     path = Path(path)
     verify(path)
@@ -138,19 +138,19 @@ def read_measured(path: str | Path) -> dict[str, float]:
 
 
 def verify(path: str | Path) -> None:
-    """Compare every byte of the file with the checksum in its user block; raises DamagedResult or FileNotFoundError."""
+    """Verify the checksum in the file's user block; raises DamagedResult or FileNotFoundError."""
     path = Path(path)
     with path.open("rb") as file:
         block = file.read(_USER_BLOCK)
         digest = hashlib.file_digest(file, "sha256") if hasattr(hashlib, "file_digest") else _digest(file)
     if not block.startswith(FORMAT.encode()):
-        raise DamagedResult(path, "not a luigi_prune result, or its first bytes are lost")
+        raise DamagedResult(path, "not a luigi_prune result, or its header is damaged")
     if block != _user_block(digest.hexdigest()):
-        raise DamagedResult(path, "its bytes do not match their checksum")
+        raise DamagedResult(path, "checksum mismatch")
 
 
 def set_aside(path: str | Path) -> Path:
-    """Rename a damaged file to free its path, and return the new path; nothing is deleted."""
+    """Rename a damaged file, to free its path without deleting it, and return the new path."""
     path = Path(path)
     aside = path.with_name(f"{path.name}.corrupt.{time.strftime('%Y%m%dT%H%M%S')}.{secrets.token_hex(2)}")
     os.rename(path, aside)
@@ -163,7 +163,7 @@ def temporary_name(path: Path) -> Path:
 
 
 class HDF5Target(luigi.Target):
-    """A result as a Luigi target: it exists only if complete, since files are renamed into place last."""
+    """A result as a Luigi target; it exists only if complete, since files are renamed last."""
 
     def __init__(self, path: str | Path):
         self.path = str(path)
@@ -181,7 +181,7 @@ def _write_array(file: h5py.File, name: str, array: np.ndarray) -> None:
     elif array.dtype == bool and array.ndim:
         _write_bits(group, leaf, array)
     elif _mostly_zeros(array):
-        nonzero = _bit_pattern(array) != 0  # by bits: negative zeros are kept
+        nonzero = _bit_pattern(array) != 0  # bitwise, to keep negative zeros
         sparse = group.create_group(leaf, track_order=True)
         sparse.attrs["sparse"] = True
         _write_bits(sparse, "nonzero", nonzero)
@@ -271,7 +271,7 @@ def _move_into_place(temporary: Path, path: Path) -> bool:
             set_aside(path)
             os.replace(temporary, path)
             written = True
-    except OSError:  # a file system without hard links
+    except OSError:  # file system without hard links
         os.replace(temporary, path)
         written = True
     sync_folder(path.parent)

@@ -33,7 +33,7 @@ def versions() -> dict[str, str]:
 
 @functools.cache
 def commit() -> dict[str, Any]:
-    """Return the commit of the package's checkout and whether it has changes; empty without a checkout."""
+    """Return the commit of the package's checkout and whether it has uncommitted changes; {} without a checkout."""
     folder = Path(__file__).resolve().parent
     if not (folder.parent / ".git").exists():
         return {}
@@ -52,14 +52,14 @@ def commit() -> dict[str, Any]:
 
 
 def foreign_parts(spec: str) -> dict[str, Any]:
-    """Return, for every part from outside that a spec (JSON) names, its package and the SHA-256 of its files."""
+    """Return the package and the SHA-256 of the files of every foreign part in a spec (JSON)."""
     names = sorted(set(re.findall(r'"([\w.:-]+@[0-9a-f]{16})"', spec)))
-    found = {name: registry.sources_of(name) for name in names}
-    return {name: {"package": part.package, "files": dict(part.files)} for name, part in found.items() if part}
+    sources = {name: registry.sources_of(name) for name in names}
+    return {name: {"package": part.package, "files": dict(part.files)} for name, part in sources.items() if part}
 
 
 def provenance(**more: Any) -> dict[str, Any]:
-    """Return the provenance of a result computed by this process, now; `more` is added unchanged."""
+    """Return the provenance of a result computed now by this process, with `more` added unchanged."""
     return {
         "versions": versions(),
         "source": commit(),

@@ -1,4 +1,4 @@
-"""`luigi_prune.api`: pruning a network of one's own, and what holds for every method of the catalogue."""
+"""`luigi_prune.api`: pruning any network, and properties of every registered method."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_copy_is_a_network_of_its_own_and_holds_its_zeros(method: str) -> None
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_row_of_the_catalogue_prunes_and_reports_what_it_did(method: str) -> None:
+def test_a_registered_row_prunes_and_reports_what_it_did(method: str) -> None:
     pruned, inputs = pruned_by(method, "convnet")
     network, _ = trained_like("convnet")
     assert pruned.original_size == count_size(network)
@@ -360,7 +360,7 @@ def test_without_any_input_a_network_that_none_fits_is_refused() -> None:
 
 def test_a_loss_is_asked_for_only_where_it_is_used() -> None:
     assert pruned_by("SiPPNet", loss=None)[0].size < 5000
-    with pytest.raises(ConfigError, match="SnipNet needs a loss: none is given"):
+    with pytest.raises(ConfigError, match="SnipNet needs a loss, but none is given"):
         pruned_by("SnipNet", loss=None)
     with pytest.raises(ConfigError, match="ThresNet with rules='reference' needs a loss"):
         pruned_by("ThresNet", loss=None, rules="reference")
@@ -466,7 +466,7 @@ def test_files_are_checked_and_never_overwritten(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="never overwritten"):
         pruned_by("ThresNet", ratio=0.3)[0].save(file)
     other, _ = trained_like("convnet")
-    with pytest.raises(ConfigError, match="not the one that was pruned: ") as caught:
+    with pytest.raises(ConfigError, match="does not match the pruned one: ") as caught:
         api.load(file, other)
     assert "\n" not in str(caught.value)
     network, _ = trained_like("residual")
@@ -478,7 +478,7 @@ def test_files_are_checked_and_never_overwritten(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         api.load(tmp_path / "absent.h5", network)
     write_result(tmp_path / "other.h5", family="Prune", key="0", spec={}, provenance={}, arrays={})
-    with pytest.raises(ConfigError, match="holds a 'Prune' result"):
+    with pytest.raises(ConfigError, match="got a 'Prune' result"):
         api.load(tmp_path / "other.h5", network)
 
 
@@ -501,9 +501,9 @@ def test_a_method_that_begins_with_the_original_asks_for_it(tmp_path: Path) -> N
     loaded = api.load(tmp_path / "first.h5", trained_like("convnet", seed=9)[0])
     other = api.prune(network, "ThresNet", 0.6, example_input=example)
     for start in (loaded, other):
-        with pytest.raises(ConfigError, match=r"ALDSNetOne begins every step with the original network.*`original`"):
+        with pytest.raises(ConfigError, match=r"ALDSNetOne starts every step from the original network.*`original`"):
             api.prune(start, "ALDSNetOne", 0.3, example_input=example)
-        with pytest.raises(ConfigError, match=r"`original` has .* but the network that was pruned had"):
+        with pytest.raises(ConfigError, match=r"`original` has .* but the original of the pruned network had"):
             api.prune(start, "ALDSNetOne", 0.3, example_input=example, original=trained_like("mlp")[0])
     results = [api.prune(first, "ALDSNetOne", 0.3, example_input=example)]
     results += [
@@ -515,7 +515,7 @@ def test_a_method_that_begins_with_the_original_asks_for_it(tmp_path: Path) -> N
         assert all(torch.equal(value, state[name]) for name, value in straight.network.state_dict().items())
 
 
-def test_methods_lists_the_catalogue() -> None:
+def test_methods_lists_the_registry() -> None:
     rows = {row.name: row for row in api.methods()}
     assert list(rows) == list(METHODS)
     assert rows["SiPPNet"].needs_data

@@ -67,13 +67,16 @@ def test_a_single_ratio_is_the_largest(kind):
     ("settings", "words"),
     [
         ({"type": "cubic", "num_intervals": 1, "max_val": 0.8, "min_val": 0.05}, "at least two"),
-        ({"type": "manual", "values": [0.5, 0.25, 0.5]}, "0.5 stands there twice"),
-        ({"type": "manual", "values": [0.5, 1.5]}, "at most 1, not 1.5"),
+        ({"type": "manual", "values": [0.5, 0.25, 0.5]}, "0.5 appears twice"),
+        ({"type": "manual", "values": [0.5, 1.5]}, "at most 1, got 1.5"),
         ({"type": "manual", "values": [0.0]}, "above 0"),
         ({"type": "manual", "values": []}, "at least one value"),
         ({"type": "manual"}, "needs 'values'"),
         ({"type": "linear", "num_intervals": 3, "max_val": 0.8}, "needs 'minVal'"),
-        ({"type": "linear", "num_intervals": 2.5, "max_val": 0.8, "min_val": 0.1}, "whole number of ratios, not 2.5"),
+        (
+            {"type": "linear", "num_intervals": 2.5, "max_val": 0.8, "min_val": 0.1},
+            "an integer number of ratios, got 2.5",
+        ),
         ({"type": "linear", "num_intervals": 3, "max_val": 0.1, "min_val": 0.8}, "minVal 0.8 is above maxVal 0.1"),
         ({"type": "linear", "num_intervals": 3, "max_val": 0.5, "min_val": 0.5}, "twice"),
         ({"type": "geometric", "num_intervals": 3, "max_val": 0.5, "min_val": 0}, "above 0"),
@@ -89,14 +92,14 @@ def test_what_cannot_be_is_refused(settings, words):
 def test_equal_ratios_of_two_spacings_are_refused():
     first = spacing(type="manual", values=[0.8, 0.4])
     second = spacing(type="geometric", numIntervals=2, maxVal=0.4, minVal=0.2)
-    with pytest.raises(ConfigError, match=r"spacing\[1\]: the keep ratio 0.4 stands there twice"):
+    with pytest.raises(ConfigError, match=r"spacing\[1\]: the keep ratio 0.4 appears twice"):
         keep_ratios([first, second])
 
 
 def test_harmonic_says_what_it_does_not_read_and_where_it_ends():
     texts = [text for _, text in spacing_notes([spacing(type="harmonic", numIntervals=5, maxVal=0.9, minVal=0.1)])]
     assert len(texts) == 2
-    assert "no use for 'maxVal'" in texts[0]
+    assert "does not use 'maxVal'" in texts[0]
     assert "below minVal 0.1" in texts[1]
     assert spacing_notes([spacing(type="harmonic", numIntervals=3, minVal=0.05)]) == []
 

@@ -35,53 +35,49 @@ TYPO = MethodRow(name="TypoNet", scor=score)
     ("changes", "key", "words"),
     [
         (
-            {"network__name": "faulty_part:net"},
+            {"network__name": "fault:net"},
             "network.name",
-            "there is no module 'faulty_part' beside the experiment file",
+            "there is no module 'fault' beside the experiment file",
         ),
-        ({"network__name": "faulty_part:net"}, "network.name", "did you mean 'faulty_parts'?"),
+        ({"network__name": "fault:net"}, "network.name", "did you mean 'faulty'?"),
         (
-            {"network__name": "faulty_parts:nett"},
+            {"network__name": "faulty:nett"},
             "network.name",
-            "faulty_parts.py defines no 'nett'; did you mean 'net'?",
+            "faulty.py defines no 'nett'; did you mean 'net'?",
         ),
-        ({"network__name": "faulty_parts.sub:net"}, "network.name", "there is no module 'faulty_parts.sub'"),
-        ({"network__name": "faulty_parts:"}, "network.name", "is not an import path: expected module:attribute"),
+        ({"network__name": "faulty.sub:net"}, "network.name", "there is no module 'faulty.sub'"),
+        ({"network__name": "faulty:"}, "network.name", "is not an import path: expected module:attribute"),
         ({"network__name": "broken:net"}, "network.name", "broken.py:2: is not valid Python"),
-        ({"network__name": "faulty_parts:net"}, "network.kwargs", "net needs the keyword 'width'"),
+        ({"network__name": "faulty:net"}, "network.kwargs", "net needs the keyword 'width'"),
         (
-            {"network__name": "faulty_parts:net", "network__kwargs": {"width": 3, "widt": 3}},
+            {"network__name": "faulty:net", "network__kwargs": {"width": 3, "widt": 3}},
             "network.kwargs.widt",
             "net has no keyword 'widt'; did you mean 'width'?",
         ),
         ({"network__kwargs": {"width": 3}}, "network.kwargs.width", "lenet300_100 has no keyword 'width'"),
-        ({"network__name": "faulty_parts:ROW"}, "network.name", "'faulty_parts:ROW' is a MethodRow, not a NetworkRow"),
-        ({"experiments__methods": ["faulty_parts:score"]}, "experiments.methods[0]", "is a function, not a MethodRow"),
-        ({"experiments__methods": ["faulty_parts:ODD"]}, "experiments.methods[0]", "granularity 'neuron' is not known"),
-        ({"experiments__methods": ["faulty_parts:LOST"]}, "experiments.methods[0]", "did you mean 'magnitude'?"),
+        ({"network__name": "faulty:ROW"}, "network.name", "'faulty:ROW' is a MethodRow, not a NetworkRow"),
+        ({"experiments__methods": ["faulty:score"]}, "experiments.methods[0]", "is a function, not a MethodRow"),
+        ({"experiments__methods": ["faulty:ODD"]}, "experiments.methods[0]", "unknown granularity 'neuron'"),
+        ({"experiments__methods": ["faulty:LOST"]}, "experiments.methods[0]", "did you mean 'magnitude'?"),
         (
-            {"experiments__methods": ["faulty_parts:TYPO"]},
+            {"experiments__methods": ["faulty:TYPO"]},
             "experiments.methods[0]",
             "unexpected keyword argument 'scor'",
         ),
         ({"experiments__methods": ["raises:ROW"]}, "experiments.methods[0]", "ValueError: out of order"),
+        ({"experiments__methods": ["faulty:ROW", "faulty:ROW"]}, "experiments.methods[1]", "appears twice"),
+        ({"training__optimizer": "faulty:net"}, "training.optimizer", "is a function: expected a class"),
+        ({"training__optimizer": "faulty:Decay"}, "training.optimizerKwargs", "Decay has no keyword 'momentum'"),
         (
-            {"experiments__methods": ["faulty_parts:ROW", "faulty_parts:ROW"]},
-            "experiments.methods[1]",
-            "stands there twice",
-        ),
-        ({"training__optimizer": "faulty_parts:net"}, "training.optimizer", "is a function: expected a class"),
-        ({"training__optimizer": "faulty_parts:Decay"}, "training.optimizerKwargs", "Decay has no keyword 'momentum'"),
-        (
-            {"training__metricsTest": [{"type": "faulty_parts:number"}]},
+            {"training__metricsTest": [{"type": "faulty:number"}]},
             "training.metricsTest[0].type",
-            "give a MetricRow of it, which says higher_is_better",
+            "expected a MetricRow, which sets higher_is_better",
         ),
-        ({"experiments__dataset_test": ["faulty_parts:nothing"]}, "experiments.datasetTest[0]", "defines no 'nothing'"),
+        ({"experiments__dataset_test": ["faulty:nothing"]}, "experiments.datasetTest[0]", "defines no 'nothing'"),
     ],
 )
 def test_a_file_is_refused_in_one_line(changes: dict[str, object], key: str, words: str, tmp_path: Path) -> None:
-    (tmp_path / "faulty_parts.py").write_text(PARTS)
+    (tmp_path / "faulty.py").write_text(PARTS)
     (tmp_path / "broken.py").write_text("\ndef net(:\n")
     (tmp_path / "raises.py").write_text("raise ValueError('out of order\\nsecond line')\nROW = make()\n")
     file = write_experiment(tmp_path, **changes)
@@ -94,7 +90,7 @@ def test_a_file_is_refused_in_one_line(changes: dict[str, object], key: str, wor
     place = text.split(": ")[0]
     assert place.startswith(str(file) + ":")
     assert int(place.rsplit(":", 1)[1]) > 0
-    assert "faulty_parts" not in sys.modules
+    assert "faulty" not in sys.modules
 
 
 # ------------------------------------------------------------------------------------------ what a score gives back
@@ -128,10 +124,10 @@ def hooking(problem):
         (lambda p: [[1.0] * 20, torch.ones(3)], "the score of layer '0' is a list, expected a tensor of shape (20,)"),
         (lambda p: [torch.ones(20), torch.ones(3).int()], "the score of layer '2' is of type torch.int32"),
         (lambda p: [torch.full((20,), torch.inf), torch.ones(3)], "the score of layer '0' holds NaN or infinite"),
-        (disturbing, "disturbing: its score changed the network (0.weight); work on a copy"),
-        (hooking, "hooking: its score changed the network (the hooks of 0)"),
-        (lambda p: [len(p.batches)], "reads problem.batches, but its row does not declare needs_data=True"),
-        (lambda p: [x for x, _ in p.batches], "reads problem.batches, but its row does not declare needs_data=True"),
+        (disturbing, "disturbing: its score changes the network that it was lent (0.weight): work on a copy"),
+        (hooking, "hooking: its score changes the network that it was lent (the hooks of 0)"),
+        (lambda p: [len(p.batches)], "reads problem.batches, but its row does not say needs_data=True"),
+        (lambda p: [x for x, _ in p.batches], "reads problem.batches, but its row does not say needs_data=True"),
     ],
 )
 def test_what_a_score_may_not_do(score, words: str) -> None:

@@ -13,7 +13,7 @@ from luigi_prune import registry
 from luigi_prune.commands.plan import reports_of, to_run
 from luigi_prune.config.loader.experiment_files import load_experiments
 from luigi_prune.errors import ConfigError
-from luigi_prune.registry.method_rows import OWN
+from luigi_prune.registry.method_rows import BUILTIN_METHODS
 from luigi_prune.registry.plugins import PartTable, load_part
 from luigi_prune.registry.sources import gather
 from luigi_prune.results.hdf5_file import read_result
@@ -136,20 +136,20 @@ def test_the_sources_are_the_module_and_its_neighbours_that_it_imports(tmp_path:
 
 def test_a_module_with_the_name_of_one_that_is_needed_is_refused(tmp_path: Path) -> None:
     write(tmp_path, torch="def f(input_shape, output_size): ...")
-    with pytest.raises(ConfigError, match="'torch' is the name of a module that luigi_prune needs"):
-        registry.settle("network", "torch:f", tmp_path)
+    with pytest.raises(ConfigError, match="luigi_prune itself needs a module called 'torch'"):
+        registry.resolve_name("network", "torch:f", tmp_path)
 
 
 def test_a_job_refuses_sources_that_changed_since_it_was_planned(tmp_path: Path) -> None:
     file = experiment_in(tmp_path)
     (tmp_path / "my_score.py").write_text(SCORE + "# found in this folder only\n")
     (experiment,) = load_experiments(file)
-    settled = experiment.experiments.methods[-1]
-    assert registry.find("method", settled).name == "MaxNet"
+    resolved = experiment.experiments.methods[-1]
+    assert registry.find("method", resolved).name == "MaxNet"
     (tmp_path / "my_score.py").write_text(SCORE + "# edited\n")
-    table = PartTable("method", OWN)  # that of another process
-    with pytest.raises(ConfigError, match="not those that this was planned with; run again"):
-        table[settled]
+    table = PartTable("method", BUILTIN_METHODS)  # that of another process
+    with pytest.raises(ConfigError, match="have changed since this run was planned; run again"):
+        table[resolved]
 
 
 def test_only_what_is_hashed_can_be_imported(tmp_path: Path) -> None:
@@ -158,9 +158,9 @@ def test_only_what_is_hashed_can_be_imported(tmp_path: Path) -> None:
         sly="import importlib\n\ndef f(input_shape, output_size):\n    return importlib.import_module('hid' + 'den')\n",
         hidden="",
     )
-    settled = registry.settle("network", "sly:f", tmp_path)
+    resolved = registry.resolve_name("network", "sly:f", tmp_path)
     with pytest.raises(ModuleNotFoundError, match="hidden"):
-        load_part(registry.find("network", settled).path)((), 1)
+        load_part(registry.find("network", resolved).path)((), 1)
 
 
 def test_an_edit_that_bytecode_does_not_notice_is_loaded(tmp_path: Path) -> None:
@@ -170,6 +170,6 @@ def test_an_edit_that_bytecode_does_not_notice_is_loaded(tmp_path: Path) -> None
         write(tmp_path, quick__inner=f"NUMBER = {number}\n", quick__main=main)
         for file in (tmp_path / "quick").glob("*.py"):
             os.utime(file, (1e9, 1e9))
-        settled = registry.settle("loss", "quick.main:f", tmp_path)
-        found.append(load_part(str(registry.find("loss", settled).path)).__globals__["NUMBER"])
+        resolved = registry.resolve_name("loss", "quick.main:f", tmp_path)
+        found.append(load_part(str(registry.find("loss", resolved).path)).__globals__["NUMBER"])
     assert found == [1, 2]

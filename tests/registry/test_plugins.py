@@ -256,19 +256,22 @@ def test_rows_of_packages_stand_behind_ours() -> None:
     assert methods["MyNet"] == ROW
     assert short["My"] == "MyNet"
     assert short.get("MyNet") is None
-    assert methods.settle("ThresNet") == "ThresNet"
-    assert re.fullmatch("MyNet@[0-9a-f]{16}", methods.settle("MyNet"))
-    assert methods[methods.settle("MyNet")] is methods["MyNet"]
+    assert methods.resolve("ThresNet") == "ThresNet"
+    assert re.fullmatch("MyNet@[0-9a-f]{16}", methods.resolve("MyNet"))
+    assert methods[methods.resolve("MyNet")] is methods["MyNet"]
     assert "Nothing" not in methods
 
 
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ((entry("ThresNet", "ROW"),), "'ThresNet' of tests.registry.test_plugins has the name of one of luigi_prune"),
+        (
+            (entry("ThresNet", "ROW"),),
+            "'ThresNet' of tests.registry.test_plugins has the same name as one of luigi_prune",
+        ),
         (
             (entry("MyNet", "ROW"), entry("MyNet", "TWIN")),
-            "'MyNet' of tests.registry.test_plugins has the name of one of tests",
+            "'MyNet' of tests.registry.test_plugins has the same name as one of tests",
         ),
     ],
 )
@@ -284,7 +287,10 @@ def test_a_name_may_be_given_once(entries: tuple[metadata.EntryPoint, ...], mess
     [
         ((entry("MyNet", "SHORT_OF_OURS"),), "short name 'WT' is that of 'ThresNet'"),
         ((entry("MyNet", "NAME_AS_SHORT"),), "short name 'UniNet' is that of 'UniNet'"),
-        ((entry("MyNet", "ROW"), entry("TwinNet", "TWIN")), "'TwinNet' of .*: its short name 'My' is that of 'MyNet'"),
+        (
+            (entry("MyNet", "ROW"), entry("TwinNet", "TWIN")),
+            "'TwinNet' of .*: its short name 'My' is already that of 'MyNet'",
+        ),
     ],
 )
 def test_a_short_name_may_be_given_once(entries: tuple[metadata.EntryPoint, ...], message: str) -> None:
@@ -297,7 +303,7 @@ def test_a_short_name_may_be_given_once(entries: tuple[metadata.EntryPoint, ...]
     ("attribute", "message"),
     [
         ("OTHER_NAME", "its row is called 'OtherNet'"),
-        ("ODD", "granularity 'neuron' is not known"),
+        ("ODD", "unknown granularity 'neuron'"),
         ("TEXT", "is a str, not a MethodRow"),
         ("ABSENT", "test_plugins.py defines no 'ABSENT'"),
     ],

@@ -1,0 +1,1 @@
+"""From an experiment file to experiments: YAML with positions, includes, sweeps."""

@@ -1,4 +1,4 @@
-"""From an experiment file to experiments: includes, sweep, retraining derived from training, defaults, checks."""
+"""Loading of experiment files: includes, sweeps, retraining derived from training, defaults, checks."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from luigi_prune.config.checks import checked
-from luigi_prune.config.foreign_parts import classes_of, settled
+from luigi_prune.config.checks import check_experiment
+from luigi_prune.config.foreign_parts import classes_of, resolve_foreign_parts
 from luigi_prune.config.key_names import IGNORED, SECTIONS, KeyPath, SettingError, shown_path
 from luigi_prune.config.loader.includes import find_file, load_tree
 from luigi_prune.config.loader.sweep import sweep_members
@@ -26,12 +26,12 @@ _TOP = (*SECTIONS, "network_names", "network_colors")
 def load_experiments(config: str | Path) -> list[Experiment]:
     """Return the experiments of a file, one per member of its sweep, each fully resolved.
 
-    The file is looked for relative to the working directory, then among the packaged ones. What is accepted but has no
-    effect is said through the logger `luigi_prune`. Raises ConfigError: file, line, key, value, nearest choice.
+    The file is searched relative to the working directory, then among the packaged ones. Settings without effect are
+    logged to the logger `luigi_prune`. Raises ConfigError with file, line, key, value and nearest choice.
     """
     path = find_file(str(config))
     root = load_tree(path)
-    said: dict[tuple[int, str], None] = {}
+    messages: dict[tuple[int, str], None] = {}
     experiments = []
     for suffix, member in sweep_members(root):
         name = f"{path.stem}-{suffix}" if suffix else path.stem
@@ -40,25 +40,25 @@ def load_experiments(config: str | Path) -> list[Experiment]:
         except SettingError as error:
             raise ConfigError(f"{_place(member, error.path)}: {error}") from None
         experiments.append(experiment)
-        said.update({(level, f"{_place(member, at)}: {shown_path(at)}: {text}"): None for level, at, text in notes})
-    for level, text in said:
+        messages.update({(level, f"{_place(member, at)}: {shown_path(at)}: {text}"): None for level, at, text in notes})
+    for level, text in messages:
         logger.log(level, text)
     return experiments
 
 
 def _experiment(name: str, root: Node, folder: Path) -> tuple[Experiment, list[tuple[int, KeyPath, str]]]:
-    """Return one experiment and the notes on it: (level of the log, key path, text)."""
+    """Return one experiment and the notes on it: (log level, key path, text)."""
     plain, notes = _sections(root, folder)
     try:
         experiment = Experiment.model_validate({"name": name, **plain})
     except ValidationError as error:
         raise setting_error(error) from None
-    experiment, warnings = checked(settled(experiment, folder))
+    experiment, warnings = check_experiment(resolve_foreign_parts(experiment, folder))
     return experiment, [*notes, *((logging.WARNING, path, text) for path, text in warnings)]
 
 
 def _sections(root: Node, folder: Path) -> tuple[dict[str, Any], list[tuple[int, KeyPath, str]]]:
-    """Return the settings as plain dictionaries, retraining derived, ignored keys gone; and notes."""
+    """Return the settings as plain dictionaries, with retraining derived and ignored keys removed; and notes."""
     plain: dict[str, Any] = {key: {} if value is None else value for key, value in root.plain().items()}
     notes: list[tuple[int, KeyPath, str]] = []
     for above, names in IGNORED.items():
@@ -75,7 +75,7 @@ def _sections(root: Node, folder: Path) -> tuple[dict[str, Any], list[tuple[int,
             raise SettingError((key,), "is missing")
     for key in _TOP:
         if not isinstance(plain.get(key, {}), dict):
-            raise SettingError((key,), f"a dictionary is wanted, not {plain[key]!r}")
+            raise SettingError((key,), f"expected a dictionary, got {plain[key]!r}")
     notes += _derive_retraining(plain)
     network = plain["network"]
     modules = plain.get("directories", {}).get("modules")
@@ -85,39 +85,41 @@ def _sections(root: Node, folder: Path) -> tuple[dict[str, Any], list[tuple[int,
 
 
 def _derive_retraining(plain: dict[str, Any]) -> list[tuple[int, KeyPath, str]]:
-    """Make `retraining` a copy of `training` under its own keys, starting at epoch 0; return notes on ignored keys."""
-    training, own = plain["training"], plain.get("retraining", {})
+    """Make `retraining` a copy of `training` overridden by its own keys, from epoch 0; return notes on ignored keys."""
+    training, overrides = plain["training"], plain.get("retraining", {})
     notes: list[tuple[int, KeyPath, str]] = []
     if training.pop("start_epoch", 0):
         notes.append((logging.WARNING, ("training", "start_epoch"), "has no effect: training starts at epoch 0"))
-    metrics = own.pop("metrics_test", None)
+    metrics = overrides.pop("metrics_test", None)
     if metrics is not None and metrics != training.get("metrics_test"):
-        text = "has no effect: retraining has the metrics of training"
+        text = "has no effect: retraining uses the metrics of training"
         notes.append((logging.WARNING, ("retraining", "metrics_test"), text))
     for key in ("batch_size", "optimizer", "num_epochs"):
         if key not in training:
             default = TrainingConfig.model_fields[key].default
-            notes.append((logging.WARNING, ("training", key), f"is not given; {default!r} is taken"))
-    plain["retraining"] = {**training, **own}
+            notes.append((logging.WARNING, ("training", key), f"is missing; the default is {default!r}"))
+    plain["retraining"] = {**training, **overrides}
     return notes
 
 
 def _misplaced(key: str) -> SettingError:
-    return SettingError((key,), "is a key of a training; an experiment includes such a file as 'training: {file: ...}'")
+    return SettingError(
+        (key,), "is a key of `training`; include a file of training settings as 'training: {file: ...}'"
+    )
 
 
 def _place(root: Node, path: KeyPath) -> Place:
-    """Return where a key stands; a key of `retraining` that comes from training stands there."""
+    """Return the place of a key; for a key of `retraining` inherited from `training`, its place there."""
     if path and path[0] == "retraining":
-        own, inherited = _depth(root, path), _depth(root, ("training", *path[1:]))
-        if len(path) > 1 and own < 2 <= inherited:
+        direct, inherited = _depth(root, path), _depth(root, ("training", *path[1:]))
+        if len(path) > 1 and direct < 2 <= inherited:
             path = ("training", *path[1:])
     node = root.find(path)
     return Place(node.place.file) if node is root else node.place
 
 
 def _depth(root: Node, path: KeyPath) -> int:
-    """Return how many steps of the path the tree has."""
+    """Return the number of steps of the path that exist in the tree."""
     return next(
         (depth for depth in range(len(path)) if root.find(path[: depth + 1]) is root.find(path[:depth])), len(path)
     )

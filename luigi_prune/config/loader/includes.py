@@ -1,4 +1,4 @@
-"""Where experiment files lie, and their `file:` includes."""
+"""Look-up of experiment files and their `file:` includes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from luigi_prune.config.loader.yaml_positions import Node, read_yaml
 from luigi_prune.errors import ConfigError, nearest
 
 PACKAGED = Path(__file__).resolve().parents[2] / "configs"
-"""The experiment files that come with the package."""
+"""The experiment files of the package."""
 
 REFERENCE_PREFIX = "src/experiment/experiment/param/"
-"""Where the reference keeps its files; dropped in look-ups."""
+"""The folder of the reference's files; ignored in look-ups."""
 
 
 def packaged_files() -> list[str]:
@@ -22,9 +22,9 @@ def packaged_files() -> list[str]:
 
 
 def spellings(name: str) -> Iterator[str]:
-    """Yield the names under which a file of the reference may lie: as given, without its prefix, without `param/`.
+    """Yield the possible names of a file of the reference: unchanged, without its prefix, without `param/`.
 
-    The reference keeps the files of a paper in `paper/<paper>/param/`; ours lie in `paper/<paper>/`.
+    The reference has the files of a paper in `paper/<paper>/param/`; this package in `paper/<paper>/`.
     """
     yield name
     short = name.removeprefix("./").removeprefix(REFERENCE_PREFIX)
@@ -37,14 +37,14 @@ def spellings(name: str) -> Iterator[str]:
 def find_file(name: str, beside: Path | None = None) -> Path:
     """Return the file called `name`: relative to the working directory, beside the file `beside`, or packaged.
 
-    Raises ConfigError where there is none.
+    Raises ConfigError if there is none.
     """
     folders = [Path(), *([beside.parent] if beside else []), PACKAGED]
     try:
         candidates = [folder / Path(spelling).expanduser() for folder in folders for spelling in spellings(name)]
-        for found in (Path.is_file, Path.exists):
+        for exists in (Path.is_file, Path.exists):
             for path in candidates:
-                if found(path):
+                if exists(path):
                     return path
     except (OSError, ValueError, RuntimeError) as error:
         raise ConfigError(f"{name!r} is not the name of a file: {error}") from None
@@ -56,7 +56,7 @@ def find_file(name: str, beside: Path | None = None) -> Path:
 
 
 def shown_file(path: Path) -> str:
-    """Return how messages call a file: relative to the working directory where it lies below it."""
+    """Return a file's path for messages: relative to the working directory if it is below it."""
     try:
         return path.resolve().relative_to(Path.cwd()).as_posix()
     except ValueError:
@@ -64,10 +64,10 @@ def shown_file(path: Path) -> str:
 
 
 def load_tree(path: Path, keys: tuple[str, ...] = (), opened: tuple[Path, ...] = ()) -> Node:
-    """Return the tree of a file whose content stands at the key path `keys`, every include resolved.
+    """Return the tree of a file with all includes resolved; its content belongs at the key path `keys`.
 
-    All keys that are ours are snake_case in it. An included dictionary comes first; a key beside `file:` replaces the
-    included value whole. Raises ConfigError for missing files and for files that include themselves.
+    All known keys become snake_case. A key beside `file:` replaces the included value entirely. Raises ConfigError for
+    missing files and for files that include themselves.
     """
     real = path.resolve()
     if real in opened:
@@ -77,31 +77,31 @@ def load_tree(path: Path, keys: tuple[str, ...] = (), opened: tuple[Path, ...] =
 
 
 def _resolve(node: Node, keys: tuple[str, ...], origin: Path, opened: tuple[Path, ...]) -> Node:
-    """Return a dictionary of the file `origin` with its includes and those below it, keys respelled."""
+    """Return a dictionary of the file `origin` with all includes resolved and keys in snake_case."""
     assert isinstance(node.value, dict)
     free = any(key in FREE for key in keys)
-    own: dict[str, Node] = {}
+    entries: dict[str, Node] = {}
     included: dict[str, Node] = {}
     for key, inner in node.value.items():
         if key == "file":
             included = _include(inner, keys, origin, opened)
             continue
         name = key if free else field_name(key)
-        if name in own:
-            raise ConfigError(f"{inner.place}: {shown_path((*keys, name))}: stands there twice, in two spellings")
+        if name in entries:
+            raise ConfigError(f"{inner.place}: {shown_path((*keys, name))}: appears twice, in two spellings")
         if isinstance(inner.value, dict):
-            own[name] = _resolve(inner, (*keys, name), origin, opened)
+            entries[name] = _resolve(inner, (*keys, name), origin, opened)
         elif name == "customizations" and not keys:
-            own[name] = _customizations(inner, origin, opened)
+            entries[name] = _customizations(inner, origin, opened)
         else:
-            own[name] = inner if free else _respell(inner)
-    return Node({**included, **own}, node.place)
+            entries[name] = inner if free else _respell(inner)
+    return Node({**included, **entries}, node.place)
 
 
 def _include(node: Node, keys: tuple[str, ...], origin: Path, opened: tuple[Path, ...]) -> dict[str, Node]:
     where = f"{node.place}: {shown_path((*keys, 'file'))}"
     if not isinstance(node.value, str) or not node.value:
-        raise ConfigError(f"{where}: the name of a file is wanted, not {node.plain()!r}")
+        raise ConfigError(f"{where}: expected a file name, got {node.plain()!r}")
     try:
         path = find_file(node.value, origin)
         if path.resolve() in opened:
@@ -114,7 +114,7 @@ def _include(node: Node, keys: tuple[str, ...], origin: Path, opened: tuple[Path
 
 
 def _customizations(node: Node, origin: Path, opened: tuple[Path, ...]) -> Node:
-    """Return the list of a sweep with includes in its values resolved."""
+    """Return the list of a sweep with the includes of its values resolved."""
     if not isinstance(node.value, list):
         return node
     entries = []
@@ -132,15 +132,15 @@ def _customizations(node: Node, origin: Path, opened: tuple[Path, ...]) -> Node:
 
 
 def _respell(node: Node) -> Node:
-    """Return a value with the keys of all dictionaries in its lists in snake_case."""
+    """Return a value with all keys in snake_case, including those in lists."""
     if isinstance(node.value, list):
         return Node([_respell(inner) for inner in node.value], node.place)
     if not isinstance(node.value, dict):
         return node
-    own: dict[str, Node] = {}
+    entries: dict[str, Node] = {}
     for key, inner in node.value.items():
         name = field_name(key)
-        if name in own:
-            raise ConfigError(f"{inner.place}: {key}: stands there twice, in two spellings")
-        own[name] = inner if name in FREE else _respell(inner)
-    return Node(own, node.place)
+        if name in entries:
+            raise ConfigError(f"{inner.place}: {key}: appears twice, in two spellings")
+        entries[name] = inner if name in FREE else _respell(inner)
+    return Node(entries, node.place)

@@ -1,4 +1,4 @@
-"""Hyper-parameter sweeps: the members that the `customizations` of a file describe."""
+"""Hyper-parameter sweeps: the members defined by the `customizations` of a file."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from luigi_prune.config.key_names import KeyPath, SettingError, field_name, know
 from luigi_prune.config.loader.yaml_positions import Node
 from luigi_prune.errors import ConfigError, nearest
 
-_LONGEST_NAME = 80
+_MAX_NAME = 80
 
 
 def sweep_members(root: Node) -> list[tuple[str, Node]]:
-    """Return (name, tree) per entry of `customizations`, or the tree itself under an empty name where there are none.
+    """Return (name, tree) per entry of `customizations`, or the tree itself with an empty name without any.
 
-    An entry's value replaces whatever stands at its key path. A dictionary below `retraining` that the file leaves to
-    `training` starts as training's, so that a path into it changes one value of it only. Raises ConfigError.
+    An entry's value replaces the value at its key path. A dictionary missing below `retraining` is first copied from
+    `training`, so that a path into it changes a single value. Raises ConfigError for an invalid entry.
     """
     assert isinstance(root.value, dict)
     if "customizations" not in root.value:
@@ -25,7 +25,7 @@ def sweep_members(root: Node) -> list[tuple[str, Node]]:
     sweep = root.value["customizations"]
     plain = Node({key: node for key, node in root.value.items() if key != "customizations"}, root.place)
     if not isinstance(sweep.value, list) or not sweep.value:
-        raise ConfigError(f"{sweep.place}: customizations: a list of entries with 'key' and 'value' is wanted")
+        raise ConfigError(f"{sweep.place}: customizations: expected a list of entries with 'key' and 'value'")
     members: dict[str, Node] = {}
     lines: dict[str, int] = {}
     for index, entry in enumerate(sweep.value):
@@ -44,17 +44,17 @@ def _entry(entry: Node, index: int) -> tuple[tuple[str, ...], Node]:
     """Return the checked key path and the value of an entry; the value's place is the entry's."""
     where = f"{entry.place}: customizations[{index}]"
     if not isinstance(entry.value, dict):
-        raise ConfigError(f"{where}: a dictionary with 'key' and 'value' is wanted, not {entry.plain()!r}")
+        raise ConfigError(f"{where}: expected a dictionary with 'key' and 'value', got {entry.plain()!r}")
     for name in entry.value:
         if name not in ("key", "value"):
-            raise ConfigError(f"{where}: {name!r} is not a key of it{nearest(name, ['key', 'value'])}")
+            raise ConfigError(f"{where}: unknown key {name!r}{nearest(name, ['key', 'value'])}")
     for name in ("key", "value"):
         if name not in entry.value:
             raise ConfigError(f"{where}: {name!r} is missing")
     key = entry.value["key"]
     steps = key.plain()
     if not isinstance(steps, list) or not steps or not all(isinstance(step, str) for step in steps):
-        raise ConfigError(f"{key.place}: customizations[{index}].key: a list of names is wanted, not {steps!r}")
+        raise ConfigError(f"{key.place}: customizations[{index}].key: expected a list of names, got {steps!r}")
     path: tuple[str, ...] = ()
     for step in steps:
         try:
@@ -72,30 +72,30 @@ def _entry(entry: Node, index: int) -> tuple[tuple[str, ...], Node]:
 
 
 def _assign(node: Node, path: KeyPath, value: Node, root: Node | None, at: KeyPath = ()) -> Node:
-    """Return `node` with `value` at `path`; given `root`, dictionaries missing on the way are taken from training."""
+    """Return `node` with `value` at `path`; with `root`, dictionaries missing along it are copied from training."""
     first, *rest = path
-    here = dict(node.value) if isinstance(node.value, dict) else {}
+    entries = dict(node.value) if isinstance(node.value, dict) else {}
     if not rest:
-        here[str(first)] = value
-        return Node(here, node.place)
-    inner = here.get(str(first))
+        entries[str(first)] = value
+        return Node(entries, node.place)
+    inner = entries.get(str(first))
     if inner is None or inner.value is None:
         inner = Node({}, value.place)
         if root is not None and at:
-            model = root.find(("training", *at[1:], first))
-            reached = root.find(("training", *at[1:]))
-            inner = model if model is not reached and isinstance(model.value, dict) else inner
-    here[str(first)] = _assign(inner, tuple(rest), value, root, (*at, first))
-    return Node(here, node.place)
+            template = root.find(("training", *at[1:], first))
+            parent = root.find(("training", *at[1:]))
+            inner = template if template is not parent and isinstance(template.value, dict) else inner
+    entries[str(first)] = _assign(inner, tuple(rest), value, root, (*at, first))
+    return Node(entries, node.place)
 
 
 def _member_name(path: tuple[str, ...], value: Node) -> str:
-    """Return the name of a member, fit for a file: `training.batchSize=64`."""
+    """Return the name of a member, valid as a file name: `training.batchSize=64`."""
     plain = value.plain()
     text = plain if isinstance(plain, str) else json.dumps(plain, sort_keys=True)
     shown = shown_path(path)
     name = re.sub(r"[^A-Za-z0-9._+=-]+", "_", f"{shown}={text}")
-    if isinstance(plain, dict | list) or len(name) > _LONGEST_NAME or name != f"{shown}={text}":
+    if isinstance(plain, dict | list) or len(name) > _MAX_NAME or name != f"{shown}={text}":
         digest = hashlib.sha256(f"{shown}={text}".encode()).hexdigest()[:8]
-        name = f"{name[: _LONGEST_NAME - 9]}-{digest}"
+        name = f"{name[: _MAX_NAME - 9]}-{digest}"
     return name

@@ -1,4 +1,4 @@
-"""YAML with places: every value of a file together with the file and line where it stands."""
+"""YAML with positions: every value of a file with its file and line."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from luigi_prune.errors import ConfigError
 Scalar: TypeAlias = str | int | float | bool | None
 Value: TypeAlias = "Scalar | list[Node] | dict[str, Node]"
 
-MOST_VALUES = 100_000
-"""Of a file; the largest packaged one has under 100. A few lines of nested aliases stand for billions."""
+MAX_VALUES = 100_000
+"""Maximum number of values in a file; the packaged ones have under 100. Nested aliases can expand to billions."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where something stands; `line` counts from 1, and is 0 where only the file is known."""
+    """A position in a file; `line` counts from 1, 0 if unknown."""
 
     file: str
     line: int = 0
@@ -32,7 +32,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Node:
-    """A value and its place; for the value of a key, the line of the key."""
+    """A value and its place; the value of a key has the line of the key."""
 
     value: Value
     place: Place
@@ -46,7 +46,7 @@ class Node:
         return self.value
 
     def find(self, path: Iterable[str | int]) -> Node:
-        """Return the node at `path`, or the last one on the way to it."""
+        """Return the node at `path`, or the last existing one along it."""
         node = self
         for step in path:
             inner = node.value
@@ -60,7 +60,7 @@ class Node:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader with the numbers of YAML 1.2: `1e-4` is one, `1:30` and `2020-01-01` are texts, `010` is ten."""
+    """SafeLoader with the numbers of YAML 1.2: `1e-4` is one, `1:30` and `2020-01-01` are strings, `010` is ten."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -85,10 +85,10 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _integer)
 
 
 def read_yaml(path: Path, shown: str) -> Node:
-    """Return the tree of a YAML file, whose top is a dictionary; `shown` is how messages call the file.
+    """Return the tree of a YAML file whose top level is a dictionary; `shown`: the file's name in messages.
 
-    Raises ConfigError for what cannot be read, is no YAML, is empty, has a key twice in one dictionary, or has aliases
-    that stand for more than MOST_VALUES values.
+    Raises ConfigError for a file that cannot be read, is not YAML or empty, has duplicate keys in a dictionary, or more
+    than MAX_VALUES values after expanding aliases.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -110,17 +110,15 @@ def read_yaml(path: Path, shown: str) -> Node:
         raise ConfigError(f"{shown}: is not a text file: {_one_line(error)}") from None
     except RecursionError:
         raise ConfigError(f"{shown}: is nested too deeply") from None
-    if (values := _count(node, {})) > MOST_VALUES:
-        raise ConfigError(
-            f"{shown}: holds {values} values with all aliases resolved; at most {MOST_VALUES} are allowed"
-        )
+    if (values := _count(node, {})) > MAX_VALUES:
+        raise ConfigError(f"{shown}: has {values} values after expanding aliases; at most {MAX_VALUES} are allowed")
     if not isinstance(node.value, dict):
-        raise ConfigError(f"{node.place}: a dictionary of keys is wanted, not {_kind(node.value)}")
+        raise ConfigError(f"{node.place}: expected a dictionary, got {_kind(node.value)}")
     return node
 
 
 def _count(node: Node, known: dict[int, int]) -> int:
-    """Return the number of values in a tree; an anchored one counts once per alias. `known`: numbers by id."""
+    """Return the number of values in a tree; an anchored one counts once per alias. `known`: counts by id."""
     if not isinstance(node.value, dict | list):
         return 1
     if id(node.value) not in known:
@@ -130,7 +128,7 @@ def _count(node: Node, known: dict[int, int]) -> int:
 
 
 class _Builder:
-    """Turns PyYAML's nodes into ours; an anchored value is built once, and all its aliases share it."""
+    """Converts the nodes of PyYAML; an anchored value is built once and shared by its aliases."""
 
     def __init__(self, loader: _Loader, shown: str):
         self.loader = loader
@@ -159,37 +157,35 @@ class _Builder:
                 value = node
             if value is None or isinstance(value, str | int | float):
                 return value
-        raise ConfigError(
-            f"{self._place(node)}: a value of the kind {node.tag.rsplit(':', 1)[-1]!r} cannot be used here"
-        )
+        raise ConfigError(f"{self._place(node)}: unsupported type {node.tag.rsplit(':', 1)[-1]!r}")
 
     def _mapping(self, node: yaml.MappingNode) -> dict[str, Node]:
-        own: dict[str, Node] = {}
+        entries: dict[str, Node] = {}
         merged: dict[str, Node] = {}
         lines: dict[str, int] = {}
         for key, value in node.value:
             merge = key.tag.endswith(":merge")
             if not merge and not (isinstance(key, yaml.ScalarNode) and key.tag.endswith(":str")):
                 shown = key.value if isinstance(key, yaml.ScalarNode) else "a list or dictionary"
-                raise ConfigError(f"{self._place(key)}: a key must be a name, not {shown}")
+                raise ConfigError(f"{self._place(key)}: a key must be a string, got {shown}")
             if key.value in lines:
                 raise ConfigError(
-                    f"{self._place(key)}: the key {key.value!r} stands there twice (first in line {lines[key.value]})"
+                    f"{self._place(key)}: the key {key.value!r} appears twice (first in line {lines[key.value]})"
                 )
             lines[key.value] = key.start_mark.line + 1
             if merge:
                 merged = self._merged(value)
             else:
-                own[key.value] = self.build(value, self._place(key))
-        return merged | own
+                entries[key.value] = self.build(value, self._place(key))
+        return merged | entries
 
     def _merged(self, node: yaml.Node) -> dict[str, Node]:
-        """Return the keys that `<<: node` brings: of several dictionaries the first with a key counts."""
+        """Return the keys merged by `<<: node`; of several dictionaries the first takes precedence."""
         merged: dict[str, Node] = {}
         for source in node.value if isinstance(node, yaml.SequenceNode) else [node]:
             value = self.build(source, self._place(source)).value
             if not isinstance(value, dict):
-                raise ConfigError(f"{self._place(source)}: '<<' merges dictionaries, not {_kind(value)}")
+                raise ConfigError(f"{self._place(source)}: '<<' merges dictionaries, got {_kind(value)}")
             merged = value | merged
         return merged
 
