@@ -21,6 +21,7 @@ HEAVY = (
     "torchvision.transforms",
     "sklearn.datasets",  # the embedded digits; most of a second that each of their jobs would spend again
 )
+JOBS = tuple(f"luigi_prune.jobs.{stage}_job" for stage in ("train_base", "prune", "retrain", "evaluate"))
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -34,7 +35,7 @@ def import_all() -> list[str]:
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # a library that asks `is_available` must not initialise CUDA
     missing = []
-    for name in (*HEAVY, "luigi_prune.compute", "luigi_prune.jobs.networks"):
+    for name in (*HEAVY, "luigi_prune.compute", *JOBS):
         missing += _import(name)
     compute = sys.modules.get("luigi_prune.compute")
     if compute is not None:
