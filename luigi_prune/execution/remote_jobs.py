@@ -69,7 +69,7 @@ class RemoteJobs:
     noise = ""  # prefix of uninformative lines in start logs
 
     def where(self, outputs: Iterable[Path]) -> dict[Path, JobPlace]:
-        """Return the place of the job that computes each of `outputs`, except existing results and those without a job."""
+        """Return where the job of each of `outputs` is, without existing results and those that have no job."""
         return {}
 
     def outputs(self, results: Path) -> list[Path]:
