@@ -69,7 +69,7 @@ class RemoteJobs:
     noise = ""  # prefix of uninformative lines in start logs
 
     def where(self, outputs: Iterable[Path]) -> dict[Path, JobPlace]:
-        """Return the place of the job that computes each of `outputs`, except existing results and those without a job."""
+        """Return the places of the jobs that compute `outputs`; existing results and those without a job have none."""
         return {}
 
     def outputs(self, results: Path) -> list[Path]:

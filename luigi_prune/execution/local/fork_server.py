@@ -147,7 +147,7 @@ class WarmServer:
         return server
 
     def forget(self) -> None:
-        """In a fork of the driver, close the pipe that keeps the server alive, so that it does not outlive the driver."""
+        """In a fork of the driver, close the pipe that keeps the server alive, so that it ends with the driver."""
         alive_fd = getattr(self._server, "_forkserver_alive_fd", None)
         self._server = self._new_server()
         if alive_fd is not None:
