@@ -1,1 +1,1 @@
-"""Measurements, each a script; nothing here is part of the package."""
+"""Benchmark scripts; not part of the package."""

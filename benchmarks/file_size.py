@@ -1,4 +1,4 @@
-"""How small a pruned network is on the disk: bytes of its result over those of the dense network's.
+"""The size of a pruned network's result file relative to that of the dense network.
 
 python benchmarks/file_size.py [--network resnet20]
 """
@@ -43,12 +43,12 @@ def main() -> None:
                     seed=0,
                     original_size=size,
                 )
-                there = bytes_of(Path(folder) / f"{method}{ratio}.h5", pruned.network, pruned.masks)
-                print(f"{method} keep {ratio}: pruned / dense = {there / dense:.3f}")
+                pruned_bytes = bytes_of(Path(folder) / f"{method}{ratio}.h5", pruned.network, pruned.masks)
+                print(f"{method} keep {ratio}: pruned / dense = {pruned_bytes / dense:.3f}")
 
 
 def bytes_of(path: Path, network: torch.nn.Module, masks: dict[str, torch.Tensor]) -> int:
-    """Return the size of the result that holds the network and its masks."""
+    """Return the size of a result file with the network and its masks."""
     arrays, types = to_arrays(network.state_dict())
     contents = {f"weights/{name}": array for name, array in arrays.items()}
     contents |= {f"masks/{name}": mask.numpy() for name, mask in masks.items()}

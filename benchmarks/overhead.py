@@ -1,9 +1,9 @@
-"""What orchestration costs: time between two inline tasks, and time outside job functions.
+"""The cost of orchestration: time between two inline tasks, and time outside job functions.
 
     python benchmarks/overhead.py [--config sample/digits.yaml]
 
-Runs the experiment with the inline backend into a temporary folder. Imports of the heavy half are made before the clock
-starts. Prints the median and the largest gap, and seconds outside job functions over all seconds.
+Runs the experiment with the inline backend into a temporary folder. The heavy half is imported before the clock
+starts. Prints the median and the largest gap, and the share of seconds outside job functions.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from luigi_prune.workflow import luigi_integration
 from luigi_prune.workflow.tasks import RunExperiment
 
 
-class WatchedBackend(InlineBackend):
-    """The inline backend with a clock."""
+class TimedBackend(InlineBackend):
+    """The inline backend, which also records the time of every job function."""
 
     def __init__(self, settings: ComputeSettings):
         super().__init__(settings)
         self.spans: list[tuple[float, float]] = []
 
     def submit(self, job: Job, listener: Listener) -> None:
-        """Run the job and note when its function began and ended."""
+        """Run the job and record when its function began and ended."""
         listener.started()
         began = time.perf_counter()
         outcome = job_run.run(job, Context(threads=self.settings.threads, progress=listener.progressed))
@@ -44,17 +44,19 @@ def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", default="sample/digits.yaml")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
 
-    backend = WatchedBackend(ComputeSettings(device="cpu"))
+    backend = TimedBackend(ComputeSettings(device="cpu"))
     luigi_integration.choose = lambda settings: backend  # type: ignore[assignment]
     with tempfile.TemporaryDirectory() as folder:
         config = luigi.configuration.get_config()
         config.set("directories", "results", str(Path(folder) / "results"))
         began = time.perf_counter()
-        done: Any = luigi.build([RunExperiment(config=given.config)], local_scheduler=True, log_level="WARNING")
+        succeeded: Any = luigi.build(
+            [RunExperiment(config=arguments.config)], local_scheduler=True, log_level="WARNING"
+        )
         wall = time.perf_counter() - began
-    if not done:
+    if not succeeded:
         raise SystemExit("the experiment failed")
     inside = sum(end - start for start, end in backend.spans)
     pairs = zip(backend.spans, backend.spans[1:], strict=False)

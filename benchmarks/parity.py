@@ -2,8 +2,8 @@
 
     python benchmarks/parity.py [METHOD ...] [--write docs/parity.md]
 
-Run from the repository's root (two minutes). All with the reference's rules. The last column gives the
-reason for every cell that is not equal.
+Run from the repository's root (two minutes). All results use the reference's rules. The last column gives the reason
+for every cell that is not equal.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ recomposed weights (times a random vector) and of the logits, relative to the la
 ALDS's objective, for both sides: the largest dropped singular value of a chunk over the norm of the layer's matrix.
 """
 
-BY_CHANCE = {  # cells that a test names as well
+BY_CHANCE = {  # a test names these cells, too
     ("EllOneNet", "mlp", "0.1"): "chance: 2.0 (size) and 2.9 (layers) with 200 seeds of ours",
     (
         "PFPNetRand",
@@ -114,7 +114,7 @@ Compare = Callable[[str, str, str], Any]
 
 
 def cells(methods: list[str], compare: Compare) -> Iterator[tuple[str, str, str, Any]]:
-    """Yield method, network, ratio and agreement, None where the reference has no result."""
+    """Yield method, network, ratio and agreement, None if the reference has no result."""
     for method in methods:
         for network in NETWORKS:
             for ratio in RATIOS:
@@ -170,16 +170,16 @@ def rank_table(methods: list[str]) -> str:
 
 
 def choices_table(methods: list[str]) -> str:
-    """Return the choices of every cell in which some differ: rank x groups, folding; "-" for a layer left as it is."""
+    """Return the choices of every cell in which some differ: rank x groups, folding; "-" for an unchanged layer."""
     rows = [
-        [method, network, ratio, _spelt(cell.choices), _spelt(cell.reference_choices)]
+        [method, network, ratio, _choices_text(cell.choices), _choices_text(cell.reference_choices)]
         for method, network, ratio, cell in cells(methods, compare_ranks)
         if cell.same_layers < cell.layers
     ]
     return table(["method", "network", "ratio", "ours", "reference"], rows)
 
 
-def _spelt(choices: list[list[int]]) -> str:
+def _choices_text(choices: list[list[int]]) -> str:
     return ", ".join("-" if rank < 0 else f"{rank}x{groups} ({folding})" for rank, groups, folding in choices)
 
 

@@ -1,14 +1,14 @@
-"""How fast every method prunes, beside torchprune: seconds of `api.prune` at keep ratio 0.5, in a common unit.
+"""The speed of every method relative to torchprune: seconds of `api.prune` at keep ratio 0.5, in a common unit.
 
 python benchmarks/pruning.py [--methods SiPPNet,WT] [--networks resnet20,vgg16] [--threads 1] [--repeat 3]
 
 Random weights, CIFAR shapes, 128 calibration images of 3x32x32 in batches of 4, two threads. Machines differ, so the
-reference's seconds are scaled by those of ResNet20's plain forward and backward over the 128 images, which is measured
-again before every method; of each measurement the least of its repetitions counts, on the clock and of the processor.
-On a busy machine the processor's seconds are the steadier ones, and with --threads 1 the honest ones.
+reference's seconds are scaled by those of ResNet20's plain forward and backward over the 128 images, measured again
+before every method. Figures are minima over the repetitions, of wall time and of CPU time. On a busy machine CPU time
+is more reliable, especially with --threads 1.
 The goal: at least 20 times (low-rank methods: 10 times) faster in the geometric mean over the methods that take the
-reference more than half a second, and none slower than the larger of the reference and 0.3 s. docs/speed.md holds one
-run of it.
+reference more than half a second, and none slower than the larger of the reference and 0.3 s. docs/speed.md has the
+results of one run.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from luigi_prune.compute.pruning.low_rank import spectra
 from luigi_prune.registry import METHODS, find
 
 # Seconds of torchprune (github.com/lucaslie/torchprune, torch 2.15, two threads, one run each) to construct a method
-# and prune once to 0.5, by method: (ResNet20, VGG16); 120 stands for "more than 120, stopped there". On that machine
+# and prune once to 0.5, by method: (ResNet20, VGG16); 120 means "stopped after 120 s". On that machine
 # ResNet20's forward and backward over the 128 images took 0.43 s. FilterUniNet fails there; methods that prune nothing
-# are left out.
+# are omitted.
 REFERENCE_UNIT = 0.43
 REFERENCE: dict[str, tuple[float, float]] = {
     "ThresNet": (1.49, 13.88),
@@ -80,31 +80,30 @@ Batches = list[tuple[Tensor, Tensor]]
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--methods", help="names or short names, with commas between (all that prune)")
+    parser.add_argument("--methods", help="names or short names, separated by commas (default: all that prune)")
     parser.add_argument("--networks", default=",".join(NETWORKS))
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--repeat", type=int, default=3, help="runs of each; the least is shown")
-    parser.add_argument(
-        "--threads", type=int, default=2, help="1 on a machine whose cores are busy: two would wait for each other"
-    )
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    device = torch.device(given.device)
-    names = (
-        given.methods.split(",") if given.methods else [n for n, row in METHODS.items() if row.granularity != "none"]
-    )
+    parser.add_argument("--repeat", type=int, default=3, help="runs of each method; the minimum is shown")
+    parser.add_argument("--threads", type=int, default=2, help="use 1 if other processes keep the cores busy")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    device = torch.device(arguments.device)
+    pruning = [name for name, row in METHODS.items() if row.granularity != "none"]
+    names = arguments.methods.split(",") if arguments.methods else pruning
     methods = [find("method", name).name for name in names]
     batches = calibration(device)
     warm_up(device, batches)
     unit, timings = unit_of(device, batches), []
-    for name in given.networks.split(","):
+    for name in arguments.networks.split(","):
         network = build_network(name).to(device)
         for method in methods:
-            unit = unit.least(unit_of(device, batches, runs=1))
-            timings.append(timed(network, name, method, batches, given.repeat))
+            unit = unit.minimum(unit_of(device, batches, runs=1))
+            timings.append(timed(network, name, method, batches, arguments.repeat))
             print(f"  {name} {method}: {timings[-1].spent.clock:.3f} s", flush=True)
-    print(f"\nunit (ResNet20, forward and backward over 128 images): {unit.clock:.3f} s, {unit.processor:.3f} s of the")
-    print(f"processor here; {REFERENCE_UNIT} s on the reference's machine")
+    print(
+        f"\nunit (ResNet20, forward and backward over 128 images): {unit.clock:.3f} s, CPU {unit.processor:.3f} s here;"
+    )
+    print(f"{REFERENCE_UNIT} s on the reference's machine")
     for title, low_rank, goal in (("weights, filters and channels", False, 20), ("low rank", True, 10)):
         group = [timing for timing in timings if (METHODS[timing.method].granularity == "rank") == low_rank]
         if group:
@@ -158,17 +157,18 @@ def calibration(device: torch.device) -> Batches:
 
 
 class Spent(NamedTuple):
-    """Seconds on the clock, and of the processor in all threads."""
+    """Wall time and CPU time of all threads, in seconds."""
 
     clock: float
     processor: float
 
-    def least(self, other: Spent) -> Spent:
+    def minimum(self, other: Spent) -> Spent:
+        """Return the smaller of both wall times and of both CPU times."""
         return Spent(min(self.clock, other.clock), min(self.processor, other.processor))
 
 
 class Timing(NamedTuple):
-    """How long a method takes on a network, and the ratio that it achieves."""
+    """The time of a method on a network, and the keep ratio that it achieves."""
 
     network: str
     method: str
@@ -178,12 +178,12 @@ class Timing(NamedTuple):
     @property
     def reference(self) -> float | None:
         """The reference's seconds on its machine."""
-        known = self.method in REFERENCE and self.network in NETWORKS
-        return REFERENCE[self.method][NETWORKS.index(self.network)] if known else None
+        measured = self.method in REFERENCE and self.network in NETWORKS
+        return REFERENCE[self.method][NETWORKS.index(self.network)] if measured else None
 
 
 def spent_by(device: torch.device, run: Callable[[], object]) -> Spent:
-    """Return how long `run` takes, with what it left to do on the device."""
+    """Return the time of `run`, including its pending work on the device."""
     if device.type == "cuda":
         torch.cuda.synchronize()
     clock, processor = time.perf_counter(), time.process_time()
@@ -193,24 +193,24 @@ def spent_by(device: torch.device, run: Callable[[], object]) -> Spent:
     return Spent(time.perf_counter() - clock, time.process_time() - processor)
 
 
-def least_of(device: torch.device, run: Callable[[], object], runs: int) -> Spent:
-    """Return the least that one of several runs takes."""
-    return functools.reduce(Spent.least, (spent_by(device, run) for _ in range(max(1, runs))))
+def minimum_of(device: torch.device, run: Callable[[], object], runs: int) -> Spent:
+    """Return the minimum time over several runs."""
+    return functools.reduce(Spent.minimum, (spent_by(device, run) for _ in range(max(1, runs))))
 
 
 def unit_of(device: torch.device, batches: Batches, runs: int = 4) -> Spent:
-    """Return the least time of ResNet20's plain forward and backward over the calibration set."""
+    """Return the minimum time of ResNet20's plain forward and backward over the calibration set."""
     network = build("resnet20", (3, 32, 32), 10, seed=0).to(device)
 
     def once() -> None:
         for x, y in batches:
             F.cross_entropy(network(x), y).backward()
 
-    return least_of(device, once, runs)
+    return minimum_of(device, once, runs)
 
 
 def warm_up(device: torch.device, batches: Batches) -> None:
-    """Load what the first use of each kind loads, so that it is not charged to the first method."""
+    """Run one method of each kind, so that lazy initialisation is not counted for the first method."""
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(3136, 2)).to(
         device
     )
@@ -219,7 +219,7 @@ def warm_up(device: torch.device, batches: Batches) -> None:
 
 
 def prune(network: nn.Module, method: str, batches: Batches) -> api.Pruned:
-    """Return the network pruned to half, without what earlier runs have read of its singular values."""
+    """Return the network pruned to half, with an empty cache of singular values."""
     spectra.clear_cache()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
@@ -227,40 +227,42 @@ def prune(network: nn.Module, method: str, batches: Batches) -> api.Pruned:
 
 
 def timed(network: nn.Module, name: str, method: str, batches: Batches, repeat: int) -> Timing:
-    """Return the least time of pruning, and the achieved ratio."""
-    kept: list[float] = []
-    spent = least_of(batches[0][0].device, lambda: kept.append(prune(network, method, batches).keep_ratio), repeat)
-    return Timing(name, method, spent, kept[0])
+    """Return the minimum time of pruning, and the achieved ratio."""
+    ratios: list[float] = []
+    spent = minimum_of(batches[0][0].device, lambda: ratios.append(prune(network, method, batches).keep_ratio), repeat)
+    return Timing(name, method, spent, ratios[0])
 
 
 def report(title: str, timings: list[Timing], unit: Spent, goal: int) -> None:
-    """Print a table in Markdown and the verdict on the goal."""
+    """Print a table in Markdown and whether the goal is met."""
     print(f"\n{title}\n")
-    print("| network | method | reference s, scaled to here | s | times faster | processor s | times faster | kept |")
+    print("| network | method | reference s, scaled to here | s | times faster | CPU s | times faster | kept |")
     print("|---|---|---:|---:|---:|---:|---:|---:|")
     gains, slow = [], []
     for timing in timings:
-        theirs, spent = timing.reference, timing.spent
+        reference, spent = timing.reference, timing.spent
         row = f"| {timing.network} | {timing.method} |"
-        if theirs is None:
+        if reference is None:
             print(f"{row} | {spent.clock:.3f} | | {spent.processor:.3f} | | {timing.kept:.4f} |")
             continue
-        scaled = Spent(*(theirs / REFERENCE_UNIT * seconds for seconds in unit))
+        scaled = Spent(*(reference / REFERENCE_UNIT * seconds for seconds in unit))
         gain = Spent(scaled.clock / spent.clock, scaled.processor / spent.processor)
-        more = "> " if theirs >= CUTOFF else ""
+        more = "> " if reference >= CUTOFF else ""
         print(
             f"{row} {more}{scaled.clock:.2f} | {spent.clock:.3f} | {more}{gain.clock:.1f} "
             f"| {spent.processor:.3f} | {more}{gain.processor:.1f} | {timing.kept:.4f} |"
         )
-        if theirs > WORTH_COUNTING:
+        if reference > WORTH_COUNTING:
             gains.append(gain)
-        there, allowed = spent.clock / unit.clock * REFERENCE_UNIT, max(theirs, NEVER_SLOWER_THAN)
-        if there > allowed:
-            slow.append(f"{timing.network} {timing.method} ({there:.2f} s on that machine, allowed {allowed:.2f} s)")
+        equivalent, allowed = spent.clock / unit.clock * REFERENCE_UNIT, max(reference, NEVER_SLOWER_THAN)
+        if equivalent > allowed:
+            slow.append(
+                f"{timing.network} {timing.method} ({equivalent:.2f} s on that machine, allowed {allowed:.2f} s)"
+            )
     if gains:
         clock, processor = (statistics.geometric_mean(part) for part in zip(*gains, strict=True))
         print(f"\ngeometric mean over {len(gains)} that take the reference more than {WORTH_COUNTING} s:", end=" ")
-        print(f"{clock:.1f} times faster on the clock, {processor:.1f} of the processor (goal: {goal})")
+        print(f"{clock:.1f} times faster by wall time, {processor:.1f} by CPU time (goal: {goal})")
     print(f"slower than max(reference, {NEVER_SLOWER_THAN} s): {', '.join(slow) or 'none'}")
 
 

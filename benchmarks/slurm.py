@@ -1,12 +1,12 @@
-"""What SLURM jobs cost the driver, on a cluster of `slurm/dev_cluster` (or a real one).
+"""The cost of SLURM jobs for the driver, on a cluster of `slurm/dev_cluster` (or a real one).
 
     . DIR/env.sh; python benchmarks/slurm.py waiting [--jobs 300] [--seconds 60]
     . DIR/env.sh; python benchmarks/slurm.py run [--config sample/digits.yaml] [--width 16]
 
-`waiting` holds that many jobs in the queue and watches who waits: this package's driver, and stock submitit in Luigi's
-forked workers (`job.result()` in `run()`); processes, memory (PSS), CPU time and calls of SLURM's commands, each from
-the moment when all jobs are in the queue. `run` runs an experiment through SLURM and inline, compares all arrays, and
-compares the wall time with the best possible one for the time that the jobs took and the given width.
+`waiting` holds that many jobs in the queue and measures the waiting processes: of this package's driver, and of stock
+submitit in Luigi's forked workers (`job.result()` in `run()`). It prints processes, memory (PSS), CPU time and calls of
+SLURM's commands, from the time when all jobs are in the queue. `run` runs an experiment through SLURM and inline,
+compares all arrays, and compares the wall time with the best possible one for the jobs' durations and the width.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class All(luigi.WrapperTask):
 
 
 def main() -> None:
-    """Run the benchmark that the command line names."""
+    """Run the benchmark named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     waiting_parser = commands.add_parser("waiting")
@@ -62,19 +62,19 @@ def main() -> None:
     run_parser = commands.add_parser("run")
     run_parser.add_argument("--config", default="sample/digits.yaml")
     run_parser.add_argument("--width", type=int, default=16)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="luigi_prune_", dir=os.environ.get("TMPDIR")) as folder:
-        if given.command == "waiting":
-            waiting(Path(folder), given.jobs, given.seconds)
+        if arguments.command == "waiting":
+            waiting(Path(folder), arguments.jobs, arguments.seconds)
         else:
-            run(Path(folder), given.config, given.width)
+            run(Path(folder), arguments.config, arguments.width)
 
 
 # ------------------------------------------------------------------------------------------------------------- waiting
 
 
 def waiting(folder: Path, jobs: int, seconds: float) -> None:
-    """Print what it costs to wait for `jobs` held jobs, for both ways."""
+    """Print the cost of waiting for `jobs` held jobs, for both drivers."""
     experiment = {
         "network": {"name": "lenet300_100", "dataset": "Digits"},
         "training": {"file": "training/digits/resnet.yaml"},
@@ -91,16 +91,16 @@ def waiting(folder: Path, jobs: int, seconds: float) -> None:
     common = ["--workers", str(jobs), "--local-scheduler"]
     ours = ["--module", "luigi_prune", "RunExperiment", "--config", "wide.yaml", *common]
     stock = ["--module", "stock", "All", "--jobs", str(jobs), *common]
-    print(f"{jobs} jobs in the queue, watched for {seconds:.0f} s")
+    print(f"{jobs} jobs in the queue, measured for {seconds:.0f} s")
     print(
         f"{'':14}{'processes':>10}{'PSS MB':>10}{'CPU s':>10}{'% of a core':>13}"
         "  calls until all were queued / while waiting"
     )
-    for name, arguments in (("luigi_prune", ours), ("stock submitit", stock)):
+    for name, options in (("luigi_prune", ours), ("stock submitit", stock)):
         with counted(folder / name) as (environment, calls):
             environment["PYTHONPATH"] = os.pathsep.join([str(folder), environment.get("PYTHONPATH", "")])
             driver = subprocess.Popen(
-                [sys.executable, "-m", "luigi", *arguments],
+                [sys.executable, "-m", "luigi", *options],
                 cwd=folder,
                 env=environment,
                 stdout=subprocess.DEVNULL,
@@ -131,7 +131,7 @@ def waiting(folder: Path, jobs: int, seconds: float) -> None:
 
 @contextmanager
 def counted(folder: Path) -> Iterator[tuple[dict[str, str], object]]:
-    """Give an environment in which SLURM's commands are counted, and a function that returns the counts so far."""
+    """Yield an environment in which SLURM's commands are counted, and a function that returns the counts so far."""
     folder.mkdir()
     record = folder / "calls"
     record.touch()
@@ -144,7 +144,7 @@ def counted(folder: Path) -> Iterator[tuple[dict[str, str], object]]:
 
 
 def queued() -> int:
-    """Return how many jobs of this user are in the queue."""
+    """Return the number of this user's jobs in the queue."""
     text = subprocess.run(
         ["squeue", "-h", "-r", f"--user={os.getuid()}"], capture_output=True, text=True, check=True
     ).stdout
@@ -152,8 +152,8 @@ def queued() -> int:
 
 
 def processes_of(session: int) -> list[int]:
-    """Return the processes of a session, those apart that only look SLURM's state up at this moment."""
-    found = []
+    """Return the processes of a session, except SLURM commands that are running at this moment."""
+    pids = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = path.read_text().rpartition(")")[2].split()
@@ -161,8 +161,8 @@ def processes_of(session: int) -> list[int]:
         except OSError:
             continue
         if int(fields[3]) == session and command not in (*COMMANDS, "sh"):
-            found.append(int(path.parent.name))
-    return found
+            pids.append(int(path.parent.name))
+    return pids
 
 
 def cpu_seconds(session: int) -> float:
@@ -178,7 +178,7 @@ def cpu_seconds(session: int) -> float:
 
 
 def pss(pid: int) -> int:
-    """Return a process's share of the memory, in bytes."""
+    """Return a process's proportional set size in bytes, 0 if it has ended."""
     try:
         match = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.M)
     except OSError:
@@ -190,7 +190,7 @@ def pss(pid: int) -> int:
 
 
 def run(folder: Path, config: str, width: int) -> None:
-    """Run an experiment inline and through SLURM, and print how they compare."""
+    """Run an experiment inline and through SLURM, and print the comparison."""
     file = find_file(config).resolve()
     hashes, seconds = {}, {}
     for backend in ("inline", "slurm"):
@@ -202,14 +202,16 @@ def run(folder: Path, config: str, width: int) -> None:
         began = time.perf_counter()
         command = [sys.executable, "-m", "luigi", "--module", "luigi_prune", "RunExperiment", "--config", str(file)]
         command += ["--workers", str(width) if backend == "slurm" else "1", "--local-scheduler"]
-        said = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-        assert said.returncode == 0, said.stdout + said.stderr
+        completed = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        assert completed.returncode == 0, completed.stdout + completed.stderr
         seconds[backend] = time.perf_counter() - began
         hashes[backend] = {
             str(path.relative_to(results)): read_about(path)["content_sha256"] for path in results.rglob("*.h5")
         }
         print(
-            "\n".join(line for line in said.stdout.splitlines() if "SLURM was asked" in line or "tasks done in" in line)
+            "\n".join(
+                line for line in completed.stdout.splitlines() if "SLURM commands:" in line or "tasks done in" in line
+            )
         )
     equal = sum(hashes["inline"].get(name) == content for name, content in hashes["slurm"].items())
     print(f"{equal} of {len(hashes['slurm'])} results have equal arrays ({len(hashes['inline'])} inline)")
@@ -222,7 +224,7 @@ def run(folder: Path, config: str, width: int) -> None:
 
 
 def accounted(results: Path) -> tuple[float, float]:
-    """Return the seconds that all jobs of a run took by SLURM's accounting, and those of its longest chain of tasks."""
+    """Return the seconds of all jobs of a run by SLURM's accounting, and those of its longest chain of tasks."""
     ids = {}
     for path in results.rglob("*.h5"):
         about = read_about(path)["provenance"]

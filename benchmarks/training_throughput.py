@@ -1,9 +1,10 @@
-"""Training throughput against a bare PyTorch loop: `python benchmarks/training_throughput.py` prints one ratio per
-network.
+"""Training throughput relative to a bare PyTorch loop.
 
-Both train the same network on the same tensors with the same batches, optimizer and learning rates, and measure
-loss and accuracy on the validation data after each epoch; the bare loop does nothing else. They take turns. What
-is compared is the time of the processor, on one thread, so that whatever else the machine does counts little.
+python benchmarks/training_throughput.py [--networks lenet5 resnet8]
+
+Prints one ratio per network. Both loops train the same network on the same tensors with the same batch size, optimizer
+and base learning rate, and compute loss and accuracy on the validation data after each epoch; the bare loop does
+nothing else. They run alternately. CPU times on one thread are compared, so that other processes have little influence.
 """
 
 from __future__ import annotations
@@ -27,9 +28,7 @@ CPU = torch.device("cpu")
 
 
 def settings(epochs: int, batch_size: int) -> TrainingConfig:
-    """Return a usual training: SGD with momentum, warm-up, one decay; digits padded to 16x16 for
-    LeNet-5.
-    """
+    """Return a typical training: SGD with momentum, warm-up, one decay; digits padded to 16x16 for LeNet-5."""
     return TrainingConfig(
         batch_size=batch_size,
         num_epochs=epochs,
@@ -48,9 +47,9 @@ def settings(epochs: int, batch_size: int) -> TrainingConfig:
 
 
 def bare_seconds(network: nn.Module, training: TrainingConfig, splits: Splits) -> float:
-    """Return how long the plainest loop takes for all epochs."""
-    everything = torch.arange(len(splits.train)).numpy(), torch.arange(len(splits.validation)).numpy()
-    (x, y), (x_val, y_val) = splits.train.get(everything[0]), splits.validation.get(everything[1])
+    """Return the CPU time of the plainest loop over all epochs."""
+    x, y = splits.train.get(range(len(splits.train)))
+    x_val, y_val = splits.validation.get(range(len(splits.validation)))
     optimizer = torch.optim.SGD(network.parameters(), **training.optimizer_kwargs)
     criterion = nn.CrossEntropyLoss()
     started = time.process_time()
@@ -72,14 +71,14 @@ def bare_seconds(network: nn.Module, training: TrainingConfig, splits: Splits) -
 
 
 def our_seconds(network: nn.Module, training: TrainingConfig, splits: Splits) -> float:
-    """Return how long `train` takes for all epochs."""
+    """Return the CPU time of `train` over all epochs."""
     started = time.process_time()
     train(network, training, splits, seed=0, device=CPU)
     return time.process_time() - started
 
 
 def ratio(name: str, epochs: int, batch_size: int, pairs: int) -> float:
-    """Return the median over `pairs` of runs of bare seconds / our seconds."""
+    """Return the median of bare seconds / our seconds over `pairs` of runs."""
     training = settings(epochs, batch_size)
     config = NetworkConfig(name=name, dataset="Digits", output_size=10)
     splits = load_splits(config, training, seed=0, training_data="", local_data="")
@@ -88,7 +87,7 @@ def ratio(name: str, epochs: int, batch_size: int, pairs: int) -> float:
         seconds = {}
         for measure in (bare_seconds, our_seconds) if pair % 2 else (our_seconds, bare_seconds):
             seconds[measure] = measure(build(name, splits.input_shape, 10, seed=0), training, splits)
-        if pair:  # the first one warms up
+        if pair:  # the first one is a warm-up
             ratios.append(seconds[bare_seconds] / seconds[our_seconds])
     return statistics.median(ratios)
 
@@ -104,7 +103,7 @@ def main() -> None:
     arguments = parser.parse_args()
     for name in arguments.networks:
         value = ratio(name, arguments.epochs, arguments.batch_size, arguments.pairs)
-        print(f"{name} on Digits, batch {arguments.batch_size}: throughput / bare loop = {value:.3f} (wanted: >= 0.95)")
+        print(f"{name} on Digits, batch {arguments.batch_size}: throughput / bare loop = {value:.3f} (goal: >= 0.95)")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.facts import Facts
-from luigi_prune.execution import choose
+from luigi_prune.execution.backends import choose
 from luigi_prune.execution.job import ComputeSettings, Job, Outcome
 
 JOBS = 4

@@ -8,7 +8,8 @@ import torch
 import torchvision
 
 from benchmarks.gpu.facts import Facts
-from luigi_prune.execution.job import available_cores, cuda_devices
+from luigi_prune.execution.devices import visible_gpus
+from luigi_prune.execution.job import available_cores
 
 
 def describe(facts: Facts, device: torch.device) -> None:
@@ -32,5 +33,5 @@ def describe(facts: Facts, device: torch.device) -> None:
     )
     facts.measure("cores", available_cores(), cores=available_cores())
     if present:
-        seen, real = len(cuda_devices()), torch.cuda.device_count()
+        seen, real = len(visible_gpus()), torch.cuda.device_count()
         facts.check("the backends see the GPUs that torch sees", seen == real, f"{seen} of {real}")

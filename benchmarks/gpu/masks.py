@@ -33,7 +33,7 @@ class Comparison:
 
 def prune(network: nn.Module, method: str, device: torch.device, samples: int = SAMPLES) -> tuple[api.Pruned, float]:
     """Return the network pruned to a half on `device`, and the seconds that it took."""
-    spectra.forget()
+    spectra.clear_cache()
     network = network.to(device)
     batches = calibration(device, samples)
     synchronise(device)

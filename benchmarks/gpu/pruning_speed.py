@@ -66,7 +66,7 @@ def pruning_seconds(network: nn.Module, method: str, batches: Batches, repeats: 
     """Return the seconds of pruning to a half, without what earlier runs have read of singular values."""
 
     def once() -> None:
-        spectra.forget()
+        spectra.clear_cache()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             api.prune(network, method, keep_ratio=0.5, calibration=batches, loss=LOSS)

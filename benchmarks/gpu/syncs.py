@@ -26,7 +26,7 @@ def run(facts: Facts, device: torch.device) -> None:
     for method in pruning_methods():
         with facts.attempt(method.name):
             network = resnet20().to(device)
-            spectra.forget()
+            spectra.clear_cache()
             with warnings.catch_warnings(), counting() as counts:
                 warnings.simplefilter("ignore", UserWarning)
                 api.prune(network, method.name, keep_ratio=0.5, calibration=batches, loss=LOSS)

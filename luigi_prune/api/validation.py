@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 import torch
 from torch import Tensor, nn
 
+from luigi_prune.compute.memory import explain_oom
 from luigi_prune.compute.pruning import Rules, layer_budgets
 from luigi_prune.errors import ConfigError
 from luigi_prune.seeds import derive_seed
@@ -29,6 +30,7 @@ def guess_input(network: nn.Module, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(derive_seed(seed, "guessed input"))
     parameter = next(network.parameters(), torch.empty(()))
     trial = copy.deepcopy(network).eval()
+    cure = "give example_input or calibration, or use another device"
     with torch.no_grad():
         for shape, tokens in _shapes(network):
             batch = (_SAMPLES, *shape)
@@ -37,9 +39,8 @@ def guess_input(network: nn.Module, seed: int) -> Tensor:
             else:
                 value = torch.randn(batch, generator=generator).to(parameter)
             try:
-                trial(value.clone())
-            except torch.OutOfMemoryError:
-                raise  # unrelated to the validity of the shape
+                with explain_oom(value.device, f"a trial run on a made-up input of shape {batch}", cure):
+                    trial(value.clone())
             except (RuntimeError, ValueError, TypeError, IndexError, AssertionError):
                 continue
             return value

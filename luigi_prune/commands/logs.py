@@ -13,7 +13,7 @@ from typing import Any
 
 from luigi_prune.commands.job_logs import JobLog, find
 from luigi_prune.errors import ConfigError
-from luigi_prune.execution.backends import on_their_way
+from luigi_prune.execution.backends import locate_jobs
 
 _PAUSE = 0.5  # seconds between looks
 _SEARCH_EVERY = 10.0  # seconds between searches of the store for a result whose place nobody has written down
@@ -110,7 +110,7 @@ def _follow(results: Path, log: JobLog, tail: Tail, beside: Beside) -> None:
 
 def _state(log: JobLog) -> str:
     """Return where a job is that waits in a queue or has ended; "" if it runs, or nobody knows."""
-    place = on_their_way([log.output]).get(log.output) if log.output else None
+    place = locate_jobs([log.output]).get(log.output) if log.output else None
     return "" if place is None or place.running else place.text
 
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from luigi_prune.commands.plan import reports_of
-from luigi_prune.execution.backends import on_their_way
+from luigi_prune.execution.backends import locate_jobs
 from luigi_prune.execution.remote_jobs import JobPlace
 from luigi_prune.identity.paths import checkpoint_path
 from luigi_prune.workflow.job_task import JobTask, walk
@@ -55,7 +55,7 @@ def look(tasks: list[JobTask]) -> tuple[Group, bool]:
     total: dict[tuple[str, str], int] = defaultdict(int)
     there: dict[tuple[str, str], int] = defaultdict(int)
     training: list[tuple[JobTask, Path]] = []
-    places = on_their_way(task.path for task in tasks)
+    places = locate_jobs(task.path for task in tasks)
     for task in tasks:
         row = (task.task_family, getattr(task, "method", ""))
         total[row] += 1

@@ -1,4 +1,4 @@
-"""Deterministic algorithms: two runs on the same kind of GPU are then equal bit for bit."""
+"""Deterministic algorithms, with which two runs on the same kind of GPU are equal bit for bit."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from contextlib import contextmanager
 
 import torch
 
-CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"  # without it cuBLAS is not deterministic
+CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"  # cuBLAS is deterministic only if it is set
 
 
 @contextmanager
 def deterministic_algorithms() -> Iterator[None]:
-    """Use deterministic algorithms only, inside the block; an operation that has none raises RuntimeError."""
-    os.environ.setdefault(CUBLAS_WORKSPACE, ":4096:8")  # cuBLAS reads it when it is first used
+    """Use only deterministic algorithms inside the block; an operation without one raises RuntimeError."""
+    os.environ.setdefault(CUBLAS_WORKSPACE, ":4096:8")  # cuBLAS reads it on first use
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     benchmark = torch.backends.cudnn.benchmark
     try:

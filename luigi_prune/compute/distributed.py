@@ -1,7 +1,7 @@
-"""Several processes that train one network: what they send each other.
+"""Communication between the processes that train one network.
 
-A global batch is split over the processes; their gradients are summed, each already divided by the *global* number
-of samples, so that the sum is the mean over the global batch however unequal the shares are.
+A global batch is split over the processes and their gradients are summed. Each is already divided by the *global*
+number of samples, so that the sum is the mean over the global batch even if the shares are unequal.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BatchNorm = nn.modules.batchnorm._BatchNorm
 def open_group(rank: int, world_size: int, init_method: str, device: torch.device) -> ProcessGroup:
     """Join the `world_size` processes of a job and return their group: gloo on CPUs, NCCL on GPUs.
 
-    `init_method` is the meeting point, "tcp://host:port" or "file:///path". Call `close_group` at the end.
+    `init_method` is the rendezvous, "tcp://host:port" or "file:///path". Call `close_group` at the end.
     """
     on_gpu = device.type == "cuda"
     if on_gpu:
@@ -40,14 +40,14 @@ def open_group(rank: int, world_size: int, init_method: str, device: torch.devic
 
 
 def close_group() -> None:
-    """Leave the group of `open_group`; does nothing where there is none."""
+    """Leave the group of `open_group`, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those of the job; with one process, everything here does nothing."""
+    """The rank of this process and its communication with the others; with one process all methods are no-ops."""
 
     group: ProcessGroup | None = None
     rank: int = 0
@@ -55,22 +55,22 @@ class Ranks:
 
     @classmethod
     def of(cls, group: ProcessGroup | None) -> Ranks:
-        """Return the ranks of `group`, or of this process alone."""
+        """Return the ranks of `group`; without a group, of this process alone."""
         return cls(group, dist.get_rank(group), dist.get_world_size(group)) if group is not None else cls()
 
     @property
-    def leads(self) -> bool:
-        """Whether this process is the one that writes files and speaks."""
+    def is_rank_zero(self) -> bool:
+        """Whether this process writes files, logs and reports progress."""
         return self.rank == 0
 
     def sum_(self, tensors: Sequence[Tensor]) -> None:
-        """Replace `tensors` by their sums over all processes: one message per dtype."""
+        """Replace `tensors` by their sums over all processes, with one all-reduce per dtype."""
         if self.size == 1:
             return
-        for alike in _by_dtype(tensors):
-            flat = torch.cat([tensor.reshape(-1) for tensor in alike])
+        for group in _by_dtype(tensors):
+            flat = torch.cat([tensor.reshape(-1) for tensor in group])
             dist.all_reduce(flat, group=self.group)
-            for tensor, part in zip(alike, flat.split([tensor.numel() for tensor in alike]), strict=True):
+            for tensor, part in zip(group, flat.split([tensor.numel() for tensor in group]), strict=True):
                 tensor.copy_(part.view_as(tensor))
 
     def spread_(self, tensors: Sequence[Tensor]) -> None:
@@ -89,15 +89,15 @@ class Ranks:
         return box[0]
 
     def any(self, flag: bool, device: torch.device) -> bool:
-        """Return whether `flag` is set on at least one process."""
+        """Return whether `flag` is true on at least one process."""
         if self.size == 1:
             return flag
-        votes = torch.tensor(float(flag), device=device)
-        dist.all_reduce(votes, group=self.group)
-        return bool(votes > 0)
+        count = torch.tensor(float(flag), device=device)
+        dist.all_reduce(count, group=self.group)
+        return bool(count > 0)
 
     def concatenate(self, rows: Tensor) -> Tensor:
-        """Return the (rows, columns) of all processes below each other, in the order of their ranks."""
+        """Return the rows of all processes, (rows, columns), in the order of their ranks."""
         if self.size == 1:
             return rows
         counts = torch.zeros(self.size, dtype=torch.int64, device=rows.device)
@@ -118,7 +118,7 @@ def _by_dtype(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
 
 
 def sum_gradients(network: nn.Module, ranks: Ranks) -> None:
-    """Sum the gradients of all processes; a process without a gradient, having had no sample, adds zeros."""
+    """Sum the gradients of all processes; a process that had no sample adds zeros."""
     if ranks.size == 1:
         return
     gradients = []
@@ -131,10 +131,10 @@ def sum_gradients(network: nn.Module, ranks: Ranks) -> None:
 
 
 def synchronise_batchnorm(network: nn.Module, ranks: Ranks, device: torch.device) -> nn.Module:
-    """Return the network with its BatchNorm layers joined over the processes, so that they see the global batch.
+    """Return the network with BatchNorm layers that normalise over the global batch.
 
-    Torch joins them on GPUs only. Raises ConfigError on CPUs: there each process would normalise by its own share, and
-    the weights would depend on the number of processes, which no key contains.
+    torch synchronises them on GPUs only. Raises ConfigError on CPUs, on which each process would normalise over its
+    share, so that the weights would depend on the number of processes, which no key contains.
     """
     if ranks.size == 1 or not any(isinstance(module, BatchNorm) for module in network.modules()):
         return network

@@ -1,7 +1,7 @@
-"""Pruned entries of parameters: which they are, and the one way in which they are set and kept to zero.
+"""Masked parameters: the only code that sets pruned entries to zero.
 
-The training loop clears gradients and weights around each optimizer step, the hooks of `holding` do the same from
-inside a network, pruning and rewinding clear weights once: all of them through `MaskedParameter`.
+The training loop clears gradients and weights around each optimizer step, the hooks of `api.mask_hooks` do the same
+from inside a network, and pruning and rewinding clear weights once.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from luigi_prune.errors import ConfigError
 
 @dataclass(eq=False)
 class MaskedParameter:
-    """A parameter and its mask: bool, of its shape, True where an entry is kept. The mask follows it to its device."""
+    """A parameter and its mask: bool, of the same shape, True for kept entries; moved to the parameter's device."""
 
     parameter: nn.Parameter
     mask: Tensor
 
     def mask_on(self, device: torch.device) -> Tensor:
-        """Return the mask, from now on on `device`."""
+        """Move the mask to `device` and return it."""
         if self.mask.device != device:
             self.mask = self.mask.to(device)
         return self.mask
 
     def clear_gradient(self) -> None:
-        """Set the gradient of pruned entries to zero, so that no momentum builds up there."""
+        """Set the gradient of pruned entries to zero, so that they build up no momentum."""
         if self.parameter.grad is not None:
             keep_only(self.parameter.grad, self.mask_on(self.parameter.grad.device))
 
     def clear_weight(self) -> None:
-        """Set pruned entries to zero: some optimizers move even what has no gradient."""
-        # `.data`, because a module that is called twice in one pass must not look changed to the backward pass.
+        """Set pruned entries to zero: some optimizers change even entries without a gradient."""
+        # `.data`, or autograd would report an in-place change for a module that is called twice in one pass.
         data = self.parameter.data
         keep_only(data, self.mask_on(data.device))
 
 
 def masked_parameters(network: nn.Module, masks: Mapping[str, Tensor]) -> list[MaskedParameter]:
-    """Return the parameters of `network` that `masks` (parameter name -> True where kept) names.
+    """Return the parameters of `network` that `masks` (parameter name -> True for kept entries) names.
 
     Raises ConfigError for a name or a shape that the network does not have.
     """

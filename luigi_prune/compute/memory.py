@@ -1,4 +1,4 @@
-"""What happens if a device runs out of memory: one line that says what helps."""
+"""One-line errors for a device that runs out of memory."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from luigi_prune.errors import OutOfMemory
 
 
 @contextmanager
-def memory_of(device: torch.device, what: str, cure: str) -> Iterator[None]:
-    """Raise OutOfMemory where the block runs out of the device's memory: `what` was done, and the `cure` for it."""
+def explain_oom(device: torch.device, activity: str, cure: str) -> Iterator[None]:
+    """Raise OutOfMemory, naming `activity` and `cure`, if the block runs out of the device's memory."""
     try:
         yield
     except torch.OutOfMemoryError as error:
         reason = (str(error) or "no reason given").split(". ")[0].splitlines()[0].rstrip(".")
-        # Without its cause, whose traceback would keep everything alive that fills the memory.
-        raise OutOfMemory(f"{what}: {device} is out of memory ({reason}); {cure}") from None
+        # Not chained: the cause's traceback would keep the tensors alive that fill the memory.
+        raise OutOfMemory(f"{activity}: {device} is out of memory ({reason}); {cure}") from None

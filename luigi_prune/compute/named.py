@@ -1,4 +1,4 @@
-"""From a row of the light catalogue to the object it names."""
+"""The object that a row of the registry names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from luigi_prune.registry.rows import Function
 
 
 def resolve(path: Function) -> Any:
-    """Return what a catalogue row's `path` stands for: "module:attribute", with "@digest" if it is a foreign part's.
+    """Return the object at a row's `path`: "module:attribute", with "@digest" for a foreign part, or the object itself.
 
     Raises ConfigError for a foreign module that cannot be imported.
     """

@@ -1,4 +1,4 @@
-"""Products in the precision of their numbers: TF32, which GPUs use for convolutions by default, keeps three digits."""
+"""Products in full precision: TF32, which GPUs use for convolutions by default, keeps three digits."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import torch
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """Compute without TF32 on a GPU inside the block: scores and checks of outputs are as exact as on a CPU."""
+    """Disable TF32 on a GPU inside the block, so that scores and checks of outputs are as exact as on a CPU."""
     with ExitStack() as stack:
         if device.type == "cuda":
-            stack.callback(_switch_off())
+            stack.callback(_disable_tf32())
         yield
 
 
-def _switch_off() -> Callable[[], None]:
-    """Switch TF32 off and return a function that sets everything back."""
+def _disable_tf32() -> Callable[[], None]:
+    """Disable TF32 and return a function that restores the settings."""
     cudnn: Any = torch.backends.cudnn
     try:
         products, convolutions = torch.get_float32_matmul_precision(), cudnn.allow_tf32
-    except RuntimeError:  # set by the newer names, with which torch does not let one mix the older ones
+    except RuntimeError:  # set by the newer names, which torch does not allow to be mixed with the older ones
         parts = (cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul)
         before = [part.fp32_precision for part in parts]
         _set_all(parts, ["ieee"] * len(parts))
@@ -31,11 +31,11 @@ def _switch_off() -> Callable[[], None]:
     torch.set_float32_matmul_precision("highest")
     cudnn.allow_tf32 = False
 
-    def set_back() -> None:
+    def restore() -> None:
         torch.set_float32_matmul_precision(products)
         cudnn.allow_tf32 = convolutions
 
-    return set_back
+    return restore
 
 
 def _set_all(parts: tuple[Any, ...], values: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""State dictionaries as named numpy arrays and back: order, types (bfloat16 too) and buffers survive."""
+"""State dictionaries as named numpy arrays and back, with order, types (including bfloat16) and buffers."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# numpy lacks these; their bits are kept in an integer array, and the name of the type beside it
+# types that numpy lacks: stored as the bits in an integer array and the name of the type
 _AS_BITS = {torch.bfloat16: torch.int16}
 _BITS = {str(dtype).removeprefix("torch."): dtype for dtype in _AS_BITS}
 
 
 def to_arrays(state: Mapping[str, Tensor]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Return the tensors as arrays, and the types of those that numpy has no type for."""
+    """Return the tensors as arrays, and the names of the types that numpy lacks."""
     arrays, types = {}, {}
     for name, tensor in state.items():
         tensor = tensor.detach().cpu().contiguous()
@@ -28,7 +28,7 @@ def to_arrays(state: Mapping[str, Tensor]) -> tuple[dict[str, np.ndarray], dict[
 
 
 def from_arrays(arrays: Mapping[str, np.ndarray], types: Mapping[str, str]) -> dict[str, Tensor]:
-    """Return the tensors that `to_arrays` was given."""
+    """Return the tensors from the results of `to_arrays`."""
     state = {}
     for name, array in arrays.items():
         tensor = torch.from_numpy(np.array(array))

@@ -1,9 +1,12 @@
-"""Where jobs run: in this process, in processes of this machine, or on a cluster.
+"""Runs jobs: in the driver's process, in other processes of this machine, or on a cluster.
 
-registry.py     the table of backends, our own and those of other packages
-job.py          what a backend is: Job, Context, Outcome, Backend
-job_run.py      runs a job in the process where it has arrived
-remote.py       what commands ask about jobs that outlive their driver
-devices.py      which GPUs there are, and how many processes a job has
-inline.py, local.py, slurm/   the backends
+backends.py       the table of backends, built-in ones and those of other packages
+job.py            the interface of a backend: Job, Context, Outcome, Listener, Backend
+job_run.py        runs a job in the current process
+remote_jobs.py    jobs that outlive their driver, as commands query them
+devices.py        visible GPUs, number of processes per job
+slots.py          how many processes run at once, and on which GPU
+output.py         a job's output and its log
+preload.py        modules that the fork server imports in advance
+inline.py, local/, slurm/   the backends
 """

@@ -1,9 +1,9 @@
-"""The table of backends: our own, and those of installed packages (entry points of the group `luigi_prune.backends`).
+"""The table of backends: built-in ones and those of installed packages (entry points `luigi_prune.backends`).
 
     [project.entry-points."luigi_prune.backends"]
-    pbs = "my_package:PBS"        # the backend's name, and where its BackendRow stands
+    pbs = "my_package:PBS"        # the backend's name = import path of its BackendRow
 
-A row is strings: the modules of a backend are imported when it is used, those of a package when its row is.
+A row consists of strings: a backend's modules are imported when it is used, another package when its row is read.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ log = logging.getLogger("luigi_prune")
 
 @dataclass(frozen=True)
 class BackendRow:
-    """A backend, by where its parts stand ("module:name")."""
+    """A backend: its name and the import paths ("module:name") of its parts."""
 
-    name: str  # in [compute] backend=, of its sections in luigi.cfg and of its folder below the results
-    backend: str  # class: Backend, called with ComputeSettings
+    name: str  # value of [compute] backend; its sections in luigi.cfg and its folder in the results are named after it
+    backend: str  # subclass of Backend, called with ComputeSettings
     settings: str = ""  # function (sections, ComputeSettings) -> ComputeSettings.own; raises ConfigError
-    jobs: str = ""  # class: RemoteJobs, called without arguments; "" if jobs end with their driver
+    jobs: str = ""  # subclass of RemoteJobs, called without arguments; "" if jobs end with their driver
 
 
-_OWN = (
+_BUILT_IN_ROWS = (
     BackendRow("inline", "luigi_prune.execution.inline:InlineBackend"),
     BackendRow("local", "luigi_prune.execution.local.local_backend:LocalBackend"),
     BackendRow(
@@ -47,7 +47,7 @@ _OWN = (
         jobs="luigi_prune.execution.slurm.slurm_jobs:SlurmJobs",
     ),
 )
-OWN = {row.name: row for row in _OWN}
+BUILT_IN = {row.name: row for row in _BUILT_IN_ROWS}
 
 
 def entry_points(group: str = GROUP) -> Iterable[metadata.EntryPoint]:
@@ -56,89 +56,89 @@ def entry_points(group: str = GROUP) -> Iterable[metadata.EntryPoint]:
 
 
 def names() -> list[str]:
-    """Return the names of all backends; imports none of them. Raises ConfigError if two share a name."""
-    return [*OWN, *_foreign()]
+    """Return the names of all backends without importing them; raises ConfigError if two share a name."""
+    return [*BUILT_IN, *_foreign()]
 
 
 def row(name: str) -> BackendRow:
     """Return a backend's row; raises ConfigError."""
-    if name in OWN:
-        return OWN[name]
+    if name in BUILT_IN:
+        return BUILT_IN[name]
     if (entry := _foreign().get(name)) is None:
         raise ConfigError(f"luigi.cfg: [compute] backend: {name!r} is not a backend{nearest(name, (AUTO, *names()))}")
     where = f"backend {name!r} of {_package(entry)} ({entry.value}) cannot be used"
     try:
-        found = entry.load()
-    except Exception as error:  # whatever a foreign module raises when it is imported
+        loaded = entry.load()
+    except Exception as error:  # importing a foreign module can raise anything
         raise ConfigError(f"{where}: {_first_line(error)}") from error
-    if not isinstance(found, BackendRow):
-        raise ConfigError(f"{where}: expected a BackendRow, got a {type(found).__name__}")
-    if found.name != name:
-        raise ConfigError(f"{where}: its row is called {found.name!r}")
-    return found
+    if not isinstance(loaded, BackendRow):
+        raise ConfigError(f"{where}: expected a BackendRow, got a {type(loaded).__name__}")
+    if loaded.name != name:
+        raise ConfigError(f"{where}: its row is called {loaded.name!r}")
+    return loaded
 
 
-def own_settings(compute: ComputeSettings, sections: Mapping[str, Mapping[str, str]]) -> Any:
-    """Return what the chosen backend makes of its sections of luigi.cfg, None if it has no settings.
+def backend_settings(compute: ComputeSettings, sections: Mapping[str, Mapping[str, str]]) -> Any:
+    """Return the chosen backend's settings, parsed from its sections of luigi.cfg; None if it has none.
 
     `sections` are [<its name>] and [<its name>.<...>]: name -> key -> text. Raises ConfigError.
     """
-    if compute.backend == AUTO or not (place := row(compute.backend).settings):
+    if compute.backend == AUTO or not (parser := row(compute.backend).settings):
         return None
-    return _load(place, compute.backend)(sections, compute)
+    return _load(parser, compute.backend)(sections, compute)
 
 
 def choose(settings: ComputeSettings) -> Backend:
-    """Return the backend that the settings ask for; raises ConfigError."""
+    """Return the backend chosen in the settings; raises ConfigError."""
     name = settings.backend
     if name == AUTO:
         slots = Slots(settings)
         name = "local" if slots.total > 1 or slots.widest > 1 else "inline"
     backend: Backend = _load(row(name).backend, name)(settings)
-    if backend.name != name:  # its folder and its sections go by that name
+    if backend.name != name:  # its folder and its sections are named after it
         backend.close()
         raise ConfigError(f"backend {name!r} cannot be used: its class is called {backend.name!r}")
     return backend
 
 
 def remote_jobs() -> list[RemoteJobs]:
-    """Return what can be asked of each backend whose jobs outlive their driver.
+    """Return the RemoteJobs of each backend whose jobs outlive their driver.
 
-    A foreign one that cannot be imported is left out, with a warning: commands work without it.
+    A foreign backend that cannot be imported is skipped with a warning, so that commands work without it.
     """
-    found = []
+    available = []
     for name in names():
         try:
-            if place := row(name).jobs:
-                found.append(_load(place, name)())
+            if import_path := row(name).jobs:
+                available.append(_load(import_path, name)())
         except ConfigError as error:
             log.warning("%s", error)
-    return found
+    return available
 
 
-def on_their_way(outputs: Iterable[Path]) -> dict[Path, JobPlace]:
-    """Return where the jobs are that make `outputs`, of all backends and drivers; without those of finished results."""
+def locate_jobs(outputs: Iterable[Path]) -> dict[Path, JobPlace]:
+    """Return the places of the jobs that compute `outputs`, of all backends and drivers; finished results have none."""
     paths = list(outputs)
     return {path: place for remote in remote_jobs() for path, place in remote.where(paths).items()}
 
 
 @cache
 def _foreign() -> dict[str, metadata.EntryPoint]:
-    found: dict[str, metadata.EntryPoint] = {}
+    by_name: dict[str, metadata.EntryPoint] = {}
     for entry in entry_points():
-        first = found.setdefault(entry.name, entry)
-        if entry.name in (*OWN, AUTO) or first.value != entry.value:
-            other = "luigi_prune" if entry.name in (*OWN, AUTO) else _package(first)
+        first = by_name.setdefault(entry.name, entry)
+        if entry.name in (*BUILT_IN, AUTO) or first.value != entry.value:
+            other = "luigi_prune" if entry.name in (*BUILT_IN, AUTO) else _package(first)
             raise ConfigError(f"backend {entry.name!r} of {_package(entry)} has the name of one of {other}")
-    return found
+    return by_name
 
 
-def _load(place: str, name: str) -> Any:
-    module, _, attribute = place.partition(":")
+def _load(import_path: str, name: str) -> Any:
+    module, _, attribute = import_path.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # a foreign module, or a library that is not installed
-        raise ConfigError(f"backend {name!r}: {place} cannot be imported: {_first_line(error)}") from error
+    except Exception as error:  # a foreign module can raise anything; a library may be missing
+        raise ConfigError(f"backend {name!r}: {import_path} cannot be imported: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:

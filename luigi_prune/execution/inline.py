@@ -1,4 +1,4 @@
-"""The simplest backend: a job runs in the Luigi process itself, one at a time; torch is imported once."""
+"""The inline backend: runs jobs in the Luigi process, one at a time."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ class InlineBackend(Backend):
     slots = 1
 
     def __init__(self, settings: ComputeSettings):
-        """Raises ConfigError if a job is to have several processes."""
+        """Raises ConfigError if luigi.cfg asks for several processes per job."""
         if any(process_count(settings, family) > 1 for family in settings.processes):
-            raise ConfigError("luigi.cfg: [compute] backend: 'inline' has one process; processes need 'local'")
+            raise ConfigError(
+                "luigi.cfg: [compute] backend: 'inline' runs one process per job; use 'local' for several"
+            )
         self.settings = settings
 
     def submit(self, job: Job, listener: Listener) -> None:
-        """Run the job now, in this process, on the first GPU if there is one."""
+        """Run the job in this process, on the first visible GPU if there is one; returns when it has ended."""
         on_gpu = uses_gpu(self.settings)
         context = Context(
             threads=self.settings.threads,
@@ -35,7 +37,7 @@ class InlineBackend(Backend):
         listener.ended(run(job, context))
 
     def cancel(self, job: Job) -> None:
-        """Nothing to do: when anyone can ask, no job is running."""
+        """Do nothing: no job runs between calls of `submit`."""
 
     def close(self) -> None:
-        """Nothing to do."""
+        """Do nothing."""

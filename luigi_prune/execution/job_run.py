@@ -1,6 +1,6 @@
-"""Runs a job in this process: what every backend calls, wherever the process is.
+"""Runs a job in the current process, for every backend.
 
-Job functions are imported by name when they run, so that nothing here, and no process that only waits, loads torch.
+Job functions are imported by name when they run, so that neither this module nor a waiting process loads torch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from luigi_prune.execution.job import Context, Job, Outcome
 
 
 def run(job: Job, context: Context) -> Outcome:
-    """Run a job in this process and return how it ended; raises nothing but what ends the process itself."""
+    """Run a job in this process and return its outcome; only SystemExit and KeyboardInterrupt propagate."""
     began = time.perf_counter()
 
     def ended(status: Any, message: str = "", **more: Any) -> Outcome:
@@ -37,10 +37,10 @@ def run(job: Job, context: Context) -> Outcome:
     except LuigiPruneError as error:
         return ended("failed", str(error), retry=False)
     except Exception as error:
-        if isinstance(error, FileNotFoundError) and str(error.filename) in inputs(job.request):
-            return ended("damaged", str(error), damaged=str(error.filename))  # it went away after the start
-        again = isinstance(error, OSError | MemoryError)  # the same spec fails the same way, a machine need not
-        return ended("failed", traceback.format_exc(), retry=again)
+        if isinstance(error, FileNotFoundError) and str(error.filename) in input_paths(job.request):
+            return ended("damaged", str(error), damaged=str(error.filename))  # deleted after the job started
+        retry = isinstance(error, OSError | MemoryError)  # other errors are those of the spec and would recur
+        return ended("failed", traceback.format_exc(), retry=retry)
     return ended("done")
 
 
@@ -52,6 +52,6 @@ def _algorithms(context: Context) -> AbstractContextManager[None]:
     return deterministic_algorithms()
 
 
-def inputs(request: dict[str, Any]) -> set[str]:
-    """Return the paths that a job reads."""
+def input_paths(request: dict[str, Any]) -> set[str]:
+    """Return the paths of the results that a job reads."""
     return {*request.get("inputs", {}).values(), *request.get("cells", {}).values()}

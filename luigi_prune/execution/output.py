@@ -1,4 +1,4 @@
-"""What a job prints: into its log, and out of it."""
+"""Redirects a job's output to its log, and reads the log's last lines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BYTES = 16_384
 
 
 def last_lines(log: str | Path, start: int = 0) -> str:
-    """Return the last lines of a log, as far as they were written after byte `start`; "" where there is none."""
+    """Return the last lines of a log, from byte `start` at the earliest; "" if there is no log."""
     try:
         with open(log, "rb") as file:
             size = file.seek(0, os.SEEK_END)
@@ -24,7 +24,7 @@ def last_lines(log: str | Path, start: int = 0) -> str:
 
 
 def write_output_to(log: str) -> None:
-    """Append everything that this process and its libraries print to the file `log`."""
+    """Redirect stdout and stderr of this process, native libraries included, to the end of the file `log`."""
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
@@ -35,4 +35,4 @@ def write_output_to(log: str) -> None:
         )
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s", force=True)
     logging.getLogger("luigi_prune").setLevel(logging.INFO)
-    faulthandler.enable(sys.stderr)  # a crash in native code leaves its Python stack in the log
+    faulthandler.enable(sys.stderr)  # on a crash in native code, write the Python stack to the log

@@ -1,6 +1,6 @@
-"""Jobs that outlive their driver, as commands see them: read from the results folder and the site's queue.
+"""Jobs that outlive their driver, such as SLURM jobs, as commands query and cancel them without a driver.
 
-A backend whose jobs do (SLURM jobs, say) names a subclass of RemoteJobs in its row. Nothing here starts a driver.
+A backend with such jobs names a subclass of RemoteJobs in its row; it reads the results folder and the site's queue.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from luigi_prune.execution.job import Job
 
 @dataclass(frozen=True)
 class JobPlace:
-    """Where a job is, on its way to a result."""
+    """State and place of a job whose result does not exist yet."""
 
     text: str  # for people: "SLURM job 12_0 on n3: 40%  epoch 4/10"
-    running: bool = False  # it has begun and not said that it is over
+    running: bool = False  # started and not reported as ended
     label: str = "job"  # RemoteJobs.label of its backend
 
 
 class SubmittedJob(Protocol):
-    """A job that some driver has submitted, and whose request is still there."""
+    """A job that a driver has submitted and whose request file still exists."""
 
     @property
     def job(self) -> Job:
@@ -39,59 +39,59 @@ class SubmittedJob(Protocol):
 
     @property
     def start_log(self) -> Path:
-        """What the queue and the start of the job print, before the job's own log takes over."""
+        """Output of the queue and of the job's start, before the job writes to its log."""
 
     def newest(self) -> SubmittedJob:
-        """Return the newest submission of the same job: itself, or the one that has replaced it."""
+        """Return the newest submission of the same job: itself or its replacement."""
 
 
 @dataclass(frozen=True)
 class Cancellation:
-    """The jobs that a cancellation would end. Reading it changes nothing; `carry_out` does."""
+    """The jobs that a cancellation would end; `carry_out` ends them."""
 
     running: int = 0
     waiting: int = 0
-    ended: int = 0  # have ended without a result, or were never submitted: they are forgotten
-    of_others: int = 0  # jobs of other users, left alone
-    drivers: tuple[int, ...] = ()  # processes on this machine that submitted them and still run
-    carry_out: Callable[[], None] = lambda: None  # raises ConfigError if the site does not answer
+    ended: int = 0  # ended without a result, or never submitted: only their claims are removed
+    of_others: int = 0  # jobs of other users, which stay
+    drivers: tuple[int, ...] = ()  # running processes of this machine that submitted them
+    carry_out: Callable[[], None] = lambda: None  # raises ConfigError if the queue does not respond
 
     @property
     def jobs(self) -> int:
-        """How many jobs of this user there are, alive or not."""
+        """The number of jobs of this user, ended ones included."""
         return self.running + self.waiting + self.ended
 
 
 class RemoteJobs:
-    """Jobs of one backend, whichever driver submitted them; the defaults are those of a backend that keeps none."""
+    """Jobs of one backend, of all drivers; the defaults are those of a backend without such jobs."""
 
-    label = "job"  # what people call one: "SLURM job"; a job's log names it as "<label> <id>" at the end of a line
-    noise = ""  # lines of start logs that begin so tell nothing
+    label = "job"  # for people: "SLURM job"; a job's log contains "<label> <id>" at the end of a line
+    noise = ""  # prefix of uninformative lines in start logs
 
     def where(self, outputs: Iterable[Path]) -> dict[Path, JobPlace]:
-        """Return where the job is that makes each of `outputs`, for those that are not there and have one."""
+        """Return where the job of each of `outputs` is, without existing results and those that have no job."""
         return {}
 
     def outputs(self, results: Path) -> list[Path]:
-        """Return every result, there or not, that some job has claimed below a results folder."""
+        """Return the results, existing or not, that jobs have claimed below a results folder."""
         return []
 
     def submitted(self, results: Path) -> list[SubmittedJob]:
-        """Return every job whose request lies below a results folder."""
+        """Return the jobs whose requests are stored below a results folder."""
         return []
 
     def is_id(self, text: str) -> bool:
-        """Return whether `text` can be a job's id."""
+        """Return whether `text` has the form of a job id."""
         return bool(text)
 
     def same_id(self, asked: str, job_id: str) -> bool:
-        """Return whether a person who writes `asked` can mean the job `job_id`."""
+        """Return whether the id `asked`, typed by a user, refers to the job `job_id`."""
         return asked == job_id
 
     def cancellation(self, outputs: Iterable[Path]) -> Cancellation:
-        """Return what cancelling the jobs that make `outputs` would end; raises ConfigError if the site is silent."""
+        """Return the cancellation of jobs that compute `outputs`; raises ConfigError if the queue does not respond."""
         return Cancellation()
 
     def leftovers(self, results: Path) -> list[tuple[Path, str]]:
-        """Return files and folders that nobody will read any more, each with the reason."""
+        """Return files and folders that are no longer needed, each with the reason."""
         return []

@@ -1,4 +1,4 @@
-"""How many processes a machine takes at once, and which GPU each of them sees."""
+"""Slots of this machine: how many processes run at once, and which GPU each of them uses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from luigi_prune.execution.preload import THREAD_VARIABLES
 
 
 class Slots:
-    """The slots of this machine: one per process of a job, at most `total` taken at once."""
+    """The slots of this machine: one per process of a job, `total` in all."""
 
     def __init__(self, settings: ComputeSettings):
         """Raises ConfigError if a job would have more processes than this machine has GPUs."""
@@ -24,19 +24,19 @@ class Slots:
 
     @property
     def widest(self) -> int:
-        """How many processes the largest job has."""
+        """The number of processes of the largest job."""
         return max(self._processes.values(), default=1)
 
     def processes(self, family: str) -> int:
-        """Return how many processes a job of this family has."""
+        """Return the number of processes of a job of this family."""
         return self._processes.get(family, 1)
 
     def needed(self, family: str) -> int:
-        """Return how many slots a job of this family takes: never more than there are, so that it can start."""
+        """Return the number of slots of a job of this family: at most `total`, so that it can start."""
         return min(self.processes(family), self.total)
 
     def take(self, family: str) -> list[str]:
-        """Take the slots of one job and return the GPU of each of its processes, the least used first; "" is none."""
+        """Take the slots of one job; return the GPU of each of its processes, least used first ("": no GPU)."""
         self.free -= self.needed(family)
         if not self._load:
             return [""] * self.processes(family)
@@ -45,18 +45,20 @@ class Slots:
             self._load[gpu] += 1
         return gpus
 
-    def give_back(self, family: str, gpus: list[str]) -> None:
-        """Return what `take` returned."""
+    def free_slots(self, family: str, gpus: list[str]) -> None:
+        """Free the slots and GPUs that `take` returned."""
         self.free += self.needed(family)
         for gpu in gpus:
             if gpu:
                 self._load[gpu] -= 1
 
     def environment(self, gpu: str) -> dict[str, str]:
-        """Return the environment variables of a process: threads, the GPU it sees, the network of its DDP group."""
+        """Return the environment variables of a process: threads, visible GPU, network interface of its DDP group."""
         environment = dict.fromkeys(THREAD_VARIABLES, str(self.threads))
         if gpu or not self.cuda:
             environment[VISIBLE] = gpu
         if "GLOO_SOCKET_IFNAME" not in os.environ and os.path.isdir("/sys/class/net/lo"):
-            environment["GLOO_SOCKET_IFNAME"] = "lo"  # all on this machine, whatever its name resolves to
+            environment["GLOO_SOCKET_IFNAME"] = (
+                "lo"  # all processes are on this machine, whatever its host name resolves to
+            )
         return environment

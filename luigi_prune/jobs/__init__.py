@@ -1,6 +1,5 @@
-"""The bridge: job functions, one per task, which `backends/job_run.py` calls by name.
+"""Job functions, one module per stage; importing such a module loads torch or matplotlib.
 
-A job function gets `request` (JSON data: spec, inputs, output, directories) and `context` (threads, device, processes);
-it reads its inputs, calls the heavy half and writes one result. This file is light; the modules beside it import torch
-or matplotlib, and are themselves imported when a job first runs.
+`execution/job_run.py` calls a job function by name with `request` (JSON data: spec, inputs, output, directories) and
+`context` (threads, device, processes). It reads its inputs, calls `compute/` or `report/` and writes one result.
 """

@@ -1,4 +1,4 @@
-"""What job functions read: data, networks from results, calibration batches."""
+"""Inputs of job functions: data splits, networks read from results, calibration batches."""
 
 from __future__ import annotations
 
@@ -20,55 +20,55 @@ _EXAMPLES = 8  # enough for pruning to compare outputs on
 
 
 def read_splits(base: TrainSpec, training: TrainingConfig, request: dict[str, Any]) -> Splits:
-    """Return training and validation data; all jobs of one net split alike."""
-    places = Directories.model_validate_json(request["directories"])
+    """Return training and validation data; all jobs of one net use the same split."""
+    directories = Directories.model_validate_json(request["directories"])
     return data.load_splits(
         base.network,
         training,
         seed=derive_seed(base.seed, base.net, "split"),
-        training_data=places.training_data,
-        local_data=places.local_data,
+        training_data=directories.training_data,
+        local_data=directories.local_data,
     )
 
 
-def fresh_network(base: TrainSpec, input_shape: tuple[int, ...]) -> nn.Module:
-    """Return the network as it is before training."""
+def initial_network(base: TrainSpec, input_shape: tuple[int, ...]) -> nn.Module:
+    """Return the network as initialised from its seed, before training."""
     seed = derive_seed(base.seed, base.net, "initialise")
     return networks.build(base.network.name, input_shape, base.network.output_size, seed, base.network.kwargs)
 
 
-def network_of(
+def restore_network(
     result: Result, base: TrainSpec, input_shape: tuple[int, ...], device: str = "cpu"
 ) -> tuple[nn.Module, dict[str, Tensor]]:
-    """Return the network that a result holds, on `device`, and its masks, on the CPU."""
-    network = pruning.restore(fresh_network(base, input_shape), result.meta["structure"])
+    """Return the network stored in a result, on `device`, and its masks, on the CPU."""
+    network = pruning.restore(initial_network(base, input_shape), result.meta["structure"])
     types = {name.removeprefix("weights/"): kind for name, kind in result.meta["types"].items()}
     network.load_state_dict(from_arrays(result.group("weights"), types))
     return network.to(device), {name: torch.from_numpy(mask) for name, mask in result.group("masks").items()}
 
 
 def rewind(network: nn.Module, masks: dict[str, Tensor], base: Result) -> None:
-    """Set the network's weights back to those of the epoch that the trained network kept, but for what is removed."""
+    """Set the weights back to the epoch stored for rewinding in the trained network; pruned entries stay zero."""
     types = {name.removeprefix("rewind/"): kind for name, kind in base.meta["types"].items()}
     network.load_state_dict(from_arrays(base.group("rewind"), types))
     apply_masks(network, masks)
 
 
 def example_input(samples: Samples, device: str = "cpu") -> Tensor:
-    """Return a few samples of the network's input, as a batch on `device`."""
+    """Return the first few inputs as one batch on `device`."""
     inputs, _ = samples.get(list(range(min(_EXAMPLES, len(samples)))), 0, 0)
-    return inputs.to(device)  # the samples may lie elsewhere, by what there is room for
+    return inputs.to(device)  # samples may be on another device, depending on free memory
 
 
 def original_cost(before: Result, network: nn.Module, example: Tensor) -> tuple[int, int]:
-    """Return size and FLOPs of the network that pruning began with: `network` itself where it is the trained one."""
+    """Return size and FLOPs of the unpruned network: as stored in `before`, else those of `network`."""
     if "original_size" in before.arrays:
         return int(before.arrays["original_size"]), int(before.arrays["original_flops"])
     return pruning.count_size(network), pruning.count_flops(network, example)
 
 
-def calibration_batches(spec: ChainSpec, network: nn.Module, splits: Splits, example: Tensor) -> Any:
-    """Return the calibration batches: a seeded draw from the validation split, in batches of 4."""
+def read_calibration(spec: ChainSpec, network: nn.Module, splits: Splits, example: Tensor) -> Any:
+    """Return the calibration batches: samples drawn by seed from the validation split, 4 per batch."""
     count = pruning.calibration_size(network, example, spec.delta_s, len(splits.validation))
     seed = derive_seed(spec.base.seed, spec.base.net, spec.repetition, "calibration")
     order = torch.randperm(len(splits.validation), generator=torch.Generator().manual_seed(seed))[:count]

@@ -1,4 +1,4 @@
-"""How job functions write: a result with what it measured and where it came from."""
+"""Writes the result of a job, with its costs and provenance."""
 
 from __future__ import annotations
 
@@ -27,23 +27,22 @@ def write(
 ) -> None:
     """Write a job's result.
 
-    `began` is the `time.perf_counter()` of its start; what `earlier`, the input, had measured is carried along. GPU
-    seconds are those of the whole job, whatever its number of processes; the peaks are this process's memory, and on a
-    GPU what its tensors held there. `precision`: the one in which a network was trained. No key contains it, because
-    keys do not know the device.
+    `began` is the `time.perf_counter()` of its start. The costs in `earlier`, the input, are copied. GPU seconds are
+    wall-clock seconds times the job's GPUs; the peaks (bytes) are this process's memory and, on a GPU, its tensors'.
+    `precision` of a training goes into the provenance, not into the key, which does not depend on the device.
     """
     family = str(request["family"]).lower()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     seconds = time.perf_counter() - began
-    own: dict[str, Any] = {
+    costs: dict[str, Any] = {
         f"{family}_seconds": seconds,
         f"{family}_gpu_seconds": seconds * context.gpus,
         f"{family}_peak_bytes": peak,
     }
     if context.device.startswith("cuda"):
-        from luigi_prune.jobs.process import peak_gpu_bytes  # tables are written without torch
+        from luigi_prune.jobs.process import peak_gpu_bytes  # Aggregate runs without torch
 
-        own[f"{family}_gpu_peak_bytes"] = peak_gpu_bytes(context)
+        costs[f"{family}_gpu_peak_bytes"] = peak_gpu_bytes(context)
     folder = Path(request["output"]).parent
     write_result(
         request["output"],
@@ -57,15 +56,15 @@ def write(
             device=context.device,
             **({"precision": precision} if precision else {}),
             **({"parts": parts} if (parts := foreign_parts(request["spec"])) else {}),
-            parents={name: _about(path, folder) for name, path in request["inputs"].items()},
+            parents={name: _parent(path, folder) for name, path in request["inputs"].items()},
         ),
         arrays=arrays,
         meta=meta,
-        measured={**(earlier.measured if earlier else {}), **(measured or {}), **own},
+        measured={**(earlier.measured if earlier else {}), **(measured or {}), **costs},
     )
 
 
-def _about(path: str, folder: Path) -> dict[str, str]:
-    """Return what identifies an input; its path is relative, so that a store can be moved."""
+def _parent(path: str, folder: Path) -> dict[str, str]:
+    """Return path, key and checksum of an input; the path is relative, so that a results folder can be moved."""
     about = read_about(path)
     return {"path": os.path.relpath(path, folder), "key": about["key"], "content_sha256": about["content_sha256"]}

@@ -1,7 +1,7 @@
-"""Scores of a trained network, kept beside it: in one-shot mode one computation serves all ratios, tasks and jobs.
+"""Scores of a trained network, cached beside it: in one-shot mode, all ratios share one computation.
 
-A file of scores is a result like any other: content-addressed, checked, written once. It is no task of the graph: the
-job that finds none, or a damaged one, computes the scores and leaves them for the others.
+The cache is a result file: content-addressed, with a checksum, written once. It is not a task of the graph: the first
+job computes and writes it; a job that reads a damaged file replaces it.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ log = logging.getLogger("luigi_prune")
 def remember_scores(
     request: dict[str, Any], spec: ChainSpec, context: Context
 ) -> Callable[[Callable[[], list[Any]]], list[Any]]:
-    """Return what `prune` asks for scores: it reads them, or computes and keeps them.
+    """Return a function of `compute` that returns cached scores, or computes and caches them.
 
-    Only scores of the trained network that read data are kept: others cost less than a file, and a later step of a
-    cascade has a network of its own.
+    Only scores that read data are cached, and only those of the trained network: other scores cost less than a file,
+    and in a cascade every later step scores a different network.
     """
     if len(spec.steps) > 1 or not METHODS[spec.method].needs_data:
         return lambda compute: compute()
@@ -47,28 +47,28 @@ def remember_scores(
     def remember(compute: Callable[[], list[Any]]) -> list[Any]:
         with contextlib.suppress(FileNotFoundError):
             try:
-                found = read_result(path).group("scores").values()
-                return [torch.from_numpy(array).to(context.device) for array in found]
+                arrays = read_result(path).group("scores").values()
+                return [torch.from_numpy(array).to(context.device) for array in arrays]
             except DamagedResult as damage:
                 log.warning("%s; set aside as %s, computed again", damage, set_aside(path).name)
         began = time.perf_counter()
         scores = compute()
         if all(isinstance(layer, Tensor) for layer in scores):
-            _keep(path, key, scores, began)
+            write_scores(scores, began)
         return scores
 
-    def _keep(path: Path, key: str, scores: list[Tensor], began: float) -> None:
+    def write_scores(scores: list[Tensor], began: float) -> None:
         arrays, types = to_arrays({f"scores/{index:04}": layer for index, layer in enumerate(scores)})
-        if types:  # a type that numpy lacks: not worth a file
+        if types:  # numpy lacks a type: not worth a file
             return
-        about = {"family": "Scores", "key": key, "output": str(path), "inputs": request["inputs"]}
-        described = {
+        request_of_scores = {"family": "Scores", "key": key, "output": str(path), "inputs": request["inputs"]}
+        spec_of_scores = {
             "score": METHODS[spec.method].score_name,
             "repetition": spec.repetition,
             "rules": spec.rules,
             "ignore_layers": spec.ignore_layers,
         }
-        with contextlib.suppress(OSError):  # a full or read-only disk: the scores serve this job all the same
-            write(about | {"spec": json.dumps(described)}, context, began, arrays, meta={})
+        with contextlib.suppress(OSError):  # full or read-only disk: this job has its scores anyway
+            write(request_of_scores | {"spec": json.dumps(spec_of_scores)}, context, began, arrays, meta={})
 
     return remember

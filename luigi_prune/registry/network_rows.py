@@ -5,7 +5,8 @@ from __future__ import annotations
 from luigi_prune.registry.rows import DatasetRow, NetworkRow, by_name
 
 _NETWORKS = "luigi_prune.compute.networks"
-_DATASETS = "luigi_prune.compute.data"
+_DIGITS = "luigi_prune.compute.data.digits:read_digits"
+_VISION = "luigi_prune.compute.data.vision:read_vision"
 
 NETWORKS = by_name(
     [
@@ -53,11 +54,11 @@ LATER_NETWORKS = (
 
 DATASETS = by_name(
     [
-        DatasetRow("Digits", f"{_DATASETS}.digits:load", 10, (1, 8, 8), "Handwritten digits included in scikit-learn"),
-        DatasetRow("MNIST", f"{_DATASETS}.vision:load", 10, (1, 28, 28), "Handwritten digits"),
-        DatasetRow("FashionMNIST", f"{_DATASETS}.vision:load", 10, (1, 28, 28), "Articles of clothing"),
-        DatasetRow("CIFAR10", f"{_DATASETS}.vision:load", 10, (3, 32, 32), "Small colour photographs, 10 classes"),
-        DatasetRow("CIFAR100", f"{_DATASETS}.vision:load", 100, (3, 32, 32), "Small colour photographs, 100 classes"),
+        DatasetRow("Digits", _DIGITS, 10, (1, 8, 8), "Handwritten digits included in scikit-learn"),
+        DatasetRow("MNIST", _VISION, 10, (1, 28, 28), "Handwritten digits"),
+        DatasetRow("FashionMNIST", _VISION, 10, (1, 28, 28), "Articles of clothing"),
+        DatasetRow("CIFAR10", _VISION, 10, (3, 32, 32), "Small colour photographs, 10 classes"),
+        DatasetRow("CIFAR100", _VISION, 100, (3, 32, 32), "Small colour photographs, 100 classes"),
     ]
 )
 

@@ -12,7 +12,7 @@ import luigi.configuration
 
 from luigi_prune.config.schema import Directories, Experiment
 from luigi_prune.errors import ConfigError, LuigiPruneError, nearest
-from luigi_prune.execution.backends import AUTO, names, own_settings
+from luigi_prune.execution.backends import AUTO, backend_settings, names
 from luigi_prune.execution.job import ComputeSettings
 
 FAMILIES = ("TrainBase", "Prune", "Retrain", "Evaluate", "Aggregate", "Report")
@@ -71,7 +71,7 @@ def compute_settings() -> ComputeSettings:
         processes=_processes(given),
     )
     sections = [name for name in luigi.configuration.get_config().sections() if name.partition(".")[0] == backend]
-    return replace(settings, own=own_settings(settings, {name: _section(name) for name in sections}))
+    return replace(settings, own=backend_settings(settings, {name: _section(name) for name in sections}))
 
 
 def _processes(compute: dict[str, str]) -> dict[str, int | Literal["gpus"]]:

@@ -34,7 +34,7 @@ class TrainBase(JobTask):
     """Trains one network: `net` tells networks of one experiment apart."""
 
     net: int = luigi.IntParameter()
-    function = "luigi_prune.jobs.networks:train_base"
+    function = "luigi_prune.jobs.train_base_job:train_base"
     priority = 10
 
     @cached_property
@@ -109,7 +109,7 @@ class ChainTask(NetworkTask):
 class Prune(ChainTask):
     """Prunes the network of the step before, or the trained one."""
 
-    function = "luigi_prune.jobs.networks:prune"
+    function = "luigi_prune.jobs.prune_job:prune"
     priority = 20
 
     def requires(self) -> dict[str, JobTask]:
@@ -126,7 +126,7 @@ class Prune(ChainTask):
 class Retrain(ChainTask):
     """Retrains a pruned network; what was removed stays removed."""
 
-    function = "luigi_prune.jobs.networks:retrain"
+    function = "luigi_prune.jobs.retrain_job:retrain"
     priority = 30
 
     def requires(self) -> dict[str, JobTask]:
@@ -141,7 +141,7 @@ class Evaluate(NetworkTask):
     """Judges one network on one test set."""
 
     test_set: str = luigi.Parameter()
-    function = "luigi_prune.jobs.networks:evaluate"
+    function = "luigi_prune.jobs.evaluate_job:evaluate"
     priority = 40
 
     @cached_property
@@ -223,7 +223,7 @@ class ExperimentTask(JobTask):
 class Aggregate(ExperimentTask):
     """Gathers every evaluation of an experiment into tables."""
 
-    function = "luigi_prune.jobs.tables:aggregate"
+    function = "luigi_prune.jobs.aggregate_job:aggregate"
     priority = 50
 
     @classmethod
@@ -255,7 +255,7 @@ class Aggregate(ExperimentTask):
 class Report(ExperimentTask):
     """Draws the tables: plots, markdown, one HTML page, `.npz`, TensorBoard."""
 
-    function = "luigi_prune.jobs.tables:report"
+    function = "luigi_prune.jobs.report_job:report"
     priority = 60
 
     @classmethod

@@ -188,7 +188,7 @@ def test_gc_removes_what_no_job_on_its_way_needs(tmp_path, jobs, capsys):
     for folder in (living, over, superseded, again):
         aged(folder, 30)
     for folder in (living, over, superseded):
-        aged(heartbeat.news_path(folder, 0), 2)
+        aged(heartbeat.heartbeat_path(folder, 0), 2)
     for path in (half, claims.claim_path(jobs[4].output, 1)):
         aged(path, 30)
     for path in lost.iterdir():
@@ -196,12 +196,12 @@ def test_gc_removes_what_no_job_on_its_way_needs(tmp_path, jobs, capsys):
     lost.rmdir()
     gone = [
         *(half, claims.claim_path(jobs[1].output, 1), claims.claim_path(jobs[4].output, 1)),
-        *(over, superseded, heartbeat.news_path(over, 0), heartbeat.news_path(superseded, 0)),
+        *(over, superseded, heartbeat.heartbeat_path(over, 0), heartbeat.heartbeat_path(superseded, 0)),
     ]
     assert main(["gc", str(results), "--yes"]) == 0
     out = capsys.readouterr().out
     assert [path for path in gone if path.exists()] == []
     assert all(f"{path}  (" in out for path in gone)
-    kept = [living, young, again, *(heartbeat.news_path(folder, 0) for folder in (living, young, again))]
+    kept = [living, young, again, *(heartbeat.heartbeat_path(folder, 0) for folder in (living, young, again))]
     kept += [claims.claim_path(jobs[0].output, 1), claims.claim_path(jobs[3].output, 2)]
     assert [path for path in kept if not path.exists()] == []

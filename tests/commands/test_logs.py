@@ -193,7 +193,7 @@ def test_following_a_finished_job_ends_at_once_and_failures_are_said(jobs, tmp_p
     following.thread.join(60)
     assert not following.thread.is_alive()
     assert ask("12", "-f") == 0
-    assert heartbeat.news_path(folder, 0).exists()  # nothing is cleared away by looking
+    assert heartbeat.heartbeat_path(folder, 0).exists()  # nothing is cleared away by looking
 
 
 def test_a_file_that_is_replaced_or_cut_short_is_read_from_its_start(tmp_path):

@@ -25,10 +25,13 @@ _COPIES = ("_to_copy", "copy_", "copy")
 _INDEXING = ("index", "index_put", "index_put_", "_index_put_impl_")
 
 
+_open: list[torch.device] = []  # the device, once for each block that is open
+
+
 def _register() -> torch.device:
     """Register the device, once in a process and for good, and return it."""
     module = SimpleNamespace(
-        is_available=lambda: True,
+        is_available=lambda: bool(_open),  # other tests of the process must not find a device
         device_count=lambda: 1,
         current_device=lambda: 0,
         is_initialized=lambda: True,
@@ -51,10 +54,12 @@ def pretended_device() -> Iterator[torch.device]:
     """Yield the pretended device; tensors can be made on it and moved to it inside the block."""
     before = torch._C._only_lift_cpu_tensors()
     torch._C._set_only_lift_cpu_tensors(True)  # so that `torch.tensor(..., device=...)` is seen
+    _open.append(DEVICE)
     try:
         with _Pretending():
             yield DEVICE
     finally:
+        _open.pop()
         torch._C._set_only_lift_cpu_tensors(before)
 
 

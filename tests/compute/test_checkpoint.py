@@ -139,8 +139,8 @@ def test_a_checkpoint_holds_no_code(tmp_path):
         def __reduce__(self):
             return (Path.write_text, (tmp_path / "executed", "code"))
 
-    checkpoint.save(tmp_path / "c", {"x": Malicious()})
-    payload = checkpoint.read(tmp_path / "c")
+    checkpoint.write_checkpoint(tmp_path / "c", {"x": Malicious()})
+    payload = checkpoint.read_payload(tmp_path / "c")
     with pytest.raises(Exception, match=r"weights_only|Unsupported|WeightsUnpickler"):
         checkpoint.decode(payload)
     assert not (tmp_path / "executed").exists()
@@ -171,7 +171,7 @@ def test_a_killed_process_is_taken_up_by_another(tmp_path):
         time.sleep(0.02 * epoch)  # into the next epoch
         child.send_signal(signal.SIGKILL)
         child.communicate()
-    saved = checkpoint.decode(checkpoint.read(path))
+    saved = checkpoint.decode(checkpoint.read_payload(path))
     assert saved["progress"]["epoch"] >= 1
     result = run(TRAININGS["sgd"], checkpoint=path)
     assert_same(run(TRAININGS["sgd"]), result)

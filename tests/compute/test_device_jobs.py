@@ -12,12 +12,13 @@ import pytest
 import torch
 from torch import nn
 
-from luigi_prune import api, jobs, registry
+from luigi_prune import api, registry
 from luigi_prune.compute.metrics.evaluation import evaluate
 from luigi_prune.compute.pruning import prune as prune_network
 from luigi_prune.compute.training.run import _mixed_precision
 from luigi_prune.errors import ConfigError, OutOfMemory
 from luigi_prune.execution.job import Context, Job
+from luigi_prune.execution.job_run import run as run_job
 from luigi_prune.jobs.process import prepare_process
 from luigi_prune.results.hdf5_file import read_result
 from luigi_prune.workflow.job_task import JobTask, walk
@@ -33,7 +34,7 @@ def run_jobs(file: Path, device: str) -> None:
     """Run all jobs of an experiment but the last two, which read tables, in this process."""
     for task in walk(*reports(file)):
         if isinstance(task, JobTask) and task.task_family not in ("Aggregate", "Report"):
-            outcome = jobs.run(task.job(), Context(device=device))
+            outcome = run_job(task.job(), Context(device=device))
             assert outcome.status == "done", outcome.message
 
 
@@ -49,7 +50,7 @@ def test_every_job_computes_on_the_device_what_it_computes_on_the_cpu(tmp_path, 
         devices.append(all(isinstance(parameter, OnDevice) for parameter in network.parameters()))
         return prune_network(network, *args, **kwargs)
 
-    monkeypatch.setattr("luigi_prune.compute.pruning.engine.pipeline", noting)
+    monkeypatch.setattr("luigi_prune.compute.pruning.prune", noting)
     for name in ("here", "there"):
         (tmp_path / name).mkdir()
     run_jobs(write_experiment(tmp_path / "here", **changes), "cpu")
@@ -143,7 +144,7 @@ def test_a_deterministic_job_leaves_the_process_as_it_was(fails, monkeypatch):
     noted: list[tuple[bool, bool, str | None]] = []
     for deterministic in (True, False):
         job = job_of("note_algorithms", noted=noted, fails=fails)
-        assert jobs.run(job, Context(deterministic=deterministic)).status == ("failed" if fails else "done")
+        assert run_job(job, Context(deterministic=deterministic)).status == ("failed" if fails else "done")
     assert noted[0] == (True, False, ":4096:8")
     assert noted[1][:2] == (False, True)
 
@@ -203,8 +204,8 @@ def test_the_probe_s_lack_of_memory_is_not_taken_for_the_network_s_nature(monkey
     monkeypatch.setattr(StructureProbe, "_prepare", run_out)
     with pytest.raises(OutOfMemory, match=r"^ThresNet: "):
         api.prune(nn.Sequential(nn.Linear(64, 10)), "ThresNet", 0.5, example_input=torch.rand(4, 64))
-    with pytest.raises(torch.OutOfMemoryError):  # nor for an input of the wrong shape
-        api.prune(Hungry(0), "ThresNet", 0.5)
+    with pytest.raises(OutOfMemory, match=r"^a trial run on a made-up input of shape \(2, 64\): .*give example_input"):
+        api.prune(Hungry(0), "ThresNet", 0.5)  # nor for an input of the wrong shape
 
 
 def test_training_and_evaluation_name_their_batch_sizes():
@@ -229,7 +230,7 @@ def train_hungrily(request: dict[str, Any], context: Context) -> None:
 
 
 def test_trying_again_does_not_help():
-    outcome = jobs.run(job_of("train_hungrily"), Context())
+    outcome = run_job(job_of("train_hungrily"), Context())
     assert (outcome.status, outcome.retry) == ("failed", False)
     assert outcome.message.startswith("training with batchSize 64")
     assert "Traceback" not in outcome.message

@@ -52,7 +52,7 @@ def _exchange(rank, group, folder):
         "rows": ranks.concatenate(torch.full((rank + 1, 2), float(rank))).tolist(),
         "any": [ranks.any(rank == 1, CPU), ranks.any(False, CPU)],
         "bytes": [ranks.spread_bytes(b"x" if rank == 0 else None), ranks.spread_bytes(None)],
-        "leads": ranks.leads,
+        "rank zero": ranks.is_rank_zero,
     }
 
 
@@ -156,7 +156,7 @@ def test_what_processes_send_each_other(results):
             "rows": [[0.0, 0.0], [1.0, 1.0], [1.0, 1.0]],
             "any": [True, False],
             "bytes": [b"x", None],
-            "leads": rank == 0,
+            "rank zero": rank == 0,
         }
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from luigi_prune import api, registry
 from luigi_prune.api.mask_hooks import held_masks, hold
 from luigi_prune.compute.metrics.evaluation import evaluate
+from luigi_prune.compute.pruning.torchprune.gradient_propagation import REFERENCE
 from tests.compute.digits_training import CPU, assert_same, dropout_net, run, settings, splits_of
 from tests.compute.pretended_device import OnDevice, pretended_device
 from tests.compute.pruning.test_contract import prune_like
@@ -48,10 +49,10 @@ def test_every_method_prunes_on_the_device_as_on_the_cpu(method: str) -> None:
 @pytest.mark.parametrize("method", ["ThresNet", "UniNet", "SoftNet", "ThiNet", "PCANet"])
 def test_the_reference_s_rules_on_the_device(method: str) -> None:
     network, example = trained_like("plain")
-    here = prune_like(network, method, 0.5, example, calibration=batches(example), rules="reference")
+    here = prune_like(network, method, 0.5, example, calibration=batches(example), rules=REFERENCE)
     with pretended_device() as device:
         example = example.to(device)
-        there = prune_like(network.to(device), method, 0.5, example, calibration=batches(example), rules="reference")
+        there = prune_like(network.to(device), method, 0.5, example, calibration=batches(example), rules=REFERENCE)
         assert_same_state(there.network, here.network)
 
 

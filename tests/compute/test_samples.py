@@ -4,7 +4,7 @@ import torch
 import torchvision.transforms as tv
 from PIL import Image
 
-from luigi_prune.compute.data import RawData, Samples, load, load_splits, load_test
+from luigi_prune.compute.data import RawData, Samples, load_raw, load_splits, load_test
 from luigi_prune.compute.data.loading import load_batches
 from luigi_prune.config.schema import Component, NetworkConfig, TrainingConfig
 from luigi_prune.errors import ConfigError
@@ -124,7 +124,7 @@ def test_a_pipeline_that_cannot_work_is_a_one_line_error(raw, named, message):
 
 
 def test_digits_are_split_once_and_for_all():
-    train, test = load("Digits", "train", "", ""), load("Digits", "test", "", "")
+    train, test = load_raw("Digits", "train", "", ""), load_raw("Digits", "test", "", "")
     assert train.images.shape == (1437, 8, 8)
     assert test.images.shape == (360, 8, 8)
     assert (train.images.min(), train.images.max()) == (0, 255)
@@ -151,4 +151,4 @@ def test_a_tenth_is_held_out_by_seed_with_the_test_transforms():
     assert not torch.equal(splits.validation.targets, split(4).validation.targets)
     assert len(load_test("Digits", training, training_data="", local_data="")) == 360
     counted = np.bincount(splits.train.targets, minlength=10) + np.bincount(splits.validation.targets, minlength=10)
-    assert np.array_equal(counted, np.bincount(load("Digits", "train", "", "").targets))
+    assert np.array_equal(counted, np.bincount(load_raw("Digits", "train", "", "").targets))

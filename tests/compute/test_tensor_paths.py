@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from luigi_prune.compute.pruning.allocations.by_score import _ranks, ranks_by_tensors
 from luigi_prune.compute.pruning.allocations.sampling_error import _tails, tails_by_tensors
-from luigi_prune.compute.pruning.problem.records import Draws
+from luigi_prune.compute.pruning.problem.records import LayerDraws
 from luigi_prune.compute.pruning.selection.drawing import _draw_singly, draw_singly_by_tensors
 from luigi_prune.compute.pruning.selection.top_and_sample import (
     _best,
@@ -17,7 +17,7 @@ from luigi_prune.compute.pruning.selection.top_and_sample import (
     best_of_rows,
     best_of_rows_by_tensors,
 )
-from luigi_prune.compute.zeros import count_nonzero, counts_nonzero, equal, read
+from luigi_prune.compute.zeros import count_nonzero, counts_nonzero, equal, to_numbers
 from tests.compute.pretended_device import pretended_device
 
 # Few different numbers, so that most of them are equal to others; minus infinity is what dead units have.
@@ -67,7 +67,7 @@ def test_draws_of_a_row_one_by_one(seed: int, rows: int, units: int) -> None:
     weight[:, 0] += 0.1
     probability = weight / weight.sum(1, keepdim=True)
     drawn = torch.randint(0, 60, (rows,), generator=generator)
-    part = next(iter(Draws(generator, rows).parts([slice(None)])))
+    part = next(iter(LayerDraws(generator, rows).parts([slice(None)])))
     times = draw_singly_by_tensors(probability, drawn, part)
     assert torch.equal(times, _draw_singly(probability, drawn, part))
     assert torch.equal(times.sum(1), drawn.double())
@@ -91,13 +91,13 @@ def test_numbers_are_read_from_a_device_together_and_from_the_cpu_one_by_one() -
             yield tensor
 
     flags, looked_at = [torch.tensor(True), torch.tensor(False)], []
-    assert any(read(numbers(flags, looked_at)))
+    assert any(to_numbers(numbers(flags, looked_at)))
     assert looked_at == [0]
     values = [torch.tensor([0.0, 1.0, 2.0]), torch.zeros(4)]
     with pretended_device() as device:
         there = [value.to(device) for value in values]
-        assert list(read(flag.to(device) for flag in flags)) == [True, False]
+        assert list(to_numbers(flag.to(device) for flag in flags)) == [True, False]
         assert counts_nonzero(there) == counts_nonzero(values) == [2, 0]
         assert count_nonzero(there[0]) == 2
         assert list(equal(zip(there, [there[0].clone(), there[1] + 1], strict=True))) == [True, False]
-    assert list(read([])) == list(equal([])) == counts_nonzero([]) == []
+    assert list(to_numbers([])) == list(equal([])) == counts_nonzero([]) == []

@@ -176,7 +176,7 @@ def test_masks_hold_under_every_optimizer(name):
 def test_momentum_does_not_build_up_behind_a_mask(tmp_path):
     masked = {"fc.weight": torch.arange(3840).reshape(10, 384) % 2 > 0}
     run(settings(num_epochs=1), masks=masked, checkpoint=tmp_path / "c", checkpoint_seconds=0)
-    state = checkpoint.decode(checkpoint.read(tmp_path / "c"))["optimizer"]["state"]
+    state = checkpoint.decode(checkpoint.read_payload(tmp_path / "c"))["optimizer"]["state"]
     momentum = next(entry["momentum_buffer"] for entry in state.values() if entry["momentum_buffer"].numel() == 3840)
     assert not momentum[~masked["fc.weight"]].any()
     assert momentum[masked["fc.weight"]].all()

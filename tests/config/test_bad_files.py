@@ -352,7 +352,7 @@ def test_one_line_per_mistake_in_a_sweep(folder, entry, words):
 @pytest.mark.parametrize("section", ["network", "training", "experiments"])
 def test_missing_section(folder, section):
     lines = GOOD.splitlines(keepends=True)
-    start = yaml_positions.index(f"{section}:\n")
+    start = lines.index(f"{section}:\n")
     end = next(i for i in range(start + 1, len(lines)) if not lines[i].startswith(" "))
     (folder / "e.yaml").write_text("".join(lines[:start] + lines[end:]))
     assert message() == f"e.yaml: {section}: is missing"
@@ -384,7 +384,7 @@ def nested_aliases(levels: int, entry: str) -> str:
     """Return a file of a few lines whose last one stands for 10^levels values; `entry` has a hole for an alias."""
     lines = ["a0: &a0 {k: 1}"]
     for level in range(1, levels + 1):
-        yaml_positions.append(entry.format(level, ", ".join([f"*a{level - 1}"] * 10)))
+        lines.append(entry.format(level, ", ".join([f"*a{level - 1}"] * 10)))
     return "\n".join(lines)
 
 

@@ -17,7 +17,16 @@ from luigi.configuration import LuigiConfigParser
 from luigi_prune.__main__ import main
 from luigi_prune.errors import ConfigError
 from luigi_prune.execution import backends
-from luigi_prune.execution.backends import GROUP, OWN, choose, names, on_their_way, own_settings, remote_jobs, row
+from luigi_prune.execution.backends import (
+    BUILT_IN,
+    GROUP,
+    backend_settings,
+    choose,
+    locate_jobs,
+    names,
+    remote_jobs,
+    row,
+)
 from luigi_prune.execution.inline import InlineBackend
 from luigi_prune.execution.job import Backend, ComputeSettings, Job
 from luigi_prune.execution.remote_jobs import RemoteJobs
@@ -27,11 +36,11 @@ from luigi_prune.workflow.job_task import JobTask, walk
 from luigi_prune.workflow.settings import FAMILIES, compute_settings
 from tests.experiments import reports, write_experiment
 from tests.slurm.fake_slurm import FakeSlurm, fake_slurm
-from tests.slurm.watching import site
+from tests.slurm.recording_listener import site
 
 __all__ = ["fake_slurm"]
 PACKAGE = Path(backends.__file__).parents[1]
-EVERY = (*OWN, "toy")
+EVERY = (*BUILT_IN, "toy")
 
 
 @pytest.fixture(autouse=True)
@@ -184,7 +193,7 @@ def jobs(tmp_path, toy) -> list[Job]:
 def test_commands_serve_a_cluster_that_they_have_never_heard_of(tmp_path, jobs, capsys):
     config, results = str(tmp_path / "tiny.yaml"), str(tmp_path / "results")
     assert jobs[0].folder == str(jobs_folder(results, "toy"))
-    assert set(on_their_way([Path(job.output) for job in jobs])) == {Path(job.output) for job in jobs}
+    assert set(locate_jobs([Path(job.output) for job in jobs])) == {Path(job.output) for job in jobs}
     assert main(["status", config, "--once"]) == 0
     out = capsys.readouterr().out
     assert f"{jobs[0].name}: toy job box-0, in the box" in out
@@ -201,7 +210,7 @@ def test_commands_serve_a_cluster_that_they_have_never_heard_of(tmp_path, jobs, 
     assert "book of a result that is there" in capsys.readouterr().out
     assert main(["cancel", config, "--yes"]) == 0
     assert "2 toy jobs cancelled" in capsys.readouterr().out
-    assert on_their_way([Path(job.output) for job in jobs]) == {}
+    assert locate_jobs([Path(job.output) for job in jobs]) == {}
     assert main(["cancel", "--results", results]) == 0
     assert "No job is on its way." in capsys.readouterr().out
 
@@ -220,8 +229,8 @@ def test_a_foreign_backend_reads_its_own_sections(toy, monkeypatch):
 
 
 def test_backends_without_settings_have_none():
-    assert own_settings(ComputeSettings(backend="local"), {}) is None
-    assert own_settings(ComputeSettings(backend="auto"), {}) is None
+    assert backend_settings(ComputeSettings(backend="local"), {}) is None
+    assert backend_settings(ComputeSettings(backend="auto"), {}) is None
 
 
 def test_foreign_backends_that_cannot_be_used_are_named_in_one_line(install, tmp_path, caplog):
@@ -231,7 +240,7 @@ def test_foreign_backends_that_cannot_be_used_are_named_in_one_line(install, tmp
         "GONE = BackendRow('gone', 'broken:Gone', jobs='nowhere:Jobs')\n"
     )
     install("broken", absent="no_such:ROW", number="broken:NUMBER", other="broken:OTHER", gone="broken:GONE")
-    assert names()[len(OWN) :] == ["absent", "number", "other", "gone"]
+    assert names()[len(BUILT_IN) :] == ["absent", "number", "other", "gone"]
     for name, words in {
         "absent": "backend 'absent' of broken 1.0 (no_such:ROW) cannot be used: ModuleNotFoundError",
         "number": "expected a BackendRow, got a int",
@@ -273,7 +282,6 @@ MISNAMED = backends.BackendRow("misnamed", "luigi_prune.execution.inline:InlineB
 
 
 def test_nothing_outside_a_backend_s_folder_names_it():
-    outside = [*PACKAGE.glob("commands/*.py"), *(PACKAGE / f"{name}.py" for name in ("settings", "worker", "factory"))]
-    outside += [PACKAGE / f"{name}.py" for name in ("job_task", "board", "__main__", "tasks")]
+    outside = [*PACKAGE.glob("commands/*.py"), *PACKAGE.glob("workflow/*.py"), PACKAGE / "__main__.py"]
     assert len(outside) > 10
     assert [path.name for path in outside if "slurm" in path.read_text().lower()] == []

@@ -94,16 +94,16 @@ def test_a_training_over_all_gpus_has_a_process_on_each_and_the_machine_to_itsel
     assert slots.needed("TrainBase") == slots.total == len(expected)
     assert slots.take("TrainBase") == expected  # rank by rank
     assert slots.free == 0
-    slots.give_back("TrainBase", expected)
+    slots.free_slots("TrainBase", expected)
     assert slots.needed("Retrain") == slots.needed("Prune") == 1
 
 
 @pytest.mark.parametrize(
     ("gpus", "visible", "device", "why"),
     [
-        (0, None, "auto", "this process sees none; use a number"),
-        (0, None, "cuda", "this process sees none; use a number"),
-        (2, "", "auto", "this process sees none (CUDA_VISIBLE_DEVICES=''); use a number"),
+        (0, None, "auto", "no GPU is visible; use a number"),
+        (0, None, "cuda", "no GPU is visible; use a number"),
+        (2, "", "auto", "no GPU is visible (CUDA_VISIBLE_DEVICES=''); use a number"),
         (2, None, "cpu", "device=cpu uses none; use a number"),
     ],
 )
@@ -117,7 +117,7 @@ def test_a_process_per_gpu_without_a_gpu_is_refused_in_one_line(machine, gpus, v
 
 def test_more_processes_than_visible_gpus_are_refused(machine):
     machine(4, "3,1")
-    with pytest.raises(ConfigError, match=r"processes = 3: this machine shows 2 GPU\(s\) \(CUDA_VISIBLE_DEVICES='3,1'"):
+    with pytest.raises(ConfigError, match=r"processes = 3: only 2 GPU\(s\) visible \(CUDA_VISIBLE_DEVICES='3,1'"):
         Slots(ComputeSettings(processes={"Retrain": 3}))
 
 
@@ -150,7 +150,7 @@ def test_the_inline_backend_gives_its_job_the_device_too(machine, make_job, fact
 
 def test_inline_has_one_process(machine):
     machine(2)
-    with pytest.raises(ConfigError, match="'inline' has one process"):
+    with pytest.raises(ConfigError, match="'inline' runs one process per job"):
         InlineBackend(ComputeSettings(processes={"TrainBase": "gpus"}))
 
 

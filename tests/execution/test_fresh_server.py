@@ -16,7 +16,7 @@ from luigi_prune.execution.local.fork_server import TESTED_PYTHONS, WarmServer
 from luigi_prune.execution.local.fresh_server import FreshServer
 
 __all__ = ["driver"]
-UNTESTED = "local.TESTED_PYTHONS = ((3, 0),)\n"
+UNTESTED = "local_backend.TESTED_PYTHONS = ((3, 0),)\n"
 
 
 @pytest.fixture

@@ -231,9 +231,9 @@ def test_gpus_are_shared_out_evenly_and_each_process_sees_one(monkeypatch):
     four = Slots(ComputeSettings(device="cuda", jobs=4, processes={"TrainBase": 2}))
     first, second = four.take("Retrain"), four.take("Retrain")
     assert sorted(first + second) == ["1", "GPU-a"]
-    four.give_back("Retrain", first)
+    four.free_slots("Retrain", first)
     assert four.take("Retrain") == first
-    four.give_back("Retrain", second)
+    four.free_slots("Retrain", second)
     assert sorted(four.take("TrainBase")) == ["1", "GPU-a"]
     assert four.free == 1
     assert four.environment("1")["CUDA_VISIBLE_DEVICES"] == "1"
@@ -250,9 +250,9 @@ def test_a_device_that_only_torch_can_see_is_left_alone(monkeypatch):
 def test_impossible_numbers_of_processes_are_refused(monkeypatch):
     monkeypatch.setattr(devices, "machine_gpus", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    with pytest.raises(ConfigError, match=r"\[compute.Retrain\] processes = 3: this machine shows 2 GPU"):
+    with pytest.raises(ConfigError, match=r"\[compute.Retrain\] processes = 3: only 2 GPU"):
         Slots(ComputeSettings(device="cuda", processes={"Retrain": 3}))
-    with pytest.raises(ConfigError, match=r"processes = 0: at least 1"):
+    with pytest.raises(ConfigError, match=r"processes = 0: expected at least 1"):
         Slots(ComputeSettings(device="cpu", processes={"Retrain": 0}))
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from luigi_prune.analysis.commensurate import choose, commensurate_points, error_of
-from luigi_prune.compute.metrics.foreign_metrics import lower_is_better
+from luigi_prune.compute.metrics.foreign_metrics import labels_lower_is_better
 from luigi_prune.compute.metrics.metric_set import MetricSet
 from luigi_prune.config.loader.experiment_files import load_experiments
 from luigi_prune.config.schema import Component
@@ -120,4 +120,4 @@ def test_a_metric_of_torchmetrics_is_saved_and_taken_up_again(kind: str) -> None
 
 def test_directions_come_from_the_class_or_the_row() -> None:
     metrics = [Component(type="TopK"), Component(type=SQUARED), Component(type="torchmetrics.regression:R2Score")]
-    assert lower_is_better(metrics) == ["MeanSquaredError"]
+    assert labels_lower_is_better(metrics) == ["MeanSquaredError"]

@@ -34,38 +34,50 @@ TYPO = MethodRow(name="TypoNet", scor=score)
 @pytest.mark.parametrize(
     ("changes", "key", "words"),
     [
-        ({"network__name": "part:net"}, "network.name", "there is no module 'part' beside the experiment file"),
-        ({"network__name": "part:net"}, "network.name", "did you mean 'parts'?"),
-        ({"network__name": "parts:nett"}, "network.name", "parts.py defines no 'nett'; did you mean 'net'?"),
-        ({"network__name": "parts.sub:net"}, "network.name", "there is no module 'parts.sub'"),
-        ({"network__name": "parts:"}, "network.name", "is not an import path: expected module:attribute"),
-        ({"network__name": "broken:net"}, "network.name", "broken.py:2: is not valid Python"),
-        ({"network__name": "parts:net"}, "network.kwargs", "net needs the keyword 'width'"),
         (
-            {"network__name": "parts:net", "network__kwargs": {"width": 3, "widt": 3}},
+            {"network__name": "fault:net"},
+            "network.name",
+            "there is no module 'fault' beside the experiment file",
+        ),
+        ({"network__name": "fault:net"}, "network.name", "did you mean 'faulty'?"),
+        (
+            {"network__name": "faulty:nett"},
+            "network.name",
+            "faulty.py defines no 'nett'; did you mean 'net'?",
+        ),
+        ({"network__name": "faulty.sub:net"}, "network.name", "there is no module 'faulty.sub'"),
+        ({"network__name": "faulty:"}, "network.name", "is not an import path: expected module:attribute"),
+        ({"network__name": "broken:net"}, "network.name", "broken.py:2: is not valid Python"),
+        ({"network__name": "faulty:net"}, "network.kwargs", "net needs the keyword 'width'"),
+        (
+            {"network__name": "faulty:net", "network__kwargs": {"width": 3, "widt": 3}},
             "network.kwargs.widt",
             "net has no keyword 'widt'; did you mean 'width'?",
         ),
         ({"network__kwargs": {"width": 3}}, "network.kwargs.width", "lenet300_100 has no keyword 'width'"),
-        ({"network__name": "parts:ROW"}, "network.name", "'parts:ROW' is a MethodRow, not a NetworkRow"),
-        ({"experiments__methods": ["parts:score"]}, "experiments.methods[0]", "is a function, not a MethodRow"),
-        ({"experiments__methods": ["parts:ODD"]}, "experiments.methods[0]", "unknown granularity 'neuron'"),
-        ({"experiments__methods": ["parts:LOST"]}, "experiments.methods[0]", "did you mean 'magnitude'?"),
-        ({"experiments__methods": ["parts:TYPO"]}, "experiments.methods[0]", "unexpected keyword argument 'scor'"),
-        ({"experiments__methods": ["raises:ROW"]}, "experiments.methods[0]", "ValueError: out of order"),
-        ({"experiments__methods": ["parts:ROW", "parts:ROW"]}, "experiments.methods[1]", "appears twice"),
-        ({"training__optimizer": "parts:net"}, "training.optimizer", "is a function: expected a class"),
-        ({"training__optimizer": "parts:Decay"}, "training.optimizerKwargs", "Decay has no keyword 'momentum'"),
+        ({"network__name": "faulty:ROW"}, "network.name", "'faulty:ROW' is a MethodRow, not a NetworkRow"),
+        ({"experiments__methods": ["faulty:score"]}, "experiments.methods[0]", "is a function, not a MethodRow"),
+        ({"experiments__methods": ["faulty:ODD"]}, "experiments.methods[0]", "unknown granularity 'neuron'"),
+        ({"experiments__methods": ["faulty:LOST"]}, "experiments.methods[0]", "did you mean 'magnitude'?"),
         (
-            {"training__metricsTest": [{"type": "parts:number"}]},
+            {"experiments__methods": ["faulty:TYPO"]},
+            "experiments.methods[0]",
+            "unexpected keyword argument 'scor'",
+        ),
+        ({"experiments__methods": ["raises:ROW"]}, "experiments.methods[0]", "ValueError: out of order"),
+        ({"experiments__methods": ["faulty:ROW", "faulty:ROW"]}, "experiments.methods[1]", "appears twice"),
+        ({"training__optimizer": "faulty:net"}, "training.optimizer", "is a function: expected a class"),
+        ({"training__optimizer": "faulty:Decay"}, "training.optimizerKwargs", "Decay has no keyword 'momentum'"),
+        (
+            {"training__metricsTest": [{"type": "faulty:number"}]},
             "training.metricsTest[0].type",
             "expected a MetricRow, which sets higher_is_better",
         ),
-        ({"experiments__dataset_test": ["parts:nothing"]}, "experiments.datasetTest[0]", "defines no 'nothing'"),
+        ({"experiments__dataset_test": ["faulty:nothing"]}, "experiments.datasetTest[0]", "defines no 'nothing'"),
     ],
 )
 def test_a_file_is_refused_in_one_line(changes: dict[str, object], key: str, words: str, tmp_path: Path) -> None:
-    (tmp_path / "parts.py").write_text(PARTS)
+    (tmp_path / "faulty.py").write_text(PARTS)
     (tmp_path / "broken.py").write_text("\ndef net(:\n")
     (tmp_path / "raises.py").write_text("raise ValueError('out of order\\nsecond line')\nROW = make()\n")
     file = write_experiment(tmp_path, **changes)
@@ -78,7 +90,7 @@ def test_a_file_is_refused_in_one_line(changes: dict[str, object], key: str, wor
     place = text.split(": ")[0]
     assert place.startswith(str(file) + ":")
     assert int(place.rsplit(":", 1)[1]) > 0
-    assert "parts" not in sys.modules
+    assert "faulty" not in sys.modules
 
 
 # ------------------------------------------------------------------------------------------ what a score gives back

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +15,15 @@ from torch import nn
 
 from luigi_prune import api, registry
 from luigi_prune.config.loader.experiment_files import load_experiments
+from luigi_prune.execution import backends
+from luigi_prune.execution.job import ComputeSettings, Job
 from luigi_prune.registry.row_reading import ROWS
 from luigi_prune.results.hdf5_file import read_about, read_result
+from tests.execution.listening import submit
 from tests.experiments import command, contents
 from tests.extending.examples import PAGE, blocks, lay_down
+
+ROOT = PAGE.parents[1]
 
 
 def run(folder: Path, backend: str) -> dict[str, str]:
@@ -37,7 +44,7 @@ def test_they_run_inline_and_in_warm_processes_to_the_same_arrays(tmp_path: Path
     for path in (tmp_path / "local" / "results").rglob("*.h5"):
         parts |= {registry.plain(name) for name in read_about(path)["provenance"].get("parts", {})}
     files = {name.partition(":")[0] + ".py" for name in parts}
-    assert files | {"scores.py", "allocations.py", "experiment.yaml"} == set(blocks())
+    assert files | {"scores.py", "allocations.py", "processes.py", "experiment.yaml"} == set(blocks())
     (tables,) = (tmp_path / "local" / "results").rglob("results.h5")
     arrays = read_result(tables).arrays
     assert arrays["metric/lower_is_better"].tolist() == [False, True]
@@ -78,6 +85,32 @@ def test_the_page_has_an_example_of_every_kind(tmp_path: Path) -> None:
     for kind in (*ROWS, "score", "allocation", "backend"):
         noun = "data set" if kind == "dataset" else kind
         assert f"## A {noun}\n" in text or f"## An {noun}\n" in text
+
+
+def test_the_backend_runs_jobs_and_reports_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    about = tmp_path / "my_cluster-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: my-cluster\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[luigi_prune.backends]\nprocesses = processes:PROCESSES\n")
+    lay_down(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
+    backends._foreign.cache_clear()
+    jobs = [
+        Job(f"tests.slurm.slurm_functions:{function}", function, "Retrain", {"output": str(path)}, str(path), "")
+        for function, path in (("write", tmp_path / "a.json"), ("fail", tmp_path / "b.json"))
+    ]
+    try:
+        backend = backends.choose(ComputeSettings(backend="processes", device="cpu", jobs=1))
+        written, failed, waiting = [submit(backend, job) for job in (*jobs, replace(jobs[0], output="c.json"))]
+        backend.cancel(replace(jobs[0], output="c.json"))
+        assert written.outcome().status == "done"
+        assert (tmp_path / "a.json").exists()
+        assert "the seventh layer is missing" in failed.outcome().message
+        assert waiting.outcome().message == "cancelled"
+        backend.close()
+    finally:
+        backends._foreign.cache_clear()
 
 
 def test_every_block_of_python_is_valid() -> None:

@@ -19,11 +19,11 @@ import pytest
 from luigi_prune.execution.job import ComputeSettings, Job, Outcome
 from luigi_prune.execution.slurm import claims, heartbeat, poller, submission_queue
 from luigi_prune.execution.slurm import slurm_backend as backend_module
-from luigi_prune.execution.slurm import tracked_job as ticket_module
+from luigi_prune.execution.slurm import tracked_job as tracked_job_module
 from luigi_prune.execution.slurm.options import FAMILIES, Resources, SlurmSettings
 from luigi_prune.execution.slurm.slurm_backend import SlurmBackend
 from tests.slurm import fake_commands
-from tests.slurm.watching import Ear
+from tests.slurm.recording_listener import RecordingListener
 
 COMMANDS = ("sbatch", "squeue", "sacct", "scancel", "scontrol", "sinfo", "srun")
 ALWAYS = 10**9
@@ -141,14 +141,14 @@ class Driver:
         self.backend = SlurmBackend(ComputeSettings(backend="slurm", device="cpu", own=site))
         self.polls: list[float] = []  # when squeue was asked
 
-    def submit(self, *tags: str) -> list[Ear]:
+    def submit(self, *tags: str) -> list[RecordingListener]:
         """Hand in jobs with these tags, and let them be submitted."""
-        ears = [Ear(self.job(tag)) for tag in tags]
-        for ear in ears:
-            self.backend.submit(ear.job, ear)
-        self.backend._turn()  # it was woken
+        listeners = [RecordingListener(self.job(tag)) for tag in tags]
+        for listener in listeners:
+            self.backend.submit(listener.job, listener)
+        self.backend._tick()  # it was woken
         self.advance(1)
-        return ears
+        return listeners
 
     def job(self, tag: str, family: str = "Retrain") -> Job:
         output = str(self.folder / f"{tag}.json")
@@ -166,20 +166,20 @@ class Driver:
         """Let time pass: the backend takes its turns."""
         end = self.clock.now + seconds
         while self.clock.now < end:
-            self.clock.now += min(self.backend._nap(), end - self.clock.now)
+            self.clock.now += min(self.backend._idle_seconds(), end - self.clock.now)
             calls = self.backend.client.calls["squeue"]
-            self.backend._turn()
+            self.backend._tick()
             self.polls += [self.clock.now] * (self.backend.client.calls["squeue"] - calls)
 
 
-class Voice:
+class FakeJob:
     """What the job of a listener says, as if it ran somewhere."""
 
-    def __init__(self, ear: Ear):
-        claim = claims.newest(ear.job.output)
+    def __init__(self, listener: RecordingListener):
+        claim = claims.newest(listener.job.output)
         assert claim is not None
-        self.path = heartbeat.news_path(claim.folder, claim.index)
-        self.output = Path(ear.job.output)
+        self.path = heartbeat.heartbeat_path(claim.folder, claim.index)
+        self.output = Path(listener.job.output)
         self.claim = claim
 
     @property
@@ -190,7 +190,7 @@ class Voice:
 
     def say(self, message: str = "", outcome: Outcome | None = None, restart: int = 0) -> None:
         """Write news."""
-        told = heartbeat.News(restart, "n1", 0.5, message, asdict(outcome) if outcome else None)
+        told = heartbeat.Heartbeat(restart, "n1", 0.5, message, asdict(outcome) if outcome else None)
         private = self.path.with_suffix(".part")
         private.write_text(json.dumps(asdict(told)))
         os.replace(private, self.path)
@@ -216,7 +216,7 @@ def fake_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Return the clock of backends that live without a thread."""
     clock = Clock()
-    for module in (backend_module, poller, submission_queue, ticket_module):
+    for module in (backend_module, poller, submission_queue, tracked_job_module):
         monkeypatch.setattr(module, "time", clock)
     monkeypatch.setattr(SlurmBackend, "_serve", lambda self: None)
     return clock

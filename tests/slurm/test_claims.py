@@ -27,7 +27,7 @@ def output(tmp_path: Path) -> Path:
 
 
 def of_this_process(output: Path) -> claims.Claim:
-    claim = claims.stake(output, "/slurm/lp-mine", 3, 1)
+    claim = claims.make_claim(output, "/slurm/lp-mine", 3, 1)
     assert claim is not None
     return claim
 
@@ -42,10 +42,10 @@ def test_a_claim_says_which_job_and_whose(output: Path):
 
 def test_an_attempt_is_claimed_once_and_the_highest_counts(output: Path):
     first = of_this_process(output)
-    assert claims.stake(output, "/slurm/lp-other", 0, 1) is None
+    assert claims.make_claim(output, "/slurm/lp-other", 0, 1) is None
     assert claims.newest(output) == first
     for attempt in (2, 10):
-        claims.stake(output, f"/slurm/lp-{attempt}", 0, attempt)
+        claims.make_claim(output, f"/slurm/lp-{attempt}", 0, attempt)
     newest = claims.newest(output)
     assert newest is not None
     assert newest.name == "lp-10"
@@ -55,8 +55,8 @@ def test_an_attempt_is_claimed_once_and_the_highest_counts(output: Path):
 def test_release_removes_all_claims_to_one_result_and_no_others(output: Path):
     neighbour = output.with_name("keep0.5.json.claim-1.json")
     for attempt in (1, 2):
-        claims.stake(output, "/slurm/lp-a", 0, attempt)
-    kept = claims.stake(neighbour, "/slurm/lp-b", 0, 1)
+        claims.make_claim(output, "/slurm/lp-a", 0, attempt)
+    kept = claims.make_claim(neighbour, "/slurm/lp-b", 0, 1)
     claims.release(output)
     claims.release(output)
     assert claims.newest(output) is None
@@ -68,7 +68,7 @@ def test_many_threads_at_once_make_one_claim(output: Path):
 
     def try_it(number: int) -> None:
         barrier.wait()
-        if claims.stake(output, f"/slurm/lp-{number}", number, 1):
+        if claims.make_claim(output, f"/slurm/lp-{number}", number, 1):
             won.append(number)
 
     threads = [threading.Thread(target=try_it, args=(number,)) for number in range(16)]
@@ -85,7 +85,7 @@ def test_many_threads_at_once_make_one_claim(output: Path):
 def test_many_processes_at_once_make_one_claim_per_attempt(output: Path):
     code = (
         "import sys; from luigi_prune.execution.slurm import claims; sys.stdin.read(1);"
-        "print([n for n in range(1, 40) if claims.stake(sys.argv[1], '/lp-' + sys.argv[2], 0, n)])"
+        "print([n for n in range(1, 40) if claims.make_claim(sys.argv[1], '/lp-' + sys.argv[2], 0, n)])"
     )
     command = [sys.executable, "-c", code, str(output)]
     started = [
@@ -100,7 +100,7 @@ def test_many_processes_at_once_make_one_claim_per_attempt(output: Path):
     assert sorted(attempt for attempts in won for attempt in attempts) == list(range(1, 40))
     for number, attempts in enumerate(won):
         for attempt in attempts:
-            claim = claims.read(claims.claim_path(output, attempt))
+            claim = claims.read_claim(claims.claim_path(output, attempt))
             assert claim is not None
             assert claim.name == f"lp-{number}"
 
@@ -112,7 +112,7 @@ def test_without_hard_links_a_claim_is_as_exclusive(output: Path, monkeypatch: p
     monkeypatch.setattr(claims.os, "link", refuse)
     claim = of_this_process(output)
     assert claims.newest(output) == claim
-    assert claims.stake(output, "/slurm/lp-other", 0, 1) is None
+    assert claims.make_claim(output, "/slurm/lp-other", 0, 1) is None
     assert len(list(output.parent.iterdir())) == 1
 
 
@@ -145,7 +145,7 @@ def test_a_damaged_claim_counts_as_an_attempt_and_as_nothing_else(output: Path, 
     claims.claim_path(output, 2).write_bytes(text.encode(errors="surrogateescape"))
     assert claims.newest(output) == first
     assert claims.last_attempt(output) == 2
-    third = claims.stake(output, "/slurm/lp-third", 0, 3)
+    third = claims.make_claim(output, "/slurm/lp-third", 0, 3)
     assert claims.newest(output) == third
 
 
@@ -162,7 +162,7 @@ def test_a_driver_that_lives_may_be_submitting_and_a_dead_one_is_not(output: Pat
     assert claims.is_submitting(output, claim)
     sleeper = subprocess.Popen(["sleep", "600"])
     try:
-        other = replace(claim, pid=sleeper.pid, born=claims._born(sleeper.pid))
+        other = replace(claim, pid=sleeper.pid, born=claims._process_identity(sleeper.pid))
         assert claims.is_submitting(output, other)
     finally:
         sleeper.kill()
@@ -182,7 +182,7 @@ def test_a_driver_on_another_machine_is_given_some_time(output: Path):
     claim = replace(of_this_process(output), host=f"not-{socket.gethostname()}", pid=1, born="x")
     path = claims.claim_path(output, 1)
     assert claims.is_submitting(output, claim)
-    before = path.stat().st_mtime - claims._FORGET_SECONDS - 1
+    before = path.stat().st_mtime - claims._SUBMIT_SECONDS - 1
     os.utime(path, (before, before))
     assert not claims.is_submitting(output, claim)
     path.unlink()
@@ -192,15 +192,17 @@ def test_a_driver_on_another_machine_is_given_some_time(output: Path):
 @hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
 @given(
     name=st.text(st.sampled_from("ab[]*?!-.0 é%"), min_size=1, max_size=8).filter(lambda name: name.strip(".")),
-    steps=st.lists(st.tuples(st.sampled_from(["stake", "damage", "release", "other"]), st.integers(1, 4)), max_size=12),
+    steps=st.lists(
+        st.tuples(st.sampled_from(["make_claim", "damage", "release", "other"]), st.integers(1, 4)), max_size=12
+    ),
 )
 def test_whatever_happens_the_newest_claim_is_the_highest_that_can_be_read(tmp_path, name: str, steps: list):
     output = tmp_path / "out" / name
     claims.release(output)
     known: dict[int, claims.Claim | None] = {}
     for step, attempt in steps:
-        if step == "stake":
-            claim = claims.stake(output, f"/lp-{len(known)}", 0, attempt)
+        if step == "make_claim":
+            claim = claims.make_claim(output, f"/lp-{len(known)}", 0, attempt)
             assert (claim is None) == (attempt in known)
             known[attempt] = known.get(attempt) if claim is None else claim
         elif step == "damage" and attempt in known:
@@ -210,7 +212,7 @@ def test_whatever_happens_the_newest_claim_is_the_highest_that_can_be_read(tmp_p
             claims.release(output)
             known.clear()
         else:  # another result's claims are nobody's business here
-            claims.stake(tmp_path / "out" / f"{name}x", "/lp-x", 0, attempt)
+            claims.make_claim(tmp_path / "out" / f"{name}x", "/lp-x", 0, attempt)
         readable = [claim for _, claim in sorted(known.items()) if claim is not None]
         assert claims.newest(output) == (readable[-1] if readable else None)
         assert claims.last_attempt(output) == max(known, default=0)

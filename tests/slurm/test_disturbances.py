@@ -17,7 +17,7 @@ import pytest
 from luigi_prune.identity.paths import checkpoint_path
 from tests.experiments import command, contents, write_experiment
 from tests.slurm.cluster import Cluster, environments
-from tests.slurm.watching import follow, until
+from tests.slurm.recording_listener import follow, until
 
 CHANGES: dict[str, Any] = {
     "experiments__methods": [],

@@ -16,7 +16,7 @@ from luigi_prune.execution.slurm import claims
 from luigi_prune.results.hdf5_file import read_result
 from tests.experiments import command, contents, reports, write_experiment
 from tests.slurm.cluster import Cluster
-from tests.slurm.watching import follow, until
+from tests.slurm.recording_listener import follow, until
 
 QUICK = """device=cpu
 [slurm]
@@ -57,7 +57,7 @@ def test_slurm_computes_what_one_process_computes(tmp_path: Path, cluster: Clust
     said = run(write_experiment(tmp_path / "slurm", **changes))
     expected = contents(tmp_path / "inline" / "results")
     assert contents(tmp_path / "slurm" / "results") == expected
-    assert "SLURM was asked: " in said
+    assert "SLURM commands: " in said
     assert "squeue" in said
     assert set(jobs_of(tmp_path / "slurm").values()) == {1}
     results = tmp_path / "slurm" / "results"

@@ -13,8 +13,8 @@ from luigi_prune.execution.slurm import claims, submission_queue
 from luigi_prune.execution.slurm import slurm_backend as backend_module
 from luigi_prune.execution.slurm.options import Resources
 from luigi_prune.execution.slurm.slurm_backend import SlurmBackend
-from tests.slurm.fake_slurm import Driver, FakeSlurm, Voice, clock, driver, fake_slurm, make_driver
-from tests.slurm.watching import Ear, site, submit, until
+from tests.slurm.fake_slurm import Driver, FakeJob, FakeSlurm, clock, driver, fake_slurm, make_driver
+from tests.slurm.recording_listener import RecordingListener, site, submit, until
 
 __all__ = ["clock", "driver", "fake_slurm", "make_driver"]
 
@@ -48,26 +48,26 @@ def test_a_submission_brings_the_next_poll_forward(driver: Driver):
     driver.advance(25)
     assert len(driver.polls) > polls
     assert driver.polls[polls] - now <= 21
-    assert "Priority" in later.heard[-1]
+    assert "Priority" in later.messages[-1]
 
 
 def test_the_number_of_questions_does_not_depend_on_the_number_of_jobs(make_driver: Any):
     calls = []
     for prefix, count in (("few", 1), ("many", 300)):
         driver = make_driver()
-        ears = driver.submit(*(f"{prefix}{number}" for number in range(count)))
+        listeners = driver.submit(*(f"{prefix}{number}" for number in range(count)))
         driver.advance(200)
-        assert all("Priority" in ear.heard[-1] for ear in ears)
+        assert all("Priority" in listener.messages[-1] for listener in listeners)
         calls.append(driver.backend.client.calls)
     assert calls[0] == calls[1]
     assert calls[1]["sbatch"] == 1
 
 
 def test_a_driver_without_jobs_asks_nothing(driver: Driver, fake_slurm: FakeSlurm):
-    (ear,) = driver.submit("a")
-    Voice(ear).finish()
+    (listener,) = driver.submit("a")
+    FakeJob(listener).finish()
     driver.advance(60)
-    assert ear.outcomes
+    assert listener.outcomes
     polls = len(driver.polls)
     driver.advance(9000)
     assert len(driver.polls) <= polls + 1
@@ -80,9 +80,9 @@ def test_arrays_are_split_at_the_limit_of_the_site(
     with fake_slurm.state() as state:
         state["max_array_size"] = size
     driver = make_driver()
-    ears = driver.submit(*(f"job{number}" for number in range(7)))
+    listeners = driver.submit(*(f"job{number}" for number in range(7)))
     assert len(fake_slurm.calls("sbatch")) == len(parts)
-    masters = [Voice(ear).slurm_id.partition("_")[0] for ear in ears]
+    masters = [FakeJob(listener).slurm_id.partition("_")[0] for listener in listeners]
     assert [masters.count(master) for master in dict.fromkeys(masters)] == parts
 
 
@@ -102,14 +102,14 @@ def test_squeue_may_fail_for_minutes(driver: Driver, fake_slurm: FakeSlurm):
 
 
 def test_jobs_that_finish_while_squeue_fails_are_done_all_the_same(driver: Driver, fake_slurm: FakeSlurm):
-    (ear,) = driver.submit("a")
+    (listener,) = driver.submit("a")
     fake_slurm.fail("squeue", "slurm_load_jobs error: Socket timed out on send/recv operation")
-    Voice(ear).say("epoch 1/3")
+    FakeJob(listener).say("epoch 1/3")
     driver.advance(300)
-    assert ear.starts == 1
-    Voice(ear).finish()
+    assert listener.starts == 1
+    FakeJob(listener).finish()
     driver.advance(5)
-    assert ear.outcome().status == "done"
+    assert listener.outcome().status == "done"
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_jobs_that_finish_while_squeue_fails_are_done_all_the_same(driver: Drive
 def test_what_is_no_answer_decides_nothing(
     driver: Driver, fake_slurm: FakeSlurm, nonsense: str, monkeypatch: pytest.MonkeyPatch
 ):
-    (ear,) = driver.submit("a")
+    (listener,) = driver.submit("a")
     driver.advance(60)
     asked = driver.backend.client.call
     answers = [nonsense]
@@ -128,92 +128,92 @@ def test_what_is_no_answer_decides_nothing(
 
     monkeypatch.setattr(driver.backend.client, "call", call)
     driver.advance(600)
-    assert not ear.outcomes
+    assert not listener.outcomes
     assert len(fake_slurm.calls("sbatch")) == 1
 
 
 def test_where_there_is_no_accounting_it_is_asked_once(driver: Driver, fake_slurm: FakeSlurm):
     fake_slurm.fail("sacct", DISABLED)
-    ears = driver.submit("a", "b")
-    for number, ear in enumerate(ears):
-        Voice(ear).say("epoch 1/3")
+    listeners = driver.submit("a", "b")
+    for number, listener in enumerate(listeners):
+        FakeJob(listener).say("epoch 1/3")
         driver.advance(5)
         fake_slurm.forget(f"100_{number}")
     driver.advance(600)
     assert len(fake_slurm.calls("sacct")) == 1
-    assert [Voice(ear).claim.attempt for ear in ears] == [2, 2]
+    assert [FakeJob(listener).claim.attempt for listener in listeners] == [2, 2]
 
 
 def test_where_sacct_is_not_installed_it_is_not_missed(driver: Driver, fake_slurm: FakeSlurm, monkeypatch):
     (fake_slurm.bin / "sacct").unlink()
     monkeypatch.setenv("PATH", f"{fake_slurm.bin}:/nowhere")
-    (ear,) = driver.submit("a")
-    Voice(ear).say("epoch 1/3")
+    (listener,) = driver.submit("a")
+    FakeJob(listener).say("epoch 1/3")
     driver.advance(5)
     fake_slurm.forget("100")
     driver.advance(600)
-    assert Voice(ear).claim.attempt == 2
+    assert FakeJob(listener).claim.attempt == 2
 
 
 def test_sacct_may_fail_for_a_while(driver: Driver, fake_slurm: FakeSlurm):
     fake_slurm.fail("sacct", "slurm_persist_conn_open_without_init: failed to open connection to host: not found")
-    ear, other = driver.submit("a", "b")
-    Voice(ear).say("epoch 1/3")
+    listener, other = driver.submit("a", "b")
+    FakeJob(listener).say("epoch 1/3")
     driver.advance(5)
     fake_slurm.forget("100_0")
     driver.advance(200)
-    assert not ear.outcomes
+    assert not listener.outcomes
     fake_slurm.account("100_0", "OUT_OF_MEMORY")
     fake_slurm.mend()
     driver.advance(200)
-    assert "out of memory" in ear.outcome().message
+    assert "out of memory" in listener.outcome().message
     driver.advance(200)
     assert not other.outcomes
     assert len(fake_slurm.calls("sbatch")) == 1
 
 
 def test_sacct_that_fails_for_ever_holds_nobody_up_and_condemns_nobody(driver: Driver, fake_slurm: FakeSlurm):
-    ears = driver.submit("a", "b")
+    listeners = driver.submit("a", "b")
     fake_slurm.account("100_1", "COMPLETED")
     fake_slurm.forget("100_1")
-    Voice(ears[1]).finish()
+    FakeJob(listeners[1]).finish()
     driver.advance(60)
-    assert ears[1].outcomes  # and the accounting has answered once
+    assert listeners[1].outcomes  # and the accounting has answered once
     fake_slurm.fail("sacct", "Connection refused")
     fake_slurm.forget("100_0")
     driver.advance(1000)
-    assert not ears[0].outcomes
-    assert Voice(ears[0]).claim.attempt == 2
+    assert not listeners[0].outcomes
+    assert FakeJob(listeners[0]).claim.attempt == 2
 
 
 def test_what_the_accounting_believes_to_run_but_the_queue_has_forgotten_is_gone(driver: Driver, fake_slurm: FakeSlurm):
-    (ear,) = driver.submit("a")
+    (listener,) = driver.submit("a")
     fake_slurm.account("100", "RUNNING")
     fake_slurm.forget("100")
     driver.advance(600)
-    assert not ear.outcomes
-    assert Voice(ear).claim.attempt == 2
+    assert not listener.outcomes
+    assert FakeJob(listener).claim.attempt == 2
 
 
 def test_a_pending_job_without_a_record_was_cancelled(driver: Driver, fake_slurm: FakeSlurm):
-    (ear,) = driver.submit("a")
+    (listener,) = driver.submit("a")
     fake_slurm.forget("100")
     driver.advance(600)
-    assert "left the queue before it began" in ear.outcome().message
+    assert "left the queue before it started" in listener.outcome().message
     assert len(fake_slurm.calls("sbatch")) == 1
 
 
-def abandoned(driver: Driver, *tags: str) -> list[Ear]:
+def abandoned(driver: Driver, *tags: str) -> list[RecordingListener]:
     """Return listeners to jobs of a driver that died before it wrote the ids down."""
-    ears = driver.submit(*tags)
-    claim = claims.newest(ears[0].job.output)
+    listeners = driver.submit(*tags)
+    claim = claims.newest(listeners[0].job.output)
     assert claim is not None
     for path in driver.folder.glob("slurm/lp-*/submitted.json"):
         path.unlink()
-    for ear in ears:
-        path = claims.claim_path(ear.job.output, 1)
+    for listener in listeners:
+        path = claims.claim_path(listener.job.output, 1)
         path.write_text(path.read_text().replace(claim.born, "another boot"))
-    return ears
+    return listeners
 
 
 @pytest.mark.parametrize("forgotten", [False, True])
@@ -224,12 +224,12 @@ def test_jobs_without_an_id_are_found_by_their_name(make_driver: Any, fake_slurm
         for number in (0, 1):
             fake_slurm.forget(f"100_{number}")
             fake_slurm.account(f"100_{number}", "OUT_OF_MEMORY")
-    ears = second.submit("a", "b")
+    listeners = second.submit("a", "b")
     second.advance(600)
     if forgotten:  # what another driver has left dead is tried again
-        assert [Voice(ear).slurm_id for ear in ears] == ["101_0", "101_1"]
+        assert [FakeJob(listener).slurm_id for listener in listeners] == ["101_0", "101_1"]
     else:
-        assert [Voice(ear).slurm_id for ear in ears] == ["100_0", "100_1"]
+        assert [FakeJob(listener).slurm_id for listener in listeners] == ["100_0", "100_1"]
         assert len(fake_slurm.calls("sbatch")) == 1
 
 
@@ -245,7 +245,7 @@ def test_a_job_without_an_id_holds_up_no_others_while_sacct_fails(make_driver: A
     assert not lost.outcomes
     fake_slurm.mend()
     second.advance(300)
-    assert Voice(lost).claim.attempt == 2
+    assert FakeJob(lost).claim.attempt == 2
 
 
 @pytest.mark.parametrize(
@@ -264,8 +264,8 @@ def test_what_the_site_would_refuse_is_refused_at_the_start(fake_slurm: FakeSlur
 
 def test_a_site_that_is_busy_at_the_start_is_no_reason_not_to_begin(make_driver: Any, fake_slurm: FakeSlurm):
     fake_slurm.fail("sbatch", "AssocMaxSubmitJobLimit\nsbatch: error: Batch job submission failed", times=1)
-    (ear,) = make_driver().submit("a")
-    assert Voice(ear).slurm_id == "100"
+    (listener,) = make_driver().submit("a")
+    assert FakeJob(listener).slurm_id == "100"
 
 
 def test_the_thread_does_all_this_by_itself(fake_slurm: FakeSlurm, tmp_path, monkeypatch: pytest.MonkeyPatch):
@@ -276,10 +276,10 @@ def test_the_thread_does_all_this_by_itself(fake_slurm: FakeSlurm, tmp_path, mon
     backend = SlurmBackend(ComputeSettings(backend="slurm", device="cpu", own=settings))
     try:
         template = Driver.job(type("Folder", (), {"folder": tmp_path})(), "a")
-        ear = submit(backend, template)
-        until(lambda: "Priority" in "".join(ear.heard), 60)
-        Voice(ear).finish()
-        assert ear.outcome().status == "done"
+        listener = submit(backend, template)
+        until(lambda: "Priority" in "".join(listener.messages), 60)
+        FakeJob(listener).finish()
+        assert listener.outcome().status == "done"
     finally:
         backend.close()
     assert "2 sbatch" in backend.remark()

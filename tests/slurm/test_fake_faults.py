@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from luigi_prune.execution.slurm import claims, submission, submission_queue
-from tests.slurm.fake_slurm import Driver, FakeSlurm, Voice, clock, driver, fake_slurm, make_driver
-from tests.slurm.watching import Ear
+from tests.slurm.fake_slurm import Driver, FakeJob, FakeSlurm, clock, driver, fake_slurm, make_driver
+from tests.slurm.recording_listener import RecordingListener
 
 __all__ = ["clock", "driver", "fake_slurm", "make_driver"]
 
@@ -44,10 +44,10 @@ def test_jobs_that_a_busy_site_does_not_take_stay_in_line(driver: Driver, fake_s
     driver.advance(LONGER_THAN_BACK_OFF)
     assert len(fake_slurm.calls("sbatch")) == 3
     assert not first.outcomes + second.outcomes
-    Voice(first).finish()
-    Voice(second).finish()
+    FakeJob(first).finish()
+    FakeJob(second).finish()
     driver.advance(5)
-    assert [ear.outcome().status for ear in (first, second)] == ["done", "done"]
+    assert [listener.outcome().status for listener in (first, second)] == ["done", "done"]
     assert left_in(driver.folder) == ["a.json", "b.json"]
 
 
@@ -57,28 +57,28 @@ def test_who_joins_the_line_while_the_site_is_busy_goes_with_the_others(driver: 
     (second,) = driver.submit("b")
     driver.advance(LONGER_THAN_BACK_OFF)
     assert len(fake_slurm.calls("sbatch")) == 2
-    assert [Voice(ear).slurm_id for ear in (first, second)] == ["100_0", "100_1"]
+    assert [FakeJob(listener).slurm_id for listener in (first, second)] == ["100_0", "100_1"]
 
 
 def test_a_submission_that_only_seemed_to_fail_is_not_made_twice(driver: Driver, fake_slurm: FakeSlurm):
     fake_slurm.fail("sbatch", "Batch job submission failed: Socket timed out on send/recv operation", 1, silently=True)
-    (ear,) = driver.submit("a")
+    (listener,) = driver.submit("a")
     driver.advance(LONGER_THAN_BACK_OFF)
     with fake_slurm.state() as state:
         states = {job_id: row["state"] for job_id, row in state["queue"].items()}
     assert states == {"100": "CANCELLED", "101": "PENDING"}
-    assert Voice(ear).slurm_id == "101"
+    assert FakeJob(listener).slurm_id == "101"
 
 
 def test_nothing_is_submitted_while_nobody_knows_what_became_of_it(driver: Driver, fake_slurm: FakeSlurm):
     fake_slurm.fail("sbatch", "Socket timed out on send/recv operation", 1)
     fake_slurm.fail("scancel", "Unable to contact slurm controller (connect failure)", 2)
-    (ear,) = driver.submit("a")
+    (listener,) = driver.submit("a")
     driver.advance(2 * LONGER_THAN_BACK_OFF)
     assert len(fake_slurm.calls("sbatch")) == 1
     driver.advance(2 * LONGER_THAN_BACK_OFF)
     assert len(fake_slurm.calls("sbatch")) == 2
-    assert not ear.outcomes
+    assert not listener.outcomes
 
 
 @pytest.mark.parametrize(
@@ -92,8 +92,8 @@ def test_nothing_is_submitted_while_nobody_knows_what_became_of_it(driver: Drive
 )
 def test_a_job_that_the_site_never_takes_has_failed_with_its_words(driver: Driver, fake_slurm: FakeSlurm, says: str):
     fake_slurm.fail("sbatch", says)
-    (ear,) = driver.submit("a")
-    outcome = ear.outcome()
+    (listener,) = driver.submit("a")
+    outcome = listener.outcome()
     assert (outcome.status, outcome.retry) == ("failed", False)
     assert says.splitlines()[-1].removeprefix("sbatch: error: ") in outcome.message
     assert left_in(driver.folder) == []
@@ -106,23 +106,23 @@ def test_what_another_driver_computes_is_not_submitted_when_the_site_is_free_aga
 ):
     """One array of which a part is claimed elsewhere is refused for the moment: that part must not come back."""
     mine, other = make_driver(), make_driver()
-    backend, wanted = mine.backend, [Ear(mine.job(tag)) for tag in ("a", "b")]
-    for ear in wanted:
-        backend.submit(ear.job, ear)
-    backend._turn()
+    backend, wanted = mine.backend, [RecordingListener(mine.job(tag)) for tag in ("a", "b")]
+    for listener in wanted:
+        backend.submit(listener.job, listener)
+    backend._tick()
     (theirs,) = other.submit("b")
     fake_slurm.fail("sbatch", "Socket timed out on send/recv operation", 1)
     mine.advance(2 * LONGER_THAN_BACK_OFF)
-    assert [Voice(ear).slurm_id for ear in (*wanted, theirs)] == ["101", "100", "100"]
-    Voice(theirs).finish()
+    assert [FakeJob(listener).slurm_id for listener in (*wanted, theirs)] == ["101", "100", "100"]
+    FakeJob(theirs).finish()
     mine.advance(30)
     assert len(wanted[1].outcomes) == 1
     assert len(fake_slurm.calls("sbatch")) == 3
 
 
-@pytest.mark.parametrize("place", ["new_folder", "stake", "_write_requests"])
+@pytest.mark.parametrize("place", ["new_folder", "make_claim", "_write_requests"])
 def test_a_full_disk_delays_jobs_and_loses_none(driver: Driver, monkeypatch: pytest.MonkeyPatch, place: str):
-    module = claims if place == "stake" else submission
+    module = claims if place == "make_claim" else submission
     real, failures = getattr(module, place), [OSError(errno.ENOSPC, "No space left on device")]
 
     def full(*arguments: Any) -> Any:
@@ -131,36 +131,36 @@ def test_a_full_disk_delays_jobs_and_loses_none(driver: Driver, monkeypatch: pyt
         return real(*arguments)
 
     monkeypatch.setattr(module, place, full)
-    ears = driver.submit("a", "b")
+    listeners = driver.submit("a", "b")
     driver.advance(2 * LONGER_THAN_BACK_OFF)
-    assert not any(ear.outcomes for ear in ears)
-    for ear in ears:
-        Voice(ear).finish()
+    assert not any(listener.outcomes for listener in listeners)
+    for listener in listeners:
+        FakeJob(listener).finish()
     driver.advance(5)
-    assert [ear.outcome().status for ear in ears] == ["done", "done"]
+    assert [listener.outcome().status for listener in listeners] == ["done", "done"]
 
 
 def test_a_disk_that_cannot_be_cleared_up_keeps_nobody_waiting(driver: Driver, monkeypatch: pytest.MonkeyPatch):
-    ears = driver.submit("a", "b")
-    for ear in ears:
-        Voice(ear).finish()
+    listeners = driver.submit("a", "b")
+    for listener in listeners:
+        FakeJob(listener).finish()
 
     def refuse(output: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(claims, "release", refuse)
     driver.advance(5)
-    assert [ear.outcome().status for ear in ears] == ["done", "done"]
-    assert [len(ear.outcomes) for ear in ears] == [1, 1]
+    assert [listener.outcome().status for listener in listeners] == ["done", "done"]
+    assert [len(listener.outcomes) for listener in listeners] == [1, 1]
 
 
 def test_a_damaged_claim_does_not_keep_a_job_from_being_submitted(driver: Driver, fake_slurm: FakeSlurm):
     path = claims.claim_path(driver.job("a").output, 1)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("")
-    (ear,) = driver.submit("a")
-    assert Voice(ear).claim.attempt == 2
-    Voice(ear).finish()
+    (listener,) = driver.submit("a")
+    assert FakeJob(listener).claim.attempt == 2
+    FakeJob(listener).finish()
     driver.advance(5)
-    assert ear.outcome().status == "done"
+    assert listener.outcome().status == "done"
     assert left_in(driver.folder) == ["a.json"]

@@ -10,26 +10,26 @@ import pytest
 
 from luigi_prune.execution.job import Outcome
 from luigi_prune.execution.slurm import decisions
-from luigi_prune.execution.slurm import tracked_job as ticket_module
+from luigi_prune.execution.slurm import tracked_job as tracked_job_module
 from luigi_prune.execution.slurm.options import Resources
 from luigi_prune.identity.paths import checkpoint_path
-from tests.slurm.fake_slurm import Driver, FakeSlurm, Voice, clock, driver, fake_slurm, make_driver
-from tests.slurm.watching import Ear
+from tests.slurm.fake_slurm import Driver, FakeJob, FakeSlurm, clock, driver, fake_slurm, make_driver
+from tests.slurm.recording_listener import RecordingListener
 
 __all__ = ["clock", "driver", "fake_slurm", "make_driver"]
 
 POLL, GRACE, REQUEUE = 45.0, 31.0, 301.0  # a poll and a half; the patience of the settings that users have
 
 
-def running(driver: Driver, slurm_id: str = "100", tag: str = "a") -> tuple[Ear, Voice]:
+def running(driver: Driver, slurm_id: str = "100", tag: str = "a") -> tuple[RecordingListener, FakeJob]:
     """Return a job that runs on n1, and has said so."""
-    (ear,) = driver.submit(tag)
+    (listener,) = driver.submit(tag)
     driver.slurm.put(slurm_id, "RUNNING")
-    voice = Voice(ear)
-    voice.say("epoch 1/3")
+    fake_job = FakeJob(listener)
+    fake_job.say("epoch 1/3")
     driver.advance(POLL)
-    assert ear.starts == 1
-    return ear, voice
+    assert listener.starts == 1
+    return listener, fake_job
 
 
 def excluded(script: str) -> list[str]:
@@ -38,18 +38,18 @@ def excluded(script: str) -> list[str]:
 
 def test_a_job_goes_from_the_queue_to_its_result(driver: Driver, fake_slurm: FakeSlurm):
     first, second = driver.submit("a", "b")
-    voices = [Voice(ear) for ear in (first, second)]
-    assert [voice.slurm_id for voice in voices] == ["100_0", "100_1"]
+    fake_jobs = [FakeJob(listener) for listener in (first, second)]
+    assert [fake_job.slurm_id for fake_job in fake_jobs] == ["100_0", "100_1"]
     fake_slurm.put("100_0", "PENDING", "Priority", start="2030-01-01T08:00:00")
     driver.advance(POLL)
-    assert first.heard[-1] == "SLURM job 100_0 pending (Priority, expected to start 2030-01-01 08:00:00)"
+    assert first.messages[-1] == "SLURM job 100_0 pending (Priority, expected to start 2030-01-01 08:00:00)"
     assert not first.starts
     fake_slurm.put("100_0", "RUNNING")
-    voices[0].say("epoch 1/3")
+    fake_jobs[0].say("epoch 1/3")
     driver.advance(2)
     assert first.starts == 1
-    assert first.heard[-1].endswith("on n1: epoch 1/3")
-    voices[0].finish()
+    assert first.messages[-1].endswith("on n1: epoch 1/3")
+    fake_jobs[0].finish()
     driver.advance(2)
     assert first.outcome().status == "done"
     assert Path(first.job.output).exists()
@@ -58,35 +58,35 @@ def test_a_job_goes_from_the_queue_to_its_result(driver: Driver, fake_slurm: Fak
 
 def test_a_job_runs_to_its_end_as_its_script_says(driver: Driver, fake_slurm: FakeSlurm, monkeypatch):
     monkeypatch.chdir(Path(__file__).resolve().parents[2])
-    (ear,) = driver.submit("a")
+    (listener,) = driver.submit("a")
     fake_slurm.run("100")
     driver.advance(POLL)
-    assert ear.result()["job_id"] == "100"
-    assert ear.starts == 1
-    assert Path(ear.job.log).read_text().count("process 1 of 1") == 1
+    assert listener.result()["job_id"] == "100"
+    assert listener.starts == 1
+    assert Path(listener.job.log).read_text().count("process 1 of 1") == 1
 
 
 @pytest.mark.parametrize("state", ["REQUEUE_HOLD", "SPECIAL_EXIT"])
 def test_a_held_job_waits_for_somebody_and_says_so(driver: Driver, fake_slurm: FakeSlurm, state: str):
-    (ear,) = driver.submit("a")
+    (listener,) = driver.submit("a")
     fake_slurm.put("100", state, "JobHeldAdmin", nodes="")
     driver.advance(300)
-    assert not ear.outcomes
-    assert "HELD: it needs `scontrol release`" in ear.heard[-1]
+    assert not listener.outcomes
+    assert "HELD: it needs `scontrol release`" in listener.messages[-1]
 
 
 @pytest.mark.parametrize("state", ["SUSPENDED", "STOPPED", "RESIZING", "STAGE_OUT", "SIGNALING", "PONDERING"])
 def test_a_job_in_a_strange_state_is_alive(driver: Driver, fake_slurm: FakeSlurm, state: str):
-    ear, voice = running(driver)
+    listener, fake_job = running(driver)
     fake_slurm.put("100", state)
     driver.advance(300)
-    assert not ear.outcomes
+    assert not listener.outcomes
     if decisions.STATES.get(state) == "paused":
-        assert state in ear.heard[-1]
+        assert state in listener.messages[-1]
     fake_slurm.put("100", "RUNNING")
-    voice.finish()
+    fake_job.finish()
     driver.advance(POLL)
-    assert ear.outcome().status == "done"
+    assert listener.outcome().status == "done"
     assert len(fake_slurm.calls("sbatch")) == 1
 
 
@@ -105,15 +105,15 @@ def test_a_job_in_a_strange_state_is_alive(driver: Driver, fake_slurm: FakeSlurm
 def test_a_job_that_ends_badly_has_failed(
     driver: Driver, fake_slurm: FakeSlurm, state: str, words: str, retry: bool, forgotten: bool
 ):
-    ear, _ = running(driver)
-    Path(ear.job.log).parent.mkdir(exist_ok=True)
-    Path(ear.job.log).write_text("the last line of the log\n")
+    listener, _ = running(driver)
+    Path(listener.job.log).parent.mkdir(exist_ok=True)
+    Path(listener.job.log).write_text("the last line of the log\n")
     fake_slurm.put("100", state)
     fake_slurm.account("100", state)
     if forgotten:
         fake_slurm.forget("100")
     driver.advance(60 + GRACE)
-    outcome = ear.outcome()
+    outcome = listener.outcome()
     assert (outcome.status, outcome.retry) == ("failed", retry)
     assert words in outcome.message
     assert "SLURM job 100" in outcome.message
@@ -122,17 +122,17 @@ def test_a_job_that_ends_badly_has_failed(
 
 
 def test_a_job_that_the_site_preempted_may_come_back_by_itself(driver: Driver, fake_slurm: FakeSlurm):
-    ear, voice = running(driver)
+    listener, fake_job = running(driver)
     fake_slurm.put("100", "PREEMPTED")
     driver.advance(200)
     fake_slurm.put("100", "PENDING", "BeginTime", nodes="")
     driver.advance(300)
-    assert not ear.outcomes
+    assert not listener.outcomes
     fake_slurm.put("100", "RUNNING", nodes="n2")
-    voice.say("epoch 2/3", restart=1)
-    voice.finish()
+    fake_job.say("epoch 2/3", restart=1)
+    fake_job.finish()
     driver.advance(POLL)
-    assert ear.outcome().status == "done"
+    assert listener.outcome().status == "done"
     assert len(fake_slurm.calls("sbatch")) == 1
 
 
@@ -140,18 +140,18 @@ def test_a_job_that_the_site_preempted_may_come_back_by_itself(driver: Driver, f
 def test_a_job_that_was_taken_away_is_submitted_again_without_the_node_that_failed(
     driver: Driver, fake_slurm: FakeSlurm, state: str
 ):
-    ear, _ = running(driver)
+    listener, _ = running(driver)
     fake_slurm.put("100", state, nodes="n3")
     driver.advance(60 + REQUEUE)
-    assert not ear.outcomes
+    assert not listener.outcomes
     assert len(fake_slurm.calls("sbatch")) == 2
     blamed = state in ("NODE_FAIL", "BOOT_FAIL", "LAUNCH_FAILED")
     assert excluded(fake_slurm.script("101")) == (["n3"] if blamed else [])
-    voice = Voice(ear)
-    assert (voice.slurm_id, voice.claim.attempt) == ("101", 2)
-    voice.finish()
+    fake_job = FakeJob(listener)
+    assert (fake_job.slurm_id, fake_job.claim.attempt) == ("101", 2)
+    fake_job.finish()
     driver.advance(5)
-    assert ear.outcome().status == "done"
+    assert listener.outcome().status == "done"
 
 
 def test_of_several_nodes_those_are_excluded_that_slurm_has_taken_out_of_service(make_driver, fake_slurm: FakeSlurm):
@@ -166,55 +166,55 @@ def test_of_several_nodes_those_are_excluded_that_slurm_has_taken_out_of_service
 
 
 def test_where_no_node_is_left_those_that_failed_are_tried_again(driver: Driver, fake_slurm: FakeSlurm):
-    ear, _ = running(driver)
+    listener, _ = running(driver)
     fake_slurm.put("100", "NODE_FAIL", nodes="n3")
     fake_slurm.fail("sbatch", "Batch job submission failed: Requested node configuration is not available", times=1)
     driver.advance(60 + REQUEUE)
-    assert not ear.outcomes
+    assert not listener.outcomes
     assert len(fake_slurm.calls("sbatch")) == 3
     assert excluded(fake_slurm.script("101")) == []
 
 
 def test_a_job_over_its_time_limit_goes_on_as_long_as_checkpoints_get_newer(driver: Driver, fake_slurm: FakeSlurm):
-    ear, _ = running(driver)
-    checkpoint_path(ear.job.output).write_text("epoch 2")
+    listener, _ = running(driver)
+    checkpoint_path(listener.job.output).write_text("epoch 2")
     fake_slurm.put("100", "TIMEOUT")
     driver.advance(POLL)
-    assert Voice(ear).slurm_id == "101"
+    assert FakeJob(listener).slurm_id == "101"
     fake_slurm.put("101", "RUNNING")
-    Voice(ear).say("epoch 3/9")
+    FakeJob(listener).say("epoch 3/9")
     driver.advance(POLL)
     fake_slurm.put("101", "TIMEOUT")
     driver.advance(100 + GRACE)
-    assert "larger timeout_min" in ear.outcome().message
+    assert "larger timeout_min" in listener.outcome().message
     assert len(fake_slurm.calls("sbatch")) == 2
 
 
 def test_a_job_that_never_gets_anywhere_is_given_up(driver: Driver, fake_slurm: FakeSlurm):
-    ear, voice = running(driver)
-    for restart in range(1, ticket_module.FRUITLESS + 1):
+    listener, fake_job = running(driver)
+    for restart in range(1, tracked_job_module.MAX_FRUITLESS_RESTARTS + 1):
         fake_slurm.put("100", "PENDING", "BeginTime")
         driver.advance(100)
         fake_slurm.put("100", "RUNNING")
-        voice.say("epoch 1/3", restart=restart)
-        assert not ear.outcomes
+        fake_job.say("epoch 1/3", restart=restart)
+        assert not listener.outcomes
         driver.advance(POLL)
-    assert "started 4 times without a newer checkpoint" in ear.outcome().message
-    assert not ear.outcome().retry
+    assert "started 4 times without a newer checkpoint" in listener.outcome().message
+    assert not listener.outcome().retry
     assert fake_slurm.calls("scancel") == [["100"]]
 
 
 def test_a_lost_job_is_submitted_again_and_not_for_ever(driver: Driver, fake_slurm: FakeSlurm):
     fake_slurm.fail("sacct", "Slurm accounting storage is disabled")
-    (ear,) = driver.submit("a")
-    for attempt in range(ticket_module.FRUITLESS + 1):
-        assert not ear.outcomes
-        assert Voice(ear).claim.attempt == attempt + 1
+    (listener,) = driver.submit("a")
+    for attempt in range(tracked_job_module.MAX_FRUITLESS_RESTARTS + 1):
+        assert not listener.outcomes
+        assert FakeJob(listener).claim.attempt == attempt + 1
         fake_slurm.forget(str(100 + attempt))
         driver.advance(300)
-    outcome = ear.outcome()
+    outcome = listener.outcome()
     assert (outcome.status, outcome.retry) == ("failed", False)
-    assert "submitted 4 times, and it never began; SLURM does not know the job any more" in outcome.message
+    assert "submitted 4 times but never started; SLURM does not know the job any more" in outcome.message
     assert len(fake_slurm.calls("sbatch")) == 4
 
 
@@ -222,23 +222,23 @@ def test_a_job_that_slurm_has_forgotten_and_that_breathes_is_not_lost(
     driver: Driver, fake_slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
 ):
     fake_slurm.fail("sacct", "Slurm accounting storage is disabled")
-    ear, voice = running(driver)
+    listener, fake_job = running(driver)
     fake_slurm.forget("100")
     for beat in range(30):
-        voice.say(f"step {beat}")
+        fake_job.say(f"step {beat}")
         driver.advance(10)
     assert len(fake_slurm.calls("sbatch")) == 1
     fake_slurm.put("100", "RUNNING")  # the controller has read its memory
     driver.advance(600)
     assert len(fake_slurm.calls("sbatch")) == 1
-    voice.finish()
+    fake_job.finish()
     driver.advance(5)
-    assert ear.outcome().status == "done"
+    assert listener.outcome().status == "done"
 
 
 def test_one_answer_without_a_job_means_nothing(driver: Driver, fake_slurm: FakeSlurm):
     fake_slurm.fail("sacct", "Slurm accounting storage is disabled")
-    (ear,) = driver.submit("a")
+    (listener,) = driver.submit("a")
     driver.advance(POLL)
     polls = len(driver.polls)
     with fake_slurm.state() as state:
@@ -249,14 +249,14 @@ def test_one_answer_without_a_job_means_nothing(driver: Driver, fake_slurm: Fake
         state["queue"]["100"] = row
     driver.advance(300)
     assert len(fake_slurm.calls("sbatch")) == 1
-    assert not ear.outcomes
+    assert not listener.outcomes
 
 
 def test_a_result_may_be_seen_late_but_not_too_late(driver: Driver, fake_slurm: FakeSlurm):
     first, second = driver.submit("a", "b")
-    for ear in (first, second):
-        Voice(ear).finish(result=False)
-        fake_slurm.put(Voice(ear).slurm_id, "COMPLETED")
+    for listener in (first, second):
+        FakeJob(listener).finish(result=False)
+        fake_slurm.put(FakeJob(listener).slurm_id, "COMPLETED")
     while not driver.polls:
         driver.advance(1)
     driver.advance(GRACE - 5)
@@ -270,20 +270,20 @@ def test_a_result_may_be_seen_late_but_not_too_late(driver: Driver, fake_slurm: 
 
 
 def test_a_result_that_another_way_has_brought_ends_a_job_that_only_waits(driver: Driver, fake_slurm: FakeSlurm):
-    (ear,) = driver.submit("a")
-    Path(ear.job.output).write_text("{}")
+    (listener,) = driver.submit("a")
+    Path(listener.job.output).write_text("{}")
     driver.advance(POLL)
-    assert ear.outcome().status == "done"
+    assert listener.outcome().status == "done"
     assert fake_slurm.calls("scancel") == [["100"]]
 
 
 def test_what_one_of_several_processes_says_counts_when_slurm_has_spoken(make_driver: Any, fake_slurm: FakeSlurm):
     driver = make_driver(Resources(processes_per_node=2))
-    ear, voice = running(driver)
-    voice.say(outcome=Outcome("failed", "gloo: connection reset by peer"))
+    listener, fake_job = running(driver)
+    fake_job.say(outcome=Outcome("failed", "gloo: connection reset by peer"))
     fake_slurm.put("100", "FAILED")
-    log = Path(voice.claim.folder) / "100_0_log.out"
+    log = Path(fake_job.claim.folder) / "100_0_log.out"
     log.write_text("srun: error: n1: task 1: Killed\n")
     driver.advance(POLL)
-    assert "task 1: Killed" in ear.outcome().message
-    assert ear.outcome().retry
+    assert "task 1: Killed" in listener.outcome().message
+    assert listener.outcome().retry

@@ -18,7 +18,7 @@ from luigi_prune.execution.slurm import claims
 from luigi_prune.execution.slurm.options import Resources
 from luigi_prune.execution.slurm.slurm_backend import SlurmBackend
 from tests.slurm.cluster import Cluster
-from tests.slurm.watching import maker, site, submit, until
+from tests.slurm.recording_listener import maker, site, submit, until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LIMITS = Resources(timeout_min=10, signal_delay_s=15)
@@ -60,10 +60,10 @@ def test_ready_jobs_share_an_array_and_end_each_in_its_own_way(
     written = [submit(backend, make_job("write", f"job{number}")) for number in range(3)]
     failing, killed = submit(backend, make_job("fail", "failing")), submit(backend, make_job("vanish", "killed"))
     silent = submit(backend, make_job("leave", "silent"))
-    ids = [ear.result()["job_id"] for ear in written]
+    ids = [listener.result()["job_id"] for listener in written]
     assert [job_id.partition("_")[2] for job_id in ids] == ["0", "1", "2"]
     assert len({job_id.partition("_")[0] for job_id in ids}) == 1
-    assert all(ear.starts == 1 and ear.outcome().seconds > 0 for ear in written)
+    assert all(listener.starts == 1 and listener.outcome().seconds > 0 for listener in written)
     assert "ValueError: the seventh layer is missing" in failing.outcome().message
     assert not failing.outcome().retry
     assert "Killed" in killed.outcome().message
@@ -76,25 +76,25 @@ def test_ready_jobs_share_an_array_and_end_each_in_its_own_way(
 
 def test_nothing_is_left_of_jobs_that_are_done_but_results_and_logs(make_backend, make_job, tmp_path: Path):
     backend = make_backend()
-    ears = [submit(backend, make_job("write", f"job{number}")) for number in range(2)]
-    for ear in ears:
-        ear.result()
+    listeners = [submit(backend, make_job("write", f"job{number}")) for number in range(2)]
+    for listener in listeners:
+        listener.result()
     until(lambda: left_over(tmp_path) == ["job0.json", "job1.json"])
-    assert "process 1 of 1" in Path(ears[0].job.log).read_text()
+    assert "process 1 of 1" in Path(listeners[0].job.log).read_text()
 
 
 def test_what_lies_in_the_folder_is_private_and_holds_names_only(make_backend, make_job, tmp_path: Path):
     backend = make_backend(dataclasses.replace(LIMITS, sbatch=(("hold", "true"),)))
-    ear = submit(backend, make_job("write"))
-    assert "HELD: it needs `scontrol release`" in ear.heard_of("HELD")
+    listener = submit(backend, make_job("write"))
+    assert "HELD: it needs `scontrol release`" in listener.message_with("HELD")
     (folder,) = (tmp_path / "slurm").glob("lp-*")
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     (pickle,) = folder.glob("*_submitted.pkl")
-    assert b"job_process" in pickle.read_bytes()
+    assert b"entrypoint" in pickle.read_bytes()
     assert str(folder).encode() in pickle.read_bytes()
     assert pickle.stat().st_size < 1500
-    subprocess.run(["scontrol", "release", ear.slurm_id], check=True)
-    ear.result()
+    subprocess.run(["scontrol", "release", listener.slurm_id], check=True)
+    listener.result()
 
 
 def test_usr2_saves_and_requeues_and_an_admins_requeue_resumes_from_the_last_checkpoint(make_backend, make_job):
@@ -113,10 +113,10 @@ def test_usr2_saves_and_requeues_and_an_admins_requeue_resumes_from_the_last_che
 
 def test_a_training_resumes_where_the_site_forbids_to_requeue(make_backend, make_job):
     backend = make_backend(dataclasses.replace(LIMITS, sbatch=(("no-requeue", "true"),)))
-    ear = submit(backend, make_job("count", steps=40))
-    ear.runs()
-    subprocess.run(["scancel", "--signal=USR2", ear.slurm_id], check=True)
-    assert len(ear.result()["starts"]) == 2
+    listener = submit(backend, make_job("count", steps=40))
+    listener.runs()
+    subprocess.run(["scancel", "--signal=USR2", listener.slurm_id], check=True)
+    assert len(listener.result()["starts"]) == 2
     assert backend.client.calls["sbatch"] == 2
 
 
@@ -129,9 +129,9 @@ def test_a_job_that_is_cancelled_stays_cancelled(make_backend, make_job, tmp_pat
     training.runs()
     until(lambda: pruning.starts)
     subprocess.run(["scancel", training.slurm_id, pruning.slurm_id], check=True)
-    for ear in (training, pruning):
-        assert "was cancelled" in ear.outcome().message
-        assert not ear.outcome().retry
+    for listener in (training, pruning):
+        assert "was cancelled" in listener.outcome().message
+        assert not listener.outcome().retry
     assert (tmp_path / ".a.json.checkpoint").exists()  # it saved before it ended
     assert backend.client.calls["sbatch"] == 1
 
@@ -140,15 +140,15 @@ def test_a_pending_element_that_is_cancelled_alone_leaves_no_record_and_is_notic
     make_backend, make_job, cluster: Cluster
 ):
     backend = make_backend(dataclasses.replace(LIMITS, sbatch=(("begin", "now+1hour"),)))
-    ears = [submit(backend, make_job("write", f"job{number}")) for number in range(3)]
-    ears[1].heard_of("BeginTime")
-    cluster.run("scancel", ears[1].slurm_id)
-    assert "left the queue before it began" in ears[1].outcome().message
-    assert not ears[1].outcome().retry
-    assert not ears[0].outcomes
-    for ear in (ears[0], ears[2]):
-        backend.cancel(ear.job)
-        assert ear.outcome().message == "cancelled"
+    listeners = [submit(backend, make_job("write", f"job{number}")) for number in range(3)]
+    listeners[1].message_with("BeginTime")
+    cluster.run("scancel", listeners[1].slurm_id)
+    assert "left the queue before it started" in listeners[1].outcome().message
+    assert not listeners[1].outcome().retry
+    assert not listeners[0].outcomes
+    for listener in (listeners[0], listeners[2]):
+        backend.cancel(listener.job)
+        assert listener.outcome().message == "cancelled"
     until(lambda: not cluster.squeue())
 
 
@@ -168,10 +168,10 @@ def test_a_job_over_its_time_limit_fails_unless_it_has_saved(make_backend, make_
 def test_a_training_that_is_pushed_aside_saves_and_goes_on_afterwards(make_backend, make_job, cluster: Cluster):
     whole_node = (("exclusive", "true"), ("nodelist", "n1"))
     backend = make_backend(dataclasses.replace(LIMITS, sbatch=(("partition", "low"), *whole_node)))
-    ear = submit(backend, make_job("count", steps=60, every=1000))  # no checkpoint unless it is asked for
-    ear.runs(4)
+    listener = submit(backend, make_job("count", steps=60, every=1000))  # no checkpoint unless it is asked for
+    listener.runs(4)
     cluster.sbatch("--partition=high", "--exclusive", "--nodelist=n1", wrap="sleep 3")
-    starts = ear.result()["starts"]
+    starts = listener.result()["starts"]
     assert len(starts) == 2
     assert starts[1] >= 4
     assert backend.client.calls["sbatch"] == 1
@@ -179,11 +179,11 @@ def test_a_training_that_is_pushed_aside_saves_and_goes_on_afterwards(make_backe
 
 def test_a_node_that_dies_costs_the_steps_since_the_last_checkpoint(make_backend, make_job, cluster: Cluster):
     backend = make_backend()
-    ear = submit(backend, make_job("count", steps=150))
-    ear.runs(12)
-    node = next(message for message in reversed(ear.heard) if "on n" in message).split(" on ")[1][:2]
+    listener = submit(backend, make_job("count", steps=150))
+    listener.runs(12)
+    node = next(message for message in reversed(listener.messages) if "on n" in message).split(" on ")[1][:2]
     cluster.kill_node(node)
-    starts = ear.result()["starts"]
+    starts = listener.result()["starts"]
     assert len(starts) == 2
     assert starts[1] >= 10
 
@@ -192,15 +192,15 @@ def test_a_controller_that_restarts_and_an_accounting_that_stops_change_nothing(
     make_backend, make_job, cluster: Cluster
 ):
     backend = make_backend()
-    ear = submit(backend, make_job("count", "a", steps=80))
-    ear.runs()
+    listener = submit(backend, make_job("count", "a", steps=80))
+    listener.runs()
     cluster.stop_accounting()
     cluster.stop_controller()
     killed = submit(backend, make_job("vanish", "b"))  # sbatch fails, and is tried again
     calls = backend.client.calls["sbatch"]
     until(lambda: backend.client.calls["sbatch"] > calls)
     cluster.start_controller()
-    assert ear.result()["starts"] == [0]
+    assert listener.result()["starts"] == [0]
     assert "Killed" in killed.outcome().message
     cluster.start_accounting()
 
@@ -223,7 +223,7 @@ def test_without_accounting_jobs_end_all_the_same_and_arrays_are_split(
     )
     until(lambda: cancelled.starts)
     bare_cluster.run("scancel", cancelled.slurm_id)
-    assert len({ear.result()["job_id"].partition("_")[0] for ear in written}) == 2
+    assert len({listener.result()["job_id"].partition("_")[0] for listener in written}) == 2
     assert "Killed" in killed.outcome().message
     assert "was cancelled" in cancelled.outcome().message
     assert backend.client.calls["sbatch"] == 3
@@ -243,13 +243,13 @@ def test_processes_on_several_nodes_find_each_other_and_one_that_dies_ends_the_j
 def test_a_driver_adopts_what_another_one_has_submitted(make_backend, make_job, cluster: Cluster, tmp_path: Path):
     first = make_backend()
     jobs = [make_job("count", tag, steps=80) for tag in ("a", "b")]
-    for ear in [submit(first, job) for job in jobs]:
-        ear.runs()
+    for listener in [submit(first, job) for job in jobs]:
+        listener.runs()
     first._detached = True  # as after Ctrl-C: the jobs live on
     first.close()
     second = make_backend()
-    ears = [submit(second, job) for job in jobs]
-    assert [ear.result()["starts"] for ear in ears] == [[0], [0]]
+    listeners = [submit(second, job) for job in jobs]
+    assert [listener.result()["starts"] for listener in listeners] == [[0], [0]]
     assert second.client.calls["sbatch"] == 0
     assert left_over(tmp_path) == ["a.json", "b.json"]
 
@@ -259,8 +259,8 @@ def test_a_job_whose_driver_died_before_it_wrote_the_id_down_is_found_by_its_nam
 ):
     first = make_backend()
     job = make_job("count", steps=80)
-    ear = submit(first, job)
-    ear.runs()
+    listener = submit(first, job)
+    listener.runs()
     claim = claims.newest(job.output)
     assert claim is not None
     first._detached = True
@@ -277,7 +277,7 @@ def test_a_claim_of_a_dead_driver_that_never_submitted_is_taken_over(make_backen
     abandoned.mkdir(parents=True)
     finished = subprocess.Popen(["true"])
     finished.wait()
-    claim = claims.stake(job.output, abandoned, 0, 1)
+    claim = claims.make_claim(job.output, abandoned, 0, 1)
     assert claim is not None
     path = claims.claim_path(job.output, 1)
     path.write_text(path.read_text().replace(f'"pid": {os.getpid()}', f'"pid": {finished.pid}'))

@@ -128,7 +128,7 @@ def test_what_this_package_says_to_sbatch_itself_is_refused_with_the_key_to_use(
 def test_what_holds_for_the_driver_belongs_into_the_common_section(key: str):
     message = refusal(slurm_Prune={key: "1"})
     assert f"[slurm.Prune] {key}: " in message
-    assert "belongs into [slurm]" in message
+    assert "set it in [slurm]" in message
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_dashes_are_as_good_as_underscores_but_not_both():
     assert settings(slurm={"cpus-per-task": "3"}).resources["Prune"].cpus_per_task == 3
     assert settings(slurm={"gather-seconds": "7"}).gather_seconds == 7
     message = refusal(slurm={"cpus_per_task": "3", "cpus-per-task": "4"})
-    assert "[slurm] cpus-per-task: stands there as cpus_per_task, too" in message
+    assert "[slurm] cpus-per-task: is already set as cpus_per_task" in message
 
 
 def test_the_signal_comes_before_the_time_limit():
@@ -220,7 +220,7 @@ def test_the_interval_of_polls_grows_and_never_shrinks():
 def test_ctrl_c_has_three_answers():
     assert settings(slurm={"on_interrupt": "detach"}).on_interrupt == "detach"
     message = refusal(slurm={"on_interrupt": "cancle"})
-    assert message == "luigi.cfg: [slurm] on_interrupt: 'cancle' is no choice; did you mean 'cancel'?"
+    assert message == "luigi.cfg: [slurm] on_interrupt: 'cancle' is not a choice; did you mean 'cancel'?"
 
 
 words = st.text(st.sampled_from("abn_-. \n%=1T"), max_size=12)
@@ -284,7 +284,7 @@ gpus_per_node=2
     ("config", "start", "words"),
     [
         ("[slurm.Prune]\nnodes=few\n", "[slurm.Prune] nodes: 'few'", "whole number"),
-        ("[slurm.Trainbase]\nnodes=1\n", "[slurm.Trainbase]: 'Trainbase' never", "TrainBase"),
+        ("[slurm.Trainbase]\nnodes=1\n", "[slurm.Trainbase]: 'Trainbase' is not a family", "TrainBase"),
         ("[slurm]\nsetup=echo $(date +%H)\n", "[slurm] setup: ", "%%"),
         ("[slurm]\naccount=${NOBODY_SETS_THIS}\n", "[slurm] account: ", "NOBODY_SETS_THIS"),
     ],

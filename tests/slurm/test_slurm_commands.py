@@ -15,7 +15,7 @@ import pytest
 from luigi_prune.execution.slurm import claims
 from tests.experiments import command, write_experiment
 from tests.slurm.cluster import Cluster
-from tests.slurm.watching import until
+from tests.slurm.recording_listener import until
 
 QUICK = "device=cpu\n[slurm]\npoll_seconds=1\npoll_seconds_max=2\ntimeout_min=10\n"
 

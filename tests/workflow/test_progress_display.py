@@ -11,9 +11,9 @@ from luigi.scheduler import PENDING
 import luigi_prune.workflow.progress_display as board_module
 from luigi_prune.execution.job import Job
 from luigi_prune.execution.slurm.cli import Row
-from luigi_prune.execution.slurm.heartbeat import News
+from luigi_prune.execution.slurm.heartbeat import Heartbeat
 from luigi_prune.execution.slurm.options import Resources
-from luigi_prune.execution.slurm.tracked_job import Ticket
+from luigi_prune.execution.slurm.tracked_job import TrackedJob
 from luigi_prune.workflow.progress_display import Board, Running
 from tests.pretend import PretendBackend
 
@@ -50,8 +50,8 @@ def make_board(count: int, slots: int = 200) -> tuple[Board, list[Any]]:
     return board, tasks
 
 
-def ticket(row: Row) -> Ticket:
-    return Ticket(Job("f", "n", "Prune", {}, "/o", "/l"), None, Resources(), slurm_id="12_3", row=row)  # type: ignore[arg-type]
+def tracked(row: Row) -> TrackedJob:
+    return TrackedJob(Job("f", "n", "Prune", {}, "/o", "/l"), None, Resources(), slurm_id="12_3", row=row)  # type: ignore[arg-type]
 
 
 def test_waiting_tasks_are_counted_by_the_reason_that_slurm_gives(clock):
@@ -62,9 +62,9 @@ def test_waiting_tasks_are_counted_by_the_reason_that_slurm_gives(clock):
     assert board.line() == "0/8 tasks done, 0 running, 6 in the queue, 2 remain"
     reasons = ["Priority", "Resources", "Resources", "Resources", "None", ""]
     for task, reason in zip(tasks[:6], reasons, strict=True):
-        board.progressed(task, 0.0, ticket(Row("PENDING", reason, start="2026-01-01T10:00:00")).text())
+        board.progressed(task, 0.0, tracked(Row("PENDING", reason, start="2026-01-01T10:00:00")).text())
     assert board.line() == "0/8 tasks done, 0 running, 6 in the queue (Resources 3, Priority 1), 2 remain"
-    held = ticket(Row("PENDING", "JobHeldUser"))
+    held = tracked(Row("PENDING", "JobHeldUser"))
     board.progressed(tasks[0], 0.0, held.text())
     assert "(Resources 3, JobHeldUser 1)" in board.line()
 
@@ -88,14 +88,14 @@ def test_a_running_task_shows_job_node_epoch_metric_and_the_time_left(clock):
     board, (task, other) = make_board(2)
     for each in (task, other):
         board.submitted(each)
-    board.progressed(other, 0.0, ticket(Row("PENDING", "Resources")).text())
+    board.progressed(other, 0.0, tracked(Row("PENDING", "Resources")).text())
     board.started(task)
-    running = ticket(Row("RUNNING", "None", "n3"))
-    running.began = True
+    running = tracked(Row("RUNNING", "None", "n3"))
+    running.started = True
     for epoch in (1, 2):
         clock.now += 30
-        running.news = News(host="n3", fraction=epoch / 10, message=f"epoch {epoch}/10, validation TopK1 0.9")
-        board.progressed(task, running.news.fraction, running.text())
+        running.heartbeat = Heartbeat(host="n3", fraction=epoch / 10, message=f"epoch {epoch}/10, validation TopK1 0.9")
+        board.progressed(task, running.heartbeat.fraction, running.text())
     _, first, second = shown(board)
     for words in ("task 0", "20%", "SLURM job 12_3 on n3", "epoch 2/10", "TopK1 0.9", "about 4 min left"):
         assert words in first

@@ -1,4 +1,4 @@
-"""The data sets: training, validation and test samples behind the transforms that an experiment names."""
+"""Data sets: training, validation and test samples after the transforms of an experiment."""
 
 from __future__ import annotations
 
@@ -12,16 +12,14 @@ from luigi_prune.compute.data.samples import RawData, Samples
 from luigi_prune.compute.named import resolve
 from luigi_prune.config.schema import NetworkConfig, TrainingConfig
 
-__all__ = ["RawData", "Samples", "Splits", "load", "load_splits", "load_test"]
+__all__ = ["RawData", "Samples", "Splits", "load_raw", "load_splits", "load_test"]
 
 VALIDATION_FRACTION = 0.1
 
 
 @dataclass(frozen=True)
 class Splits:
-    """The training samples with the training transforms, a tenth held out with the test transforms, and one
-    sample's shape.
-    """
+    """Samples with the training transforms, a tenth held out with the test transforms, and the shape of one sample."""
 
     train: Samples
     validation: Samples
@@ -29,11 +27,10 @@ class Splits:
 
 
 @functools.lru_cache(maxsize=4)
-def load(name: str, split: str, training_data: str, local_data: str) -> RawData:
-    """Return the "train" or "test" images of data set `name`; kept in memory, read-only, for the next call.
+def load_raw(name: str, split: str, training_data: str, local_data: str) -> RawData:
+    """Return the "train" or "test" images of data set `name`; cached in memory, read-only.
 
-    Files that are missing in `training_data` are downloaded to it; they are copied to `local_data` where that is
-    another folder.
+    Files missing in `training_data` are downloaded to it, and copied to `local_data` if that is another folder.
     """
     row = registry.find("dataset", name)
     if registry.is_foreign(str(row.path)):
@@ -48,18 +45,16 @@ def load(name: str, split: str, training_data: str, local_data: str) -> RawData:
 def load_splits(
     network: NetworkConfig, training: TrainingConfig, *, seed: int, training_data: str, local_data: str
 ) -> Splits:
-    """Return the training and validation samples of `network.dataset`; which tenth validates depends on `seed`
-    alone.
-    """
-    raw = load(network.dataset, "train", training_data, local_data)
+    """Return the training and validation samples of `network.dataset`; the split depends only on `seed`."""
+    raw = load_raw(network.dataset, "train", training_data, local_data)
     check_targets(raw, network)
-    kept, validating = held_out(len(raw.targets), VALIDATION_FRACTION, seed)
-    train = Samples(raw, (*training.transforms_train, *training.transforms_final), kept)
-    validation = Samples(raw, (*training.transforms_test, *training.transforms_final), validating)
+    training_indices, validation_indices = held_out(len(raw.targets), VALIDATION_FRACTION, seed)
+    train = Samples(raw, (*training.transforms_train, *training.transforms_final), training_indices)
+    validation = Samples(raw, (*training.transforms_test, *training.transforms_final), validation_indices)
     return Splits(train, validation, train.input_shape)
 
 
 def load_test(dataset: str, training: TrainingConfig, *, training_data: str, local_data: str) -> Samples:
-    """Return the test samples of `dataset` behind the test transforms."""
-    raw = load(dataset, "test", training_data, local_data)
+    """Return the test samples of `dataset` after the test transforms."""
+    raw = load_raw(dataset, "test", training_data, local_data)
     return Samples(raw, (*training.transforms_test, *training.transforms_final))

@@ -1,4 +1,4 @@
-"""Handwritten digits, 8x8: the test half of UCI's optical recognition set, which scikit-learn carries (no download)."""
+"""Handwritten digits, 8x8: the test set of UCI's optical recognition data, included in scikit-learn (no download)."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ TEST_SAMPLES = 360
 _SPLIT_SEED = 1797  # fixed: the test set is part of the data set, not of an experiment
 
 
-def load(name: str, split: str, training_data: str, local_data: str) -> RawData:
-    """Return the "train" (1437) or "test" (360) digits, uint8 images (samples, 8, 8) in 0..255; no folder is read.
+def read_digits(name: str, split: str, training_data: str, local_data: str) -> RawData:
+    """Return the "train" (1437) or "test" (360) digits, uint8 images (samples, 8, 8) in 0..255; reads no folder.
 
-    The test split is stratified: each class gives its share of the 360, to within one sample.
+    The test split is stratified: each class has its share of the 360, to within one sample.
     """
-    from sklearn.datasets import load_digits  # slow to import, and only this data set needs it
+    from sklearn.datasets import load_digits  # slow to import, used by this data set only
 
     bundle = load_digits()
     images = np.rint(bundle.images * (255 / 16)).astype(np.uint8)
     targets = bundle.target.astype(np.int64)
     test = stratified_test(targets, TEST_SAMPLES, _SPLIT_SEED)
-    chosen = test if split == "test" else np.setdiff1d(np.arange(len(targets)), test)
-    return RawData(images[chosen], targets[chosen])
+    indices = test if split == "test" else np.setdiff1d(np.arange(len(targets)), test)
+    return RawData(images[indices], targets[indices])
 
 
 def stratified_test(targets: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Return `count` sorted indices in which every class has its share, rounded by largest remainder."""
+    """Return `count` sorted indices with every class in proportion, rounded by largest remainder."""
     rng = np.random.default_rng(seed)
     classes, sizes = np.unique(targets, return_counts=True)
     exact = sizes * count / len(targets)

@@ -1,4 +1,4 @@
-"""Data sets from outside: a function of (split, folder) that returns inputs and targets."""
+"""Data sets from outside: functions of (split, folder) that return inputs and targets."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from luigi_prune.registry import DatasetRow, plain
 
 
 def foreign_data(row: DatasetRow, split: str, folder: str) -> RawData:
-    """Return the "train" or "test" samples that a foreign loader gives for `split` and the folder of training data.
+    """Return the "train" or "test" samples of a foreign loader; `folder` is that of the training data.
 
-    Inputs are uint8 images (samples, height, width[, 3]), or floats (samples, ...) that need no conversion. Targets are
-    class numbers (samples,) or floats (samples, ...). Raises ConfigError for anything else.
+    Inputs are uint8 images (samples, height, width[, 3]), or floats (samples, ...), which are not converted. Targets
+    are class numbers (samples,) or floats (samples, ...). Raises ConfigError for anything else.
     """
 
     def wrong(reason: str) -> ConfigError:
@@ -29,7 +29,7 @@ def foreign_data(row: DatasetRow, split: str, folder: str) -> RawData:
         returned = resolve(row.path)(split, Path(folder))
     except ConfigError:
         raise
-    except Exception as error:  # whatever a foreign function raises
+    except Exception as error:  # any exception of the foreign function
         raise wrong(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}") from error
     if not isinstance(returned, (tuple, list)) or len(returned) != 2:
         raise wrong(f"expected a pair (inputs, targets), got a {type(returned).__name__}")
@@ -54,7 +54,7 @@ def foreign_data(row: DatasetRow, split: str, folder: str) -> RawData:
 
 
 def check_targets(raw: RawData, network: NetworkConfig) -> None:
-    """Raise ConfigError for a class number that the network has no output for."""
+    """Raise ConfigError if a class number has no output in the network."""
     targets: Any = raw.targets
     if targets.dtype.kind != "f" and targets.max() >= network.output_size:
         raise ConfigError(

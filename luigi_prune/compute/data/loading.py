@@ -1,4 +1,4 @@
-"""Batches in a given order, on the device: cut from memory, or prepared ahead by worker processes."""
+"""Batches in a given order on the device: sliced from memory, or prefetched by worker processes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from luigi_prune.compute.data.samples import Samples
 
 
 class _Batches(Dataset[tuple[Tensor, Tensor]]):
-    """The batches of an epoch, each a function of its number: which worker prepares it does not matter."""
+    """The batches of an epoch; each depends only on its number, not on the worker that prepares it."""
 
     def __init__(self, samples: Samples, batches: Sequence[Indices], epoch: int, seed: int):
         self.samples, self.batches, self.epoch, self.seed = samples, batches, epoch, seed
@@ -31,10 +31,10 @@ def load_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (x, y) on `device` for each batch of sample indices, in order.
 
-    `workers` processes prepare what does not lie in memory ready to use; the result does not depend on their number.
+    `workers` processes prepare batches that are not sliced from memory; the result does not depend on their number.
     """
     source: Iterator[tuple[Tensor, Tensor]]
-    # A daemon may not have children, and copying tensors that lie in memory between processes only costs time.
+    # A daemon may not have children, and copying tensors in memory between processes only costs time.
     if workers == 0 or samples.in_memory or multiprocessing.current_process().daemon:
         source = (samples.get(batch, epoch, seed) for batch in batches)
     else:
@@ -44,7 +44,7 @@ def load_batches(
                 batch_size=None,
                 num_workers=workers,
                 pin_memory=device.type == "cuda",
-                generator=torch.Generator(),  # or it would draw from the global one
+                generator=torch.Generator(),  # the default would draw from the global generator
             )
         )
     for x, y in source:

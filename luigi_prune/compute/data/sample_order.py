@@ -1,6 +1,6 @@
-"""Which sample comes when, and the random numbers that belong to a sample: functions of (seed, epoch, index) alone.
+"""The order of samples and their random numbers, as pure functions of (seed, epoch, index).
 
-Nothing here has a state, so a run can be resumed at any step, with any number of workers or processes.
+So a run can be resumed at any step, with any number of workers or processes.
 """
 
 from __future__ import annotations
@@ -15,31 +15,28 @@ Indices = NDArray[np.int64]
 
 
 def epoch_order(samples: int, seed: int, epoch: int) -> Indices:
-    """Return the order in which `epoch` visits the samples: a permutation of range(samples)."""
+    """Return the order of the samples in `epoch`: a permutation of range(samples)."""
     generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
     return torch.randperm(samples, generator=generator).numpy()
 
 
 def global_batches(order: Indices, batch_size: int) -> list[Indices]:
-    """Return `order` cut into batches; the last one holds what is left, so that no sample is dropped or repeated."""
+    """Return `order` split into batches; the last one may be smaller, so that no sample is dropped or repeated."""
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
 def rank_share(batch: Indices, rank: int, world_size: int) -> Indices:
-    """Return the contiguous part of a global batch that belongs to `rank`; the first ranks take one more if it is
-    uneven.
+    """Return the contiguous part of a global batch for `rank`; the first ranks get one more if it is uneven.
 
-    A batch smaller than `world_size` leaves the last ranks nothing; rank 0 always has a sample.
+    If the batch is smaller than `world_size`, the last ranks get none; rank 0 always has a sample.
     """
-    share, rest = divmod(len(batch), world_size)
-    start = rank * share + min(rank, rest)
-    return batch[start : start + share + (rank < rest)]
+    share, remainder = divmod(len(batch), world_size)
+    start = rank * share + min(rank, remainder)
+    return batch[start : start + share + (rank < remainder)]
 
 
 def held_out(samples: int, fraction: float, seed: int) -> tuple[Indices, Indices]:
-    """Return (kept, held out) indices, both sorted; int(fraction * samples) are held out, at least one of two or
-    more.
-    """
+    """Return (kept, held out) sorted indices; int(fraction * samples) are held out, at least one of two or more."""
     order = np.random.default_rng(derive_seed(seed, "validation split")).permutation(samples)
     count = max(int(fraction * samples), min(1, samples - 1))
     return np.sort(order[count:]), np.sort(order[:count])
@@ -48,8 +45,8 @@ def held_out(samples: int, fraction: float, seed: int) -> tuple[Indices, Indices
 def uniforms(seed: int, epoch: int, stream: int, indices: Indices) -> NDArray[np.float64]:
     """Return one number in [0, 1) per sample index, the `stream`-th of this sample in this epoch.
 
-    SplitMix64 (Steele, Lea and Flood 2014, doi 10.1145/2714064.2660195) used as a counter-based generator: the
-    index is the counter.
+    SplitMix64 (Steele, Lea and Flood 2014, doi 10.1145/2714064.2660195) as a counter-based generator whose counter is
+    the index.
     """
     key = np.uint64(derive_seed(seed, "sample", epoch, stream))
     with np.errstate(over="ignore"):

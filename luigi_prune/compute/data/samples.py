@@ -1,4 +1,4 @@
-"""A split of a data set with its transforms: what the training loop, the evaluation and the pruning read from."""
+"""A split of a data set with its transforms, as read by training, evaluation and pruning."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ CACHE_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class RawData:
-    """A data set as it lies on disk: images (samples, height, width[, 3]) of uint8 and targets (samples,) of int64.
+    """A data set as stored on disk: images (samples, height, width[, 3]) of uint8 and targets (samples,) of int64.
 
-    From outside also: inputs (samples, ...) of float32, which are tensors already, and float32 targets (regression).
+    From outside also: float32 inputs (samples, ...), which need no ToTensor, and float32 targets (regression).
     """
 
     images: np.ndarray
@@ -31,9 +31,9 @@ class RawData:
 
 
 class Samples:
-    """The samples `chosen` of a data set, as tensors behind the transforms.
+    """The samples `chosen` of a data set, as tensors after the transforms.
 
-    What does not depend on chance is computed once, when a batch is first wanted, and kept as far as it takes at most
+    The results of deterministic transforms are computed for the first batch and kept if they take at most
     `cache_bytes`. Raises ConfigError for transforms that cannot be applied to the images.
     """
 
@@ -44,7 +44,7 @@ class Samples:
         chosen: Indices | None = None,
         cache_bytes: int = CACHE_BYTES,
     ):
-        if raw.images.dtype.kind == "f":  # there is nothing to turn into a tensor
+        if raw.images.dtype.kind == "f":  # tensors already
             transforms = [component for component in transforms if component.type != "ToTensor"]
         self._transforms = [build_transform(component) for component in transforms]
         self.random = any(is_random(transform) for transform in self._transforms)
@@ -53,15 +53,15 @@ class Samples:
         self._chosen = np.arange(len(raw.targets)) if chosen is None else np.asarray(chosen, dtype=np.int64)
         self._cache_bytes = cache_bytes
         self._cache: Tensor | None = None
-        self._steps: list[tuple[int, BatchTransform]] = []  # what is left to do to a batch cut from the cache
+        self._steps: list[tuple[int, BatchTransform]] = []  # remaining transforms of a batch from the cache
         self._prepared = False
         try:
             self.input_shape = tuple(self._one_by_one(np.zeros(1, dtype=np.int64), 0, 0).shape[1:])
         except (RuntimeError, TypeError, ValueError) as error:
-            named = ", ".join(plain(component.type) for component in transforms)
+            names = ", ".join(plain(component.type) for component in transforms)
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise ConfigError(
-                f"transforms: {named} cannot be applied to images of shape {raw.images.shape[1:]}: {reason}"
+                f"transforms: {names} cannot be applied to images of shape {raw.images.shape[1:]}: {reason}"
             ) from error
 
     def __len__(self) -> int:
@@ -69,29 +69,29 @@ class Samples:
 
     @property
     def in_memory(self) -> bool:
-        """Whether batches are cut from tensors in memory; if not, worker processes are worth their cost."""
+        """Whether batches are sliced from tensors in memory; otherwise worker processes pay off."""
         self._prepare()
         return self._cache is not None
 
     def get(self, indices: Sequence[int] | Indices, epoch: int = 0, seed: int = 0) -> tuple[Tensor, Tensor]:
         """Return (x, y) of the samples at `indices`: floats (batch, channels, height, width), int64 targets (batch,).
 
-        Random transforms are drawn per sample from (seed, epoch, the sample's index in the data set).
+        Random transforms depend on (seed, epoch, the sample's index in the data set).
         """
         self._prepare()
         positions = np.asarray(indices, dtype=np.int64)
         if self._cache is None:
             return self._one_by_one(positions, epoch, seed), self.targets[torch.from_numpy(positions)]
-        where = torch.from_numpy(positions).to(self._cache.device, non_blocking=True)
-        images = self._cache.index_select(0, where)
+        rows = torch.from_numpy(positions).to(self._cache.device, non_blocking=True)
+        images = self._cache.index_select(0, rows)
         if self._steps:
             draws = Draws(seed, epoch, self._chosen[positions])
             for stream, step in self._steps:
                 images = step(images, draws, stream)
-        return images, self.targets.index_select(0, where)
+        return images, self.targets.index_select(0, rows)
 
     def to(self, device: torch.device) -> Samples:
-        """Move what is kept as tensors to `device`, if it fits well, and return self: batches are then cut there."""
+        """Move the cache and the targets to `device`, if there is room, and return self."""
         self._prepare()
         if self._cache is not None and self._cache.device != device and _has_room(device, self._cache.nbytes):
             self._cache = self._cache.to(device)
@@ -99,14 +99,14 @@ class Samples:
         return self
 
     def _prepare(self) -> None:
-        """Compute what may be kept: all of it, all in front of the first random transform, or nothing."""
+        """Fill the cache: after all transforms, before the first random one, or not at all."""
         if self._prepared:
             return
         self._prepared = True
         fits = 4 * len(self) * int(np.prod(self.input_shape)) <= self._cache_bytes
         steps = [(stream, step) for stream, step in enumerate(map(batched, self._transforms)) if step is not None]
         if len(steps) == len(self._transforms):
-            # Everything from the first random transform on is done per batch, so that bytes are kept, not floats.
+            # From the first random transform on, all is done per batch: the cache then holds bytes instead of floats.
             ready = 0
             while fits and ready < len(steps) and not is_random(self._transforms[ready]):
                 ready += 1
@@ -115,7 +115,7 @@ class Samples:
             self._cache = self._one_by_one(np.arange(len(self)), 0, 0)
 
     def _through(self, steps: list[tuple[int, BatchTransform]]) -> Tensor:
-        """Return all samples through `steps`, none of which is random; in pieces, for memory's sake."""
+        """Return all samples after `steps`, none of which is random; in pieces, to save memory."""
         pieces = []
         for chosen in np.array_split(self._chosen, -(-len(self) // 4096)):
             images = _channels_first(self._images[chosen])
@@ -125,7 +125,7 @@ class Samples:
         return torch.cat(pieces).contiguous()
 
     def _one_by_one(self, positions: Indices, epoch: int, seed: int) -> Tensor:
-        """Return the samples at `positions` through torchvision's own transforms."""
+        """Return the samples at `positions` after torchvision's transforms, image by image."""
         if not len(positions):
             return torch.empty((0, *self.input_shape))
         torch_state, python_state = torch.get_rng_state(), random.getstate()
@@ -142,7 +142,7 @@ class Samples:
 
 
 def _channels_first(images: np.ndarray) -> Tensor:
-    """Return (samples, height, width[, channels]) as a tensor with channels first; inputs of floats as they are."""
+    """Return (samples, height, width[, channels]) as a tensor with channels first; floats are unchanged."""
     tensor = torch.from_numpy(images)
     if tensor.is_floating_point():
         return tensor
@@ -150,5 +150,5 @@ def _channels_first(images: np.ndarray) -> Tensor:
 
 
 def _has_room(device: torch.device, size: int) -> bool:
-    """Return whether `size` bytes leave most of a GPU's memory to the network."""
+    """Return whether `size` bytes leave most of a GPU's memory free."""
     return device.type != "cuda" or 4 * size < torch.cuda.mem_get_info(device)[0]

@@ -1,8 +1,8 @@
-"""The transforms that an experiment file names, as a pipeline over a batch of images.
+"""The transforms of an experiment, applied to batches of images.
 
-Torchvision's transforms take one PIL image at a time. The usual ones (padding, crops, flips, to tensor,
-normalisation) are done here on a whole batch of tensors, with the same result, which is about ten times faster; a
-pipeline with any other transform runs torchvision's own on one image after the other.
+torchvision's transforms take one PIL image at a time. The usual ones (padding, crops, flips, to tensor, normalisation)
+are applied here to a batch of tensors, with the same result and about ten times faster. If any other transform is
+named, all are torchvision's, image by image.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from luigi_prune.config.schema import Component
 from luigi_prune.errors import ConfigError
 from luigi_prune.seeds import derive_seed
 
-# Whatever is not listed here is taken to be random: a wrong guess then costs time, never a wrong result.
+# All other transforms are assumed to be random: if one is not, that costs time but gives no wrong result.
 _DETERMINISTIC = (
     tv.CenterCrop,
     tv.Grayscale,
@@ -40,21 +40,19 @@ _DETERMINISTIC = (
 
 @dataclass(frozen=True)
 class Draws:
-    """The random numbers of one batch: a function of seed, epoch and each sample's index."""
+    """The random numbers of one batch, a function of seed, epoch and each sample's index."""
 
     seed: int
     epoch: int
     indices: Indices
 
     def uniform(self, stream: int) -> np.ndarray:
-        """Return one number in [0, 1) per sample, of the `stream`-th kind."""
+        """Return one number in [0, 1) per sample, the `stream`-th."""
         return uniforms(self.seed, self.epoch, stream, self.indices)
 
 
 class BatchTransform(Protocol):
-    """A transform of a whole batch (samples, channels, height, width); `stream` sets its draws apart from the
-    others'.
-    """
+    """A transform of a batch (samples, channels, height, width); each has a `stream` of random numbers of its own."""
 
     def __call__(self, images: Tensor, draws: Draws, stream: int) -> Tensor: ...
 
@@ -65,23 +63,24 @@ _ENUMERATIONS = {"interpolation": tv.InterpolationMode, "policy": tv.AutoAugment
 def build_transform(component: Component) -> Any:
     """Return torchvision's transform `component.type` built with its keywords, or raise ConfigError."""
     row = registry.find("transform", component.type)
-    kind, own = resolve(row.path), not registry.is_foreign(str(row.path))
+    transform_class = resolve(row.path)
     keywords = dict(component.kwargs)
     try:
-        for name in _ENUMERATIONS.keys() & keywords.keys() if own else ():
-            keywords[name] = _ENUMERATIONS[name](keywords[name])
-        return kind(**keywords)
+        if not registry.is_foreign(str(row.path)):
+            for name in _ENUMERATIONS.keys() & keywords.keys():
+                keywords[name] = _ENUMERATIONS[name](keywords[name])
+        return transform_class(**keywords)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"transforms: {row.name} cannot be built with {dict(component.kwargs)}: {error}") from error
 
 
 def is_random(transform: object) -> bool:
-    """Return whether a transform may give another result for the same image."""
+    """Return whether a transform may give different results for the same image."""
     return type(transform) not in _DETERMINISTIC
 
 
 def batched(transform: Any) -> BatchTransform | None:
-    """Return what `transform` does to a batch of tensors, None where only the image-wise form is right."""
+    """Return the form of `transform` for batches; None if there is no equivalent one."""
     kind = type(transform)
     if kind is tv.ToTensor:
         return lambda images, draws, stream: images.to(torch.get_default_dtype()).div(255)
@@ -90,7 +89,7 @@ def batched(transform: Any) -> BatchTransform | None:
     if kind is tv.Normalize:
         return lambda images, draws, stream: _normalize(images, transform)
     if kind in (tv.Pad, tv.CenterCrop):
-        # On tensors these give what they give on an image, bit for bit, and they take any leading axes.
+        # Equal bit for bit on tensors and on images, with any leading axes.
         return lambda images, draws, stream: transform(images)
     if kind is tv.RandomCrop and not transform.pad_if_needed:
         return lambda images, draws, stream: _random_crop(images, draws, stream, transform)
@@ -102,7 +101,7 @@ def batched(transform: Any) -> BatchTransform | None:
 
 
 def _normalize(images: Tensor, transform: tv.Normalize) -> Tensor:
-    """Return the images normalised; on a device without torchvision's waits for its checks and constants."""
+    """Return the images normalised; on a device without the synchronisations of torchvision's checks."""
     if images.device.type == "cpu":
         normalized: Tensor = transform(images)
         return normalized
@@ -114,41 +113,41 @@ def _normalize(images: Tensor, transform: tv.Normalize) -> Tensor:
 
 
 def _random_crop(images: Tensor, draws: Draws, stream: int, transform: Any) -> Tensor:
-    """Return every image cut to `transform.size` at a place of its own."""
+    """Return every image cropped to `transform.size` at a random position of its own."""
     if transform.padding is not None:
         images = tv.functional.pad(images, transform.padding, transform.fill, transform.padding_mode)
     height, width = transform.size
     samples, _, full_height, full_width = images.shape
     if height > full_height or width > full_width:
-        raise ValueError(f"a crop of {height}x{width} is larger than the image of {full_height}x{full_width}")
+        raise ValueError(f"the crop, {height}x{width}, is larger than the image, {full_height}x{full_width}")
     tops = (draws.uniform(2 * stream) * (full_height - height + 1)).astype(np.int64)
     lefts = (draws.uniform(2 * stream + 1) * (full_width - width + 1)).astype(np.int64)
     rows = torch.from_numpy(tops[:, None] + np.arange(height)).to(images.device, non_blocking=True)
     columns = torch.from_numpy(lefts[:, None] + np.arange(width)).to(images.device, non_blocking=True)
-    which = torch.arange(samples, device=images.device)
+    numbers = torch.arange(samples, device=images.device)
     # The channel axis stays outside the three index arrays, so it comes out last.
-    cut = images.permute(0, 2, 3, 1)[which[:, None, None], rows[:, :, None], columns[:, None, :]]
-    return cut.permute(0, 3, 1, 2).contiguous()
+    crops = images.permute(0, 2, 3, 1)[numbers[:, None, None], rows[:, :, None], columns[:, None, :]]
+    return crops.permute(0, 3, 1, 2).contiguous()
 
 
 def _random_flip(images: Tensor, draws: Draws, stream: int, probability: float, axis: int) -> Tensor:
-    """Return the images, each mirrored along `axis` with the given probability."""
-    mirrored = torch.from_numpy(draws.uniform(2 * stream) < probability).to(images.device, non_blocking=True)
-    return torch.where(mirrored[:, None, None, None], images.flip(axis), images)
+    """Return the images, each flipped along `axis` with the given probability."""
+    flipped = torch.from_numpy(draws.uniform(2 * stream) < probability).to(images.device, non_blocking=True)
+    return torch.where(flipped[:, None, None, None], images.flip(axis), images)
 
 
 def image_wise(transforms: Sequence[Any], image: np.ndarray, index: int, seed: int, epoch: int) -> Tensor:
-    """Return one image (height, width[, 3], uint8) through torchvision's transforms, drawn from (seed, epoch, index).
+    """Return one image (height, width[, 3], uint8) after torchvision's transforms, seeded by (seed, epoch, index).
 
-    Inputs of floats are tensors from the start.
-    Reseeds torch's and Python's global generators: the caller restores them.
+    Float inputs become tensors before the first transform. Reseeds torch's and Python's global generators, which the
+    caller restores.
     """
-    drawn = derive_seed(seed, "sample", epoch, index)
-    torch.default_generator.manual_seed(drawn)
-    random.seed(drawn)
+    image_seed = derive_seed(seed, "sample", epoch, index)
+    torch.default_generator.manual_seed(image_seed)
+    random.seed(image_seed)
     result: Any = torch.from_numpy(image.copy()) if image.dtype.kind == "f" else Image.fromarray(image)
     for transform in transforms:
         result = transform(result)
     if not isinstance(result, Tensor):
-        raise ConfigError("transforms: the last one gives an image, not a tensor; add ToTensor to transformsFinal")
+        raise ConfigError("transforms: the last one returns an image, not a tensor; add ToTensor to transformsFinal")
     return result

@@ -1,4 +1,4 @@
-"""MNIST, Fashion-MNIST, CIFAR10 and CIFAR100, read by torchvision from the files that it downloads."""
+"""MNIST, Fashion-MNIST, CIFAR10 and CIFAR100, downloaded and read by torchvision."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from luigi_prune.compute.data.samples import RawData
 from luigi_prune.errors import ConfigError
 
 
-def load(name: str, split: str, training_data: str, local_data: str) -> RawData:
+def read_vision(name: str, split: str, training_data: str, local_data: str) -> RawData:
     """Return the "train" or "test" images of data set `name`, uint8: (samples, 28, 28), for CIFAR (samples, 32, 32, 3).
 
-    CIFAR100's targets are its 100 fine labels. Raises ConfigError naming the folder where files are missing or damaged.
+    CIFAR100's targets are its 100 fine labels. Raises ConfigError naming the folder if files are missing or damaged.
     """
-    kind: Any = getattr(torchvision.datasets, name)
-    files = files_of(kind)
+    dataset_class: Any = getattr(torchvision.datasets, name)
+    files = files_of(dataset_class)
     root = data_root(files, training_data, local_data)
     try:
-        stored = kind(root, train=split == "train", download=False)
+        stored = dataset_class(root, train=split == "train", download=False)
     except (RuntimeError, ValueError, OSError, AssertionError) as error:
         raise ConfigError(
             f"directories: the files of {files.name} in {root} are damaged ({str(error).splitlines()[0]})"
@@ -31,23 +31,21 @@ def load(name: str, split: str, training_data: str, local_data: str) -> RawData:
     return RawData(np.asarray(stored.data), np.asarray(stored.targets, dtype=np.int64))
 
 
-def files_of(kind: Any) -> DataFiles:
-    """Return which files torchvision's class `kind` reads, which archives they come in, and how to unpack or
-    download them.
-    """
-    if issubclass(kind, torchvision.datasets.MNIST):
-        archives = [Path(kind.__name__, "raw", archive) for archive, _ in kind.resources]
+def files_of(dataset_class: Any) -> DataFiles:
+    """Return the files that a class of torchvision reads, their archives, and the function that fetches them."""
+    if issubclass(dataset_class, torchvision.datasets.MNIST):
+        archives = [Path(dataset_class.__name__, "raw", archive) for archive, _ in dataset_class.resources]
         needed = [archive.with_suffix("") for archive in archives]
-        folder = Path(kind.__name__)
+        folder = Path(dataset_class.__name__)
     else:
-        archives = [Path(kind.filename)]
-        names = [name for name, _ in (*kind.train_list, *kind.test_list)] + [kind.meta["filename"]]
-        needed = [Path(kind.base_folder, name) for name in names]
-        folder = Path(kind.base_folder)
+        archives = [Path(dataset_class.filename)]
+        folder = Path(dataset_class.base_folder)
+        names = [name for name, _ in (*dataset_class.train_list, *dataset_class.test_list)]
+        needed = [folder / name for name in (*names, dataset_class.meta["filename"])]
     return DataFiles(
-        name=kind.__name__,
+        name=dataset_class.__name__,
         folder=folder,
         needed=tuple(needed),
         archives=tuple(archives),
-        fetch=lambda root: kind(root, download=True),
+        fetch=lambda root: dataset_class(root, download=True),
     )

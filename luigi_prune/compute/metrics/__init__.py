@@ -1,0 +1,1 @@
+"""Losses and metrics, and the evaluation of a network by them."""

@@ -1,4 +1,4 @@
-"""The loss and the metrics of a network on samples that it does not train on."""
+"""The loss and the metrics of a network on validation or test samples."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from luigi_prune.compute.data.loading import load_batches
 from luigi_prune.compute.data.sample_order import global_batches, rank_share
 from luigi_prune.compute.data.samples import Samples
 from luigi_prune.compute.distributed import Ranks
-from luigi_prune.compute.memory import memory_of
+from luigi_prune.compute.memory import explain_oom
 from luigi_prune.compute.metrics.losses import Loss
 from luigi_prune.compute.metrics.tally import Tally
 from luigi_prune.config.schema import Component
@@ -32,10 +32,10 @@ def evaluate(
 ) -> dict[str, float]:
     """Return "loss", the mean per sample, and each metric under its label, in evaluation mode and without gradients.
 
-    The network is moved to `device` and left in the mode it was in.
+    The network is moved to `device`; its mode does not change.
     """
     cure = "choose a smaller one, or another device (luigi.cfg: [compute] device)"
-    with memory_of(device, f"evaluation with testBatchSize {batch_size}", cure):
+    with explain_oom(device, f"evaluation with testBatchSize {batch_size}", cure):
         network.to(device)
         criterion = Loss(loss, loss_kwargs or {}).to(device)
         tally = Tally(criterion, metrics, device)
@@ -54,9 +54,7 @@ def measure(
     ranks: Ranks | None = None,
     loader_workers: int = 0,
 ) -> None:
-    """Put the sums over `samples` into `tally`: those of all processes, each of which evaluates its share of every
-    batch.
-    """
+    """Set `tally` to the sums over `samples` of all processes, each of which evaluates its share of every batch."""
     ranks = ranks or Ranks()
     tally.reset()
     shares = [

@@ -1,4 +1,4 @@
-"""Metrics from outside: a class like those of torchmetrics, or a function of all outputs and targets."""
+"""Metrics from outside: classes like those of torchmetrics, or functions of all outputs and targets."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from luigi_prune.errors import ConfigError
 from luigi_prune.registry import MetricRow
 
 
-def lower_is_better(metrics: Sequence[Component]) -> list[str]:
-    """Return the labels of the metrics of which less is better; raises ConfigError for one that does not say it."""
+def labels_lower_is_better(metrics: Sequence[Component]) -> list[str]:
+    """Return the labels of the metrics of which lower is better; raises ConfigError if a metric does not declare it."""
     lower = []
     for metric in metrics:
         row = registry.find("metric", metric.type)
@@ -27,7 +27,7 @@ def lower_is_better(metrics: Sequence[Component]) -> list[str]:
             higher = getattr(resolve(row.path), "higher_is_better", None)
         if higher is None:
             raise ConfigError(
-                f"training.metricsTest: {row.name} does not say whether higher is better: give a MetricRow of it"
+                f"training.metricsTest: {row.name} does not declare whether higher is better; use a MetricRow"
             )
         if not higher:
             lower.append(registry.metric_label(metric))
@@ -35,18 +35,18 @@ def lower_is_better(metrics: Sequence[Component]) -> list[str]:
 
 
 def foreign_metric(row: MetricRow, kwargs: Mapping[str, Any]) -> Any:
-    """Return the metric of a foreign row; raises ConfigError for what is neither a class nor a function."""
+    """Return the metric of a foreign row; raises ConfigError for a class that is not like those of torchmetrics."""
     kind = resolve(row.path)
     if not isinstance(kind, type):
-        return Whole(row.name, functools.partial(kind, **kwargs))
+        return FunctionMetric(row.name, functools.partial(kind, **kwargs))
     metric = kind(**kwargs)
     if not all(hasattr(metric, name) for name in ("update", "compute", "reset", "metric_state", "_reductions")):
         raise ConfigError(f"training.metricsTest: {row.name} is not a class like those of torchmetrics")
-    return Stateful(row.name, metric)
+    return StatefulMetric(row.name, metric)
 
 
 def _pair(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Return outputs of the targets' shape where these are floats and only axes of length 1 differ."""
+    """Return (outputs, targets), the outputs reshaped to float targets if only axes of length 1 differ."""
     fits = targets.is_floating_point() and outputs.squeeze().shape == targets.squeeze().shape
     return (outputs.reshape(targets.shape) if fits else outputs), targets
 
@@ -63,39 +63,39 @@ def _shown(value: Any) -> str:
     return f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
-class Stateful:
-    """A metric of torchmetrics: its states are sums, or values one after the other."""
+class StatefulMetric:
+    """A metric with the interface of torchmetrics, whose states are sums or lists of values."""
 
     def __init__(self, name: str, metric: Any) -> None:
         self._name, self._metric, self._updated = name, metric, False
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
-        """Count a batch."""
+        """Add a batch."""
         self._metric.to(outputs.device)
         self._metric.update(*_pair(outputs, targets))
         self._updated = True
 
     def compute(self) -> float:
-        """Return the metric of everything counted; not a number before the first batch."""
+        """Return the metric over all batches; NaN before the first."""
         return _number(self._name, self._metric.compute()) if self._updated else float("nan")
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Clear the state."""
         self._metric.reset()
         self._updated = False
 
     def state(self) -> dict[str, Tensor]:
-        """Return the states; a list of values as one tensor."""
+        """Return the states, lists of values as one tensor each."""
         return {name: _joined(value) for name, value in self._metric.metric_state.items()} if self._updated else {}
 
     def load(self, state: dict[str, Tensor], device: torch.device) -> None:
-        """Go on from `state`."""
+        """Restore `state`."""
         if state:
             self._metric.to(device)
             self._set({name: value.to(device) for name, value in state.items()})
 
     def pool(self, ranks: Ranks) -> None:
-        """Add up the sums, and put together the values, of all processes."""
+        """Replace the states by the sums, or the concatenated values, of all processes."""
         pooled = {}
         for name, value in self.state().items():
             if isinstance(self._metric.metric_state[name], list):
@@ -110,30 +110,30 @@ class Stateful:
     def _set(self, state: dict[str, Tensor]) -> None:
         for name, value in state.items():
             setattr(self._metric, name, [value] if isinstance(self._metric.metric_state[name], list) else value)
-        self._metric._update_count += 1  # else compute() warns that nothing was counted
+        self._metric._update_count += 1  # or compute() warns about a missing update
         self._updated = True
 
 
-class Whole:
-    """A function of the outputs and targets of all samples, which are kept until it is asked for."""
+class FunctionMetric:
+    """A function of the outputs and targets of all samples, which are kept until `compute`."""
 
     def __init__(self, name: str, function: Callable[[Tensor, Tensor], Any]) -> None:
         self._name, self._function = name, function
         self._held: list[tuple[Tensor, Tensor]] = []
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
-        """Keep a batch."""
+        """Add a batch."""
         self._held.append(_pair(outputs, targets))
 
     def compute(self) -> float:
-        """Return the function's value; not a number before the first batch."""
+        """Return the function's value; NaN before the first batch."""
         if not self._held:
             return float("nan")
         outputs, targets = (torch.cat(tensors) for tensors in zip(*self._held, strict=True))
         return _number(self._name, self._function(outputs, targets))
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Clear the state."""
         self._held = []
 
     def state(self) -> dict[str, Tensor]:
@@ -144,11 +144,11 @@ class Whole:
         return {"outputs": outputs, "targets": targets}
 
     def load(self, state: dict[str, Tensor], device: torch.device) -> None:
-        """Go on from `state`."""
+        """Restore `state`."""
         self._held = [(state["outputs"].to(device), state["targets"].to(device))] if state else []
 
     def pool(self, ranks: Ranks) -> None:
-        """Take over the outputs and targets of all processes, in the order of their ranks."""
+        """Concatenate the outputs and targets of all processes, in the order of their ranks."""
         state = self.state()
         self._held = [(ranks.concatenate(state["outputs"]), ranks.concatenate(state["targets"]))]
 

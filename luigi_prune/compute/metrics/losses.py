@@ -1,4 +1,4 @@
-"""The losses of torch.nn and from outside, and what is needed to average them over unequal batches and processes."""
+"""Losses of torch.nn and from outside, and their mean over unequal batches and processes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from luigi_prune.errors import ConfigError
 
 _HELD_VALUES = 1024
 _TENSORS = ("weight", "pos_weight")
-_SIGNED_TARGETS = ("HingeEmbeddingLoss", "SoftMarginLoss")  # their classes are called -1 and 1
+_SIGNED_TARGETS = ("HingeEmbeddingLoss", "SoftMarginLoss")  # their classes are -1 and 1
 
 
 class Loss:
-    """A loss of torch.nn, or a class or function from outside: the value of (outputs, targets), a scalar tensor."""
+    """A loss of torch.nn, or a class or function from outside: a scalar tensor of (outputs, targets)."""
 
     def __init__(self, name: str, kwargs: Mapping[str, Any]):
         row = registry.find("loss", name)
@@ -42,11 +42,11 @@ class Loss:
             raise ConfigError(
                 f"training.lossKwargs.reduction: {self.reduction!r} gives no single value; choose mean or sum"
             )
-        # Only these two divide by something else than the number of samples when they take the mean.
+        # Only the mean of these two does not divide by the number of samples.
         self._unequal = name in ("CrossEntropyLoss", "NLLLoss") and bool({"weight", "ignore_index"} & set(kwargs))
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the scalar loss of a batch; class numbers become one-hot rows for losses that compare real numbers."""
+        """Return the scalar loss of a batch; losses of real numbers get class numbers as one-hot rows."""
         if not self._on_classes and not targets.is_floating_point():
             if targets.ndim == outputs.ndim - 1:
                 targets = functional.one_hot(targets, outputs.shape[1])
@@ -60,15 +60,13 @@ class Loss:
         return value
 
     def to(self, device: torch.device) -> Loss:
-        """Move the loss's own tensors, such as class weights, to `device` and return self."""
+        """Move the loss's tensors, such as class weights, to `device` and return self."""
         if isinstance(self._module, nn.Module):
             self._module.to(device)
         return self
 
     def share(self, targets: Tensor) -> int | Tensor:
-        """Return how much a batch's value counts in a mean over several batches: its samples, or their class
-        weights.
-        """
+        """Return the weight of a batch in a mean over batches: its samples, or the sum of their class weights."""
         if not self._unequal or self.reduction == "sum":
             return len(targets)
         counted: Tensor = targets != getattr(self._module, "ignore_index", -100)
@@ -76,15 +74,15 @@ class Loss:
         return counted.sum() if weight is None else weight[targets[counted]].sum()
 
 
-def _built(kind: Any, keywords: dict[str, Any]) -> Any:
-    """Return an instance of a class, or a function with its keywords."""
-    return kind(**keywords) if isinstance(kind, type) else functools.partial(kind, **keywords)
+def _built(loss: Any, keywords: dict[str, Any]) -> Any:
+    """Return an instance of a class, or a function with its keywords bound."""
+    return loss(**keywords) if isinstance(loss, type) else functools.partial(loss, **keywords)
 
 
 def _like(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return real targets in the outputs' shape where only axes of length 1 differ: (batch,) for outputs (batch, 1).
+    """Return float targets in the outputs' shape if only axes of length 1 differ: (batch,) for outputs (batch, 1).
 
-    Raises ConfigError for other shapes, which torch would broadcast to a loss of something else.
+    Raises ConfigError for other shapes, which torch would broadcast to a wrong loss.
     """
     if not targets.is_floating_point() or targets.shape == outputs.shape:
         return targets
@@ -97,37 +95,35 @@ def _like(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 class MeanLoss:
-    """A mean of a loss over batches, added up one by one in double precision, but read from the device only now
-    and then.
-    """
+    """The mean loss over batches, summed one by one in double precision; values are read from the device in groups."""
 
     def __init__(self, loss: Loss):
         self._sums_samples = loss.reduction == "sum"
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Clear the sums."""
         self._total, self._weight = 0.0, 0.0
         self._held: list[tuple[Tensor, int | Tensor]] = []
 
     def add(self, value: Tensor, share: int | Tensor) -> None:
-        """Add a batch's scalar loss, which counts `share`; a sum over samples is added as it is."""
+        """Add a batch's scalar loss with weight `share`; a loss summed over samples is added unweighted."""
         self._held.append((value, share))
         if len(self._held) >= _HELD_VALUES:
             self._add_up()
 
     def sums(self) -> tuple[float, float]:
-        """Return (total, weight), which may be added up over processes; give the sums back with `set`."""
+        """Return (total, weight), which may be summed over processes and restored by `set`."""
         self._add_up()
         return self._total, self._weight
 
     def set(self, total: float, weight: float) -> None:
-        """Take over these sums."""
+        """Replace the sums."""
         self.reset()
         self._total, self._weight = total, weight
 
     def value(self) -> float:
-        """Return the mean per sample; not a number where nothing was added."""
+        """Return the mean per sample; NaN before the first batch."""
         total, weight = self.sums()
         return total / weight if weight else float("nan")
 
@@ -137,7 +133,7 @@ class MeanLoss:
         values, shares = zip(*self._held, strict=True)
         numbers = torch.stack(values).tolist()
         weights = torch.stack(shares).tolist() if isinstance(shares[0], Tensor) else shares
-        # One after the other: the sum must not depend on when it is asked for.
+        # One by one, so that the sum does not depend on when it is read.
         for number, weight in zip(numbers, weights, strict=True):
             self._total += number if self._sums_samples else number * weight
             self._weight += weight

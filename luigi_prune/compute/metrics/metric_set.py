@@ -1,8 +1,8 @@
-"""The metrics that an experiment file names, computed by torchmetrics.
+"""The metrics of an experiment, computed by torchmetrics.
 
-An update of torchmetrics costs as much as a small network's whole step, so outputs are collected and handed over
+An update of torchmetrics takes as long as a small network's training step, so outputs are collected and passed on
 several batches at a time. All states are sums or concatenations: they can be saved in the middle of an epoch and
-added up over processes.
+pooled over processes.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Metric(Protocol):
         """Replace the state by that of all processes together."""
 
 
-class Counted:
-    """A metric of classes whose state are counts: `build` makes torchmetrics' metric for a number of classes."""
+class ClassificationMetric:
+    """A metric whose state is counts; `build` returns torchmetrics' metric for a number of classes."""
 
     def __init__(self, name: str, build: Callable[[int], Any]):
         self._name = name
@@ -54,37 +54,37 @@ class Counted:
         self._metric: Any = None
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
-        """Count a batch: outputs (batch, classes, ...) and class numbers (batch, ...)."""
+        """Add a batch: outputs (batch, classes, ...) and class numbers (batch, ...)."""
         if self._metric is None:
             self._start(outputs.shape[1], outputs.device)
         self._metric.update(outputs, targets)
 
     def compute(self) -> float:
-        """Return the metric of everything counted; not a number before the first batch."""
+        """Return the metric over all batches; NaN before the first."""
         if self._metric is None:
             return float("nan")
-        # One number, or one per class, of which the last is wanted (F1 of two classes).
+        # One number, or one per class, of which the last is returned (F1 of two classes).
         return float(self._metric.compute().reshape(-1)[-1])
 
     def reset(self) -> None:
-        """Forget everything; torchmetrics' metric is kept, for building one takes a millisecond."""
+        """Clear the counts; torchmetrics' metric is reused, because building one takes a millisecond."""
         if self._metric is not None:
             self._metric.reset()
 
     def state(self) -> State:
-        """Return the counts, and the number of classes that they are for."""
+        """Return the counts and the number of classes."""
         if self._metric is None:
             return {}
         return {"classes": torch.tensor(self._classes), **self._metric.metric_state}
 
     def load(self, state: State, device: torch.device) -> None:
-        """Go on from `state`."""
+        """Restore `state`."""
         if state:
             self._start(int(state["classes"]), device)
             self._set({name: count.to(device) for name, count in state.items() if name != "classes"})
 
     def pool(self, ranks: Ranks) -> None:
-        """Add up the counts of all processes."""
+        """Replace the counts by the sums over all processes."""
         counts = {name: count.clone() for name, count in self._metric.metric_state.items()}
         ranks.sum_(list(counts.values()))
         self._set(counts)
@@ -92,7 +92,7 @@ class Counted:
     def _start(self, classes: int, device: torch.device) -> None:
         if classes < 2:
             raise ConfigError(
-                f"training.metricsTest: {self._name} needs at least 2 outputs, network.outputSize is {classes}"
+                f"training.metricsTest: {self._name} needs at least 2 outputs, but network.outputSize is {classes}"
             )
         self._classes = classes
         self._metric = self._build(classes).to(device)
@@ -100,55 +100,51 @@ class Counted:
     def _set(self, counts: State) -> None:
         for name, count in counts.items():
             setattr(self._metric, name, count)
-        self._metric._update_count += 1  # else compute() warns that nothing was counted
+        self._metric._update_count += 1  # or compute() warns about a missing update
 
 
-class Correlated:
-    """A correlation of the outputs with the targets: single outputs as they are, of several the likeliest class's
-    number.
-    """
+class CorrelationMetric:
+    """A correlation of targets with outputs: with a single output, or with the class of the largest of several."""
 
     def __init__(self, correlation: Callable[[Tensor, Tensor], Tensor]):
         self._correlation = correlation
         self._pairs: list[Tensor] = []  # (2, samples) each
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
-        """Keep a batch's values: outputs (batch,), (batch, 1) or (batch, classes) and targets (batch,)."""
+        """Add a batch: outputs (batch,), (batch, 1) or (batch, classes) and targets (batch,)."""
         values = outputs.argmax(1) if outputs.ndim > 1 and outputs.shape[1] > 1 else outputs
         self._pairs.append(torch.stack([values.reshape(-1).float(), targets.reshape(-1).float()]))
 
     def compute(self) -> float:
-        """Return the correlation; not a number for fewer than two samples or a constant."""
-        pairs = self._together()
+        """Return the correlation; NaN for fewer than two samples or a constant."""
+        pairs = self._joined_pairs()
         if pairs.shape[1] < 2 or bool((pairs == pairs[:, :1]).all(1).any()):
             return float("nan")
         return float(self._correlation(pairs[0], pairs[1]))
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Clear the state."""
         self._pairs = []
 
     def state(self) -> State:
-        """Return all values, (2, samples)."""
-        return {"pairs": self._together()} if self._pairs else {}
+        """Return all pairs of values, (2, samples)."""
+        return {"pairs": self._joined_pairs()} if self._pairs else {}
 
     def load(self, state: State, device: torch.device) -> None:
-        """Go on from `state`."""
+        """Restore `state`."""
         self._pairs = [pairs.to(device) for pairs in state.values()]
 
     def pool(self, ranks: Ranks) -> None:
-        """Take over the values of all processes, in the order of their ranks."""
-        self._pairs = [ranks.concatenate(self._together().T.contiguous()).T]
+        """Concatenate the values of all processes, in the order of their ranks."""
+        self._pairs = [ranks.concatenate(self._joined_pairs().T.contiguous()).T]
 
-    def _together(self) -> Tensor:
+    def _joined_pairs(self) -> Tensor:
         return torch.cat(self._pairs, dim=1) if self._pairs else torch.empty(2, 0)
 
 
 def TopK(topk: int = 1) -> Metric:
-    """Return the fraction of samples whose class is among the `topk` largest outputs; 1 where there are no more
-    classes.
-    """
-    return Counted(
+    """Return the fraction of samples whose class is among the `topk` largest outputs; 1 for at most `topk` classes."""
+    return ClassificationMetric(
         "TopK",
         lambda classes: classification.MulticlassAccuracy(
             classes, top_k=min(topk, classes), average="micro", validate_args=False, sync_on_compute=False
@@ -158,25 +154,25 @@ def TopK(topk: int = 1) -> Metric:
 
 def IoU() -> Metric:
     """Return the intersection over union (Jaccard index), averaged over classes."""
-    return Counted(
+    return ClassificationMetric(
         "IoU",
         lambda classes: classification.MulticlassJaccardIndex(classes, validate_args=False, sync_on_compute=False),
     )
 
 
 def F1() -> Metric:
-    """Return the F1 score: of class 1 where there are two classes, else averaged over classes."""
+    """Return the F1 score: of class 1 if there are two classes, else averaged over classes."""
 
     def build(classes: int) -> Any:
         average = "none" if classes == 2 else "macro"
         return classification.MulticlassF1Score(classes, average=average, validate_args=False, sync_on_compute=False)
 
-    return Counted("F1", build)
+    return ClassificationMetric("F1", build)
 
 
 def MCorr() -> Metric:
-    """Return Matthews' correlation coefficient."""
-    return Counted(
+    """Return the Matthews correlation coefficient."""
+    return ClassificationMetric(
         "MCorr",
         lambda classes: classification.MulticlassMatthewsCorrCoef(classes, validate_args=False, sync_on_compute=False),
     )
@@ -184,16 +180,16 @@ def MCorr() -> Metric:
 
 def Pearson() -> Metric:
     """Return Pearson's correlation coefficient."""
-    return Correlated(functional.pearson_corrcoef)
+    return CorrelationMetric(functional.pearson_corrcoef)
 
 
 def SpearmanRank() -> Metric:
     """Return Spearman's rank correlation coefficient."""
-    return Correlated(functional.spearman_corrcoef)
+    return CorrelationMetric(functional.spearman_corrcoef)
 
 
 class MetricSet:
-    """The metrics of an experiment under their labels, updated several batches at a time."""
+    """The metrics of an experiment by label, updated several batches at a time."""
 
     def __init__(self, components: Sequence[Component]):
         self._metrics: dict[str, Metric] = {}
@@ -208,40 +204,40 @@ class MetricSet:
         self._elements = 0
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
-        """Take a batch: outputs (batch, classes) without gradients, targets (batch,)."""
+        """Add a batch: outputs (batch, classes) without gradients, targets (batch,)."""
         self._held.append((outputs, targets))
         self._elements += outputs.numel()
         if len(self._held) >= _HELD_BATCHES or self._elements >= _HELD_ELEMENTS:
-            self._hand_over()
+            self._flush()
 
     def compute(self) -> dict[str, float]:
-        """Return each label's value over everything taken so far."""
-        self._hand_over()
+        """Return each label's value over all batches."""
+        self._flush()
         return {label: metric.compute() for label, metric in self._metrics.items()}
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Clear the state."""
         self._held, self._elements = [], 0
         for metric in self._metrics.values():
             metric.reset()
 
     def state(self) -> dict[str, State]:
         """Return each label's state."""
-        self._hand_over()
+        self._flush()
         return {label: metric.state() for label, metric in self._metrics.items()}
 
     def load(self, states: dict[str, State], device: torch.device) -> None:
-        """Go on from `states`."""
+        """Restore `states`."""
         for label, state in states.items():
             self._metrics[label].load(state, device)
 
     def pool(self, ranks: Ranks) -> None:
-        """Replace every state by that of all processes together; every process must have taken a batch."""
-        self._hand_over()
+        """Replace every state by that of all processes together; every process must have added a batch."""
+        self._flush()
         for metric in self._metrics.values():
             metric.pool(ranks)
 
-    def _hand_over(self) -> None:
+    def _flush(self) -> None:
         if self._held:
             outputs, targets = (torch.cat(tensors) for tensors in zip(*self._held, strict=True))
             for metric in self._metrics.values():

@@ -1,4 +1,4 @@
-"""The loss and the metrics of an epoch or an evaluation, while they are being summed."""
+"""Running sums of the loss and the metrics of an epoch or an evaluation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from luigi_prune.config.schema import Component
 
 
 class Tally:
-    """Running sums of the loss and of every metric, on this process's samples until they are pooled."""
+    """Running sums of the loss and of every metric, over this process's samples until `pool`."""
 
     def __init__(self, loss: Loss, metrics: Sequence[Component], device: torch.device):
         self._device = device
@@ -23,17 +23,17 @@ class Tally:
         self._metrics = MetricSet(metrics)
 
     def add(self, outputs: Tensor, targets: Tensor, value: Tensor, share: int | Tensor) -> None:
-        """Add a batch: its outputs, targets, loss and what the loss counts, all without gradients."""
+        """Add a batch: its outputs, targets, loss and the loss's weight, all without gradients."""
         self._loss.add(value, share)
         self._metrics.update(outputs, targets)
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Clear the sums."""
         self._loss.reset()
         self._metrics.reset()
 
     def pool(self, ranks: Ranks) -> None:
-        """Replace the sums by those of all processes together."""
+        """Replace the sums by those over all processes."""
         if ranks.size > 1:
             sums = torch.tensor(self._loss.sums(), dtype=torch.float64, device=self._device)
             ranks.sum_([sums])
@@ -49,6 +49,6 @@ class Tally:
         return {"loss": self._loss.sums(), "metrics": self._metrics.state()}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from `state`."""
+        """Restore `state`."""
         self._loss.set(*state["loss"])
         self._metrics.load(state["metrics"], self._device)

@@ -1,4 +1,4 @@
-"""The networks: `build` finds a name's builder in the catalogue and draws its weights from a seed."""
+"""Networks; `build` calls the builder that a name stands for in the registry, with weights drawn from a seed."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ __all__ = ["InputTooSmall", "build"]
 def build(
     name: str, input_shape: tuple[int, ...], output_size: int, seed: int, kwargs: Mapping[str, Any] | None = None
 ) -> nn.Module:
-    """Return the network `name` with weights drawn from `seed`; the global random state is left as it was.
+    """Return the network `name` with weights drawn from `seed`; the global random state does not change.
 
     `input_shape` is one sample's shape without the batch axis, for instance (3, 32, 32); `kwargs` are further keywords.
-    Raises ConfigError for an unknown name or a foreign builder that fails, InputTooSmall where the input does not
-    survive the layers.
+    Raises ConfigError for an unknown name or a foreign builder that fails, InputTooSmall for an input too small for the
+    network's layers.
     """
     row = registry.find("network", name)
     builder = resolve(row.path)
     with torch.random.fork_rng(devices=[]):
-        # Weights are drawn on the CPU, so that a seed means the same weights on every machine. The CPU's generator is
-        # seeded by itself: torch.manual_seed would reseed the GPUs as well, and their state is not kept here.
+        # Drawn on the CPU, so that a seed gives the same weights on every machine. Only the CPU's generator is seeded:
+        # torch.manual_seed would also reseed the GPUs, whose state is not saved here.
         torch.default_generator.manual_seed(seed)
         try:
             network: nn.Module = builder(tuple(input_shape), output_size, **(kwargs or {}))
@@ -45,6 +45,6 @@ def build(
             ) from error
     if not isinstance(network, nn.Module):
         raise ConfigError(
-            f"network.name: {registry.plain(name)} returned a {type(network).__name__}, not a torch.nn.Module"
+            f"network.name: {registry.plain(name)}: expected a torch.nn.Module, got a {type(network).__name__}"
         )
     return network

@@ -1,4 +1,4 @@
-"""A plain network with five convolutions, between LeNet-5 and a VGG."""
+"""A plain network of five convolutions, in size between LeNet-5 and VGG."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from luigi_prune.compute.networks.sizes import image_shape
 
 
 def cnn5(input_shape: tuple[int, ...], output_size: int) -> nn.Module:
-    """Return five 3x3 convolutions (64, 64, pool, 128, 128, pool, 256, pool) and three linear layers (256, 256,
-    outputs).
+    """Return five 3x3 convolutions (64, 64, pool, 128, 128, pool, 256, pool) and linear layers (256, 256, outputs).
 
     It is Conv-6 of Frankle and Carbin (arXiv 1803.03635, figure 2) without its sixth convolution; 1,672,522
     parameters on 3x32x32 with 10 classes. Needs 8x8 pixels.

@@ -1,4 +1,4 @@
-"""The two networks of LeCun, Bottou, Bengio and Haffner (1998) in the form that the pruning literature uses."""
+"""The two networks of LeCun, Bottou, Bengio and Haffner (1998), in the variants of the pruning literature."""
 
 from __future__ import annotations
 
@@ -25,12 +25,10 @@ def lenet300_100(input_shape: tuple[int, ...], output_size: int) -> nn.Module:
 
 
 def lenet5(input_shape: tuple[int, ...], output_size: int) -> nn.Module:
-    """Return Caffe's LeNet-5: convolutions 20 and 50 of 5x5, each max-pooled, then 500 units (431,080 parameters
-    on MNIST).
+    """Return Caffe's LeNet-5: 20 and 50 5x5 filters, each max-pooled, then 500 units (431,080 parameters on MNIST).
 
-    This is the one that pruning papers count (Han et al., arXiv 1506.02626, table 3), not the 6-16-120-84 of 1998;
-    with a ReLU behind each convolution as well, where Caffe's has one only behind the fully connected layer.
-    Needs 16x16 pixels.
+    Pruning papers use this variant (Han et al., arXiv 1506.02626, table 3), not the 6-16-120-84 of 1998. Unlike Caffe's
+    it has a ReLU after each convolution, too, not only after the fully connected layer. Needs 16x16 pixels.
     """
     channels, height, width = image_shape("lenet5", input_shape, minimum=16)
     features = 50 * _after_convolutions(height) * _after_convolutions(width)
@@ -51,7 +49,7 @@ def lenet5(input_shape: tuple[int, ...], output_size: int) -> nn.Module:
 
 
 def _after_convolutions(pixels: int) -> int:
-    """Return what is left of an edge of `pixels` behind both 5x5 convolutions and 2x2 poolings."""
+    """Return the edge length after two 5x5 convolutions, each with 2x2 pooling, of an image of `pixels`."""
     for _ in range(2):
         pixels = (pixels - 4) // 2
     return pixels

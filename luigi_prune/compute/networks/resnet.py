@@ -1,4 +1,4 @@
-"""The residual networks for small images of He, Zhang, Ren and Sun (arXiv 1512.03385, section 4.2)."""
+"""Residual networks for small images (He, Zhang, Ren and Sun, arXiv 1512.03385, section 4.2)."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ class ResidualBlock(nn.Module):
 class ResNetCifar(nn.Module):
     """A 3x3 stem, three stages of 16, 32 and 64 channels, global average pooling and a linear layer.
 
-    Shortcuts that change the shape are 1x1 convolutions with batch normalisation (option B of the paper): with
-    them resnet20 has the 272,474 parameters that pruning papers compare. The paper's own CIFAR nets use option A
-    (padding with zeros): 269,722.
+    Shortcuts that change the shape are 1x1 convolutions with batch normalisation (option B of the paper), which gives
+    resnet20 the 272,474 parameters of the pruning papers. The CIFAR networks of He et al. use option A (padding with
+    zeros): 269,722.
     """
 
     def __init__(self, depth: int, channels: int, output_size: int):
         super().__init__()
         blocks, rest = divmod(depth - 2, 6)
         if rest or blocks < 1:
-            raise ConfigError(f"network.name: a CIFAR resnet's depth is 6 n + 2, not {depth}")
+            raise ConfigError(f"network.name: expected a depth of 6 n + 2 for a CIFAR resnet, got {depth}")
         self.conv1 = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
         self.relu1 = nn.ReLU()
@@ -59,18 +59,18 @@ class ResNetCifar(nn.Module):
         """Return the outputs, (batch, output_size), for images (batch, channels, height, width)."""
         x = self.relu1(self.bn1(self.conv1(x)))
         x = self.stage3(self.stage2(self.stage1(x)))
-        # A plain mean instead of AdaptiveAvgPool2d: the same value, and its gradient on a GPU is deterministic.
+        # A mean instead of AdaptiveAvgPool2d: the same value, with a deterministic gradient on a GPU.
         return self.fc(x.mean(dim=(2, 3)))
 
 
 def _stage(in_channels: int, out_channels: int, blocks: int, stride: int) -> nn.Sequential:
-    """Return `blocks` residual blocks, the first of which changes the shape."""
+    """Return `blocks` residual blocks; the first one changes the shape."""
     first = ResidualBlock(in_channels, out_channels, stride)
     return nn.Sequential(first, *(ResidualBlock(out_channels, out_channels, 1) for _ in range(blocks - 1)))
 
 
 def _resnet(depth: int, input_shape: tuple[int, ...], output_size: int) -> nn.Module:
-    # Below 5x5 the last stage would see a single pixel, on which a batch of one sample cannot be normalised.
+    # Below 5x5 the last stage's input is one pixel, and BatchNorm cannot normalise a batch of one sample.
     channels, _, _ = image_shape(f"resnet{depth}", input_shape, minimum=5)
     return ResNetCifar(depth, channels, output_size)
 

@@ -1,4 +1,4 @@
-"""What an input must measure for a network's layers to leave anything of it."""
+"""Checks of the input size that a network needs."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from luigi_prune.errors import ConfigError
 
 
 class InputTooSmall(ConfigError, ValueError):
-    """An input that is smaller than what a network's layers need."""
+    """An input too small for a network's layers."""
 
 
 def image_shape(name: str, input_shape: tuple[int, ...], minimum: int) -> tuple[int, int, int]:
-    """Return (channels, height, width), or raise InputTooSmall naming the minimum for network `name`."""
+    """Return (channels, height, width); raise InputTooSmall for less than `minimum` pixels per edge."""
     if len(input_shape) != 3:
         raise ConfigError(
-            f"network.name: {name} takes images (channels, height, width), not inputs of shape {input_shape}"
+            f"network.name: {name}: expected images (channels, height, width), got inputs of shape {input_shape}"
         )
     channels, height, width = input_shape
     if min(height, width) < minimum:

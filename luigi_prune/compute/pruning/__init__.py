@@ -1,4 +1,4 @@
-"""Pruning a network: `prune` is the algorithm, `protocol` holds the records that its parts exchange."""
+"""Pruning a network: `prune` is the algorithm, `problem.records` holds the records that its parts exchange."""
 
 from luigi_prune.compute.pruning.engine.pipeline import PruningResult, prune
 from luigi_prune.compute.pruning.engine.rules import find_rules

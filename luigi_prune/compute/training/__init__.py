@@ -1,4 +1,4 @@
-"""Training: a loop that resumes at any step, its schedules, checkpoints, metrics and processes."""
+"""Training: a loop that resumes at any step, with schedules, checkpoints and several processes."""
 
 from luigi_prune.compute.training.checkpoint import discard
 from luigi_prune.compute.training.loop import train

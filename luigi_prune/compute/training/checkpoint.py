@@ -1,4 +1,4 @@
-"""Checkpoints of an unfinished training: whole or absent, checked when read, nothing but tensors and plain values."""
+"""Checkpoints of an unfinished training: written atomically, with a checksum, only tensors and plain values."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ _MAGIC = b"luigi_prune checkpoint 2\n"
 _DIGEST_BYTES = 32
 
 
-def save(path: Path, content: dict[str, Any]) -> None:
-    """Write `content` to `path`: beside it first, flushed to the disk, then renamed over what was there."""
+def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Write `content` to a temporary file, flush it to the disk and rename it to `path`."""
     payload = io.BytesIO()
     torch.save(content, payload)
     view = payload.getbuffer()
     path.parent.mkdir(parents=True, exist_ok=True)
-    private = path.with_name(f".{path.name}.tmp.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}")
+    temporary = path.with_name(f".{path.name}.tmp.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
-        with open(private, "xb") as file:
+        with open(temporary, "xb") as file:
             file.write(_MAGIC + _digest(view))
             file.write(view)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(private, path)
+        os.replace(temporary, path)
     finally:
-        private.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
-def read(path: Path) -> bytes | None:
-    """Return the bytes of the checkpoint at `path`; None where there is none, or, with a warning, a damaged one."""
+def read_payload(path: Path) -> bytes | None:
+    """Return the bytes of the checkpoint at `path`; None if it is missing or, with a warning, damaged."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -54,7 +54,7 @@ def read(path: Path) -> bytes | None:
 
 
 def decode(payload: bytes) -> dict[str, Any]:
-    """Return what `save` was given, on the CPU; unpickles tensors and plain values only."""
+    """Return the content of a checkpoint, on the CPU; unpickles only tensors and plain values."""
     content: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     return content
 

@@ -1,4 +1,4 @@
-"""The training loop: one process or several, resumable at any step, the same bits every time on a CPU."""
+"""The training loop: in one process or several, resumable at any step, reproducible bit for bit on a CPU."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from luigi_prune.compute.data import Splits
 from luigi_prune.compute.data.loading import load_batches
 from luigi_prune.compute.data.sample_order import epoch_order, global_batches, rank_share
 from luigi_prune.compute.distributed import ProcessGroup, Ranks
-from luigi_prune.compute.memory import memory_of
+from luigi_prune.compute.memory import explain_oom
 from luigi_prune.compute.metrics.evaluation import measure
-from luigi_prune.compute.metrics.foreign_metrics import lower_is_better
+from luigi_prune.compute.metrics.foreign_metrics import labels_lower_is_better
 from luigi_prune.compute.training.progress import (
     EpochRecord,
     TrainResult,
     history_arrays,
-    kept_random_state,
+    preserved_random_state,
     snapshot,
 )
-from luigi_prune.compute.training.run import Request, Run, precision_of, prepare, resume, save
+from luigi_prune.compute.training.run import Request, Run, precision_of, prepare, resume, save_checkpoint
 from luigi_prune.compute.training.step import optimize
 from luigi_prune.config.schema import TrainingConfig
 from luigi_prune.errors import Interrupted
 
-# With several processes, asking each other whether to stop makes a GPU wait: not at every step.
-STEPS_BETWEEN_VOTES = 8
+# Several processes agree on stopping by an all-reduce, for which a GPU waits.
+STEPS_BETWEEN_STOP_CHECKS = 8
 
 
 def train(
@@ -50,16 +50,16 @@ def train(
     loader_workers: int = 0,
     checkpoint_seconds: float = 5.0,
 ) -> TrainResult:
-    """Return the network trained over the epochs [start_epoch, training.num_epochs) of its schedule, and its history.
+    """Train `network` in place over the epochs [start_epoch, training.num_epochs); return its weights and history.
 
-    The result's weights are the last ones; with early stopping (`early_stop_epoch` < `num_epochs`) those with the best
-    first validation metric (the lowest, where that is better) among the epochs from `early_stop_epoch` on, the latest
-    of equals. Entries whose `masks` (parameter name -> True where kept) are False stay zero. `rewind_epoch` asks for
-    the weights at the start of that epoch as well. `network` itself is trained in place.
+    The weights are the last ones; with early stopping (`early_stop_epoch` < `num_epochs`) those with the best first
+    validation metric (the lowest if lower is better) among the epochs from `early_stop_epoch` on, the latest of ties.
+    Entries that are False in `masks` (parameter name -> True for kept entries) stay zero. With `rewind_epoch` the
+    result also contains the weights at the start of that epoch.
 
-    `checkpoint` is resumed where it belongs to this same training, and written at the end of an epoch when
-    `checkpoint_seconds` have passed; it is left for the caller to `discard`. When `should_stop()` turns true on any
-    process, all save one and raise Interrupted. `on_epoch` is called on rank 0 only.
+    `checkpoint` is resumed if it is one of the same training, and written at the end of an epoch if
+    `checkpoint_seconds` have passed; the caller has to `discard` it. If `should_stop()` becomes true on any process, a
+    checkpoint is written and all processes raise Interrupted. `on_epoch` is called on rank 0 only.
     """
     request = Request(
         training=training,
@@ -77,16 +77,16 @@ def train(
     request.check()
     sizes = f"with batchSize {training.batch_size} and testBatchSize {training.test_batch_size}"
     cure = "choose smaller ones, or another device (luigi.cfg: [compute] device)"
-    with memory_of(device, f"training {sizes}", cure), kept_random_state(device):
+    with explain_oom(device, f"training {sizes}", cure), preserved_random_state(device):
         run = prepare(network, request, masks)
         resume(run)
         _keep_rewind_weights(run)
         while run.progress.epoch < training.num_epochs:
             record = _train_epoch(run)
             _keep_rewind_weights(run)
-            if request.ranks.leads:
+            if request.ranks.is_rank_zero:
                 if time.monotonic() - run.last_save >= checkpoint_seconds:
-                    save(run, within_epoch=False)
+                    save_checkpoint(run, within_epoch=False)
                 if on_epoch is not None:
                     on_epoch(record)
     progress = run.progress
@@ -96,7 +96,7 @@ def train(
 
 
 def _train_epoch(run: Run) -> EpochRecord:
-    """Train what is left of the current epoch, validate, and move on to the next one."""
+    """Train the remaining steps of the current epoch, validate, and advance to the next epoch."""
     request, progress, started = run.request, run.progress, time.monotonic()
     order = epoch_order(len(request.splits.train), request.seed, progress.epoch)
     batches = global_batches(order, request.training.batch_size)[progress.step :]
@@ -112,14 +112,14 @@ def _train_epoch(run: Run) -> EpochRecord:
     for batch, (x, y) in zip(batches, loading, strict=True):
         optimize(run, x, y, len(batch))
         progress.step += 1
-        if _asked_to_stop(run):
-            save(run, within_epoch=True)
-            raise Interrupted(f"stopped in epoch {progress.epoch}, behind step {progress.step}")
+        if _must_stop(run):
+            save_checkpoint(run, within_epoch=True)
+            raise Interrupted(f"stopped in epoch {progress.epoch}, after step {progress.step}")
     return _finish_epoch(run, started)
 
 
 def _finish_epoch(run: Run, started: float) -> EpochRecord:
-    """Validate the epoch, record it, and keep its weights where they are the best so far."""
+    """Validate the epoch, record it, and keep its weights if they are the best so far."""
     request, progress, training = run.request, run.progress, run.request.training
     run.tally.pool(request.ranks)
     trained = run.tally.values()
@@ -147,7 +147,7 @@ def _finish_epoch(run: Run, started: float) -> EpochRecord:
     progress.record(record)
     if training.early_stop_epoch < training.num_epochs and progress.epoch >= training.early_stop_epoch:
         value = validated[registry.metric_label(training.metrics_test[0])]
-        if lower_is_better(training.metrics_test[:1]):
+        if labels_lower_is_better(training.metrics_test[:1]):
             value = -value
         if value >= progress.best_value:
             progress.best_value, progress.best_state = value, snapshot(run.network)
@@ -158,14 +158,14 @@ def _finish_epoch(run: Run, started: float) -> EpochRecord:
 
 
 def _keep_rewind_weights(run: Run) -> None:
-    """Keep the weights where an epoch begins that the caller wants to rewind to."""
+    """Keep the weights at the start of the rewind epoch."""
     if run.progress.epoch == run.request.rewind_epoch and run.progress.step == 0:
         run.progress.rewind_state = snapshot(run.network)
 
 
-def _asked_to_stop(run: Run) -> bool:
-    """Return whether all processes are to stop behind this step."""
+def _must_stop(run: Run) -> bool:
+    """Return whether all processes must stop after this step."""
     request, step = run.request, run.progress.step
-    if request.ranks.size > 1 and step % STEPS_BETWEEN_VOTES and step < request.steps_per_epoch:
+    if request.ranks.size > 1 and step % STEPS_BETWEEN_STOP_CHECKS and step < request.steps_per_epoch:
         return False
     return request.ranks.any(request.should_stop(), request.device)

@@ -1,4 +1,4 @@
-"""The optimizers of torch.optim."""
+"""Optimizers by the names of torch.optim and from outside."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from luigi_prune.errors import ConfigError
 
 
 def build_optimizer(name: str, kwargs: Mapping[str, Any], parameters: Iterable[nn.Parameter]) -> Optimizer:
-    """Return torch's optimizer `name` for `parameters`; keywords that it lacks are left out where they are falsy.
+    """Return the optimizer `name` for `parameters`; falsy keywords that it does not have are ignored.
 
-    Lists, which is what YAML has, become tuples. Raises ConfigError for a keyword or value that the optimizer refuses.
+    Lists, as YAML has no tuples, become tuples. Raises ConfigError for a keyword or value that the optimizer refuses.
     """
     optimizer_class = resolve(registry.find("optimizer", name).path)
-    known = inspect.signature(optimizer_class).parameters
+    accepted = inspect.signature(optimizer_class).parameters
     keywords = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in kwargs.items()
-        if key in known or value
+        if key in accepted or value
     }
     try:
         optimizer: Optimizer = optimizer_class(parameters, **keywords)
@@ -36,5 +36,5 @@ def build_optimizer(name: str, kwargs: Mapping[str, Any], parameters: Iterable[n
 
 
 def needs_closure(name: str) -> bool:
-    """Return whether the optimizer's step evaluates the loss again, as L-BFGS does."""
+    """Return whether the optimizer's step evaluates the loss repeatedly, as L-BFGS does."""
     return registry.find("optimizer", name).closure

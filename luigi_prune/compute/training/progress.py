@@ -1,6 +1,4 @@
-"""How far a training is: what its caller gets to see, and what a checkpoint has to hold beside the network and the
-optimizer.
-"""
+"""The progress of a training: its records and result, and the state that a checkpoint has to contain."""
 
 from __future__ import annotations
 
@@ -22,9 +20,7 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What an epoch came to: `epoch` counts from 0, `learning_rate` is that of its last step, metrics are under
-    their labels.
-    """
+    """The results of an epoch, counted from 0: the rate of its last step, the losses, and metrics by label."""
 
     epoch: int
     num_epochs: int
@@ -40,7 +36,7 @@ class EpochRecord:
 class TrainResult:
     """The trained network's state and the rewind state, both on the CPU, and one array per series of the history.
 
-    `precision`: of the computation, "float32" if mixed precision was asked for and not available.
+    `precision`: of the computation; "float32" if mixed precision was requested but is not available.
     """
 
     state: State
@@ -51,7 +47,7 @@ class TrainResult:
 
 @dataclass
 class Progress:
-    """Where a training stands: `step` steps into `epoch`, with the best validated and the rewind weights so far."""
+    """The position of a training, `step` steps into `epoch`, with its history, best weights and rewind weights."""
 
     epoch: int
     step: int = 0
@@ -76,9 +72,9 @@ class Progress:
 
 
 def history_arrays(progress: Progress, metrics: Sequence[Component]) -> dict[str, np.ndarray]:
-    """Return the history as arrays over epochs (float64, `epoch` int64), of length 0 where no epoch was trained.
+    """Return the history as arrays over epochs (float64, `epoch` int64), empty if no epoch was trained.
 
-    And `kept_epoch` (int64, one number): the epoch whose weights are the result, -1 where no epoch was trained.
+    And `kept_epoch` (int64, one number): the epoch whose weights are the result, -1 if no epoch was trained.
     """
     history = progress.history
     labels = [registry.metric_label(component) for component in metrics]
@@ -97,7 +93,7 @@ def snapshot(network: nn.Module) -> State:
 
 
 def fingerprint(settings: Sequence[object], tensors: Sequence[dict[str, Tensor]]) -> str:
-    """Return a hash of what a training starts from: a checkpoint of another one must not be resumed."""
+    """Return a hash of the settings and weights that a training starts from; only its own checkpoints are resumed."""
     digest = hashlib.sha256(repr(tuple(settings)).encode())
     for group in tensors:
         for name, tensor in group.items():
@@ -107,10 +103,10 @@ def fingerprint(settings: Sequence[object], tensors: Sequence[dict[str, Tensor]]
 
 
 @contextlib.contextmanager
-def kept_random_state(device: torch.device) -> Iterator[None]:
-    """Give torch's and Python's global generators back their states at the end: training reseeds them at every step.
+def preserved_random_state(device: torch.device) -> Iterator[None]:
+    """Restore torch's and Python's global generators after the block: training reseeds them at every step.
 
-    The device is the current one meanwhile: that is the one whose generator training seeds.
+    Inside the block `device` is the current GPU, whose generator training seeds.
     """
     on_gpu = device.type == "cuda"
     states = torch.get_rng_state(), random.getstate(), torch.cuda.get_rng_state(device) if on_gpu else None

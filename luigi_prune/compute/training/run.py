@@ -1,4 +1,4 @@
-"""A training under way: what it was asked, what it works with, and how it is saved and taken up again."""
+"""The state of a training in progress: its request, its objects, saving and resuming."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from luigi_prune.compute.distributed import Ranks, synchronise_batchnorm
 from luigi_prune.compute.masked import MaskedParameter, masked_parameters
 from luigi_prune.compute.metrics.losses import Loss
 from luigi_prune.compute.metrics.tally import Tally
-from luigi_prune.compute.training import checkpoint as checkpoints
+from luigi_prune.compute.training.checkpoint import decode, read_payload, write_checkpoint
 from luigi_prune.compute.training.optimizers import build_optimizer, needs_closure
 from luigi_prune.compute.training.progress import Progress, fingerprint, snapshot
 from luigi_prune.compute.training.schedules import Schedule, build_schedule
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Request:
-    """What `train` was asked for: everything but the network and its masks."""
+    """The arguments of `train` except the network and its masks."""
 
     training: TrainingConfig
     splits: Splits
@@ -46,7 +46,7 @@ class Request:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimization steps of an epoch: the last one may have fewer samples."""
+        """Optimization steps of an epoch; the last batch may be smaller."""
         return -(-len(self.splits.train) // self.training.batch_size)
 
     def check(self) -> None:
@@ -68,14 +68,14 @@ class Request:
 
 @dataclass
 class Run:
-    """One training under way."""
+    """The objects of a training in progress."""
 
     request: Request
     network: nn.Module
     loss: Loss
     optimizer: Optimizer
-    autocast: torch.dtype | None  # of mixed precision, None without it
-    scaler: torch.amp.GradScaler  # does nothing but for float16
+    autocast: torch.dtype | None  # of mixed precision; None: full precision
+    scaler: torch.amp.GradScaler  # enabled for float16 only
     schedule: Schedule
     masked: list[MaskedParameter]
     progress: Progress
@@ -85,14 +85,14 @@ class Run:
     last_save: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        # Asked at every step, settled once.
+        # Read at every step, computed once.
         self.steps_per_epoch = self.request.steps_per_epoch
         self.searches_line = needs_closure(self.request.training.optimizer)
         self.scales = self.scaler.is_enabled()
 
 
 def prepare(network: nn.Module, request: Request, masks: dict[str, Tensor] | None) -> Run:
-    """Return the run at its beginning, with the network and the data on the device."""
+    """Return the run at its first step, with the network and the data on the device."""
     training, device, ranks = request.training, request.device, request.ranks
     network = network.to(device)
     ranks.spread_([*network.parameters(), *network.buffers()])
@@ -106,7 +106,7 @@ def prepare(network: nn.Module, request: Request, masks: dict[str, Tensor] | Non
     request.splits.validation.to(device)
     loss = Loss(training.loss, training.loss_kwargs).to(device)
     autocast = _mixed_precision(training, device)
-    if training.enable_amp and autocast is None and ranks.leads:
+    if training.enable_amp and autocast is None and ranks.is_rank_zero:
         _warn_of_full_precision(device.type, training.optimizer)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     return Run(
@@ -126,7 +126,7 @@ def prepare(network: nn.Module, request: Request, masks: dict[str, Tensor] | Non
 
 
 def _mixed_precision(training: TrainingConfig, device: torch.device) -> torch.dtype | None:
-    """Return the type of mixed precision, None if it is not used: it is for GPUs only.
+    """Return the type of mixed precision, which is for GPUs only; None if it is not used.
 
     A line search evaluates the loss several times per step, which gradient scaling does not support.
     """
@@ -140,13 +140,13 @@ def _mixed_precision(training: TrainingConfig, device: torch.device) -> torch.dt
 
 @functools.cache
 def _warn_of_full_precision(device: str, optimizer: str) -> None:
-    """Warn, once per process, that mixed precision was asked for and is not used."""
-    why = f"a {device} has none" if device != "cuda" else f"{optimizer} evaluates the loss several times per step"
-    log.warning("enableAMP: trained without mixed precision, because %s", why)
+    """Warn, once per process, that mixed precision was requested and is not used."""
+    reason = f"a {device} has none" if device != "cuda" else f"{optimizer} evaluates the loss several times per step"
+    log.warning("enableAMP: trained without mixed precision, because %s", reason)
 
 
 def precision_of(run: Run) -> str:
-    """Return the precision that a training computes in, as results record it."""
+    """Return the precision of a training's computations, as recorded in results."""
     full = _name(next((value.dtype for value in run.network.parameters()), torch.float32))
     return full if run.autocast is None else f"{_name(run.autocast)} and {full} (AMP)"
 
@@ -155,14 +155,14 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def save(run: Run, within_epoch: bool) -> None:
-    """Write the checkpoint. Within an epoch every process has to call this, for the sums of all of them go into it."""
+def save_checkpoint(run: Run, within_epoch: bool) -> None:
+    """Write the checkpoint. Within an epoch every process has to call this: it contains the sums over all of them."""
     if within_epoch:
         run.tally.pool(run.request.ranks)
-    if run.request.checkpoint is not None and run.request.ranks.leads:
+    if run.request.checkpoint is not None and run.request.ranks.is_rank_zero:
         _write(run, run.request.checkpoint, within_epoch)
     if within_epoch:
-        run.request.ranks.any(False, run.request.device)  # nobody leaves before the file is there
+        run.request.ranks.any(False, run.request.device)  # a barrier: no process ends before the file exists
 
 
 def _write(run: Run, path: Path, within_epoch: bool) -> None:
@@ -175,27 +175,27 @@ def _write(run: Run, path: Path, within_epoch: bool) -> None:
         "tally": run.tally.state() if within_epoch else None,
     }
     try:
-        checkpoints.save(path, content)
-    except OSError as error:  # a full disk costs the checkpoint, not the training
+        write_checkpoint(path, content)
+    except OSError as error:  # such as a full disk; the training goes on
         log.warning("checkpoint %s cannot be written: %s", path, error)
     run.last_save = time.monotonic()
 
 
 def resume(run: Run) -> None:
-    """Go on from the checkpoint where there is one of this same training: rank 0 reads it for all."""
+    """Continue from the checkpoint, if there is one of the same training; rank 0 reads it for all processes."""
     path, ranks = run.request.checkpoint, run.request.ranks
-    payload = ranks.spread_bytes(checkpoints.read(path) if path is not None and ranks.leads else None)
+    payload = ranks.spread_bytes(read_payload(path) if path is not None and ranks.is_rank_zero else None)
     if payload is None:
         return
-    content = checkpoints.decode(payload)
+    content = decode(payload)
     if content["fingerprint"] != run.fingerprint:
-        if ranks.leads:
+        if ranks.is_rank_zero:
             log.warning("checkpoint %s belongs to another training; training starts anew", path)
         return
     run.network.load_state_dict(content["network"])
     run.optimizer.load_state_dict(content["optimizer"])
     run.scaler.load_state_dict(content["scaler"])
     run.progress = Progress(**content["progress"])
-    if content["tally"] is not None and ranks.leads:
+    if content["tally"] is not None and ranks.is_rank_zero:
         run.tally.load(content["tally"])
-    log.info("resuming in epoch %d, behind step %d", run.progress.epoch, run.progress.step)
+    log.info("resuming in epoch %d, after step %d", run.progress.epoch, run.progress.step)

@@ -1,4 +1,4 @@
-"""One optimization step: gradient of the mean loss over the global batch, optimizer, masks."""
+"""One optimization step: the gradient of the loss over the global batch, the optimizer's step, and the masks."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from luigi_prune.seeds import derive_seed
 
 
 def optimize(run: Run, x: Tensor, y: Tensor, batch_size: int) -> None:
-    """Take the step that `run.progress` stands before and add it to the tally.
+    """Take the next step and add its outputs and loss to the tally.
 
-    (x, y) is this process's share, which may be empty, of a global batch of `batch_size` samples.
+    (x, y) is this process's share, possibly empty, of a global batch of `batch_size` samples.
     """
     run.schedule.apply(run.optimizer, run.progress.epoch * run.steps_per_epoch + run.progress.step)
     share = run.loss.share(y)
@@ -36,7 +36,7 @@ def optimize(run: Run, x: Tensor, y: Tensor, batch_size: int) -> None:
 
 
 def _gradient(run: Run, x: Tensor, y: Tensor, scale: float | Tensor | None) -> tuple[Tensor, Tensor]:
-    """Set the parameters' gradients to those of the global batch, and return this share's outputs and loss."""
+    """Set the gradients to those of the global batch; return the outputs and loss of this share."""
     _seed(run)
     run.optimizer.zero_grad(set_to_none=True)
     outputs, value = _forward(run, x, y)
@@ -53,13 +53,13 @@ def _gradient(run: Run, x: Tensor, y: Tensor, scale: float | Tensor | None) -> t
 
 
 def _search_line(run: Run, x: Tensor, y: Tensor, scale: float | Tensor | None) -> tuple[Tensor, Tensor]:
-    """Take the step of an optimizer that evaluates the loss several times; return the outputs and loss before it."""
+    """Take a step that evaluates the loss several times; return the outputs and loss before it."""
     evaluated = []
 
     def closure() -> float:
         evaluated.append(_gradient(run, x, y, scale))
         value = evaluated[-1][1].detach()
-        # A line search has to decide alike on all processes.
+        # The line search must take the same decisions on all processes.
         total = (value if scale is None else value * scale).clone().reshape(1)
         run.request.ranks.sum_([total])
         return float(total)
@@ -69,9 +69,9 @@ def _search_line(run: Run, x: Tensor, y: Tensor, scale: float | Tensor | None) -
 
 
 def _forward(run: Run, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the outputs and the loss; for an empty share a loss of zero."""
+    """Return the outputs and the loss; the loss of an empty share is zero."""
     if len(y) == 0:
-        # On GPUs a process without samples runs the network all the same: synchronised BatchNorm waits for everyone.
+        # On GPUs a process without samples runs the network, too: synchronised BatchNorm waits for all processes.
         return x, run.network(x).sum() * 0 if run.request.device.type == "cuda" else torch.zeros(())
     if run.autocast is None:
         outputs = run.network(x)
@@ -82,16 +82,13 @@ def _forward(run: Run, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _seed(run: Run) -> None:
-    """Seed what draws inside the network (dropout and the like) from the step alone, so that resuming needs no
-    state.
-    """
+    """Seed random operations of the network (such as dropout) by the step, so that resuming needs no state."""
     epoch, step, rank = run.progress.epoch, run.progress.step, run.request.ranks.rank
-    # Hashing costs more than the rest of the bookkeeping, so it is done once per epoch; steps are spread by the
-    # golden ratio.
-    drawn = (_epoch_seed(run.request.seed, epoch, rank) + step * 0x9E3779B97F4A7C15) % 2**63
-    torch.default_generator.manual_seed(drawn)
+    # Hashing is the most expensive part, so it is done once per epoch; the golden ratio spreads the steps.
+    seed = (_epoch_seed(run.request.seed, epoch, rank) + step * 0x9E3779B97F4A7C15) % 2**63
+    torch.default_generator.manual_seed(seed)
     if run.request.device.type == "cuda":
-        torch.cuda.manual_seed(drawn)
+        torch.cuda.manual_seed(seed)
 
 
 @functools.lru_cache(maxsize=4)
@@ -100,13 +97,11 @@ def _epoch_seed(seed: int, epoch: int, rank: int) -> int:
 
 
 def _scale(run: Run, share: int | Tensor, batch_size: int) -> float | Tensor | None:
-    """Return what the loss is multiplied by so that the gradients of all processes sum up to that of the global
-    batch.
-    """
+    """Return the factor of the loss with which the gradients of all processes sum to that of the global batch."""
     if run.request.ranks.size == 1 or run.loss.reduction == "sum":
         return None
     if isinstance(share, int):
         return share / batch_size
-    everyones = share.to(torch.float32, copy=True).reshape(1)
-    run.request.ranks.sum_([everyones])
-    return share / everyones[0]
+    total = share.to(torch.float32, copy=True).reshape(1)
+    run.request.ranks.sum_([total])
+    return share / total[0]

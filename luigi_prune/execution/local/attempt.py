@@ -1,4 +1,4 @@
-"""One attempt at a job: its processes, what they say, and what is made of it when all of them have ended."""
+"""One attempt at a job: its processes, their messages, and the outcome once all of them have ended."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ from luigi_prune.execution.slots import Slots
 
 @dataclass(eq=False)
 class Attempt:
-    """A job that has slots. Only the monitor thread touches it."""
+    """A job that has slots; used by the backend's thread only."""
 
     job: Job
     listener: Listener
     grace_seconds: float
     gpus: list[str] = field(default_factory=list)
     children: list[Child] = field(default_factory=list)  # by rank
-    outcomes: dict[int, Outcome] = field(default_factory=dict)  # what the ranks themselves said
-    failures: list[tuple[int, Outcome]] = field(default_factory=list)  # the cause first, then what it made fail
-    rendezvous: str = ""  # folder of the file through which the ranks find each other
-    log_start: int = 0  # bytes of earlier attempts in the log
+    outcomes: dict[int, Outcome] = field(default_factory=dict)  # as reported, by rank
+    failures: list[tuple[int, Outcome]] = field(default_factory=list)  # with rank, the cause before its consequences
+    rendezvous: str = ""  # folder of the file for the rendezvous of the ranks
+    log_start: int = 0  # size of the log before this attempt, in bytes
     started: bool = False
     cancelled: bool = False
-    signals: set[int] = field(default_factory=set)  # the exit codes of processes that died as we told them to
-    kill_at: float | None = None  # time.monotonic() from which patience is over
+    expected_exits: set[int] = field(default_factory=set)  # exit codes of processes that we terminated
+    kill_at: float | None = None  # time.monotonic() at which the grace period ends
 
     @property
     def log(self) -> Path:
-        """What the job prints goes here."""
+        """Path of the job's output."""
         return Path(self.job.log)
 
     def launch(self, server: WarmServer | FreshServer, slots: Slots, loader_workers: int) -> None:
-        """Ask for the processes of the job."""
+        """Start the processes of the job."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):
             self.log_start = self.log.stat().st_size
@@ -76,37 +76,37 @@ class Attempt:
             self.children.append(server.launch(start))
 
     def sources(self) -> Iterator[tuple[int | Connection, Callable[[], None]]]:
-        """Yield what to wait for, each with the function to call when it is readable."""
+        """Yield the pipes to wait for, each with the function to call when it is readable."""
         for rank, child in enumerate(self.children):
             if not child.ended:
-                yield child.status_fd, partial(self._status, rank)
-                if not child.silent:
-                    yield child.messages, partial(self._hear, rank)
+                yield child.status_fd, partial(self._read_status, rank)
+                if not child.messages_ended:
+                    yield child.messages, partial(self._read_messages, rank)
 
-    def _status(self, rank: int) -> None:
+    def _read_status(self, rank: int) -> None:
         child = self.children[rank]
         if child.ended:
             return
         child.read_status()
         if child.ended:
-            self._hear(rank)
+            self._read_messages(rank)
             if rank not in self.outcomes:
-                # a rank that died takes the others along, and their complaints may be heard first
-                crashed = (child.exit_code or 0) < 0 and child.exit_code not in self.signals
+                # a crashed rank makes the others fail, and their messages may arrive first
+                crashed = (child.exit_code or 0) < 0 and child.exit_code not in self.expected_exits
                 message = _cause(child)
                 if end := last_lines(self.log, self.log_start):
                     message += f"\nlast lines of {self.log}:\n{end}"
                 self._fail(rank, Outcome("failed", message), first=crashed)
 
-    def _hear(self, rank: int) -> None:
+    def _read_messages(self, rank: int) -> None:
         child = self.children[rank]
         try:
-            while not child.silent and child.messages.poll(0):
-                self._take(rank, json.loads(child.messages.recv_bytes()))
-        except (EOFError, OSError, ValueError):  # it ended, perhaps in the middle of a message
-            child.silent = True
+            while not child.messages_ended and child.messages.poll(0):
+                self._handle(rank, json.loads(child.messages.recv_bytes()))
+        except (EOFError, OSError, ValueError):  # it has ended, possibly in the middle of a message
+            child.messages_ended = True
 
-    def _take(self, rank: int, message: dict) -> None:
+    def _handle(self, rank: int, message: dict) -> None:
         if "started" in message and not self.started:
             self.started = True
             self.listener.started()
@@ -124,14 +124,14 @@ class Attempt:
         self.terminate()
 
     def cancel(self) -> None:
-        """Stop the job because somebody asked for it."""
+        """Stop the job at the user's request."""
         self.cancelled = True
         self.terminate()
 
     def terminate(self) -> None:
-        """Ask every process to save and stop, once; those that are not born yet will not be."""
+        """Send SIGTERM to every process, once, to save and stop; drop those not forked yet."""
         if self.kill_at is None:
-            self.signals.add(-signal.SIGTERM)
+            self.expected_exits.add(-signal.SIGTERM)
             for child in self.children:
                 if child.pid is None:
                     child.close()
@@ -144,10 +144,10 @@ class Attempt:
             self.kill_at = time.monotonic() + self.grace_seconds
 
     def kill_if_late(self, now: float) -> None:
-        """Kill what still runs when the grace period is over."""
+        """Kill the remaining processes if the grace period has ended."""
         if self.kill_at is not None and now >= self.kill_at:
             self.kill_at = float("inf")
-            self.signals.add(-signal.SIGKILL)
+            self.expected_exits.add(-signal.SIGKILL)
             for child in self.children:
                 child.kill()
 
@@ -157,14 +157,14 @@ class Attempt:
         return all(child.ended for child in self.children)
 
     def finish(self) -> Outcome:
-        """Clear up and return how the job ended."""
+        """Release pipes and files, and return the job's outcome."""
         for child in self.children:
             child.close()
         if self.rendezvous:
             shutil.rmtree(self.rendezvous, ignore_errors=True)
-        return replace(self._verdict(), log=str(self.log))
+        return replace(self._overall_outcome(), log=str(self.log))
 
-    def _verdict(self) -> Outcome:
+    def _overall_outcome(self) -> Outcome:
         done = [outcome for outcome in self.outcomes.values() if outcome.status == "done"]
         if self.children and len(done) == len(self.children):
             return self.outcomes[0]
@@ -177,9 +177,9 @@ class Attempt:
 
 
 def _cause(child: Child) -> str:
-    """Return in words why a process ended without an outcome."""
+    """Return a message that explains why a process ended without an outcome."""
     if child.exit_code is None:
-        return "the server that forks the jobs ended, and the job with it"
+        return "the fork server ended, and the job with it"
     if child.exit_code >= 0:
         return f"ended with exit code {child.exit_code} before the job function returned"
     number = -child.exit_code
@@ -188,5 +188,5 @@ def _cause(child: Child) -> str:
     except ValueError:
         name = "unknown"
     if number == signal.SIGKILL:
-        name += "; perhaps the machine ran out of memory: fewer jobs at once or smaller batches help"
+        name += "; possibly out of memory: run fewer jobs at once or use smaller batches"
     return f"killed by signal {number} ({name})"

@@ -1,4 +1,4 @@
-"""The other side of the local backend: what a job's process does before, around and after the job function."""
+"""A job's process in the local backend: set-up, the job function, messages to the driver."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from luigi_prune.execution.output import write_output_to
 logger = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 0.2  # at most five messages a second
-MESSAGE_CHARACTERS = 10_000  # of a failure; its end is what matters, and a pipe takes so much without a reader
-PROGRESS_CHARACTERS = 300  # keeps a message below the 4096 bytes that a pipe takes whole or not at all
+MESSAGE_CHARACTERS = 10_000  # of a failure message, from its end; a pipe buffers that many without a reader
+PROGRESS_CHARACTERS = 300  # keeps a message below the 4096 bytes that a pipe writes atomically
 
 
 @dataclass(frozen=True)
 class ChildStart:
-    """Everything that one process of a job is told."""
+    """The input of one process of a job."""
 
     job: dict[str, Any]
-    context: dict[str, Any]  # the fields of Context that JSON can say
+    context: dict[str, Any]  # fields of Context, without functions
     environment: dict[str, str]
     log: str
-    rendezvous: str  # folder to clear up where the driver can no longer do it
+    rendezvous: str  # folder to delete if the driver has ended
     driver_pid: int
     name: str = field(default="job")
 
     def _bootstrap(self, parent_sentinel: int) -> int:
-        """Run in the new process and return its exit code: the fork server calls this as it would a `Process`'s."""
+        """Run in the new process and return its exit code; called by the fork server, as with a `Process`."""
         descriptors = forkserver.get_inherited_fds()
         assert descriptors is not None
         messages = Connection(descriptors[0], readable=False)
@@ -50,41 +50,41 @@ class ChildStart:
 
 
 def run_process(start: ChildStart, messages: Connection, driver: int) -> None:
-    """Run the job in this process and send its outcome; `driver` is readable once the driver is gone."""
-    os.environ.update(start.environment)  # first of all: visible devices and thread numbers are read only once
+    """Run the job in this process and send its outcome; `driver`: descriptor, readable once the driver has ended."""
+    os.environ.update(start.environment)  # first: libraries read visible devices and numbers of threads only once
     with suppress(OSError):
-        os.setpgid(0, 0)  # a group of its own: Ctrl-C passes it by, and it ends together with its data loader workers
+        os.setpgid(0, 0)  # a separate group gets no Ctrl-C, and is killed with its data loader workers
     if wait([driver], timeout=0):
-        return  # cancelled before it was born
+        return  # cancelled before the fork
     stop = threading.Event()
     _set_signals(stop)
     write_output_to(start.log)
-    threading.Thread(target=_end_with, args=(driver, start), daemon=True).start()
-    speaker = _Speaker(messages)
-    os.register_at_fork(after_in_child=messages.close)  # only this process speaks for the job
-    speaker.say({"started": time.monotonic()})
+    threading.Thread(target=_exit_with_driver, args=(driver, start), daemon=True).start()
+    sender = _Sender(messages)
+    os.register_at_fork(after_in_child=messages.close)  # forks of this process must not hold the pipe open
+    sender.send({"started": time.monotonic()})
     context = Context(**start.context, job_id=str(os.getpid()), should_stop=stop.is_set)
     if context.rank == 0:
-        context.progress = speaker.progress
+        context.progress = sender.progress
     logger.info("%s: process %d of %d, pid %d", start.name, context.rank + 1, context.world_size, os.getpid())
     outcome = _run_job(Job(**start.job), context)
     if outcome.status != "done":
         print(outcome.message, file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
-    speaker.say({"outcome": asdict(replace(outcome, message=outcome.message[-MESSAGE_CHARACTERS:]))})
+    sender.send({"outcome": asdict(replace(outcome, message=outcome.message[-MESSAGE_CHARACTERS:]))})
 
 
 def _run_job(job: Job, context: Context) -> Outcome:
     began = time.monotonic()
     try:
         return run(job, context)
-    except BaseException:  # SystemExit too: whatever ends the job function is told, never lost
+    except BaseException:  # SystemExit too: the driver gets every outcome
         return Outcome("failed", traceback.format_exc(), seconds=time.monotonic() - began)
 
 
 def _set_signals(stop: threading.Event) -> None:
-    """Make SIGTERM set `stop`, and a second SIGTERM kill; ignore SIGINT, the driver decides what it means."""
+    """Make SIGTERM set `stop` and a second SIGTERM kill; ignore SIGINT, which the driver handles."""
 
     def on_terminate(number: int, frame: object) -> None:
         stop.set()
@@ -92,16 +92,16 @@ def _set_signals(stop: threading.Event) -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, on_terminate)
-    # a data loader worker must die of SIGTERM at once, or whoever terminates it would wait for ever
+    # a data loader worker must end on SIGTERM, or the process that terminates it would wait forever
     os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
-def _end_with(driver: int, start: ChildStart) -> None:
-    """End this process and its group as soon as the driver or the fork server has ended."""
+def _exit_with_driver(driver: int, start: ChildStart) -> None:
+    """Kill this process and its group once the driver or the fork server has ended."""
     server_pid = os.getppid()
     watched = [driver]
     for pid in (start.driver_pid, server_pid):
-        # a fork of the driver may hold its pipes open, but not its process id
+        # a fork of the driver may hold its pipes open, so watch the process, too
         with suppress(AttributeError, OSError):
             watched.append(os.pidfd_open(pid))
     timeout = None if len(watched) == 3 else 1.0
@@ -114,7 +114,7 @@ def _end_with(driver: int, start: ChildStart) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-class _Speaker:
+class _Sender:
     """Sends messages to the driver; never raises, and progress never blocks."""
 
     def __init__(self, messages: Connection):
@@ -123,15 +123,15 @@ class _Speaker:
         self._last = 0.0
         os.set_blocking(messages.fileno(), False)
 
-    def say(self, message: dict[str, Any]) -> None:
-        """Send a message, waiting for the driver to read where the pipe is full."""
+    def send(self, message: dict[str, Any]) -> None:
+        """Send a message; blocks while the pipe is full."""
         with self._lock, suppress(OSError):
             os.set_blocking(self._messages.fileno(), True)
             self._messages.send_bytes(json.dumps(message).encode())
             os.set_blocking(self._messages.fileno(), False)
 
     def progress(self, fraction: float, message: str) -> None:
-        """Send a progress message, or drop it where the last one is recent or nobody reads."""
+        """Send a progress message; drop it if the last one is recent or the pipe is full."""
         now = time.monotonic()
         if now - self._last < PROGRESS_SECONDS and fraction < 1:
             return

@@ -1,13 +1,13 @@
-"""A fork server of the standard library with torch preloaded: a new process costs milliseconds, not seconds.
+"""The standard library's fork server with torch preloaded: a new process takes milliseconds, not seconds.
 
 `multiprocessing.Process` is not used on the driver's side, for two reasons: it would run the driver's main module again
 in every job (the `luigi` script, or a user's script without the `__main__` guard), and its `start` blocks until the
 server has finished its imports.
 
-This leans on private names of `multiprocessing.forkserver` (`_forkserver_pid`, `_forkserver_alive_fd`, `_stop`), on
-what its processes are sent and on `Process._bootstrap`. `TESTED_PYTHONS` are the versions that all tests have passed
-on; on others `fresh_server.py` starts the processes. 3.14 is not among them: there the driver proves to the server
-that it knows a key, and waits in `connect_to_new_process` until the server has finished its imports.
+This uses private names of `multiprocessing.forkserver` (`_forkserver_pid`, `_forkserver_alive_fd`, `_stop`), the data
+sent to its processes and `Process._bootstrap`. All tests pass on `TESTED_PYTHONS`; on other versions, `fresh_server.py`
+starts the processes. 3.14 is not among them: its driver authenticates to the server, and so blocks in
+`connect_to_new_process` until the server has finished its imports.
 """
 
 from __future__ import annotations
@@ -31,60 +31,60 @@ _open_servers: weakref.WeakSet[WarmServer] = weakref.WeakSet()
 
 @dataclass(eq=False)
 class Child:
-    """A process that the fork server was asked for, as the driver sees it."""
+    """The driver's handle of a process requested from the fork server."""
 
-    status_fd: int  # the server writes the process's id here and, when it has ended, its exit code
-    lifeline_fd: int  # never written after the start; its end of file tells the child that the driver is gone
-    messages: connection.Connection  # what the child says
+    status_fd: int  # from the server: the process id, then the exit code
+    lifeline_fd: int  # not written after the start; its end of file tells the child that the driver has ended
+    messages: connection.Connection  # from the child
     pid: int | None = None  # None until the server has forked it
     exit_code: int | None = None  # as in subprocess: -9 for SIGKILL
     ended: bool = False
-    silent: bool = False  # it will say no more
+    messages_ended: bool = False  # no more messages
     closed: bool = False
 
     def read_status(self) -> None:
-        """Take the next of the two numbers that the server writes; call it when `status_fd` is readable."""
+        """Read the process id or the exit code; call it when `status_fd` is readable."""
         try:
             number = _read_number(self.status_fd)
         except (EOFError, OSError):
-            self.kill()  # the server died, and nobody will tell when this process ends
+            self.kill()  # the server has died, so the end of this process would not be reported
             self.ended = True
             return
         if self.pid is None:
             self.pid = number
         else:
             self.exit_code = number
-            self.kill()  # what it left running in its group: data loader workers
+            self.kill()  # kills the rest of its group: data loader workers
             self.ended = True
 
     def terminate(self) -> None:
-        """Ask the process to save and stop."""
+        """Send SIGTERM: save and stop."""
         if self.pid is not None and not self.ended:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(self.pid, signal.SIGTERM)
 
     def kill(self) -> None:
-        """End the process and everything in its group at once."""
+        """Kill the process and its group."""
         if self.pid is not None and not self.ended:
             try:
                 os.killpg(self.pid, signal.SIGKILL)
             except (ProcessLookupError, PermissionError):
-                if self.exit_code is None:  # it has not made its group yet
+                if self.exit_code is None:  # its group does not exist yet
                     with suppress(ProcessLookupError, PermissionError):
                         os.kill(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """Let go of the process: one that still runs, or is still to be forked, ends itself when it notices."""
+        """Close the pipes; a process that still runs, or is not forked yet, then ends by itself."""
         if self.closed:
             return
-        self.ended = self.silent = self.closed = True
+        self.ended = self.messages_ended = self.closed = True
         self.messages.close()
         os.close(self.lifeline_fd)
         os.close(self.status_fd)
 
 
 class WarmServer:
-    """One fork server, private to its owner; started by `start`, and again by `launch` where it has died."""
+    """One fork server, started by `start`, and again by `launch` if it has died."""
 
     def __init__(self, preload: Sequence[str] = ("luigi_prune.execution.preload",)):
         self._preload = list(preload)
@@ -94,14 +94,14 @@ class WarmServer:
     def start(self) -> None:
         """Start the server unless it runs; returns before its imports are done.
 
-        SIGINT is blocked in the calling thread, which must not be the main one. The server inherits that: a Ctrl-C is
-        the driver's to answer, even while a Python starts.
+        Blocks SIGINT in the calling thread, which must not be the main one. The server inherits the mask, so that only
+        the driver handles Ctrl-C, even while a Python starts.
         """
-        resource_tracker.ensure_running()  # the server's start would start it, and that unblocks SIGINT
+        resource_tracker.ensure_running()  # else the server's start does it, which unblocks SIGINT
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self._server.ensure_running()
-        except ChildProcessError:  # somebody else of this process waited for the dead server
+        except ChildProcessError:  # other code of this process has waited for the dead server
             self._server = self._new_server()
             self._server.ensure_running()
 
@@ -115,7 +115,7 @@ class WarmServer:
             self.start()
             try:
                 status_fd, lifeline_fd = self._server.connect_to_new_process([writer.fileno()])
-            except (ConnectionError, FileNotFoundError):  # it is dying, and may not be dead enough for `start` to see
+            except (ConnectionError, FileNotFoundError):  # it is ending, which `start` may not detect
                 self.stop()
                 self.start()
                 status_fd, lifeline_fd = self._server.connect_to_new_process([writer.fileno()])
@@ -125,20 +125,20 @@ class WarmServer:
         finally:
             writer.close()
         child = Child(status_fd, lifeline_fd, reader)
-        with suppress(OSError):  # the server died, which `status_fd` tells
+        with suppress(OSError):  # the server has died, as `status_fd` will show
             write_all(lifeline_fd, pickle.dumps(_preparation(start)) + pickle.dumps(start))
         return child
 
     def stop(self) -> None:
-        """End the server and wait for it; its children must have ended or been let go."""
+        """End the server and wait for it; its children must have ended or been closed."""
         with suppress(ProcessLookupError, ChildProcessError):
             if self.pid is not None:
-                os.kill(self.pid, signal.SIGKILL)  # it holds nothing, and may be in the middle of an import
+                os.kill(self.pid, signal.SIGKILL)  # it has no state to save, and may be in the middle of an import
             self._server._stop()  # type: ignore[attr-defined]
 
     @property
     def pid(self) -> int | None:
-        """The server's process id, None before it was started."""
+        """The server's process id, None before its start."""
         return getattr(self._server, "_forkserver_pid", None)
 
     def _new_server(self) -> forkserver.ForkServer:
@@ -147,7 +147,7 @@ class WarmServer:
         return server
 
     def forget(self) -> None:
-        """In a fork of the driver: close the pipe that keeps the server alive, or it would wait for the fork too."""
+        """In a fork of the driver, close the pipe that keeps the server alive: it must end with the driver."""
         alive_fd = getattr(self._server, "_forkserver_alive_fd", None)
         self._server = self._new_server()
         if alive_fd is not None:
@@ -156,13 +156,13 @@ class WarmServer:
 
 
 def _preparation(start: Any) -> dict[str, Any]:
-    """What the standard library tells a new process, less the driver's main module."""
+    """Return the data that the standard library sends to a new process, without the driver's main module."""
     sys_path = [process.ORIGINAL_DIR if entry == "" else entry for entry in sys.path]  # type: ignore[attr-defined]
     return {"name": start.name, "sys_path": sys_path, "dir": os.getcwd()}
 
 
 def write_number(descriptor: int, number: int) -> None:
-    """Write a process id or an exit code, as `Child.read_status` expects it."""
+    """Write a process id or an exit code for `Child.read_status`."""
     write_all(descriptor, _NUMBER.pack(number))
 
 
@@ -178,7 +178,7 @@ def _read_number(descriptor: int) -> int:
 
 
 def write_all(descriptor: int, data: bytes) -> None:
-    """Write `data` to a pipe, however often that takes."""
+    """Write all of `data` to a pipe."""
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]

@@ -1,7 +1,6 @@
-"""A new Python for every process of a job: for versions of Python whose fork server is not tested with this package.
+"""A new Python for every process of a job, for versions of Python on which the fork server is not tested.
 
-It has the methods of `WarmServer`, uses no private name of the standard library, and costs each job the seconds that
-importing torch takes.
+Same methods as `WarmServer`, without private names of the standard library; each job takes seconds to import torch.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from luigi_prune.execution.local.fork_server import Child, write_all, write_numb
 if TYPE_CHECKING:
     from luigi_prune.execution.local.child import ChildStart
 
-# sys.path must be the driver's before anything of this package is imported; the end of the pipe is the driver's end
+# sys.path must be set before this package is imported; the pipe ends when the driver does
 _CODE = """
 import json, os, sys
 line = b""
@@ -31,26 +30,26 @@ while not line.endswith(b"\\n"):
     if not part:
         sys.exit(0)
     line += part
-told = json.loads(line)
-sys.path[:] = told["path"]
-os.chdir(told["directory"])
+message = json.loads(line)
+sys.path[:] = message["path"]
+os.chdir(message["directory"])
 from luigi_prune.execution.local.fresh_server import main
-main(told["start"], {messages}, {lifeline})
+main(message["start"], {messages}, {lifeline})
 """
 
 
 class FreshServer:
-    """Starts processes that import everything for themselves."""
+    """Starts processes that import all their modules."""
 
     def start(self) -> None:
-        """Block SIGINT in the calling thread, from which the processes inherit that: a Ctrl-C is the driver's."""
+        """Block SIGINT in the calling thread; processes inherit the mask, so that only the driver handles Ctrl-C."""
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
     def stop(self) -> None:
         """Do nothing: there is no server."""
 
     def launch(self, start: ChildStart) -> Child:
-        """Return a new process that runs a job; in it the lifeline tells of the driver's end."""
+        """Return a new process that runs a job; its lifeline is readable once the driver has ended."""
         reader, writer = connection.Pipe(duplex=False)
         lifeline_read, lifeline = os.pipe()
         status_read, status = os.pipe()
@@ -69,17 +68,19 @@ class FreshServer:
             writer.close()
             os.close(lifeline_read)
         write_number(status, process.pid)
-        threading.Thread(target=_wait, args=(process, status), name=f"waits for {process.pid}", daemon=True).start()
-        told = {"start": asdict(start), "path": sys.path, "directory": os.getcwd()}
-        with suppress(OSError):  # it has died, which `status_fd` tells
-            write_all(lifeline, json.dumps(told).encode() + b"\n")
+        threading.Thread(
+            target=_report_exit, args=(process, status), name=f"waits for {process.pid}", daemon=True
+        ).start()
+        message = {"start": asdict(start), "path": sys.path, "directory": os.getcwd()}
+        with suppress(OSError):  # it has died, as `status_fd` will show
+            write_all(lifeline, json.dumps(message).encode() + b"\n")
         return Child(status_read, lifeline, reader)
 
 
-def _wait(process: subprocess.Popen[bytes], status: int) -> None:
-    """Write the exit code of a process to `status` when it has ended."""
+def _report_exit(process: subprocess.Popen[bytes], status: int) -> None:
+    """Wait for a process and write its exit code to `status`."""
     code = process.wait()
-    with suppress(OSError):  # nobody asks any more
+    with suppress(OSError):  # the reader has closed it
         write_number(status, code)
     os.close(status)
 

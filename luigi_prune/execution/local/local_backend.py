@@ -1,4 +1,4 @@
-"""The local backend: a process per job, several for DDP, forked warm; as many jobs at once as this machine allows."""
+"""The local backend: starts, monitors and stops the processes of jobs on this machine."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
-class _Careful:
-    """A listener whose exceptions are logged: no listener may stop the thread that serves all of them."""
+class _SafeListener:
+    """A listener whose exceptions are logged, so that it cannot end the backend's thread."""
 
     listener: Listener
 
@@ -45,13 +45,13 @@ class _Careful:
 
 
 def _new_server() -> WarmServer | FreshServer:
-    """Return what starts the processes: a fork server where it is tested, else a new Python for each."""
+    """Return the fork server, or on untested versions of Python one that starts a new Python per process."""
     if sys.version_info[:2] in TESTED_PYTHONS:
         return WarmServer()
     first, last = (".".join(map(str, version)) for version in (TESTED_PYTHONS[0], TESTED_PYTHONS[-1]))
     logger.warning(
-        "Python %d.%d: the fork server is tested on %s to %s; here every job starts a Python of its own, which imports"
-        " torch for itself",
+        "Python %d.%d: the fork server is tested on %s to %s only; here every job starts a new Python, which takes"
+        " seconds to import torch",
         *(*sys.version_info[:2], first, last),
     )
     return FreshServer()
@@ -60,26 +60,26 @@ def _new_server() -> WarmServer | FreshServer:
 class LocalBackend(Backend):
     """Runs jobs in processes of this machine, first come, first served.
 
-    One thread, started here, launches the processes, waits for all of them at once and calls the listeners. A fork
-    server imports torch meanwhile; `submit` never waits for it. Every process ends with the driver, however that ends.
+    One thread launches the processes, waits for all of them and calls the listeners. Meanwhile, a fork server imports
+    torch; `submit` does not wait for it. Every process ends with the driver, even if the driver is killed.
     """
 
     name = "local"
 
     def __init__(self, settings: ComputeSettings, grace_seconds: float = 10.0):
-        """`grace_seconds`: how long a job may take to save and stop before it is killed. Raises ConfigError."""
+        """`grace_seconds`: time for a job to save and stop before it is killed. Raises ConfigError."""
         self._slots = Slots(settings)
         self.slots = self._slots.total
         self._settings = settings
         self._grace_seconds = grace_seconds
         self._server = _new_server()
-        self._lock = threading.Lock()  # guards the next five
+        self._lock = threading.Lock()  # guards the next five attributes
         self._waiting: deque[tuple[Job, Listener]] = deque()
         self._dropped: list[Listener] = []  # of jobs that were cancelled before they started
         self._cancelled: list[Job] = []
         self._closing = False
-        self._impatient = False
-        self._running: list[Attempt] = []  # the thread's own, like the server and the slots
+        self._kill_now = False
+        self._running: list[Attempt] = []  # used by the thread only, like the server and the slots
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
@@ -88,26 +88,26 @@ class LocalBackend(Backend):
         self._thread.start()
 
     def submit(self, job: Job, listener: Listener) -> None:
-        """Queue the job; it starts as soon as everything submitted before it has started and slots are free."""
+        """Queue the job; it starts once all jobs submitted before it have started and enough slots are free."""
         with self._lock:
             if self._closing:
                 raise RuntimeError("the local backend is closed")
-            self._waiting.append((job, _Careful(listener)))
+            self._waiting.append((job, _SafeListener(listener)))
         self._wake()
 
     def cancel(self, job: Job) -> None:
-        """Stop the job, running or waiting; returns at once, the listener hears `ended` when it has ended."""
+        """Stop the job, running or waiting; returns at once, and the listener gets `ended` later."""
         with self._lock:
             self._cancelled.append(job)
             self._drop(lambda waiting: waiting == job)
         self._wake()
 
     def close(self) -> None:
-        """Cancel everything and wait until no process is left; Ctrl-C while it waits kills them at once."""
+        """Cancel all jobs and wait until their processes have ended; Ctrl-C meanwhile kills them."""
         try:
             self._close()
         except KeyboardInterrupt:
-            self._impatient = True
+            self._kill_now = True
             self._close()
             raise
 
@@ -116,17 +116,17 @@ class LocalBackend(Backend):
             self._closing = True
             self._drop(lambda waiting: True)
         self._wake()
-        if threading.current_thread() is not self._thread:  # where a listener closes it, the thread ends later
-            self._stopped.wait()  # not `join`: interrupted once, it believes that the thread has ended
+        if threading.current_thread() is not self._thread:  # else a listener calls it: the thread ends later
+            self._stopped.wait()  # not `join`, which after one interrupt takes the thread as ended
 
-    def _drop(self, chosen: Callable[[Job], bool]) -> None:
-        self._dropped += [listener for job, listener in self._waiting if chosen(job)]
-        self._waiting = deque(entry for entry in self._waiting if not chosen(entry[0]))
+    def _drop(self, matches: Callable[[Job], bool]) -> None:
+        self._dropped += [listener for job, listener in self._waiting if matches(job)]
+        self._waiting = deque(entry for entry in self._waiting if not matches(entry[0]))
 
     def _wake(self) -> None:
         with self._lock:
             if self._wake_write >= 0:
-                with suppress(BlockingIOError):  # full of calls that wake it anyway
+                with suppress(BlockingIOError):  # the pipe is full, so the thread wakes anyway
                     os.write(self._wake_write, b"\0")
 
     def _serve(self) -> None:
@@ -135,10 +135,10 @@ class LocalBackend(Backend):
         except OSError:
             logger.exception("the fork server could not be started; the next job tries again")
         try:
-            while self._obey():
+            while self._cancel_requested():
                 self._launch_waiting()
                 self._wait()
-        except Exception as error:  # a fault of this file; still nobody may wait for ever
+        except Exception as error:  # a bug here; listeners must still get `ended`
             logger.exception("the local backend stops")
             self._give_up(error)
         self._server.stop()
@@ -162,8 +162,8 @@ class LocalBackend(Backend):
         for listener in listeners:
             listener.ended(Outcome("failed", f"the local backend stopped: {error!r}"))
 
-    def _obey(self) -> bool:
-        """Cancel what is to be cancelled; return whether there is anything left to serve, now or later."""
+    def _cancel_requested(self) -> bool:
+        """Cancel jobs as requested; return False once the backend is closed and no job runs."""
         with self._lock:
             closing, cancelled = self._closing, self._cancelled
             self._cancelled = []
@@ -173,13 +173,13 @@ class LocalBackend(Backend):
         for attempt in self._running:
             if closing or attempt.job in cancelled:
                 attempt.cancel()
-            if self._impatient:
+            if self._kill_now:
                 attempt.kill_at = 0.0
         self._reap()
         return bool(self._running) or not closing
 
     def _launch_waiting(self) -> None:
-        """Start jobs in order while the first of the queue finds enough free slots; nobody overtakes it."""
+        """Start jobs in order of submission while there are enough free slots for the first one."""
         while True:
             with self._lock:
                 if not self._waiting or self._slots.needed(self._waiting[0][0].family) > self._slots.free:
@@ -194,12 +194,12 @@ class LocalBackend(Backend):
                 logger.exception("%s could not be started", job.name)
                 attempt.failures.append((0, Outcome("failed", f"could not be started: {error}")))
                 attempt.terminate()
-                self._wake()  # nothing may be left that `_wait` could hear of
+                self._wake()  # no process may be left that would wake `_wait`
 
     def _wait(self) -> None:
-        """Sleep until a process says something or ends, somebody wakes us, or a grace period is over."""
+        """Wait until a process sends a message or ends, `_wake` is called, or a grace period ends."""
         sources: dict[int | Connection, Callable[[], None]] = {
-            source: answer for attempt in self._running for source, answer in attempt.sources()
+            source: callback for attempt in self._running for source, callback in attempt.sources()
         }
         deadline = min((a.kill_at for a in self._running if a.kill_at is not None), default=float("inf"))
         timeout = None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
@@ -213,11 +213,11 @@ class LocalBackend(Backend):
             os.read(self._wake_read, 4096)
 
     def _reap(self) -> None:
-        """Kill the late, and tell the listeners of the jobs that have ended."""
+        """Kill attempts past their grace period; report the outcomes of those that have ended."""
         now = time.monotonic()
         for attempt in list(self._running):
             attempt.kill_if_late(now)
             if attempt.over:
                 self._running.remove(attempt)
-                self._slots.give_back(attempt.job.family, attempt.gpus)
+                self._slots.free_slots(attempt.job.family, attempt.gpus)
                 attempt.listener.ended(attempt.finish())

@@ -1,4 +1,4 @@
-"""Cancelling SLURM jobs without being their driver: by the claims beside the results that they are to make."""
+"""Cancels SLURM jobs of any driver, found by the claims to their results."""
 
 from __future__ import annotations
 
@@ -14,78 +14,78 @@ from luigi_prune.execution.slurm.claims import Claim
 from luigi_prune.execution.slurm.cli import Client, CommandFailed
 from luigi_prune.execution.slurm.decisions import IN_QUEUE, STATES
 from luigi_prune.execution.slurm.submission import element_id
-from luigi_prune.execution.slurm.submission_folder import on_their_way
+from luigi_prune.execution.slurm.submission_folder import pending_claims
 
 
-def plan(outputs: Iterable[Path]) -> Cancellation:
-    """Return what cancelling the jobs that make `outputs` would end; raises ConfigError if SLURM does not answer."""
-    claimed = on_their_way(outputs)
-    own = {output: claim for output, claim in claimed.items() if _is_mine(output, claim)}
-    if not own:
+def plan_cancellation(outputs: Iterable[Path]) -> Cancellation:
+    """Return the jobs that cancelling those of `outputs` would end; raises ConfigError if SLURM does not answer."""
+    claimed = pending_claims(outputs)
+    mine = {output: claim for output, claim in claimed.items() if _is_mine(output, claim)}
+    if not mine:
         return Cancellation(of_others=len(claimed))
     client = Client()
-    ids = _ids(client, own.values())
-    alive = _alive(client, own.values(), set(ids.values()))
+    ids = _ids(client, mine.values())
+    alive = _alive(client, mine.values(), set(ids.values()))
     waiting = sum(state == "waiting" for state in alive.values())
 
     def carry_out() -> None:
-        _cancel(client, own.values(), alive)
-        for output in own:
+        _cancel(client, mine.values(), alive)
+        for output in mine:
             claims.release(output)
 
     return Cancellation(
         running=len(alive) - waiting,
         waiting=waiting,
-        ended=len(own) - len(alive),
-        of_others=len(claimed) - len(own),
-        drivers=tuple(sorted({claim.pid for claim in own.values() if claims.is_driven(claim)})),
+        ended=len(mine) - len(alive),
+        of_others=len(claimed) - len(mine),
+        drivers=tuple(sorted({claim.pid for claim in mine.values() if claims.driver_is_alive(claim)})),
         carry_out=carry_out,
     )
 
 
 def _is_mine(output: Path, claim: Claim) -> bool:
-    """Return whether this user has claimed a result: of other people's jobs the queue says nothing here."""
+    """Return whether this user owns the claim: the queue is polled only for this user's jobs."""
     try:
         return claims.claim_path(output, claim.attempt).stat().st_uid == os.getuid()
     except OSError:
         return False
 
 
-def _ids(client: Client, found: Collection[Claim]) -> dict[tuple[str, int], str]:
+def _ids(client: Client, claimed: Collection[Claim]) -> dict[tuple[str, int], str]:
     """Return the SLURM id of each claim that has one, by submission and element; raises ConfigError."""
-    ids = {(claim.name, claim.index): element_id(claim.folder, claim.index) for claim in found}
-    lost = {name for (name, _), slurm_id in ids.items() if not slurm_id}
-    if lost:  # their driver died, or is about to write the id down
-        known = _ask(client.find, lost)
+    ids = {(claim.name, claim.index): element_id(claim.folder, claim.index) for claim in claimed}
+    unknown = {name for (name, _), slurm_id in ids.items() if not slurm_id}
+    if unknown:  # the driver died before it recorded the id, or is about to record it
+        known = _call(client.find_ids, unknown)
         for name, index in [key for key, slurm_id in ids.items() if not slurm_id and key[0] in known]:
-            claim = next(claim for claim in found if claim.name == name)
+            claim = next(claim for claim in claimed if claim.name == name)
             count = len(list(Path(claim.folder).glob("[0-9]*.json")))
             ids[name, index] = f"{known[name]}_{index}" if count > 1 else known[name]
     return {key: slurm_id for key, slurm_id in ids.items() if slurm_id}
 
 
-def _alive(client: Client, found: Collection[Claim], ids: Iterable[str]) -> dict[str, str]:
-    """Return what each of these jobs that SLURM still has does: waiting, held, running or paused."""
-    wanted = set(ids)
-    rows = _ask(client.queue, {claim.name for claim in found})
-    kinds = {slurm_id: STATES.get(row.state, "running") for slurm_id, row in rows.items() if slurm_id in wanted}
+def _alive(client: Client, claimed: Collection[Claim], ids: Iterable[str]) -> dict[str, str]:
+    """Return id -> waiting, running or paused for the jobs that are still in the queue; held ones count as waiting."""
+    selected = set(ids)
+    rows = _call(client.queue, {claim.name for claim in claimed})
+    kinds = {slurm_id: STATES.get(row.state, "running") for slurm_id, row in rows.items() if slurm_id in selected}
     return {slurm_id: "waiting" if kind == "held" else kind for slurm_id, kind in kinds.items() if kind in IN_QUEUE}
 
 
-def _cancel(client: Client, found: Collection[Claim], alive: dict[str, str]) -> None:
-    """Cancel jobs; one that ended meanwhile is no error."""
+def _cancel(client: Client, claimed: Collection[Claim], alive: dict[str, str]) -> None:
+    """Cancel jobs; a job that has ended meanwhile is not an error. Raises ConfigError."""
     try:
         client.cancel(sorted(alive))
     except CommandFailed as failure:
-        left = _alive(client, found, alive)
+        remaining = _alive(client, claimed, alive)
         try:
-            client.cancel(sorted(left))
+            client.cancel(sorted(remaining))
         except CommandFailed:
             raise ConfigError(f"scancel: {failure}; no claim was removed") from None
 
 
-def _ask(question: Any, names: Iterable[str]) -> Any:
+def _call(query: Any, names: Iterable[str]) -> Any:
     try:
-        return question(names)
+        return query(names)
     except CommandFailed as failure:
-        raise ConfigError(f"SLURM does not say which jobs there are: {failure}") from None
+        raise ConfigError(f"cannot list the SLURM jobs: {failure}") from None

@@ -1,7 +1,7 @@
-"""What to do about a job, by what SLURM says, what the job itself said, and whether its result is there.
+"""The state table: what to do about a job by its SLURM state, its reported outcome, and whether its result exists.
 
-The result decides success. SLURM decides nothing but failure, and only when there is no doubt: a state that nobody has
-heard of, a question without an answer or a result that may still become visible all mean to wait.
+Success depends on the result alone. SLURM states only ever mean failure, and only if unambiguous: the decision is to
+wait while a state is unknown, a command has failed, or a result may still become visible.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Literal
 from luigi_prune.execution.job import Outcome
 
 Kind = Literal[
-    "waiting", "held", "running", "paused", "completed", "failed", "memory", "deadline", "cancelled", "away", "timeout"
+    "waiting", "held", "running", "paused", "completed", "failed", "memory", "deadline", "cancelled", "lost", "timeout"
 ]
 STATES: dict[str, Kind] = {
     "PENDING": "waiting",
@@ -37,36 +37,36 @@ STATES: dict[str, Kind] = {
     "DEADLINE": "deadline",
     "TIMEOUT": "timeout",
     "CANCELLED": "cancelled",
-    "PREEMPTED": "away",
-    "NODE_FAIL": "away",
-    "BOOT_FAIL": "away",
-    "LAUNCH_FAILED": "away",
-    "REVOKED": "away",
+    "PREEMPTED": "lost",
+    "NODE_FAIL": "lost",
+    "BOOT_FAIL": "lost",
+    "LAUNCH_FAILED": "lost",
+    "REVOKED": "lost",
 }
 IN_QUEUE = ("waiting", "held", "running", "paused")
-_BLAMES_NODE = ("NODE_FAIL", "BOOT_FAIL", "LAUNCH_FAILED")
+_NODE_FAILURES = ("NODE_FAIL", "BOOT_FAIL", "LAUNCH_FAILED")
 HELD_REASONS = ("JobHeldAdmin", "JobHeldUser")
 
 
 @dataclass(frozen=True)
-class Sighting:
+class Observation:
     """What is known of a job at one moment."""
 
-    state: str = ""  # as SLURM spells it; "" where it knows no such job
+    state: str = ""  # as SLURM spells it; "" if SLURM does not know the job
     reason: str = ""
     nodes: str = ""
-    seconds: float = 0.0  # since it was first seen so
-    present: bool = False  # the result is there
-    outcome: Outcome | None = None  # what the job said at its end
-    began: bool = False  # the job was heard of at least once
-    breathing: bool = False  # its heartbeat is young
-    advanced: bool = False  # its checkpoint is newer than when it started
-    parallel: bool = False  # several processes: one that dies makes the others fail, and SLURM knows which was first
-    unrecorded: bool = False  # the accounting has answered, and knows no such job either
+    seconds: float = 0.0  # since the state or the reported outcome last changed
+    result_exists: bool = False
+    outcome: Outcome | None = None  # reported by the job at its end
+    started: bool = False
+    heartbeat_fresh: bool = False
+    checkpoint_advanced: bool = False  # the checkpoint is newer than when the job started
+    parallel: bool = False  # several processes: if one dies the others fail too, and only SLURM knows which was first
+    unrecorded: bool = False  # the accounting works and has no record of the job
 
 
 @dataclass(frozen=True)
-class Patience:
+class Timeouts:
     """How long to wait, in seconds."""
 
     grace: float = 30.0  # for a result to become visible
@@ -74,70 +74,70 @@ class Patience:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What to do: go on waiting, take the job as done or failed, or submit it again."""
+class Decision:
+    """What to do: keep waiting, end the job as done or failed, or submit it again."""
 
-    action: Literal["wait", "done", "fail", "again"]
+    action: Literal["wait", "done", "fail", "resubmit"]
     message: str = ""
     retry: bool = True  # whether Luigi may try again, with action "fail"
-    exclude: str = ""  # nodes to keep away from, with action "again"
-    drop: bool = False  # cancel what is left of the job, with action "done"
+    exclude: str = ""  # nodes to avoid, with action "resubmit"
+    cancel: bool = False  # cancel the job, which is still in the queue, with action "done"
 
 
-WAIT = Verdict("wait")
+WAIT = Decision("wait")
 
 
-def judge(seen: Sighting, patience: Patience) -> Verdict:
+def decide(job: Observation, timeouts: Timeouts) -> Decision:
     """Return what to do about a job."""
-    kind = STATES.get(seen.state, "running") if seen.state else ""
-    if seen.present:
-        if kind in ("running", "paused") and seen.outcome is None:
-            return WAIT  # it is about to say so itself
-        return Verdict("done", drop=kind in ("waiting", "held"))
-    if kind in IN_QUEUE and (seen.outcome is None or seen.outcome.status == "interrupted"):
+    kind = STATES.get(job.state, "running") if job.state else ""
+    if job.result_exists:
+        if kind in ("running", "paused") and job.outcome is None:
+            return WAIT  # the job is about to report its end
+        return Decision("done", cancel=kind in ("waiting", "held"))
+    if kind in IN_QUEUE and (job.outcome is None or job.outcome.status == "interrupted"):
         return WAIT
-    if kind in IN_QUEUE and seen.parallel and seen.seconds < patience.grace:
+    if kind in IN_QUEUE and job.parallel and job.seconds < timeouts.grace:
         return WAIT
-    said_done = seen.outcome is not None and seen.outcome.status == "done"
-    if kind == "cancelled" and not said_done:
-        return Verdict("fail", "the SLURM job was cancelled", retry=False)
-    if said_done:
-        if seen.seconds < patience.grace or kind in IN_QUEUE:
-            return WAIT  # another node has written it; this one does not see it yet
-        message = "the job says that it wrote its result, but there is none: is the folder shared?"
-        return Verdict("fail", message, retry=kind != "cancelled")
-    if seen.outcome is not None and seen.outcome.status != "interrupted":
-        return Verdict("fail", seen.outcome.message, retry=seen.outcome.retry)
-    return _ended(kind, seen, patience)
+    reported_done = job.outcome is not None and job.outcome.status == "done"
+    if kind == "cancelled" and not reported_done:
+        return Decision("fail", "the SLURM job was cancelled", retry=False)
+    if reported_done:
+        if job.seconds < timeouts.grace or kind in IN_QUEUE:
+            return WAIT  # written on another node, not visible on this one yet
+        message = "the job reported that it wrote its result, but the file does not exist: is the folder shared?"
+        return Decision("fail", message, retry=kind != "cancelled")
+    if job.outcome is not None and job.outcome.status != "interrupted":
+        return Decision("fail", job.outcome.message, retry=job.outcome.retry)
+    return _decide_ended(kind, job, timeouts)
 
 
-def _ended(kind: str, seen: Sighting, patience: Patience) -> Verdict:
-    """Return what to do about a job that has left the queue, without a result and without a last word."""
+def _decide_ended(kind: str, job: Observation, timeouts: Timeouts) -> Decision:
+    """Return what to do about a job that has left the queue without a result and without reporting an outcome."""
     if kind == "":
-        if seen.breathing:
-            return WAIT  # SLURM has lost its memory, not the job
-        if seen.unrecorded and not seen.began:
-            return Verdict("fail", "the SLURM job left the queue before it began: cancelled?", retry=False)
-        return Verdict("again", "SLURM does not know the job any more")
-    if kind == "away":
-        if seen.seconds < patience.requeue:
-            return WAIT  # SLURM requeues by itself where the site allows it
-        node = seen.nodes if seen.state in _BLAMES_NODE else ""
-        return Verdict("again", f"{seen.state} on {seen.nodes or 'its node'}", exclude=node)
+        if job.heartbeat_fresh:
+            return WAIT  # SLURM has lost its record of the job, but the job runs
+        if job.unrecorded and not job.started:
+            return Decision("fail", "the SLURM job left the queue before it started: cancelled?", retry=False)
+        return Decision("resubmit", "SLURM does not know the job any more")
+    if kind == "lost":
+        if job.seconds < timeouts.requeue:
+            return WAIT  # SLURM requeues the job itself if the site allows it
+        node = job.nodes if job.state in _NODE_FAILURES else ""
+        return Decision("resubmit", f"{job.state} on {job.nodes or 'its node'}", exclude=node)
     if kind == "timeout":
-        if seen.advanced:
-            return Verdict("again", "over its time limit; a checkpoint goes on from there")
-        if seen.seconds < patience.grace:
+        if job.checkpoint_advanced:
+            return Decision("resubmit", "over its time limit; continuing from its checkpoint")
+        if job.seconds < timeouts.grace:
             return WAIT
-        return Verdict("fail", "over its time limit without a checkpoint: it needs a larger timeout_min", retry=False)
-    if seen.outcome is not None:  # interrupted, and nobody has put it back into the queue
-        return Verdict("again", f"stopped ({seen.state})")
-    if seen.seconds < patience.grace:
+        return Decision("fail", "over its time limit without a checkpoint: it needs a larger timeout_min", retry=False)
+    if job.outcome is not None:  # interrupted and not requeued
+        return Decision("resubmit", f"stopped ({job.state})")
+    if job.seconds < timeouts.grace:
         return WAIT
     if kind == "memory":
-        return Verdict("fail", "out of memory: smaller batches or a larger mem_gb help", retry=False)
+        return Decision("fail", "out of memory: smaller batches or a larger mem_gb help", retry=False)
     if kind == "completed":
-        return Verdict("fail", "the SLURM job ended without an error and without a result")
+        return Decision("fail", "the SLURM job ended without an error and without a result")
     if kind == "deadline":
-        return Verdict("fail", "its deadline passed", retry=False)
-    return Verdict("fail", f"the SLURM job failed ({seen.reason})" if seen.reason else "the SLURM job failed")
+        return Decision("fail", "its deadline passed", retry=False)
+    return Decision("fail", f"the SLURM job failed ({job.reason})" if job.reason else "the SLURM job failed")

@@ -1,9 +1,8 @@
-"""The other side of the SLURM backend: what one process of a job does before, around and after the job function.
+"""Entry point of a SLURM job's processes: runs the job function and reports heartbeats and the outcome.
 
-submitit calls `run` with the folder of a submission; SLURM says which of its requests is meant. Signals: USR2 (time
-limit near, or preemption) means to save and go back into the queue; SIGTERM (scancel, an admin's requeue, a drained
-node) to save and end. Both only set a flag that the training looks at behind every step; a job that has nothing to save
-ends at once.
+submitit calls `run` with the folder of a submission; the array index selects the request. Signals: on USR2 (time limit
+near, or preemption), save and requeue; on SIGTERM (scancel, an admin's requeue, a drained node), save and end. Both
+only set a flag that a training polls after every step; a job that has not polled it yet ends at once on SIGTERM.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from luigi_prune.execution import job_run
 from luigi_prune.execution.job import Context, Job, Outcome
 from luigi_prune.execution.output import write_output_to
 from luigi_prune.execution.slurm import claims
-from luigi_prune.execution.slurm.heartbeat import Herald, news_path
+from luigi_prune.execution.slurm.heartbeat import HeartbeatWriter, heartbeat_path
 
 logger = logging.getLogger(__name__)
 
@@ -34,22 +33,22 @@ _RENDEZVOUS_SECONDS = 300.0
 _REQUEUE_SECONDS = 120.0
 
 
-class Flag:
-    """What the signals have asked for."""
+class StopFlag:
+    """Set by USR2 and SIGTERM, polled by the job function."""
 
     def __init__(self) -> None:
-        self.wish = ""  # "requeue" or "end"; the last signal counts, and the end is always safe
-        self.heeded = False  # whether the job looks at it
+        self.action = ""  # "requeue" or "end", by the last signal
+        self.polled = False  # whether the job function polls the flag
 
     def install(self) -> None:
-        """Answer USR2 and SIGTERM, after submitit has set its own answers."""
+        """Replace submitit's handlers of USR2 and SIGTERM."""
         owner = os.getpid()
 
         def on_signal(number: int, frame: object) -> None:
             if os.getpid() != owner:
-                return  # a data loader worker: its parent decides
-            self.wish = "requeue" if number == signal.SIGUSR2 else "end"
-            if number == signal.SIGTERM and not self.heeded:
+                return  # a data loader worker: only its parent reacts
+            self.action = "requeue" if number == signal.SIGUSR2 else "end"
+            if number == signal.SIGTERM and not self.polled:
                 raise SystemExit(EXIT_INTERRUPTED)
 
         for number in (signal.SIGTERM, signal.SIGUSR2):
@@ -57,70 +56,70 @@ class Flag:
 
     def should_stop(self) -> bool:
         """Return whether to save and stop."""
-        self.heeded = True
-        return bool(self.wish)
+        self.polled = True
+        return bool(self.action)
 
 
 def run(submission: str) -> NoReturn:
-    """Run this process's job of the submission in a folder, and end the process; called by submitit."""
+    """Run this process's job of the submission in folder `submission` and exit; called by submitit."""
     folder, index = Path(submission), int(os.environ.get("SLURM_ARRAY_TASK_ID", 0))
     request = json.loads((folder / f"{index}.json").read_text())
     os.chdir(request["directory"])
     job = Job(**request["job"])
     claim = claims.newest(job.output)
     if Path(job.output).exists() or claim is None or (claim.name, claim.index) != (folder.name, index):
-        print(f"{job.name}: the result is there, or another job makes it; nothing to do")
+        print(f"{job.name}: the result exists, or another job computes it; nothing to do")
         raise SystemExit(0)
-    flag = Flag()
+    flag = StopFlag()
     flag.install()
     rank = int(os.environ.get("SLURM_PROCID", 0))
     restart = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
-    herald = Herald(news_path(folder, index), restart, rank)
+    writer = HeartbeatWriter(heartbeat_path(folder, index), restart, rank)
     Path(job.log).parent.mkdir(parents=True, exist_ok=True)
     write_output_to(job.log)
-    outcome = _run_job(job, request["context"], flag, herald, folder, index, restart)
+    outcome = _run_job(job, request["context"], flag, writer, folder, index, restart)
     if outcome.status != "done":
         print(outcome.message, file=sys.stderr)
-    _end(outcome, flag, herald, rank, job)
+    _end(outcome, flag, writer, rank, job)
 
 
 def _run_job(
-    job: Job, given: dict[str, Any], flag: Flag, herald: Herald, folder: Path, index: int, restart: int
+    job: Job, settings: dict[str, Any], flag: StopFlag, writer: HeartbeatWriter, folder: Path, index: int, restart: int
 ) -> Outcome:
     began = time.monotonic()
     try:
-        context = _context(given, folder, index, restart)
+        context = _context(settings, folder, index, restart)
         context.should_stop = flag.should_stop
         if context.rank == 0:
-            context.progress = herald.progress
-        logger.info("%s: process %d of %d, SLURM job %s", job.name, context.rank + 1, context.world_size, _own_id())
+            context.progress = writer.progress
+        logger.info("%s: process %d of %d, SLURM job %s", job.name, context.rank + 1, context.world_size, _slurm_id())
         return job_run.run(job, context)
     except SystemExit:
-        if flag.wish:
+        if flag.action:
             return Outcome("interrupted", "stopped before there was anything to save")
         return Outcome("failed", traceback.format_exc(), seconds=time.monotonic() - began)
-    except BaseException:  # whatever ends the job function is told, never lost
+    except BaseException:  # including KeyboardInterrupt: every end is reported
         return Outcome("failed", traceback.format_exc(), seconds=time.monotonic() - began)
 
 
-def _end(outcome: Outcome, flag: Flag, herald: Herald, rank: int, job: Job) -> NoReturn:
-    """Tell how the job ended and end the process: with SystemExit, or submitit would write a pickle for nobody."""
+def _end(outcome: Outcome, flag: StopFlag, writer: HeartbeatWriter, rank: int, job: Job) -> NoReturn:
+    """Report the outcome and exit, with SystemExit so that submitit writes no pickle of the result."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if outcome.status == "interrupted" and rank > 0:
-        raise SystemExit(0)  # rank 0 decides; another exit code would kill it before it can
-    if outcome.status == "interrupted" and flag.wish == "requeue" and _requeue(herald):
-        time.sleep(_REQUEUE_SECONDS)  # SLURM ends this process as soon as it has put the job back
+        raise SystemExit(0)  # another exit code would kill rank 0 before it can requeue the job
+    if outcome.status == "interrupted" and flag.action == "requeue" and _requeue(writer):
+        time.sleep(_REQUEUE_SECONDS)  # until SLURM, having requeued the job, ends this process
     if outcome.status == "done" and rank == 0:
         claims.release(job.output)
-    herald.end(outcome)
+    writer.end(outcome)
     sys.stdout.flush()
     sys.stderr.flush()
     raise SystemExit({"done": 0, "interrupted": EXIT_INTERRUPTED}.get(outcome.status, 1))
 
 
-def _requeue(herald: Herald) -> bool:
-    """Ask SLURM to put this job back into the queue; the driver does it where the site forbids it."""
-    herald.progress(0.0, "back into the queue")
+def _requeue(writer: HeartbeatWriter) -> bool:
+    """Requeue this job and return whether that worked; if the site forbids it, the driver submits the job again."""
+    writer.progress(0.0, "back into the queue")
     try:
         done = subprocess.run(
             ["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], capture_output=True, text=True, timeout=60
@@ -133,51 +132,51 @@ def _requeue(herald: Herald) -> bool:
     return done.returncode == 0
 
 
-def _own_id() -> str:
-    """Return the id of this job as people write it: 12, or 12_3 in an array."""
+def _slurm_id() -> str:
+    """Return the id of this job as squeue prints it: 12, or 12_3 in an array."""
     array = os.environ.get("SLURM_ARRAY_JOB_ID")
     return f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID')}" if array else os.environ.get("SLURM_JOB_ID", "")
 
 
-def _context(given: dict[str, Any], folder: Path, index: int, restart: int) -> Context:
-    """Return where this process runs: its rank, its GPU, the meeting point of all processes of the job."""
+def _context(settings: dict[str, Any], folder: Path, index: int, restart: int) -> Context:
+    """Return this process's context: rank, device, rendezvous of the job's processes; `settings` are the request's."""
     world_size, rank = int(os.environ.get("SLURM_NTASKS", 1)), int(os.environ.get("SLURM_PROCID", 0))
-    meeting_point = ""
+    init_method = ""
     if world_size > 1:
         several_nodes = int(os.environ.get("SLURM_JOB_NUM_NODES", 1)) > 1
-        meeting_point = _meet(folder / f"{index}.rendezvous-{restart}", rank, several_nodes)
+        init_method = _rendezvous(folder / f"{index}.rendezvous-{restart}", rank, several_nodes)
         if not several_nodes and os.path.isdir("/sys/class/net/lo"):
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     return Context(
-        threads=given["threads"],
+        threads=settings["threads"],
         rank=rank,
         world_size=world_size,
-        init_method=meeting_point,
-        device=_device(given["device"]),
-        loader_workers=given["loader_workers"],
-        deterministic=given.get("deterministic", False),  # jobs that were submitted by an older version lack it
-        gpus=given["gpus"],
-        job_id=_own_id(),
+        init_method=init_method,
+        device=_device(settings["device"]),
+        loader_workers=settings["loader_workers"],
+        deterministic=settings.get("deterministic", False),  # missing in requests of older versions
+        gpus=settings["gpus"],
+        job_id=_slurm_id(),
     )
 
 
-def _device(wanted: str) -> str:
-    """Return this process's device; `wanted` is cpu, cuda or auto."""
-    if wanted == "cpu":
+def _device(setting: str) -> str:
+    """Return this process's device for the setting cpu, cuda or auto."""
+    if setting == "cpu":
         return "cpu"
     import torch
 
     count = torch.cuda.device_count()
-    if not count and wanted == "auto":
+    if not count and setting == "auto":
         return "cpu"
-    # srun may have given each process its own GPU, or all of them the GPUs of the node
+    # each process may see only its own GPU or all GPUs of the node, depending on srun
     return f"cuda:{int(os.environ.get('SLURM_LOCALID', 0)) % max(1, count)}"
 
 
-def _meet(path: Path, rank: int, several_nodes: bool) -> str:
-    """Return the address where the processes meet: rank 0 picks a free port and writes it into the file `path`.
+def _rendezvous(path: Path, rank: int, several_nodes: bool) -> str:
+    """Return the init_method of the process group: rank 0 picks a free port and writes the address to `path`.
 
-    A requeued job has another file, so that nobody waits at a meeting point of the run before.
+    Each restart has its own file, so that no process uses the address of an earlier one. Raises TimeoutError.
     """
     if rank == 0:
         with socket.socket() as probe:
@@ -190,13 +189,13 @@ def _meet(path: Path, rank: int, several_nodes: bool) -> str:
     while time.monotonic() < deadline:
         with suppress(FileNotFoundError):
             return path.read_text()
-        os.listdir(path.parent)  # makes a network file system look again
+        os.listdir(path.parent)  # makes a network file system refresh its cache
         time.sleep(0.2)
     raise TimeoutError(f"rank 0 did not write {path} within {_RENDEZVOUS_SECONDS:.0f} s")
 
 
 def _address() -> str:
-    """Return a name of this node that other nodes can reach."""
+    """Return a name or address of this node that other nodes can reach."""
     name = socket.gethostname()
     with suppress(OSError):
         if not socket.gethostbyname(name).startswith("127."):

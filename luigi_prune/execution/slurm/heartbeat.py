@@ -1,6 +1,6 @@
-"""What a job says while it runs: one small file per job, rewritten whole, which the driver looks at now and then.
+"""Heartbeats of running jobs: one small file per job, rewritten whole, which the driver polls.
 
-Compute nodes need no way to the driver but the shared folder. The file's age is the job's heartbeat.
+Compute nodes reach the driver only through the shared folder. The age of the file is the age of the heartbeat.
 """
 
 from __future__ import annotations
@@ -12,22 +12,23 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from luigi_prune.execution.job import Outcome
 
 HEARTBEAT_SECONDS = 10.0
-_PROGRESS_SECONDS = 1.0  # between two files, however often a job reports
-_TEXT = 300
-_MESSAGE = 20_000
+_PROGRESS_SECONDS = 1.0  # least time between two files, however often a job reports progress
+_MAX_MESSAGE = 300  # characters of a progress message
+_MAX_OUTCOME_MESSAGE = 20_000  # characters of an outcome's message
 
 
 @dataclass(frozen=True)
-class News:
-    """The newest of a job."""
+class Heartbeat:
+    """Latest state that a job has reported; its fields are those of the JSON file."""
 
-    restart: int = 0  # how often SLURM has requeued it
+    restart: int = 0  # how often SLURM has requeued the job
     host: str = ""
     fraction: float = 0.0
     message: str = ""
@@ -35,106 +36,126 @@ class News:
 
     @property
     def ended(self) -> Outcome | None:
-        """How the job ended, once it has."""
+        """The job's outcome; None while it runs."""
         return Outcome(**self.outcome) if self.outcome else None
 
 
-def news_path(folder: str | Path, index: int) -> Path:
-    """Return where the news of element `index` of a submission lies: with the news of all other jobs."""
+def heartbeat_path(folder: str | Path, index: int) -> Path:
+    """Return the heartbeat file of element `index` of a submission; all submissions share one folder of them."""
     folder = Path(folder)
     return folder.parent / "news" / f"{folder.name}.{index}.json"
 
 
-def read(path: str | Path) -> News | None:
-    """Return the news at `path`; None where there is none (yet), or nothing that makes sense."""
+def failure_path(path: Path) -> Path:
+    """Return the file to which the first failing process of the job with heartbeat file `path` writes its outcome."""
+    return path.with_suffix(".failure")
+
+
+class HeartbeatPaths(NamedTuple):
+    """The files to which a job writes its heartbeat and its failure."""
+
+    folder: Path
+    file: Path
+    failure: Path
+    name: str
+    failure_name: str
+
+
+@lru_cache(maxsize=10_000)  # polled every second for hundreds of jobs: building the paths would dominate
+def heartbeat_paths(folder: Path, index: int) -> HeartbeatPaths:
+    """Return the files of element `index` of a submission."""
+    file = heartbeat_path(folder, index)
+    failure = failure_path(file)
+    return HeartbeatPaths(file.parent, file, failure, file.name, failure.name)
+
+
+def read_heartbeat(path: str | Path) -> Heartbeat | None:
+    """Return the heartbeat in a file; None if the file is missing or damaged."""
     try:
-        news = News(**json.loads(Path(path).read_text()))
-        as_said = [type(value) for value in (news.restart, news.host, news.fraction, news.message)]
-        if as_said != [int, str, float, str] or not isinstance(news.outcome, (dict, type(None))):
+        heartbeat = Heartbeat(**json.loads(Path(path).read_text()))
+        values = (heartbeat.restart, heartbeat.host, heartbeat.fraction, heartbeat.message)
+        if [type(value) for value in values] != [int, str, float, str]:
             return None
-        return news if news.outcome is None or news.ended else None
+        if not isinstance(heartbeat.outcome, (dict, type(None))):
+            return None
+        return heartbeat if heartbeat.outcome is None or heartbeat.ended else None
     except (OSError, ValueError, TypeError):
         return None
 
 
-Mark = tuple[int, int, int]
+FileVersion = tuple[int, int, int]
 
 
-def marks(folder: str | Path) -> dict[str, Mark]:
-    """Return what changes with every writing of each file of a news folder: one look, however many jobs there are.
+def file_versions(folder: str | Path) -> dict[str, FileVersion]:
+    """Return (modification time in ns, inode, size) of each file in a folder of heartbeats, by name, from one scan.
 
-    The time alone does not do where a file system counts in whole seconds.
+    The time alone is not enough: some file systems store whole seconds.
     """
-    found = {}
+    versions = {}
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             with suppress(OSError):
                 status = entry.stat()
-                found[entry.name] = (status.st_mtime_ns, entry.inode(), status.st_size)
-    return found
+                versions[entry.name] = (status.st_mtime_ns, entry.inode(), status.st_size)
+    return versions
 
 
-class Herald:
-    """Writes the news of a job, from a thread of its own between reports; never raises, never blocks a training."""
+class HeartbeatWriter:
+    """Writes the heartbeats of one process from a background thread; never raises, never blocks a training."""
 
     def __init__(self, path: Path, restart: int, rank: int):
-        """Rank 0 speaks; the others are heard of only where they fail, which goes into a file of their own."""
+        """Rank 0 writes heartbeats; the other ranks write only a failure, to a file of its own."""
         self.path = path
         self.rank = rank
-        self._news = News(restart, socket.gethostname())
+        self._heartbeat = Heartbeat(restart, socket.gethostname())
         self._changed = threading.Event()
-        self._silent = False
+        self._closed = False
         self._lock = threading.Lock()
         if rank == 0:
             with suppress(OSError):
                 failure_path(path).unlink(missing_ok=True)
-            self._write(self._news, path)
-            threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+            self._write(self._heartbeat, path)
+            threading.Thread(target=self._write_periodically, name="heartbeat", daemon=True).start()
 
     def progress(self, fraction: float, message: str) -> None:
         """Report progress; returns at once."""
-        self._news = replace(self._news, fraction=float(fraction), message=str(message)[:_TEXT])
+        self._heartbeat = replace(self._heartbeat, fraction=float(fraction), message=str(message)[:_MAX_MESSAGE])
         self._changed.set()
 
     def end(self, outcome: Outcome) -> None:
-        """Say how this process ended; of several that fail, the first is believed."""
+        """Report how this process ended; of several failures, the first is kept."""
         with self._lock:
-            self._silent = True
-            last = asdict(replace(outcome, message=outcome.message[-_MESSAGE:]))
-            news = replace(self._news, outcome=last)
+            self._closed = True
+            truncated = asdict(replace(outcome, message=outcome.message[-_MAX_OUTCOME_MESSAGE:]))
+            heartbeat = replace(self._heartbeat, outcome=truncated)
             if self.rank == 0:
-                self._write(news, self.path)
+                self._write(heartbeat, self.path)
             if outcome.status not in ("done", "interrupted"):
-                self._write(news, failure_path(self.path), first=True)
+                self._write(heartbeat, failure_path(self.path), overwrite=False)
 
-    def _beat(self) -> None:
+    def _write_periodically(self) -> None:
         while True:
             self._changed.wait(HEARTBEAT_SECONDS)
             self._changed.clear()
             with self._lock:
-                if self._silent:
+                if self._closed:
                     return
-                self._write(self._news, self.path)
+                self._write(self._heartbeat, self.path)
             time.sleep(_PROGRESS_SECONDS)
 
-    def _write(self, news: News, path: Path, first: bool = False) -> None:
-        """Write a file whole; with `first`, only where there is none."""
+    def _write(self, heartbeat: Heartbeat, path: Path, overwrite: bool = True) -> None:
+        """Write a file atomically; without `overwrite`, only if it does not exist."""
         private = path.with_name(f".{path.name}.{self.rank}")
         with suppress(OSError):
-            private.write_text(json.dumps(asdict(news)))
-            if not first:
+            private.write_text(json.dumps(asdict(heartbeat)))
+            if overwrite:
                 os.replace(private, path)
                 return
             try:
                 os.link(private, path)
             except FileExistsError:
                 pass
-            except OSError:  # no hard links here
+            except OSError:  # a file system without hard links
                 if not path.exists():
                     private.replace(path)
             private.unlink(missing_ok=True)
-
-
-def failure_path(path: Path) -> Path:
-    """Return where the first process that fails says so."""
-    return path.with_suffix(".failure")

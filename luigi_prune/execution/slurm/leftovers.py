@@ -1,4 +1,4 @@
-"""What killed drivers and jobs leave in a results folder, and nobody will read any more."""
+"""Leftovers of killed drivers and jobs in a results folder, which nothing reads any more."""
 
 from __future__ import annotations
 
@@ -12,56 +12,55 @@ from luigi_prune.execution.slurm.submission_folder import submitted_jobs
 from luigi_prune.identity.paths import jobs_folder
 
 _DAY = 86400.0
-_HOUR = 3600.0  # a driver looks at news every few minutes at most
-_NEWS = re.compile(r"\.?(?P<element>lp-[0-9a-f]+\.\d+)\.(json|failure)(\.\d+)?")
+_HOUR = 3600.0  # much longer than a driver takes to read a heartbeat
+_HEARTBEAT = re.compile(r"\.?(?P<element>lp-[0-9a-f]+\.\d+)\.(json|failure)(\.\d+)?")
 _PRIVATE_CLAIM = re.compile(r"\..+\.claim-\d+\.[0-9a-f]{8}")
 
 
 def leftovers(results: Path) -> list[tuple[Path, str]]:
-    """Return files and folders that may go, each with the reason.
+    """Return files and folders that can be deleted, each with the reason.
 
-    What a job on its way needs stays: its claim, its submission, its news. So does what is young: it may be about to
-    be claimed, or to be read.
+    Claim, submission and heartbeat of a pending job are kept, and so are recent files, which may be about to be read.
     """
     slurm = jobs_folder(results, "slurm")
-    alive = {(job.folder.name, job.index) for job in submitted_jobs(slurm) if job.is_on_its_way}
-    return [*_claims(results), *_submissions(slurm, {name for name, _ in alive}), *_news(slurm, alive)]
+    pending = {(job.folder.name, job.index) for job in submitted_jobs(slurm) if job.is_pending}
+    return [*_claims(results), *_submissions(slurm, {name for name, _ in pending}), *_heartbeats(slurm, pending)]
 
 
 def _claims(results: Path) -> Iterator[tuple[Path, str]]:
     for path in sorted(results.rglob(".*.claim-*")):
         result = claims.claimed_result(path)
         if result is not None and result.exists():
-            yield path, "claim to a result that is there"
-        elif result is not None and _is_of_no_submission(path) and _age(path) > _DAY:
-            yield path, "claim of a submission that is gone"
+            yield path, "claim to a result that exists"
+        elif result is not None and _lacks_submission(path) and _age(path) > _DAY:
+            yield path, "claim of a deleted submission"
         elif _PRIVATE_CLAIM.fullmatch(path.name) and _age(path) > _DAY:
-            yield path, "half a claim"
+            yield path, "unfinished claim"
 
 
-def _is_of_no_submission(path: Path) -> bool:
-    claim = claims.read(path)
+def _lacks_submission(path: Path) -> bool:
+    claim = claims.read_claim(path)
     return claim is None or not Path(claim.folder).is_dir()
 
 
-def _submissions(slurm: Path, alive: set[str]) -> Iterator[tuple[Path, str]]:
+def _submissions(slurm: Path, pending: set[str]) -> Iterator[tuple[Path, str]]:
     for folder in sorted(slurm.glob("lp-*")):
-        if folder.is_dir() and folder.name not in alive:
+        if folder.is_dir() and folder.name not in pending:
             newest = min((_age(path) for path in (folder, *folder.iterdir())), default=0.0)
             if newest > _DAY:
-                yield folder, "submission without a job on its way, untouched for a day"
+                yield folder, "submission without a pending job, unchanged for a day"
 
 
-def _news(slurm: Path, alive: set[tuple[str, int]]) -> Iterator[tuple[Path, str]]:
-    known = {f"{name}.{index}" for name, index in alive}
+def _heartbeats(slurm: Path, pending: set[tuple[str, int]]) -> Iterator[tuple[Path, str]]:
+    elements = {f"{name}.{index}" for name, index in pending}
     for path in sorted((slurm / "news").glob("*")) if (slurm / "news").is_dir() else ():
-        match = _NEWS.fullmatch(path.name)
-        if match and match["element"] not in known and _age(path) > _HOUR:
-            yield path, "news of a job that is not on its way"
+        match = _HEARTBEAT.fullmatch(path.name)
+        if match and match["element"] not in elements and _age(path) > _HOUR:
+            yield path, "heartbeat of a job that is not pending"
 
 
 def _age(path: Path) -> float:
-    """Return the seconds since a file changed; 0 where it has just gone."""
+    """Return the seconds since a file changed; 0 if it does not exist any more."""
     try:
         return time.time() - path.stat().st_mtime
     except OSError:

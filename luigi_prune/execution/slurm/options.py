@@ -1,4 +1,4 @@
-"""What luigi.cfg asks of SLURM: the sections [slurm] and [slurm.<Family>], as values. Never part of a key."""
+"""Settings of the sections [slurm] and [slurm.<Family>] of luigi.cfg. They never enter a key."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 from luigi_prune.errors import ConfigError, nearest
 from luigi_prune.execution.job import ComputeSettings
 
-FAMILIES = ("TrainBase", "Prune", "Retrain", "Evaluate")  # what becomes a SLURM job; the rest takes no GPU
-PARALLEL = ("TrainBase", "Retrain")  # what several processes can share
-_SITE = {  # of [slurm] alone: how this driver deals with the site
-    "array_size": (0, 0),  # key -> default, least; 0: what the site allows
+FAMILIES = ("TrainBase", "Prune", "Retrain", "Evaluate")  # become SLURM jobs; the others need no GPU
+PARALLEL = ("TrainBase", "Retrain")  # can use several processes
+_SITE = {  # of [slurm] alone: settings of the driver
+    "array_size": (0, 0),  # key -> (default, minimum); 0: the site's maximum
     "array_parallelism": (0, 0),
     "poll_seconds": (20.0, 0.1),
     "poll_seconds_max": (180.0, 0.1),
@@ -24,12 +24,20 @@ _SITE = {  # of [slurm] alone: how this driver deals with the site
     "command_seconds": (60.0, 1.0),
 }
 _ON_INTERRUPT = ("ask", "detach", "cancel")
-_OWN = ("nodes", "gpus_per_node", "processes_per_node", "cpus_per_task", "mem_gb", "timeout_min", "signal_delay_s")
+_RESOURCES = (
+    "nodes",
+    "gpus_per_node",
+    "processes_per_node",
+    "cpus_per_task",
+    "mem_gb",
+    "timeout_min",
+    "signal_delay_s",
+)
 _TEXTS = ("setup", "python")
 _COMMON = ("account", "constraint", "exclude", "exclusive", "gres", "licenses", "nice", "nodelist", "partition", "qos")
-KEYS = (*_SITE, "on_interrupt", *_OWN, *_TEXTS, *_COMMON)
-# what submitit or this package writes into the script itself -> the key that says it
-_TAKEN = {
+KEYS = (*_SITE, "on_interrupt", *_RESOURCES, *_TEXTS, *_COMMON)
+# options that submitit or this package sets -> the key to use instead
+_RESERVED = {
     **dict.fromkeys(("chdir", "export", "job_name", "open_mode", "parsable", "test_only", "wait", "wrap"), ""),
     **dict.fromkeys(("error", "input", "output"), ""),
     **dict.fromkeys(("ntasks", "ntasks_per_node", "tasks_per_node"), "processes_per_node"),
@@ -43,7 +51,7 @@ _TAKEN = {
 
 @dataclass(frozen=True)
 class Resources:
-    """What one job gets; jobs with equal resources travel in one array."""
+    """Resources of one job; jobs with equal resources share an array."""
 
     nodes: int = 1
     gpus_per_node: int = 0
@@ -51,42 +59,42 @@ class Resources:
     cpus_per_task: int = 1
     mem_gb: float | None = None
     timeout_min: int = 60
-    signal_delay_s: int = 120  # before the time limit; a training saves and requeues itself
+    signal_delay_s: int = 120  # before the time limit: a training then saves and requeues itself
     setup: tuple[str, ...] = ()  # shell lines before the job: modules, a virtual environment
-    python: str = ""  # command that starts Python, a container perhaps; the driver's own where empty
-    sbatch: tuple[tuple[str, str], ...] = ()  # further sbatch options, as they are
+    python: str = ""  # command that starts Python, e.g. in a container; empty: the driver's
+    sbatch: tuple[tuple[str, str], ...] = ()  # further sbatch options, unchanged
 
     @property
     def processes(self) -> int:
-        """How many processes a job has."""
+        """Number of processes of a job."""
         return self.nodes * self.processes_per_node
 
     @property
     def gpus(self) -> int:
-        """How many GPUs a job holds."""
+        """Number of GPUs of a job."""
         return self.nodes * self.gpus_per_node
 
 
 @dataclass(frozen=True)
 class SlurmSettings:
-    """Resources per family, and how this driver deals with the site."""
+    """Resources per family, and settings of the driver."""
 
     resources: dict[str, Resources] = field(default_factory=lambda: dict.fromkeys(FAMILIES, Resources()))
-    array_size: int = 0  # elements of one array at most; 0: what the site allows
-    array_parallelism: int = 0  # elements that may run at once; 0: no limit
-    poll_seconds: float = 20.0  # between questions to SLURM while something happens
-    poll_seconds_max: float = 180.0  # and after a long time without news
-    gather_seconds: float = 2.0  # how long a ready task waits for others to share an array with
-    grace_seconds: float = 30.0  # how long a result may take to become visible after its job has ended
-    requeue_wait_seconds: float = 300.0  # how long a preempted job may be away from the queue
-    command_seconds: float = 60.0  # patience with one SLURM command
-    on_interrupt: str = "ask"  # Ctrl-C: ask, detach (jobs go on) or cancel
+    array_size: int = 0  # maximum elements of an array; 0: the site's maximum
+    array_parallelism: int = 0  # elements of an array that run at once; 0: no limit
+    poll_seconds: float = 20.0  # between polls of SLURM while states change
+    poll_seconds_max: float = 180.0  # and after a long time without changes
+    gather_seconds: float = 2.0  # for which a ready task waits for others to share its array
+    grace_seconds: float = 30.0  # for a result to become visible after its job has ended
+    requeue_wait_seconds: float = 300.0  # for which a preempted job may be missing from the queue
+    command_seconds: float = 60.0  # timeout of one SLURM command
+    on_interrupt: str = "ask"  # Ctrl-C: ask, detach (jobs keep running) or cancel
 
 
 def from_luigi_cfg(sections: Mapping[str, Mapping[str, str]], compute: ComputeSettings) -> SlurmSettings:
     """Return the settings of [slurm] and [slurm.<Family>], given those of [compute]; raises ConfigError."""
     for family, processes in compute.processes.items():
-        if processes != 1:  # a SLURM job has a process per GPU anyway
+        if processes != 1:  # a SLURM job has one process per GPU by default
             raise ConfigError(
                 f"luigi.cfg: [compute.{family}] processes: {processes} is for backend=local; with backend=slurm use"
                 f" gpus_per_node (a process per GPU), or processes_per_node, of [slurm.{family}]"
@@ -95,14 +103,16 @@ def from_luigi_cfg(sections: Mapping[str, Mapping[str, str]], compute: ComputeSe
 
 
 def read_settings(sections: Mapping[str, Mapping[str, str]], threads: int, loader_workers: int) -> SlurmSettings:
-    """Return the settings that luigi.cfg's sections say (name -> key -> text); raises ConfigError.
+    """Return the settings of luigi.cfg's sections (name -> key -> text); raises ConfigError.
 
-    `threads` and `loader_workers` of [compute] say how many CPUs a process has by default.
+    `threads` and `loader_workers` of [compute] are the default number of CPUs of a process.
     """
     for name in sections:
         family = name.removeprefix("slurm.")
         if name != "slurm" and family not in FAMILIES:
-            raise ConfigError(f"luigi.cfg: [{name}]: {family!r} never becomes a SLURM job{nearest(family, FAMILIES)}")
+            raise ConfigError(
+                f"luigi.cfg: [{name}]: {family!r} is not a family of SLURM jobs{nearest(family, FAMILIES)}"
+            )
     checked = {name: _checked(name, section) for name, section in sections.items()}
     common, cpus = checked.get("slurm", {}), max(1, threads + loader_workers)
     return SlurmSettings(
@@ -111,59 +121,59 @@ def read_settings(sections: Mapping[str, Mapping[str, str]], threads: int, loade
     )
 
 
-def _checked(section: str, given: Mapping[str, str]) -> dict[str, str]:
-    """Return a section with its keys as we spell them; sbatch's own dashes are as good as underscores."""
-    keys = {}
-    for key, text in given.items():
-        ours = key.replace("-", "_")
-        _check_key(section, key, ours)
-        if ours in keys:
-            raise ConfigError(f"luigi.cfg: [{section}] {key}: stands there as {ours}, too")
-        keys[ours] = text
-    return keys
+def _checked(section: str, values: Mapping[str, str]) -> dict[str, str]:
+    """Return a section with underscores in its keys: sbatch's dashes are accepted, too."""
+    checked = {}
+    for key, text in values.items():
+        name = key.replace("-", "_")
+        _check_key(section, key, name)
+        if name in checked:
+            raise ConfigError(f"luigi.cfg: [{section}] {key}: is already set as {name}")
+        checked[name] = text
+    return checked
 
 
-def _check_key(section: str, key: str, ours: str) -> None:
+def _check_key(section: str, key: str, name: str) -> None:
     where = f"luigi.cfg: [{section}] {key}"
-    if ours in _TAKEN:
-        instead = f"; use {_TAKEN[ours]}" if _TAKEN[ours] else ""
+    if name in _RESERVED:
+        instead = f"; use {_RESERVED[name]}" if _RESERVED[name] else ""
         raise ConfigError(f"{where}: luigi_prune sets it itself{instead}")
-    if section != "slurm" and (ours in _SITE or ours == "on_interrupt"):
-        raise ConfigError(f"{where}: holds for all jobs; it belongs into [slurm]")
-    # sbatch has the last word on options that we do not know; what nearly is a key of ours never was meant for it
-    misspelt = ours not in KEYS and difflib.get_close_matches(ours.lower(), KEYS, n=1, cutoff=0.85)
-    if misspelt or not re.fullmatch(r"[a-z][a-z0-9_]*", ours):
-        raise ConfigError(f"{where}: neither a key of luigi_prune nor an option of sbatch{nearest(ours, KEYS)}")
+    if section != "slurm" and (name in _SITE or name == "on_interrupt"):
+        raise ConfigError(f"{where}: applies to all jobs; set it in [slurm]")
+    # sbatch checks options that are unknown here; a near miss of a known key is a misspelling, not an option
+    misspelt = name not in KEYS and difflib.get_close_matches(name.lower(), KEYS, n=1, cutoff=0.85)
+    if misspelt or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise ConfigError(f"{where}: neither a key of luigi_prune nor an option of sbatch{nearest(name, KEYS)}")
 
 
-def _site(given: Mapping[str, str]) -> dict[str, Any]:
-    """Return how the driver deals with the site, as fields of SlurmSettings."""
+def _site(section: Mapping[str, str]) -> dict[str, Any]:
+    """Return the settings of the driver as fields of SlurmSettings; raises ConfigError."""
     site: dict[str, Any] = {}
-    for key, (default, least) in _SITE.items():
-        site[key] = _number("slurm", key, given.get(key, str(default)), least, isinstance(default, int))
+    for key, (default, minimum) in _SITE.items():
+        site[key] = _number("slurm", key, section.get(key, str(default)), minimum, isinstance(default, int))
     if site["poll_seconds_max"] < site["poll_seconds"]:
-        if "poll_seconds_max" in given:
+        if "poll_seconds_max" in section:
             raise ConfigError(
                 f"luigi.cfg: [slurm] poll_seconds_max: {site['poll_seconds_max']:g} is less than poll_seconds"
                 f" ({site['poll_seconds']:g}), from which the interval grows"
             )
         site["poll_seconds_max"] = site["poll_seconds"]
-    site["on_interrupt"] = given.get("on_interrupt", "ask")
+    site["on_interrupt"] = section.get("on_interrupt", "ask")
     if site["on_interrupt"] not in _ON_INTERRUPT:
         hint = nearest(site["on_interrupt"], _ON_INTERRUPT)
-        raise ConfigError(f"luigi.cfg: [slurm] on_interrupt: {site['on_interrupt']!r} is no choice{hint}")
+        raise ConfigError(f"luigi.cfg: [slurm] on_interrupt: {site['on_interrupt']!r} is not a choice{hint}")
     return site
 
 
-def _resources(family: str, common: Mapping[str, str], own: Mapping[str, str], cpus: int) -> Resources:
-    """Return what a job of `family` gets: its own section over [slurm]."""
-    given = {**common, **own}
+def _resources(family: str, common: Mapping[str, str], specific: Mapping[str, str], cpus: int) -> Resources:
+    """Return the resources of a job of `family`, whose section `specific` overrides the common one."""
+    values = {**common, **specific}
 
     def section(key: str) -> str:
-        return f"slurm.{family}" if key in own else "slurm"
+        return f"slurm.{family}" if key in specific else "slurm"
 
-    def number(key: str, default: float, least: float, whole: bool = True) -> Any:
-        return _number(section(key), key, given.get(key, str(default)), least, whole)
+    def number(key: str, default: float, minimum: float, integer: bool = True) -> Any:
+        return _number(section(key), key, values.get(key, str(default)), minimum, integer)
 
     timeout = number("timeout_min", 60, 1)
     delay = number("signal_delay_s", min(120, timeout * 15), 0)
@@ -176,7 +186,7 @@ def _resources(family: str, common: Mapping[str, str], own: Mapping[str, str], c
     nodes, processes = number("nodes", 1, 1), number("processes_per_node", max(1, gpus), 1)
     if family not in PARALLEL:
         for key, value in (("nodes", nodes), ("processes_per_node", processes), ("gpus_per_node", gpus)):
-            if key in own and value > 1:
+            if key in specific and value > 1:
                 raise ConfigError(
                     f"luigi.cfg: [slurm.{family}] {key}: {value}: a {family} is one process with one GPU at most;"
                     f" only {' and '.join(PARALLEL)} use several"
@@ -187,37 +197,37 @@ def _resources(family: str, common: Mapping[str, str], own: Mapping[str, str], c
         gpus_per_node=gpus,
         processes_per_node=processes,
         cpus_per_task=number("cpus_per_task", cpus, 1),
-        mem_gb=number("mem_gb", 0, 0.01, whole=False) if "mem_gb" in given else None,
+        mem_gb=number("mem_gb", 0, 0.01, integer=False) if "mem_gb" in values else None,
         timeout_min=timeout,
         signal_delay_s=delay,
-        setup=tuple(line for line in given.get("setup", "").splitlines() if line.strip()),
-        python=given.get("python", ""),
-        sbatch=_sbatch_options(common, own),
+        setup=tuple(line for line in values.get("setup", "").splitlines() if line.strip()),
+        python=values.get("python", ""),
+        sbatch=_sbatch_options(common, specific),
     )
 
 
-def _sbatch_options(common: Mapping[str, str], own: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """Return the options that sbatch itself understands, "true" for those without a value; false takes one away."""
-    requeue = ("requeue", "no_requeue")  # two words for one thing: the family's section wins as a whole
-    kept = {key: text for key, text in common.items() if key not in requeue or not own.keys() & set(requeue)}
+def _sbatch_options(common: Mapping[str, str], specific: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Return the options passed on to sbatch; "true" sets one without a value, "false" removes it."""
+    requeue = {"requeue", "no_requeue"}  # opposites: either one in the family's section overrides both
+    kept = {key: text for key, text in common.items() if key not in requeue or not specific.keys() & requeue}
     options = {}
-    for key, text in {**kept, **own}.items():
-        if key in (*_SITE, "on_interrupt", *_OWN, *_TEXTS):
+    for key, text in {**kept, **specific}.items():
+        if key in (*_SITE, "on_interrupt", *_RESOURCES, *_TEXTS):
             continue
         value = text.lower() if text.lower() in ("true", "false") else text
-        if key == "requeue":  # it is on without a word
+        if key == "requeue":  # on by default
             key, value = "no_requeue", "true" if value == "false" else ""
         if value not in ("", "false"):
             options[key.replace("_", "-")] = value
     return tuple(sorted(options.items()))
 
 
-def _number(section: str, key: str, text: str, least: float, whole: bool) -> Any:
+def _number(section: str, key: str, text: str, minimum: float, integer: bool) -> Any:
     try:
-        value = int(text) if whole else float(text)
+        value = int(text) if integer else float(text)
     except ValueError:
         value = None
-    if value is None or not least <= value < float("inf"):
-        kind = "whole number" if whole else "number"
-        raise ConfigError(f"luigi.cfg: [{section}] {key}: {text!r} is not a {kind} of at least {least:g}")
+    if value is None or not minimum <= value < float("inf"):
+        kind = "whole number" if integer else "number"
+        raise ConfigError(f"luigi.cfg: [{section}] {key}: {text!r} is not a {kind} of at least {minimum:g}")
     return value

@@ -1,4 +1,4 @@
-"""What SLURM says of jobs: asked for all of them at once, seldom while nothing happens, and believed with care."""
+"""Polls SLURM for all jobs at once, at intervals that grow while nothing changes."""
 
 from __future__ import annotations
 
@@ -10,93 +10,97 @@ from luigi_prune.execution.slurm import claims, submission
 from luigi_prune.execution.slurm.cli import Client, CommandFailed, Row
 from luigi_prune.execution.slurm.decisions import IN_QUEUE, STATES
 from luigi_prune.execution.slurm.options import SlurmSettings
-from luigi_prune.execution.slurm.tracked_job import Ticket
+from luigi_prune.execution.slurm.tracked_job import TrackedJob
 
 logger = logging.getLogger(__name__)
 
 
-class Lookout:
-    """Knows when to ask SLURM next, and asks. Only the backend's thread touches it."""
+class Poller:
+    """Schedules and makes the polls of SLURM. Only the backend's thread uses it."""
 
     def __init__(self, client: Client, site: SlurmSettings):
         self._client = client
         self._site = site
         self._next = float("inf")
-        self._pause = site.poll_seconds
+        self._interval = site.poll_seconds
 
     @property
     def is_due(self) -> bool:
-        """Whether it is time to ask."""
+        """Whether it is time to poll."""
         return time.monotonic() >= self._next
 
-    def soon(self, seconds: float) -> None:
-        """Ask within so many seconds."""
+    def poll_within(self, seconds: float) -> None:
+        """Bring the next poll forward to within so many seconds."""
         self._next = min(self._next, time.monotonic() + seconds)
 
-    def expect_news(self) -> None:
-        """Ask SLURM soon, and then often for a while."""
-        self._pause = self._site.poll_seconds
-        self._next = min(self._next, time.monotonic() + self._pause)
+    def reset_interval(self) -> None:
+        """Return to the shortest interval, which then grows again."""
+        self._interval = self._site.poll_seconds
+        self.poll_within(self._interval)
 
-    def ask(self, tickets: list[Ticket]) -> list[Ticket]:
-        """Ask SLURM for all jobs; return those of which it said something new. No answer says nothing."""
-        if not tickets:
+    def poll(self, jobs: list[TrackedJob]) -> list[TrackedJob]:
+        """Poll SLURM and return the jobs whose row has changed; none if SLURM does not answer."""
+        if not jobs:
             self._next = float("inf")
             return []
-        self._next = time.monotonic() + self._pause  # whatever goes wrong, SLURM has its peace until then
-        changed: list[Ticket] = []
-        states = {ticket: ticket.row.state for ticket in tickets}
+        self._next = time.monotonic() + self._interval  # also if this poll raises
+        changed: list[TrackedJob] = []
+        states = {job: job.row.state for job in jobs}
         try:
-            rows = self._client.queue({ticket.folder.name for ticket in tickets})
-            missing = [t for t in tickets if t.slurm_id and t.slurm_id not in rows]
-            unknown = self._ask_accounting(missing, rows) if missing else []
-            changed = [t for t in tickets if t.slurm_id and t not in unknown and t.see(rows.get(t.slurm_id))]
+            rows = self._client.queue({job.folder.name for job in jobs})
+            missing = [job for job in jobs if job.slurm_id and job.slurm_id not in rows]
+            undecided = self._add_accounting(missing, rows) if missing else []
+            known = [job for job in jobs if job.slurm_id and job not in undecided]
+            changed = [job for job in known if job.update_row(rows.get(job.slurm_id))]
         except CommandFailed as failure:
-            logger.warning("%s; nothing is decided until SLURM answers", failure)
-        # another reason to wait, or another guess at the start, is nothing that has happened
-        busy = any(t.row.state != states.get(t) or 0 < t.misses < 2 for t in tickets)
-        slower = min(self._pause + self._site.poll_seconds / 2, self._site.poll_seconds_max)
-        self._pause = self._site.poll_seconds if busy else slower
-        self._next = time.monotonic() + self._pause
+            logger.warning("%s; no job's state changes until SLURM answers", failure)
+        # a new reason for waiting or a new expected start does not shorten the interval
+        busy = any(job.row.state != states.get(job) or 0 < job.misses < 2 for job in jobs)
+        longer = min(self._interval + self._site.poll_seconds / 2, self._site.poll_seconds_max)
+        self._interval = self._site.poll_seconds if busy else longer
+        self._next = time.monotonic() + self._interval
         return changed
 
-    def find_ids(self, tickets: list[Ticket]) -> list[Ticket]:
-        """Find the jobs of drivers that died between sbatch and writing the id down; return those never submitted."""
-        lost = [ticket for ticket in tickets if not ticket.find_id()]
-        if not lost:
+    def recover_ids(self, jobs: list[TrackedJob]) -> list[TrackedJob]:
+        """Look up missing job ids by job name, and return the jobs that were never submitted.
+
+        An id is missing if the driver died between sbatch and writing it down.
+        """
+        without_id = [job for job in jobs if not job.find_id()]
+        if not without_id:
             return []
         try:
-            found = self._client.find({ticket.folder.name for ticket in lost})
-        except CommandFailed as failure:  # the others are not to wait for that
+            ids = self._client.find_ids({job.folder.name for job in without_id})
+        except CommandFailed as failure:  # must not hold up the other jobs
             logger.warning("%s", failure)
             return []
-        never = []
-        for ticket in lost:
-            claim = claims.newest(ticket.job.output)
-            if ticket.folder.name in found:
+        never_submitted = []
+        for job in without_id:
+            claim = claims.newest(job.job.output)
+            if job.folder.name in ids:
                 with suppress(OSError):
-                    submission.adopt_lost(ticket.folder, found[ticket.folder.name])
-                ticket.find_id()
-            elif claim is None or not claims.is_submitting(ticket.job.output, claim):
-                never.append(ticket)
-        return never
+                    submission.record_id(job.folder, ids[job.folder.name])
+                job.find_id()
+            elif claim is None or not claims.is_submitting(job.job.output, claim):
+                never_submitted.append(job)
+        return never_submitted
 
-    def _ask_accounting(self, missing: list[Ticket], rows: dict[str, Row]) -> list[Ticket]:
-        """Add to `rows` what the accounting knows of jobs that the queue has forgotten.
+    def _add_accounting(self, missing: list[TrackedJob], rows: dict[str, Row]) -> list[TrackedJob]:
+        """Add the accounting's records of jobs that are no longer in the queue to `rows`.
 
-        Returns the tickets that nothing can be said about now; where the accounting is silent for long, that is none.
+        Returns the jobs whose state stays open because sacct failed; after `requeue_wait_seconds` none does.
         """
-        known: dict[str, Row] | None = None
-        unknown: list[Ticket] = []
+        records: dict[str, Row] | None = None
+        undecided: list[TrackedJob] = []
         if self._client.accounting is not False:
             try:
-                known = self._client.ended(ticket.slurm_id for ticket in missing)
+                records = self._client.records(job.slurm_id for job in missing)
             except CommandFailed as failure:
                 logger.warning("%s", failure)
-                unknown = [t for t in missing if t.absent_for() < self._site.requeue_wait_seconds]
-        for ticket in missing:
-            ticket.unrecorded = known is not None and ticket.slurm_id not in known
-        # what the queue has forgotten cannot be alive, whatever the accounting still believes
-        over = {i: row for i, row in (known or {}).items() if STATES.get(row.state, "running") not in IN_QUEUE}
-        rows |= {job_id: row for job_id, row in over.items() if job_id not in rows}
-        return unknown
+                undecided = [job for job in missing if job.absent_seconds() < self._site.requeue_wait_seconds]
+        for job in missing:
+            job.unrecorded = records is not None and job.slurm_id not in records
+        # a job that has left the queue has ended, even if the accounting still lists it as running
+        ended = {i: row for i, row in (records or {}).items() if STATES.get(row.state, "running") not in IN_QUEUE}
+        rows |= {job_id: row for job_id, row in ended.items() if job_id not in rows}
+        return undecided

@@ -1,10 +1,10 @@
-"""How jobs get into SLURM: a folder, one request file per job, one sbatch for all of them, through submitit.
+"""Submission of jobs through submitit: a folder, one request file per job, one sbatch for all of them.
 
-<results>/slurm/<name>/<index>.json       what the job is told
-<results>/slurm/<name>/submitted.json     the job id, once there is one
-<results>/slurm/<name>/call.pkl           what submitit's processes call
-<results>/slurm/<name>/<id>_<rank>_log.out   what SLURM and the start of the job printed
-<results>/slurm/news/<name>.<index>.json  what the job says (news.py)
+<results>/slurm/<name>/<index>.json          the job's request
+<results>/slurm/<name>/submitted.json        the SLURM job id
+<results>/slurm/<name>/call.pkl              the call that submitit's processes make
+<results>/slurm/<name>/<id>_<rank>_log.out   output of SLURM and of the job's start
+<results>/slurm/news/<name>.<index>.json     the job's heartbeat (heartbeat.py)
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import os
 import secrets
 import shlex
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -31,7 +32,7 @@ CALL = "call.pkl"
 
 
 def new_folder(parent: str | Path) -> Path:
-    """Return a new, private folder for a submission below `parent`; its name is that of the SLURM job."""
+    """Return a new private folder for a submission below `parent`; its name becomes the SLURM job's name."""
     parent = Path(parent).absolute()
     (parent / "news").mkdir(parents=True, exist_ok=True, mode=0o700)
     folder = parent / f"lp-{secrets.token_hex(5)}"
@@ -39,12 +40,12 @@ def new_folder(parent: str | Path) -> Path:
     return folder
 
 
-def submit(
+def submit_array(
     folder: Path, jobs: Sequence[Job], context: dict[str, Any], resources: Resources, exclude: str, parallelism: int
 ) -> str:
     """Submit `jobs` as one array (or one job) and return the SLURM job id; raises CommandFailed.
 
-    `context` are the fields of Context that do not depend on the process; `exclude` are nodes to keep away from.
+    `context` has the fields of Context that do not depend on the process; `exclude` lists nodes to avoid.
     """
     from submitit.helpers import DelayedSubmission
 
@@ -56,10 +57,10 @@ def submit(
             with executor.batch():
                 submitted = [executor.submit(entrypoint.run, str(folder)) for _ in jobs]
         except (OSError, RuntimeError, subprocess.SubprocessError) as error:
-            raise CommandFailed(_said(error)) from error
+            raise CommandFailed(_sbatch_message(error)) from error
     job_id = str(submitted[0].job_id).partition("_")[0]
-    with suppress(OSError):  # a job that has been submitted is found by its name, too
-        _record(folder, job_id, len(jobs))
+    with suppress(OSError):  # without the id, the job is found by its name
+        _write_id(folder, job_id, len(jobs))
     return job_id
 
 
@@ -69,28 +70,42 @@ def _write_requests(folder: Path, jobs: Sequence[Job], context: dict[str, Any]) 
         (folder / f"{index}.json").write_text(json.dumps(request))
 
 
-def _record(folder: Path, job_id: str, count: int) -> None:
+def _write_id(folder: Path, job_id: str, count: int) -> None:
     private = folder / ".submitted.json"
     private.write_text(json.dumps({"job_id": job_id, "count": count}))
     os.replace(private, folder / "submitted.json")
 
 
 def element_id(folder: str | Path, index: int) -> str:
-    """Return the SLURM id of element `index` of a submission; "" where it has not been submitted."""
+    """Return the SLURM id of element `index` of a submission; "" if it has not been submitted."""
     with suppress(OSError, ValueError, KeyError):
         submitted = json.loads((Path(folder) / "submitted.json").read_text())
         return f"{submitted['job_id']}_{index}" if submitted["count"] > 1 else str(submitted["job_id"])
     return ""
 
 
-def adopt_lost(folder: str | Path, job_id: str) -> None:
-    """Write down the id of a submission whose driver died before it could."""
+def record_id(folder: str | Path, job_id: str) -> None:
+    """Record the id of a submission whose driver died before doing so."""
     folder = Path(folder)
-    _record(folder, job_id, len(list(folder.glob("[0-9]*.json"))))
+    _write_id(folder, job_id, len(list(folder.glob("[0-9]*.json"))))
 
 
-def test(client: Client, resources: Resources) -> None:
-    """Ask the site whether it would take such a job; raises CommandFailed with what it says."""
+def clear_folder(folder: Path, in_use: bool, failed: bool) -> None:
+    """Remove a submission's folder once it is not in use; only its pickles if one of its jobs has `failed`."""
+    mark = folder / "failed"
+    if failed:
+        mark.touch()
+    if in_use:
+        return
+    if mark.exists():
+        for pickle in folder.glob("*.pkl"):
+            pickle.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_submission(client: Client, resources: Resources) -> None:
+    """Test with `sbatch --test-only` whether the site accepts such a job; raises CommandFailed with its message."""
     with tempfile.TemporaryDirectory(prefix="luigi_prune_") as folder, outside_of_slurm():
         executor = _executor(Path(folder), resources, 1, "", 1)
         script = Path(folder) / "script.sh"
@@ -99,25 +114,25 @@ def test(client: Client, resources: Resources) -> None:
 
 
 def start_log_path(folder: str | Path, slurm_id: str) -> Path:
-    """Return the file that takes what SLURM and the start of a job print, before its own log takes over."""
+    """Return the file with the output of SLURM and of the job's start, before the job's own log begins."""
     return Path(folder) / f"{slurm_id}_0_log.out"
 
 
 def start_log(folder: str | Path, slurm_id: str) -> str:
-    """Return the last lines of what SLURM and the start of a job printed."""
+    """Return the last lines of the output of SLURM and of the job's start."""
     return last_lines(start_log_path(folder, slurm_id))
 
 
 def _executor(folder: Path, resources: Resources, threads: int, exclude: str, parallelism: int) -> Any:
-    """Return the submitit executor that writes the script for such jobs."""
+    """Return the submitit executor that writes the batch script."""
     from submitit.slurm.slurm import SlurmExecutor
 
     executor = SlurmExecutor(folder, python=resources.python or None)
-    own: dict[str, Any] = {key: True if text == "true" else text for key, text in resources.sbatch}
-    if "no-requeue" not in own:
-        own["requeue"] = True
+    options: dict[str, Any] = {key: True if text == "true" else text for key, text in resources.sbatch}
+    if "no-requeue" not in options:
+        options["requeue"] = True
     if exclude:
-        own["exclude"] = ",".join(filter(None, (str(own.get("exclude", "")), exclude)))
+        options["exclude"] = ",".join(filter(None, (str(options.get("exclude", "")), exclude)))
     executor.update_parameters(
         job_name=folder.name,
         nodes=resources.nodes,
@@ -128,41 +143,41 @@ def _executor(folder: Path, resources: Resources, threads: int, exclude: str, pa
         time=resources.timeout_min,
         signal_delay_s=resources.signal_delay_s,
         array_parallelism=parallelism,
-        wckey=None,  # submitit's own default is refused by sites that keep a list of them
+        wckey=None,  # sites with a fixed list of them refuse submitit's default
         stderr_to_stdout=True,
-        setup=[*(f"export {name}={threads}" for name in THREAD_VARIABLES), *_place_call(folder), *resources.setup],
-        # srun does not take over the number of CPUs; a process that dies takes the others along
+        setup=[*(f"export {name}={threads}" for name in THREAD_VARIABLES), *_copy_call(folder), *resources.setup],
+        # srun does not inherit the number of CPUs; if one process dies, the others are killed
         srun_args=["--kill-on-bad-exit=1", f"--cpus-per-task={resources.cpus_per_task}"],
-        additional_parameters=own,
+        additional_parameters=options,
     )
     return executor
 
 
-def _place_call(folder: Path) -> list[str]:
-    """Return shell lines that put the call where submitit's processes look for it.
+def _copy_call(folder: Path) -> list[str]:
+    """Return shell lines that copy the call to where submitit's processes read it.
 
-    submitit does so itself, once sbatch has told it the job id; a driver that is killed before that leaves a job
-    behind that would wait for the file in vain.
+    submitit does so itself after sbatch has returned the job id; if the driver is killed before that, the job would
+    wait for the file in vain.
     """
     job = '"${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}_submitted.pkl"'
-    place, call = f"{shlex.quote(str(folder))}/{job}", shlex.quote(str(folder / CALL))
-    return [f"[ -e {place} ] || cp {call} {place}"]
+    target, call = f"{shlex.quote(str(folder))}/{job}", shlex.quote(str(folder / CALL))
+    return [f"[ -e {target} ] || cp {call} {target}"]
 
 
 @contextmanager
 def outside_of_slurm() -> Iterator[None]:
-    """Hide the allocation that this process may itself run in: sbatch would take its variables for options."""
-    inner = {name: text for name, text in os.environ.items() if name.startswith("SLURM_") and name != "SLURM_CONF"}
-    for name in inner:
+    """Hide the variables of an allocation that this process may run in: sbatch would read them as options."""
+    variables = {name: text for name, text in os.environ.items() if name.startswith("SLURM_") and name != "SLURM_CONF"}
+    for name in variables:
         del os.environ[name]
     try:
         yield
     finally:
-        os.environ.update(inner)
+        os.environ.update(variables)
 
 
-def _said(error: Exception) -> str:
-    """Return what sbatch said, out of the exception that submitit makes of it."""
+def _sbatch_message(error: Exception) -> str:
+    """Return sbatch's message from the exception that submitit raises."""
     lines = [line.strip() for line in str(error).splitlines()]
-    own = [line for line in lines if line.startswith(("sbatch:", "Batch job"))]
-    return " ".join(own) or " ".join(filter(None, lines))[-500:]
+    messages = [line for line in lines if line.startswith(("sbatch:", "Batch job"))]
+    return " ".join(messages) or " ".join(filter(None, lines))[-500:]

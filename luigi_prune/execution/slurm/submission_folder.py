@@ -1,4 +1,4 @@
-"""What lies in a folder of submissions: read by commands, which neither submit nor watch anything."""
+"""Reads submissions, claims and heartbeats for commands, which neither submit nor track jobs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from luigi_prune.execution.job import Job
-from luigi_prune.execution.slurm import claims, heartbeat
+from luigi_prune.execution.slurm import claims
 from luigi_prune.execution.slurm.claims import Claim
+from luigi_prune.execution.slurm.heartbeat import heartbeat_path, read_heartbeat
 from luigi_prune.execution.slurm.submission import element_id, start_log_path
 
 
@@ -24,12 +25,12 @@ class Submitted:
 
     @property
     def job_id(self) -> str:
-        """The SLURM id; "" where there is none yet."""
+        """The SLURM id; "" if there is none yet."""
         return element_id(self.folder, self.index)
 
     @property
     def age(self) -> float:
-        """Seconds since it was submitted."""
+        """Seconds since the submission."""
         try:
             return time.time() - (self.folder / f"{self.index}.json").stat().st_mtime
         except OSError:
@@ -37,7 +38,7 @@ class Submitted:
 
     @property
     def start_log(self) -> Path:
-        """What SLURM and the start of the job print."""
+        """File with the output of SLURM and of the job's start."""
         return start_log_path(self.folder, self.job_id)
 
     def newest(self) -> Submitted:
@@ -46,8 +47,8 @@ class Submitted:
         return Submitted(Path(claim.folder), claim.index, self.job) if claim else self
 
     @property
-    def is_on_its_way(self) -> bool:
-        """Whether the result is not there, and it is this job that is to make it."""
+    def is_pending(self) -> bool:
+        """Whether the result does not exist and the valid claim to it is this job's."""
         if Path(self.job.output).exists():
             return False
         claim = claims.newest(self.job.output)
@@ -55,36 +56,36 @@ class Submitted:
 
 
 def submitted_jobs(slurm_folder: str | Path) -> Iterator[Submitted]:
-    """Yield every job whose request lies below `slurm_folder`; damaged requests are left out."""
+    """Yield every job with a request below `slurm_folder`; damaged requests are skipped."""
     for path in sorted(Path(slurm_folder).glob("lp-*/*.json")):
         if job := _read(path):
             yield Submitted(path.parent, int(path.stem), job)
 
 
-def on_their_way(outputs: Iterable[Path]) -> dict[Path, Claim]:
-    """Return the claim to each of `outputs` that is claimed and not there; one look into each folder."""
-    wanted = list(outputs)
-    claimed = {path for folder in {path.parent for path in wanted} for path in claims.claimed(folder)}
-    found = {path: claims.newest(path) for path in wanted if path in claimed and not path.exists()}
-    return {path: claim for path, claim in found.items() if claim is not None}
+def pending_claims(outputs: Iterable[Path]) -> dict[Path, Claim]:
+    """Return the valid claim to each of `outputs` that is claimed and does not exist; lists each folder once."""
+    paths = list(outputs)
+    claimed = {path for folder in {path.parent for path in paths} for path in claims.claimed(folder)}
+    newest = {path: claims.newest(path) for path in paths if path in claimed and not path.exists()}
+    return {path: claim for path, claim in newest.items() if claim is not None}
 
 
 def is_running(claim: Claim) -> bool:
-    """Return whether a claimed job has begun and not said that it is over."""
-    told = heartbeat.read(heartbeat.news_path(claim.folder, claim.index))
-    return told is not None and told.ended is None
+    """Return whether a claimed job has started and not reported its end."""
+    heartbeat = read_heartbeat(heartbeat_path(claim.folder, claim.index))
+    return heartbeat is not None and heartbeat.ended is None
 
 
-def where(claim: Claim) -> str:
-    """Return where a claimed job is, for people: SLURM job, node, what it said last."""
-    told = heartbeat.read(heartbeat.news_path(claim.folder, claim.index))
+def describe(claim: Claim) -> str:
+    """Return where a claimed job is, as a line for people: SLURM job, node, last progress."""
+    heartbeat = read_heartbeat(heartbeat_path(claim.folder, claim.index))
     slurm_id = element_id(claim.folder, claim.index)
     name = f"SLURM job {slurm_id}" if slurm_id else "about to be submitted"
-    if told is None:
+    if heartbeat is None:
         return f"{name}, not started"
-    if told.ended is not None:
-        return f"{name} on {told.host}: {told.ended.status}"
-    return f"{name} on {told.host}: {told.fraction:.0%}  {told.message or 'running'}"
+    if heartbeat.ended is not None:
+        return f"{name} on {heartbeat.host}: {heartbeat.ended.status}"
+    return f"{name} on {heartbeat.host}: {heartbeat.fraction:.0%}  {heartbeat.message or 'running'}"
 
 
 def _read(path: Path) -> Job | None:

@@ -1,4 +1,4 @@
-"""Jobs that are ready: gathered into arrays, claimed, submitted, and kept where the site wants them later."""
+"""Jobs that are ready: gathered into arrays, claimed, submitted, and held back while the site is busy."""
 
 from __future__ import annotations
 
@@ -12,88 +12,88 @@ from pathlib import Path
 
 from luigi_prune.execution.job import ComputeSettings, Outcome
 from luigi_prune.execution.slurm import claims, submission
-from luigi_prune.execution.slurm.cli import Client, CommandFailed, Row, may_have_worked, may_pass
+from luigi_prune.execution.slurm.cli import Client, CommandFailed, Row, is_temporary, may_have_submitted
 from luigi_prune.execution.slurm.options import Resources, SlurmSettings
-from luigi_prune.execution.slurm.tracked_job import Ticket
+from luigi_prune.execution.slurm.tracked_job import TrackedJob
 
 logger = logging.getLogger(__name__)
 
-QUIET_SECONDS = 0.3  # nothing became ready for so long: the array may go
-BACK_OFF_SECONDS = 60.0  # after a submission that the site did not take for the moment
+QUIET_SECONDS = 0.3  # an array is submitted once no job has become ready for so long
+BACK_OFF_SECONDS = 60.0  # after a submission that the site refused for the moment
 
 
-class Outbox:
-    """What has not been submitted yet. Only the backend's thread touches it."""
+class SubmissionQueue:
+    """Jobs that have not been submitted yet. Only the backend's thread uses it."""
 
     def __init__(
         self,
         settings: ComputeSettings,
         client: Client,
         array_size: int,
-        sent: Callable[[Ticket], None],
-        outrun: Callable[[Ticket], None],
+        on_submitted: Callable[[TrackedJob], None],
+        on_claimed_elsewhere: Callable[[TrackedJob], None],
     ):
-        """`sent` hears of every ticket that was submitted, `outrun` of those that another driver was faster with."""
+        """`on_submitted` gets every submitted job, `on_claimed_elsewhere` those that another driver claimed first."""
         self._settings = settings
         self._site: SlurmSettings = settings.own or SlurmSettings()
         self._client = client
         self._array_size = array_size
-        self._sent, self._outrun = sent, outrun
-        self._ready: dict[tuple[Resources, str], list[Ticket]] = defaultdict(list)
+        self._on_submitted, self._on_claimed_elsewhere = on_submitted, on_claimed_elsewhere
+        self._ready: dict[tuple[Resources, str], list[TrackedJob]] = defaultdict(list)
         self._first_ready = self._last_ready = 0.0
-        self._not_before = 0.0  # the site wants no submissions until then
-        self._doubtful: list[str] = []  # names of submissions that failed, as it seems
+        self._not_before = 0.0  # end of the back-off
+        self._uncertain: list[str] = []  # names of failed submissions that may be in SLURM's queue all the same
         self.bad_nodes: set[str] = set()
 
     def __bool__(self) -> bool:
-        """Return whether anything waits to be sent."""
+        """Return whether any job is waiting to be submitted."""
         return bool(self._ready)
 
-    def add(self, ticket: Ticket) -> None:
-        """Take a ticket whose job is to be submitted, as soon as it has company or has waited long enough."""
-        ticket.adopted = False
+    def add(self, job: TrackedJob) -> None:
+        """Queue a job; it is submitted once its array is full or it has waited long enough."""
+        job.adopted = False
         self._last_ready = time.monotonic()
         if not self._ready:
             self._first_ready = self._last_ready
-        self._ready[ticket.resources, ticket.job.folder].append(ticket)
+        self._ready[job.resources, job.job.folder].append(job)
 
-    def send(self) -> None:
-        """Submit what has waited long enough, or is enough for an array."""
+    def submit_due(self) -> None:
+        """Submit full arrays, and all jobs once they have waited long enough."""
         now = time.monotonic()
         if now < self._not_before:
             return
-        if self._doubtful and not self._clear_doubts():
+        if self._uncertain and not self._cancel_uncertain():
             return
         due = now - self._last_ready >= QUIET_SECONDS or now - self._first_ready >= self._site.gather_seconds
         for group in list(self._ready):
             while len(self._ready[group]) >= self._array_size or (due and self._ready[group]):
-                part = self._ready[group][: self._array_size]
+                array = self._ready[group][: self._array_size]
                 del self._ready[group][: self._array_size]
-                if not self._send(part):
+                if not self._submit(array):
                     return
             if not self._ready[group]:
                 del self._ready[group]
 
-    def take_back(self, outputs: Iterable[str]) -> list[Ticket]:
-        """Remove and return the tickets of jobs that write one of `outputs`."""
-        chosen = set(outputs)
-        found = [ticket for group in self._ready.values() for ticket in group if ticket.job.output in chosen]
+    def withdraw(self, outputs: Iterable[str]) -> list[TrackedJob]:
+        """Remove and return the jobs that write one of `outputs`."""
+        selected = set(outputs)
+        withdrawn = [job for group in self._ready.values() for job in group if job.job.output in selected]
         for group in self._ready.values():
-            group[:] = [ticket for ticket in group if ticket not in found]
-        return found
+            group[:] = [job for job in group if job not in withdrawn]
+        return withdrawn
 
-    def _send(self, tickets: list[Ticket]) -> bool:
-        """Claim the results and submit the jobs; return False where some are ready again, to be sent later."""
+    def _submit(self, jobs: list[TrackedJob]) -> bool:
+        """Claim the results and submit the jobs; return False if some are queued again for later."""
         try:
-            folder = submission.new_folder(tickets[0].job.folder or Path(tickets[0].job.log).parent)
+            folder = submission.new_folder(jobs[0].job.folder or Path(jobs[0].job.log).parent)
         except OSError as error:
-            return self._wait_with(tickets, str(error))
-        own, unclaimed = self._claim(tickets, folder)
-        if not own:
+            return self._back_off(jobs, str(error))
+        claimed, unclaimed = self._claim(jobs, folder)
+        if not claimed:
             shutil.rmtree(folder, ignore_errors=True)
             return not unclaimed
         settings = self._settings
-        resources = own[0].resources
+        resources = claimed[0].resources
         context = {
             "threads": settings.threads,
             "loader_workers": settings.loader_workers,
@@ -104,74 +104,74 @@ class Outbox:
         exclude = ",".join(sorted(self.bad_nodes))
         self._client.calls["sbatch"] += 1
         try:
-            jobs = [ticket.job for ticket in own]
-            job_id = submission.submit(folder, jobs, context, resources, exclude, self._site.array_parallelism)
+            array = [job.job for job in claimed]
+            job_id = submission.submit_array(folder, array, context, resources, exclude, self._site.array_parallelism)
         except CommandFailed as failure:
-            return self._refused(own, folder, str(failure), bool(exclude))
-        for ticket in own:
-            ticket.slurm_id = f"{job_id}_{ticket.index}" if len(own) > 1 else job_id
-            ticket.since = time.monotonic()
-            self._sent(ticket)
+            return self._handle_refusal(claimed, folder, str(failure), bool(exclude))
+        for job in claimed:
+            job.slurm_id = f"{job_id}_{job.index}" if len(claimed) > 1 else job_id
+            job.changed_at = time.monotonic()
+            self._on_submitted(job)
         return not unclaimed
 
-    def _claim(self, tickets: list[Ticket], folder: Path) -> tuple[list[Ticket], bool]:
-        """Return the tickets whose results are ours to make in `folder`, and whether others have to wait for that."""
-        own: list[Ticket] = []
+    def _claim(self, jobs: list[TrackedJob], folder: Path) -> tuple[list[TrackedJob], bool]:
+        """Claim the jobs' results for `folder`; return the claimed jobs, and whether claiming others has failed."""
+        claimed: list[TrackedJob] = []
         unclaimed, reason = [], ""
-        for ticket in tickets:
+        for job in jobs:
             try:
-                claim = claims.stake(ticket.job.output, folder, len(own), ticket.attempt + 1)
+                claim = claims.make_claim(job.job.output, folder, len(claimed), job.attempt + 1)
             except OSError as error:
-                unclaimed.append(ticket)
+                unclaimed.append(job)
                 reason = str(error)
                 continue
             if claim is None:
-                self._outrun(ticket)  # another driver was faster: its job is ours, too
+                self._on_claimed_elsewhere(job)
                 continue
-            ticket.folder, ticket.index, ticket.attempt = folder, len(own), ticket.attempt + 1
-            ticket.slurm_id, ticket.news, ticket.row, ticket.misses = "", None, Row(""), 0
-            own.append(ticket)
+            job.folder, job.index, job.attempt = folder, len(claimed), job.attempt + 1
+            job.slurm_id, job.heartbeat, job.row, job.misses = "", None, Row(""), 0
+            claimed.append(job)
         if unclaimed:
-            self._wait_with(unclaimed, reason)
-        return own, bool(unclaimed)
+            self._back_off(unclaimed, reason)
+        return claimed, bool(unclaimed)
 
-    def _refused(self, tickets: list[Ticket], folder: Path, message: str, excluding: bool) -> bool:
-        """Try again later where the site is only busy; else the jobs have failed. Returns False in the first case."""
-        for ticket in tickets:
+    def _handle_refusal(self, jobs: list[TrackedJob], folder: Path, message: str, excluding: bool) -> bool:
+        """Queue refused jobs again if the refusal may be temporary, and return False; else fail them, return True."""
+        for job in jobs:
             with suppress(OSError):
-                claims.release(ticket.job.output)
-            ticket.attempt = claims.last_attempt(ticket.job.output)
+                claims.release(job.job.output)
+            job.attempt = claims.last_attempt(job.job.output)
         shutil.rmtree(folder, ignore_errors=True)
-        if may_pass(message):
-            if may_have_worked(message):
-                self._doubtful.append(folder.name)
-            return self._wait_with(tickets, f"sbatch: {message}")
-        if excluding:  # there may be no other nodes
+        if is_temporary(message):
+            if may_have_submitted(message):
+                self._uncertain.append(folder.name)
+            return self._back_off(jobs, f"sbatch: {message}")
+        if excluding:  # the other nodes may not suffice
             self.bad_nodes.clear()
-            self._make_ready_first(tickets)
+            self._put_first(jobs)
             logger.warning("sbatch: %s; trying again with nodes that have failed", message)
             return False
-        for ticket in tickets:
-            ticket.listener.ended(Outcome("failed", f"sbatch refused the job: {message}", retry=False))
+        for job in jobs:
+            job.listener.ended(Outcome("failed", f"sbatch refused the job: {message}", retry=False))
         return True
 
-    def _wait_with(self, tickets: list[Ticket], reason: str) -> bool:
-        """Keep jobs ready until the site, or the disk, may have recovered; returns False."""
+    def _back_off(self, jobs: list[TrackedJob], reason: str) -> bool:
+        """Queue jobs again and submit nothing until the site, or the disk, may have recovered; returns False."""
         seconds = min(BACK_OFF_SECONDS, 3 * self._site.poll_seconds)
         logger.warning("%s; trying again in %.0f s", reason, seconds)
         self._not_before = time.monotonic() + seconds
-        self._make_ready_first(tickets)
+        self._put_first(jobs)
         return False
 
-    def _make_ready_first(self, tickets: list[Ticket]) -> None:
-        if tickets:
-            self._ready[tickets[0].resources, tickets[0].job.folder][:0] = tickets
+    def _put_first(self, jobs: list[TrackedJob]) -> None:
+        if jobs:
+            self._ready[jobs[0].resources, jobs[0].job.folder][:0] = jobs
 
-    def _clear_doubts(self) -> bool:
-        """Cancel what submissions have left in the queue that seemed to fail; return whether the site has answered."""
+    def _cancel_uncertain(self) -> bool:
+        """Cancel jobs of submissions that only seemed to fail; return whether the site has answered."""
         try:
-            self._client.cancel_named(self._doubtful)
+            self._client.cancel_named(self._uncertain)
         except CommandFailed as failure:
-            return self._wait_with([], f"scancel: {failure}")
-        self._doubtful.clear()
+            return self._back_off([], f"scancel: {failure}")
+        self._uncertain.clear()
         return True

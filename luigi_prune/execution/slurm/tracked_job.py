@@ -1,4 +1,4 @@
-"""A job in the care of the SLURM backend, and what the backend knows of it."""
+"""A job of the SLURM backend from its submission to its end, and its last known state."""
 
 from __future__ import annotations
 
@@ -6,43 +6,31 @@ import os
 import re
 import time
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 from luigi_prune.execution.job import Job, Listener, Outcome
 from luigi_prune.execution.output import last_lines
-from luigi_prune.execution.slurm import claims, heartbeat
+from luigi_prune.execution.slurm import claims
 from luigi_prune.execution.slurm.cli import Row
-from luigi_prune.execution.slurm.decisions import HELD_REASONS, IN_QUEUE, STATES, Sighting
-from luigi_prune.execution.slurm.heartbeat import Mark
+from luigi_prune.execution.slurm.decisions import HELD_REASONS, IN_QUEUE, STATES, Observation
+from luigi_prune.execution.slurm.heartbeat import (
+    HEARTBEAT_SECONDS,
+    FileVersion,
+    Heartbeat,
+    HeartbeatPaths,
+    heartbeat_paths,
+    read_heartbeat,
+)
 from luigi_prune.execution.slurm.options import Resources
 from luigi_prune.execution.slurm.submission import element_id, start_log
 from luigi_prune.identity.paths import checkpoint_path
 
-FRUITLESS = 3  # starts without a newer checkpoint in between that are one too many
-_STALE_SECONDS = 4 * heartbeat.HEARTBEAT_SECONDS
-
-
-class _Places(NamedTuple):
-    """Where a job writes its news."""
-
-    folder: Path
-    file: Path
-    failure: Path
-    name: str
-    failure_name: str
-
-
-@lru_cache(maxsize=10_000)  # hundreds of jobs, looked after every second: making their paths would be most of the work
-def _places(folder: Path, index: int) -> _Places:
-    file = heartbeat.news_path(folder, index)
-    failure = heartbeat.failure_path(file)
-    return _Places(file.parent, file, failure, file.name, failure.name)
+MAX_FRUITLESS_RESTARTS = 3  # restarts in a row without a newer checkpoint, after which a job fails
+_STALE_SECONDS = 4 * HEARTBEAT_SECONDS
 
 
 @dataclass(eq=False)
-class Ticket:
+class TrackedJob:
     """One job from its submission to its end."""
 
     job: Job
@@ -52,73 +40,76 @@ class Ticket:
     index: int = 0
     slurm_id: str = ""
     attempt: int = 0
-    adopted: bool = False  # another driver submitted it, and this one has not seen it alive yet
+    adopted: bool = False  # submitted by another driver, and not yet seen alive by this one
     row: Row = field(default_factory=lambda: Row(""))
-    news: heartbeat.News | None = None
-    since: float = field(default_factory=lambda: time.monotonic())  # when row or news last spoke otherwise of its end
-    heard: float = 0.0  # when its news last changed
-    absent_since: float = 0.0  # when the queue first did not know it; 0 where it does
-    unrecorded: bool = False  # the accounting has no record of it, either
-    misses: int = 0  # times in a row that SLURM did not know it
-    began: bool = False
-    told_start: bool = False
-    suspected: bool = False  # its silence has made the driver ask SLURM
-    starts: set[tuple[str, int]] = field(default_factory=set)  # (SLURM id, restart) that were heard of
-    fruitless: int = 0
-    mark: int | None = None  # of the checkpoint at the last start
-    _marks: tuple[Mark | None, Mark | None] = (None, None)  # of its news, as they were last read
+    heartbeat: Heartbeat | None = None
+    changed_at: float = field(
+        default_factory=lambda: time.monotonic()
+    )  # last change of SLURM's state or the reported outcome
+    heartbeat_at: float = 0.0  # last change of the heartbeat
+    absent_since: float = 0.0  # first poll without the job in the queue; 0 if the last poll had it
+    unrecorded: bool = False  # the accounting has no record of the job either
+    misses: int = 0  # consecutive polls in which SLURM did not know the job
+    started: bool = False
+    start_reported: bool = False
+    stale_reported: bool = False  # SLURM has been polled because of the stale heartbeat
+    starts: set[tuple[str, int]] = field(default_factory=set)  # (SLURM id, restart) of each start
+    fruitless_restarts: int = 0
+    checkpoint_at_start: int | None = None  # version of the checkpoint at the last start
+    _versions: tuple[FileVersion | None, FileVersion | None] = (None, None)  # of the heartbeat files last read
 
     @property
-    def places(self) -> _Places:
-        """Where the job writes its news."""
-        return _places(self.folder, self.index)
+    def paths(self) -> HeartbeatPaths:
+        """The files to which the job writes its heartbeat and its failure."""
+        return heartbeat_paths(self.folder, self.index)
 
     def find_id(self) -> bool:
         """Look the SLURM id up, and return whether there is one."""
         self.slurm_id = self.slurm_id or element_id(self.folder, self.index)
         return bool(self.slurm_id)
 
-    def listen(self, marks: dict[str, Mark]) -> bool:
-        """Read the job's news where they have changed, and return whether they have; `marks` are those of the files."""
-        places = self.places
-        found = (marks.get(places.name), marks.get(places.failure_name))
-        if found in (self._marks, (None, None)):
+    def update_heartbeat(self, versions: dict[str, FileVersion]) -> bool:
+        """Read the heartbeat if its file has changed, and return whether it has; `versions` are those in its folder."""
+        paths = self.paths
+        current = (versions.get(paths.name), versions.get(paths.failure_name))
+        if current in (self._versions, (None, None)):
             return False
-        latest = heartbeat.read(places.failure) or heartbeat.read(places.file)
+        latest = read_heartbeat(paths.failure) or read_heartbeat(paths.file)
         if latest is None:
             return False
-        self._marks, self.heard, self.suspected = found, time.monotonic(), False
-        if latest.ended != (self.news.ended if self.news else None):
-            self.since = self.heard
-        self.news = latest
-        self._note_start(latest.restart)
+        self._versions, self.heartbeat_at, self.stale_reported = current, time.monotonic(), False
+        if latest.ended != (self.heartbeat.ended if self.heartbeat else None):
+            self.changed_at = self.heartbeat_at
+        self.heartbeat = latest
+        self._record_start(latest.restart)
         return True
 
-    def _note_start(self, restart: int) -> None:
-        """Count starts between which the checkpoint has not moved: the limit of a job that never gets anywhere."""
-        self.began = True
+    def _record_start(self, restart: int) -> None:
+        """Count restarts without a newer checkpoint, which limit a job that makes no progress."""
+        self.started = True
         self.adopted = False
         if (self.slurm_id, restart) in self.starts:
             return
-        mark = self.checkpoint_mark()
-        self.fruitless = self.fruitless + 1 if self.starts and mark == self.mark else 0
+        version = self.checkpoint_version()
+        no_progress = self.starts and version == self.checkpoint_at_start
+        self.fruitless_restarts = self.fruitless_restarts + 1 if no_progress else 0
         self.starts.add((self.slurm_id, restart))
-        self.mark = mark
+        self.checkpoint_at_start = version
 
     @property
     def is_fruitless(self) -> bool:
-        """Whether the job has been tried often enough without getting anywhere."""
-        return self.fruitless >= FRUITLESS
+        """Whether the job has restarted as often as allowed without a newer checkpoint."""
+        return self.fruitless_restarts >= MAX_FRUITLESS_RESTARTS
 
-    def checkpoint_mark(self) -> int:
-        """Return what changes with every checkpoint; 0 where there is none."""
+    def checkpoint_version(self) -> int:
+        """Return the modification time of the checkpoint in ns; 0 if there is none."""
         try:
             return checkpoint_path(self.job.output).stat().st_mtime_ns
         except OSError:
             return 0
 
-    def see(self, row: Row | None) -> bool:
-        """Take down what SLURM says (None: it does not know the job), and return whether that is new."""
+    def update_row(self, row: Row | None) -> bool:
+        """Store SLURM's row of the job (None: unknown to SLURM), and return whether it has changed."""
         if row is None:
             self.misses += 1
             if self.misses != 2:
@@ -127,121 +118,125 @@ class Ticket:
         else:
             self.misses, self.absent_since = 0, 0.0
             if STATES.get(row.state, "running") in ("running", "paused"):
-                self.began = True
+                self.started = True
                 self.adopted = False
             elif STATES.get(row.state) in ("waiting", "held"):
                 self.adopted = False
-        changed = row.state != self.row.state
-        if changed:
-            self.since = time.monotonic()
-        different = changed or row != self.row
+        state_changed = row.state != self.row.state
+        if state_changed:
+            self.changed_at = time.monotonic()
+        row_changed = state_changed or row != self.row
         self.row = row
-        return different
+        return row_changed
 
-    def fell_silent(self) -> bool:
-        """Return, once, whether a job that runs has not been heard of for a while."""
-        if self.suspected or not self.heard or time.monotonic() - self.heard < _STALE_SECONDS:
+    def became_stale(self) -> bool:
+        """Return True once when the heartbeat of a running job becomes stale."""
+        if self.stale_reported or not self.heartbeat_at or time.monotonic() - self.heartbeat_at < _STALE_SECONDS:
             return False
-        self.suspected = True
+        self.stale_reported = True
         return True
 
     @property
     def is_ending(self) -> bool:
-        """Whether the job or SLURM has said that it is over, so that time alone can change the verdict."""
-        over = self.row.state != "" and STATES.get(self.row.state, "running") not in IN_QUEUE
-        return over or self.misses >= 2 or bool(self.news and self.news.ended)
+        """Whether the job or SLURM has reported its end, so that the decision may change with time alone."""
+        left_queue = self.row.state != "" and STATES.get(self.row.state, "running") not in IN_QUEUE
+        return left_queue or self.misses >= 2 or bool(self.heartbeat and self.heartbeat.ended)
 
-    def sighting(self) -> Sighting:
-        """Return everything that a verdict depends on."""
-        return Sighting(
+    def observation(self) -> Observation:
+        """Return everything on which a decision depends."""
+        return Observation(
             state=self.row.state or ("PENDING" if self.misses < 2 else ""),
             reason=self.row.reason,
             nodes=self.row.nodes,
-            seconds=time.monotonic() - self.since,
-            present=self._present(),
-            outcome=self._last_word(),
-            began=self.began,
-            breathing=self.is_breathing,
-            advanced=self.mark is not None and self.checkpoint_mark() != self.mark,
+            seconds=time.monotonic() - self.changed_at,
+            result_exists=self._result_exists(),
+            outcome=self._reported_outcome(),
+            started=self.started,
+            heartbeat_fresh=self.heartbeat_is_fresh,
+            checkpoint_advanced=(
+                self.checkpoint_at_start is not None and self.checkpoint_version() != self.checkpoint_at_start
+            ),
             parallel=self.resources.processes > 1,
             unrecorded=self.unrecorded,
         )
 
     @property
-    def is_breathing(self) -> bool:
-        """Whether the job has not said that it is over, and was heard of lately."""
-        over = self.news is None or self.news.ended is not None
-        return not over and time.monotonic() - self.heard < _STALE_SECONDS
+    def heartbeat_is_fresh(self) -> bool:
+        """Whether the job has a recent heartbeat and has not reported its end."""
+        running = self.heartbeat is not None and self.heartbeat.ended is None
+        return running and time.monotonic() - self.heartbeat_at < _STALE_SECONDS
 
-    def _last_word(self) -> Outcome | None:
-        """Return what the job said at its end; processes that SLURM stopped because another one died do not count."""
-        outcome = self.news.ended if self.news else None
-        if outcome is not None and outcome.status == "interrupted" and self.row.state == "FAILED" and self._killed():
+    def _reported_outcome(self) -> Outcome | None:
+        """Return the outcome that the job reported; None if SLURM stopped this process because another one died."""
+        outcome = self.heartbeat.ended if self.heartbeat else None
+        interrupted = outcome is not None and outcome.status == "interrupted"
+        if interrupted and self.row.state == "FAILED" and self._killed_processes():
             return None
         return outcome
 
-    def _killed(self) -> list[str]:
-        """Return what srun says of processes that were killed."""
-        printed = start_log(self.folder, self.slurm_id)
-        return re.findall(r"^srun: error: .*(?:Killed|Segmentation|Aborted|Bus error).*$", printed, re.M)
+    def _killed_processes(self) -> list[str]:
+        """Return srun's messages about killed processes."""
+        log = start_log(self.folder, self.slurm_id)
+        return re.findall(r"^srun: error: .*(?:Killed|Segmentation|Aborted|Bus error).*$", log, re.M)
 
-    def _present(self) -> bool:
+    def _result_exists(self) -> bool:
         output = Path(self.job.output)
         if output.exists():
             return True
-        if self.news and self.news.ended:
+        if self.heartbeat and self.heartbeat.ended:
             try:
-                os.listdir(output.parent)  # makes a network file system look again
+                os.listdir(output.parent)  # makes a network file system refresh its cache
             except OSError:
                 return False
         return output.exists()
 
     def text(self) -> str:
-        """Return where the job is, for people."""
-        where = f"SLURM job {self.slurm_id or '(not submitted yet)'}"
-        if not self.began:
+        """Return where the job is, as a line for people."""
+        job = f"SLURM job {self.slurm_id or '(not submitted yet)'}"
+        if not self.started:
             expected = f", expected to start {self.row.start.replace('T', ' ')}" if self.row.start else ""
             held = " HELD: it needs `scontrol release`" if self.is_held else ""
-            return f"{where} {self.row.state.lower() or 'pending'} ({self.row.reason or 'None'}{expected}){held}"
-        if self.news is None:
-            return f"{where} on {self.row.nodes or '?'}: starting"
-        asleep = f" {self.row.state}" if STATES.get(self.row.state) == "paused" else ""
-        return f"{where}{asleep} on {self.row.nodes or self.news.host}: {self.news.message or 'running'}"
+            return f"{job} {self.row.state.lower() or 'pending'} ({self.row.reason or 'None'}{expected}){held}"
+        if self.heartbeat is None:
+            return f"{job} on {self.row.nodes or '?'}: starting"
+        paused = f" {self.row.state}" if STATES.get(self.row.state) == "paused" else ""
+        return f"{job}{paused} on {self.row.nodes or self.heartbeat.host}: {self.heartbeat.message or 'running'}"
 
     @property
     def is_held(self) -> bool:
-        """Whether somebody has to release the job before it can run."""
+        """Whether the job has to be released before it can run."""
         return STATES.get(self.row.state) == "held" or self.row.reason in HELD_REASONS
 
     def failure(self, message: str, retry: bool) -> Outcome:
-        """Return the outcome of a failed job: what it said itself, who killed it, and the end of its log."""
-        printed, killed = start_log(self.folder, self.slurm_id), self._killed()
+        """Return a failed outcome whose message includes srun's messages or the end of the job's log."""
+        start, killed = start_log(self.folder, self.slurm_id), self._killed_processes()
+        ended = self.heartbeat.ended if self.heartbeat else None
         if killed and self.resources.processes > 1:
-            message, retry = f"{killed[0]}\n{message}", True  # what the other processes then complained of is no cause
-        elif not (self.news and self.news.ended):
-            own = last_lines(Path(self.job.log)) if self.began else ""
-            message = "\n".join(filter(None, (message, *killed[:1], own, printed if not own else "")))
-        seconds = self.news.ended.seconds if self.news and self.news.ended else 0.0
+            message, retry = f"{killed[0]}\n{message}", True  # errors of the other processes are a consequence
+        elif ended is None:
+            log = last_lines(Path(self.job.log)) if self.started else ""
+            message = "\n".join(filter(None, (message, *killed[:1], log or start)))
+        seconds = ended.seconds if ended else 0.0
         return Outcome(
             "failed", f"SLURM job {self.slurm_id}: {message}", seconds=seconds, log=self.job.log, retry=retry
         )
 
-    def damaged(self) -> Outcome | None:
-        """Return the outcome of a job that found one of its inputs damaged."""
-        outcome = self.news.ended if self.news else None
+    def damaged_outcome(self) -> Outcome | None:
+        """Return the reported outcome if it is a damaged input; else None."""
+        outcome = self.heartbeat.ended if self.heartbeat else None
         return outcome if outcome is not None and outcome.status == "damaged" else None
 
-    def absent_for(self) -> float:
-        """Return for how many seconds the queue has not known the job."""
+    def absent_seconds(self) -> float:
+        """Return for how many seconds the job has been missing from the queue."""
         self.absent_since = self.absent_since or time.monotonic()
         return time.monotonic() - self.absent_since
 
-    def forget(self) -> None:
-        """Remove what stands beside the target and what the job has told."""
+    def remove_files(self) -> None:
+        """Remove the claims to the result and the heartbeat files."""
         claims.release(self.job.output)
-        self.forget_news()
+        self.remove_heartbeat()
 
-    def forget_news(self) -> None:
-        """Remove what the job has told."""
-        for path in (self.places.file, self.places.failure):
+    def remove_heartbeat(self) -> None:
+        """Remove the heartbeat files."""
+        for path in (self.paths.file, self.paths.failure):
             path.unlink(missing_ok=True)

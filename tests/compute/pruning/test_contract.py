@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from luigi_prune import registry
-from luigi_prune.compute.pruning import PruningResult, count_flops, count_size, layer_budgets, prune, restore
+from luigi_prune.compute.pruning import PruningResult, Rules, count_flops, count_size, layer_budgets, prune, restore
 from luigi_prune.compute.pruning.allocations.by_score import ALLOCATIONS
 from luigi_prune.compute.pruning.engine.named_parts import resolve_function
 from luigi_prune.compute.pruning.engine.rules import PAPER
@@ -198,11 +198,11 @@ def parameters_of(network: nn.Module, layer: str) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_ignored_layers_are_untouched_and_the_others_meet_the_ratio(method: str, kind: str) -> None:
-    for rules in ("paper", "reference") if kind == "convnet" else ("paper",):
+    for rules in (PAPER, REFERENCE) if kind == "convnet" else (PAPER,):
         check_ignored(method, kind, rules)
 
 
-def check_ignored(method: str, kind: str, rules: str) -> None:
+def check_ignored(method: str, kind: str, rules: Rules) -> None:
     network, example = trained_like(kind)
     ignored = middle_layer(network)
     before = {name: value.clone() for name, value in parameters_of(network, ignored).items()}

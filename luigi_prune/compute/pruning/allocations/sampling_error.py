@@ -62,8 +62,8 @@ def _tails(pairs: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def tails_by_tensors(rows: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return what `_tails` returns, for pairs (2 filters, entries) on a device: without cumulative sums, which are not
-    deterministic there.
+    """Return what `_tails` returns, for pairs (2 filters, entries) on a device: without sums of floats in an order
+    that nobody knows.
     """
     descending = rows.sort(dim=1, descending=True).values
     place = torch.arange(rows.shape[1], device=rows.device)
@@ -78,7 +78,7 @@ def confidence(problem: Problem, layer: Layer) -> float:
 
 
 def sampling_error(share: Tensor) -> Tensor:
-    """Return the relative error of m samples, where `share` is alpha / m."""
+    """Return the relative error of m samples, with `share` = alpha / m."""
     return (torch.sqrt((share / 3) ** 2 + 2 * share) + share / 3) / 2
 
 
@@ -102,7 +102,7 @@ def _filter_levels(problem: Problem, scores: Scores, finish: Callable[[int, Tens
         chosen: list[Choice] = []
         for index, part in enumerate(counts.split(sizes)):
             if not bool((support[index] > 0).any()):
-                chosen.append(None)  # no sample says anything about this layer
+                chosen.append(None)  # no sample reaches this layer
                 continue
             part = part.clone()
             if not bool(part.any()):

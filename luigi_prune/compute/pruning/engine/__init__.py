@@ -1,0 +1,1 @@
+"""One pruning step: the pipeline of scores, budget search, cuts and decompositions."""

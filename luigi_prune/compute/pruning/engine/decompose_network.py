@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from luigi_prune.compute.masked import apply_masks
 from luigi_prune.compute.pruning.engine.budget_search import CLOSE_ENOUGH, find_level
 from luigi_prune.compute.pruning.engine.named_parts import resolve_function
-from luigi_prune.compute.pruning.low_rank.approximation_error import error_of
+from luigi_prune.compute.pruning.low_rank.approximation_error import decomposition_error
 from luigi_prune.compute.pruning.low_rank.candidates import SPECTRA, Candidates
 from luigi_prune.compute.pruning.low_rank.decomposed import (
     Decomposed,
@@ -92,7 +92,7 @@ def decompose_network(
             name, old = current[index]
             new = factors(index, choice)
             if new.error is None and not scores[index].of_outputs:
-                new.error = error_of(square(layers[index].module), choice, scores[index].spectra)
+                new.error = decomposition_error(square(layers[index].module), choice, scores[index].spectra)
             network = replace_module(network, old, new)
             replaced.append(name)
     return network, _masks(network, masks, replaced)

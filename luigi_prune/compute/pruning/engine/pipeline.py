@@ -1,6 +1,6 @@
 """One pruning step: scores, an allocation at the level that meets the target size, a selection, propagation.
 
-A method is a row of the catalogue (score x allocation x granularity x selection). In outline, `prune` is:
+A method is a row of the registry (score x allocation x granularity x selection). In outline, `prune` is:
 
     scores  = score(problem)                            # once; larger = keep
     levels  = allocation(problem, scores, granularity)  # Levels: choices at each of `count` levels, increasing
@@ -33,7 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from luigi_prune.compute.masked import apply_masks
-from luigi_prune.compute.memory import memory_of
+from luigi_prune.compute.memory import explain_oom
 from luigi_prune.compute.precision import full_precision
 from luigi_prune.compute.pruning.allocations.by_score import ALLOCATIONS
 from luigi_prune.compute.pruning.engine.budget_search import find_level
@@ -65,7 +65,7 @@ from luigi_prune.compute.pruning.sizes_and_flops import (
 )
 from luigi_prune.compute.pruning.structure.propagation import propagate
 from luigi_prune.compute.pruning.structure.structure_probe import StructureProbe
-from luigi_prune.compute.zeros import counts_true, equal, read
+from luigi_prune.compute.zeros import counts_true, equal, to_numbers
 from luigi_prune.errors import ConfigError, UnreachableRatio, nearest
 from luigi_prune.seeds import derive_seed
 
@@ -130,7 +130,12 @@ def prune(
     """
     _check(method, keep_ratio, calibration, loss, rules, example_input, original_size)
     device = next((parameter.device for parameter in network.parameters()), example_input.device)
-    with _memory_of(device, method, calibration), full_precision(device), torch.inference_mode(False), torch.no_grad():
+    with (
+        _explain_oom(device, method, calibration),
+        full_precision(device),
+        torch.inference_mode(False),
+        torch.no_grad(),
+    ):
         example = _with_noise(example_input[:EXAMPLES].detach().clone().to(device), seed)
         batches = [(x.detach().clone().to(device), y.detach().clone().to(device)) for x, y in calibration or []]
         if method.from_original:
@@ -162,7 +167,7 @@ def prune(
             parameter.requires_grad_(needed)
         pruned = trial.network
         size = count_size(pruned)
-        if not any(read(trial.masks[layer.weight_name].any() for layer in layers)):
+        if not any(to_numbers(trial.masks[layer.weight_name].any() for layer in layers)):
             raise UnreachableRatio(f"{method.name}: keep ratio {keep_ratio} leaves no weight on this network")
         return PruningResult(
             network=pruned,
@@ -177,12 +182,12 @@ def prune(
         )
 
 
-def _memory_of(device: torch.device, method: MethodRow, calibration: Batches | None) -> AbstractContextManager[None]:
-    """Say how the calibration was batched and what helps, should the device's memory not do."""
+def _explain_oom(device: torch.device, method: MethodRow, calibration: Batches | None) -> AbstractContextManager[None]:
+    """Name the sizes of the calibration batches, and a cure, if the device runs out of memory."""
     sizes = [len(inputs) for inputs, _ in calibration or []]
     by_data = f" with {sum(sizes)} calibration samples in batches of {max(sizes)}" if sizes else ""
     cure = "use smaller calibration batches and inputs, " if sizes else "use smaller inputs, "
-    return memory_of(device, f"{method.name}{by_data}", f"{cure}or another device (luigi.cfg: [compute] device)")
+    return explain_oom(device, f"{method.name}{by_data}", f"{cure}or another device (luigi.cfg: [compute] device)")
 
 
 def _check(
@@ -209,7 +214,7 @@ def _check(
         for what, value in zip(("inputs", "targets"), pair, strict=True)
         if value.is_floating_point()
     ]
-    finite = read(torch.isfinite(value).all() for _, _, value in tensors)
+    finite = to_numbers(torch.isfinite(value).all() for _, _, value in tensors)
     for (index, what, _), is_finite in zip(tensors, finite, strict=True):
         if not is_finite:
             raise ConfigError(f"{method.name}: calibration batch {index} has NaN or infinite {what}")
@@ -282,7 +287,7 @@ def _search(
     tensors = [
         (layer.name, each) for layer, each in zip(problem.layers, scores, strict=True) if isinstance(each, Tensor)
     ]
-    for (name, _), has_nan in zip(tensors, read(torch.isnan(each).any() for _, each in tensors), strict=True):
+    for (name, _), has_nan in zip(tensors, to_numbers(torch.isnan(each).any() for _, each in tensors), strict=True):
         if has_nan:
             raise ConfigError(f"{method.name}: the scores of layer {name!r} hold NaN")
     levels = resolve_function("allocation", method.allocation, ALLOCATIONS)(seen, scores, method.granularity)
@@ -313,7 +318,7 @@ def _propagated_start(problem: Problem) -> StructureProbe | None:
         protected = protected_parameters(problem.network, problem.ignored)
         propagate(problem.network, problem.masks, probe, problem.example_input, structured=False, protected=protected)
     except torch.OutOfMemoryError:
-        raise  # says nothing about the network
+        raise  # no property of the network
     except (RuntimeError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
     else:

@@ -16,7 +16,7 @@ from luigi_prune.compute.pruning.sizes_and_flops import count_size
 from luigi_prune.compute.pruning.structure.channel_hooks import Structure
 from luigi_prune.compute.pruning.structure.propagation import propagate, silence
 from luigi_prune.compute.pruning.structure.structure_probe import StructureProbe
-from luigi_prune.compute.zeros import equal, read
+from luigi_prune.compute.zeros import equal, to_numbers
 
 CHECKED_SAMPLES = 16
 
@@ -59,7 +59,7 @@ class Trial:
             self._cut(level)
             self._propagate()
             self._level = level
-        if not any(read(self.masks[layer.weight_name].any() for layer in self.problem.layers)):
+        if not any(to_numbers(self.masks[layer.weight_name].any() for layer in self.problem.layers)):
             return 0
         return count_size(self.network)
 

@@ -15,7 +15,7 @@ from luigi_prune.compute.pruning.low_rank.spectra import NOISE, Spectrum, matrix
 from luigi_prune.compute.pruning.problem.records import Decomposition
 
 
-def error_of(weight: Tensor, choice: Decomposition, spectra: list[Spectrum]) -> DecompositionError:
+def decomposition_error(weight: Tensor, choice: Decomposition, spectra: list[Spectrum]) -> DecompositionError:
     """Return the errors of `choice` for a layer with `weight` (f, c, k1, k2), from its basis in `spectra`."""
     spectrum = next(s for s in spectra if (s.folding, s.groups) == (choice.folding, choice.groups))
     assert spectrum.basis is not None

@@ -119,7 +119,7 @@ def _candidates_of(
 
 
 def _replaceable(problem: Problem) -> Callable[[Layer], bool]:
-    """Return a function that tells whether a layer may be replaced: not ignored, called, its weight not tied or empty.
+    """Return the test whether a layer may be replaced: not ignored, called, its weight neither tied nor empty.
 
     Attention reads the weight of its output layer without calling it; a tied weight would stay in the network.
     """

@@ -31,7 +31,7 @@ class DecompositionError:
 class Decomposed(nn.Sequential):
     """An encoding and a decoding that replace one layer; `choice` is their rank, groups and folding.
 
-    `adds_bias`: the decoding has a bias that the layer had not. `weight` and `bias` are those of the equivalent single
+    `adds_bias`: the decoding has a bias, but the layer had none. `weight` and `bias` are those of the equivalent single
     layer, for modules that read them instead of calling the layer (attention's fused path does). `error`: the error of
     the decomposition when it was built; None if outputs, not weights, were approximated (PCA).
     """
@@ -85,7 +85,7 @@ def build_decomposed(layer: nn.Module, choice: Decomposition, *, add_bias: bool 
     encoder, decoder = kernels(size, choice.folding)
 
     def settings(kernel: tuple[int, int], other: tuple[int, int]) -> dict[str, Any]:
-        # An axis with kernel size 1 in both belongs to the encoder, so that strides apply as early as possible.
+        # An axis with kernel size 1 in both is the encoder's, so that strides apply as early as possible.
         applies = [kernel[axis] > 1 or (other[axis] == 1 and kernel is encoder) for axis in (0, 1)]
 
         def pick(values: Sequence[int], neutral: int) -> tuple[int, int]:
@@ -217,7 +217,7 @@ def current_layers(network: nn.Module) -> list[tuple[str, nn.Module]]:
 def structure_of(network: nn.Module) -> list[dict[str, Any]]:
     """Return name, rank, groups and folding of every decomposed layer of `network`, from which `restore` rebuilds it.
 
-    Also whether it has a bias that the layer had not, and its `DecompositionError`.
+    Also whether its bias was added, and its `DecompositionError`.
     """
     return [
         {"layer": name, "rank": m.choice.rank, "groups": m.choice.groups, "folding": m.choice.folding}

@@ -7,8 +7,8 @@ all others double: exact to about 1e-8 of the largest, the precision of single-p
 If many (folding, groups) of a layer compete, few of them matter at a given size of the network. Lower bounds of the
 errors of the others are cheap: from two moments of the first chunk's Gram matrix, then from that chunk's singular
 values alone, then from those of a few chunks. A search that chooses by these bounds measures its choices and chooses
-again, until all of them are measured (`Spectrum.refine`, `paths.choose_measured`): the result is the same as with the
-singular values of all chunks.
+again, until all of them are measured (`Spectrum.refine`, `rank_levels.choose_measured`): the result is the same as with
+the singular values of all chunks.
 """
 
 from __future__ import annotations

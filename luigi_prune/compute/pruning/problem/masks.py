@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from luigi_prune.compute.pruning.problem.layers import READERS
-from luigi_prune.compute.zeros import nonzero, read
+from luigi_prune.compute.zeros import nonzero, to_numbers
 from luigi_prune.errors import ConfigError
 
 Masks = dict[str, Tensor]
@@ -32,5 +32,5 @@ def initial_masks(network: nn.Module, earlier: Masks | None) -> Masks:
 
 def removals(masks: Masks) -> Masks:
     """Return the masks that prune at least one entry."""
-    all_kept = read(mask.all() for mask in masks.values())
+    all_kept = to_numbers(mask.all() for mask in masks.values())
     return {name: mask for (name, mask), is_all_kept in zip(masks.items(), all_kept, strict=True) if not is_all_kept}

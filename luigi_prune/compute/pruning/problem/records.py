@@ -1,4 +1,4 @@
-"""The records that scores, allocations, selections and the budget search exchange (see prune.py)."""
+"""The records that scores, allocations, selections and the budget search exchange (see engine/pipeline.py)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Problem:
     rules: Rules
     ignored: frozenset[str] = frozenset()  # names of compressible layers that must not change
     delta: float = 1e-16  # the failure probability of sample sizes (SiPP, PFP)
-    warnings: list[str] = field(default_factory=list)  # lines for whoever asked for the pruned network
+    warnings: list[str] = field(default_factory=list)  # lines for the caller's user
 
     def generator(self, *parts: int | str) -> torch.Generator:
         """Return a CPU generator for one purpose: the same parts give the same draws."""
@@ -91,17 +91,17 @@ Selection = Callable[[Tensor, Tensor, Any, "LayerDraws"], "Selected"]  # score, 
 
 @dataclass(frozen=True)
 class Rules:
-    """What is done where papers and the reference implementation differ; `rules.RULES` holds both.
+    """The choices on which papers and the reference implementation differ; `engine.rules.RULES` holds both.
 
     `find_ends(network, compressible modules, example input)`: the names of the layers that read the network's input and
         of those that write its output.
-    `protects_ends`: no channel of the former and no filter of the latter is ever pruned, whatever the allocation says.
-    `prunes_biases`: a pruned filter takes its bias along.
+    `protects_ends`: no channel of the former and no filter of the latter is ever pruned, whatever the allocation is.
+    `prunes_biases`: the bias of a pruned filter is pruned, too.
     `selections`: the functions by the name in a method's row.
     `propagate_by_data(network, masks, problem, structured, protected)`: prunes, in place, the entries that have lost
         their effect, by gradients of the loss on calibration data. None: propagation uses the network's structure.
-    `thinet_samples(batch sizes, random numbers in [0, 1))`: per output position the number of a calibration sample that
-        ThiNet looks at, past the last one if there is none.
+    `thinet_samples(batch sizes, random numbers in [0, 1))`: per output position the number of the calibration sample
+        that ThiNet reads, past the last one if there is none.
     `thinet_prunes_last`: ThiNet prunes last, not first, the channels that its greedy search leaves out first.
     `pca_adds_bias_twice`: PCA adds a layer's bias to the mean of its outputs, which holds it already.
     """
@@ -123,7 +123,7 @@ class Rules:
         return method.needs_data or (self.propagate_by_data is not None and method.granularity != "rank")
 
     def data_reader(self, method: MethodRow) -> str:
-        """Return what needs the data, for messages: the method, or the method under these rules."""
+        """Return the name of the reader of the data, for messages: the method, or the method under these rules."""
         return method.name if method.needs_data else f"{method.name} with rules={self.name!r}"
 
 

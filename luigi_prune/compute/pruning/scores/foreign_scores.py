@@ -1,4 +1,4 @@
-"""What scores are lent and what they return, checked once for all methods."""
+"""Checks of the inputs and results of scores from outside, the same for all methods."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class _NoBatches(list[tuple[Tensor, Tensor]]):
-    """Batches that nobody may look at: their method does not say that it needs data."""
+    """Batches that raise when read, for methods that do not declare `needs_data`."""
 
     def __init__(self, method: str) -> None:
         super().__init__()
         self._method = method
 
     def _refuse(self, *_: object) -> NoReturn:
-        raise ConfigError(f"{self._method}: reads problem.batches, but its row does not say needs_data=True")
+        raise ConfigError(f"{self._method}: reads problem.batches, but its row does not declare needs_data=True")
 
     __getitem__ = __len__ = __contains__ = __reversed__ = _refuse
 
@@ -33,15 +33,15 @@ class _NoBatches(list[tuple[Tensor, Tensor]]):
 
 
 def lent(problem: Problem, method: MethodRow) -> Problem:
-    """Return the problem as a method's score and allocation see it: without batches unless they are asked for."""
+    """Return the problem for a method's score and allocation: without batches unless the row declares `needs_data`."""
     return problem if method.needs_data else replace(problem, batches=_NoBatches(method.name))
 
 
 def foreign_scores(problem: Problem, method: MethodRow, score: Callable[[Problem], Any]) -> Scores:
-    """Return the scores that a function from outside gives for a problem.
+    """Return the result of a score from outside.
 
-    Raises ConfigError, naming the method and the layer, for another number of tensors, another type or shape than the
-    granularity has, numbers that are not finite, and a network that is not as it was.
+    Raises ConfigError, naming the method and the layer, for a wrong number of tensors, a wrong type or shape, numbers
+    that are not finite, and a changed network.
     """
     before = _fingerprint(problem.network)
     scores = score(problem)
@@ -49,7 +49,7 @@ def foreign_scores(problem: Problem, method: MethodRow, score: Callable[[Problem
     for name in sorted(before.keys() | after.keys()):
         one, other = before.get(name), after.get(name)
         if not (torch.equal(one, other) if isinstance(one, Tensor) and isinstance(other, Tensor) else one == other):
-            raise ConfigError(f"{method.name}: its score changes the network that it was lent ({name}): work on a copy")
+            raise ConfigError(f"{method.name}: its score changed the network ({name}); work on a copy")
     if not isinstance(scores, (list, tuple)) or len(scores) != len(problem.layers):
         got = f"{len(scores)} entries" if isinstance(scores, (list, tuple)) else f"a {type(scores).__name__}"
         raise ConfigError(
@@ -78,10 +78,10 @@ def _shape(granularity: str, weight: Tensor) -> tuple[int, ...]:
 
 
 def _fingerprint(network: nn.Module) -> dict[str, Any]:
-    """Return all that a score could change in a network: values, modes, hooks."""
+    """Return the state of a network that a score could change: values, modes, hooks."""
     values: dict[str, Any] = {name: value.detach().clone() for name, value in network.state_dict().items()}
     for name, module in network.named_modules():
         values[f"the mode of {name or 'the network'}"] = module.training
         hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
-        values[f"the hooks of {name or 'the network'}"] = [list(found) for found in hooks]
+        values[f"the hooks of {name or 'the network'}"] = [list(registered) for registered in hooks]
     return values

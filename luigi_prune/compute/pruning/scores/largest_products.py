@@ -1,9 +1,9 @@
 """The largest product of a filter's reciprocal sum and an input, over all patches: a search that skips most of them.
 
-For every filter i and entry j of it, max over patches p of r_i(p) a_j(p), where r_i(p) >= 0 belongs to the patch and
-a_j(p) >= 0 is the input that entry j reads there: a product of matrices in which max replaces the sum. Sums over many
-entries differ little between filters, so max_i r_i(p) a_j(p) bounds the products of all filters closely, and few
-patches can raise any of them.
+For every filter i and entry j of it, max over patches p of r_i(p) a_j(p), where r_i(p) >= 0 is a factor of the patch
+and a_j(p) >= 0 its input at entry j: a product of matrices in which max replaces the sum. Sums over many entries differ
+little between filters, so max_i r_i(p) a_j(p) bounds the products of all filters closely, and few patches can raise any
+of them.
 """
 
 from __future__ import annotations

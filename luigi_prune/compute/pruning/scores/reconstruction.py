@@ -17,7 +17,7 @@ POSITIONS = 100  # sampled outputs of a layer
 def greedy_rank(problem: Problem) -> Scores:
     """Return the rank of every input channel in the order in which the greedy search leaves channels out.
 
-    The rules say whether the first ones are pruned first, and at which samples the search looks (docs/fidelity.md).
+    The rules determine whether the first ones are pruned first, and the samples of the search (docs/fidelity.md).
     """
     features = [torch.zeros(layer.weight.shape[1], POSITIONS, device=layer.weight.device) for layer in problem.layers]
     chances = [

@@ -5,7 +5,8 @@ is g_ij = w_ij a_j / sum_k w_ik a_k over the weights of the same sign. The sensi
 over samples of the mean (SiPP) or the maximum (its sampling variants, PFP) over patches.
 
 With r_i = 1 / sum_k w_ik a_k, the mean of g_ij over patches is w_ij times an ordinary product of the matrices r and a;
-the maximum is w_ij max(r_i a_j), a product where max replaces the sum, most of which need not be computed (`largest`).
+the maximum is w_ij max(r_i a_j), a product in which max replaces the sum, most of which need not be computed
+(`largest_products`).
 """
 
 from __future__ import annotations

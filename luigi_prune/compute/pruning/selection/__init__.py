@@ -1,0 +1,1 @@
+"""Which units a layer keeps, given their number."""

@@ -24,24 +24,24 @@ def draw(
     """Return which units of each row are kept, and their factors: (rows, units) both.
 
     `weights`: float64, not negative; probabilities are proportional to them. `target_count`: distinct units per row, on
-    the same device. The other arguments are those of `selection.sample`. Random numbers come from generators of the CPU
-    and are moved, so that the same seed draws the same units on every device, but for rounding.
+    the same device. The other arguments are those of `top_and_sample.sample`. Random numbers are drawn on the CPU and
+    moved, so that the same seed draws the same units on every device, except for rounding.
     """
     tiny = torch.finfo(torch.float64).tiny
     positive = weights.bool()
     support = positive.sum(1)
     probability = weights / weights.sum(1, keepdim=True).clamp_min(tiny)
     target_count = target_count.long()
-    whole = target_count >= support if spare_whole else support == 0
+    complete = target_count >= support if spare_whole else support == 0
     packing = Packing(positive, support, always_dense=weights.device.type != "cpu")
     packed = packing.pack(probability)
     drawn = (draws_of or draws_for_distinct)(packed, torch.minimum(target_count, (support - 1).clamp_min(1)))
-    drawn[whole] = 0
+    drawn[complete] = 0
     times = _count_draws(probability, packed, packing, drawn, draws)
-    kept = times.bool() | (whole[:, None] & positive)
-    whole = whole | (kept == positive).all(1)
+    kept = times.bool() | (complete[:, None] & positive)
+    complete = complete | (kept == positive).all(1)
     factor = times / (drawn[:, None] * probability).clamp_min(tiny)
-    factor[whole] = positive[whole].double()
+    factor[complete] = positive[complete].double()
     return kept, factor
 
 
@@ -99,7 +99,7 @@ def _draw_singly(probability: Tensor, drawn: Tensor, draws: DrawsPart) -> Tensor
     """Return how often each unit is among the first `drawn` draws of its row: (rows, units).
 
     A draw is a random number between 0 and the sum of the row; it selects the first unit whose cumulative sum exceeds
-    it. Draws and cumulative sums are sorted together; the last bit tells them apart.
+    it. Draws and cumulative sums are sorted together; the last bit distinguishes them.
     """
     rows, units = probability.shape
     most = int(drawn.max()) if rows else 0
@@ -122,9 +122,9 @@ def _draw_singly(probability: Tensor, drawn: Tensor, draws: DrawsPart) -> Tensor
 
 
 def draw_singly_by_tensors(probability: Tensor, drawn: Tensor, draws: DrawsPart) -> Tensor:
-    """Return what `_draw_singly` returns, wherever the rows lie; units differ where a sum is rounded onto a number.
+    """Return the result of `_draw_singly` on any device; units differ if a sum is rounded to a random number.
 
-    The sums are whole numbers of 2^-52: exact in every order, where a sum of floats on a GPU is not the same each time.
+    The sums are integer multiples of 2^-52: exact in any order, whereas sums of floats on a GPU are not reproducible.
     """
     most = int(drawn.max()) if len(drawn) else 0
     if not most:
@@ -192,7 +192,7 @@ def solve_draws(probability: Tensor, goal: Tensor, *, close: float = 1e-3) -> Te
 
 
 def most_draws(probability: Tensor, goal: Tensor) -> Tensor:
-    """Return per row the largest whole m with E(m) <= goal: float64, (rows,)."""
+    """Return per row the largest integer m with E(m) <= goal: float64, (rows,)."""
     draws = [torch.zeros_like(goal[:0])]
     piece = IN_CACHE if probability.device.type == "cpu" else IN_DEVICE
     rows_at_once = max(1, piece // max(1, probability.shape[1]))

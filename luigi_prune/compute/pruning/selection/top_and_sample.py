@@ -24,7 +24,7 @@ def top(score: Tensor, alive: Tensor, counts: Tensor, draws: LayerDraws) -> Sele
     rows = int(counts.numel()) if counts.dim() else 1
     flat = living_scores(score, alive).reshape(rows, -1)
     if rows == 1 and score.device.type != "cpu":
-        kept = best_by_tensors(flat[0], int(counts))[None] & alive.reshape(1, -1)  # nothing waits for the living
+        kept = best_by_tensors(flat[0], int(counts))[None] & alive.reshape(1, -1)  # living units are not counted
     elif rows == 1:
         kept = _best(flat[0], min(int(counts), count_true(alive)))[None]
     else:
@@ -54,7 +54,7 @@ def _best(score: Tensor, count: int) -> Tensor:
 
 
 def best_by_tensors(score: Tensor, count: int) -> Tensor:
-    """Return what `_best` returns, wherever the vector lies and without reading anything of it."""
+    """Return the result of `_best` on any device, without a synchronisation."""
     if count <= 0:
         return torch.zeros_like(score, dtype=torch.bool)
     threshold = score.topk(min(count, len(score)), sorted=False).values.amin()  # `kthvalue` is not deterministic
@@ -97,7 +97,7 @@ def best_of_rows(rows: Tensor, counts: Tensor) -> Tensor:
 
 
 def best_of_rows_by_tensors(rows: Tensor, counts: Tensor) -> Tensor:
-    """Return what `best_of_rows` returns, wherever the rows lie and without reading anything of them."""
+    """Return the result of `best_of_rows` on any device, without a synchronisation."""
     columns = rows.shape[1]
     place = (columns - counts).clamp(0, columns - 1)[:, None]
     threshold = rows.sort(dim=1).values.gather(1, place)

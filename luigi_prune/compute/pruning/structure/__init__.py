@@ -1,0 +1,1 @@
+"""How channels depend on each other, found by probing, and propagation of pruned entries through that structure."""

@@ -19,7 +19,7 @@ TINY = 1e-30  # smaller than any number but zero
 
 @dataclass
 class Structure:
-    """The findings of one run. Keys are module names; vectors run over a module's input or output channels."""
+    """The observations of one run. Keys are module names; vectors run over a module's input or output channels."""
 
     zero_inputs: dict[str, Tensor] = field(default_factory=dict)  # exactly zero in every call
     constant_inputs: dict[str, Tensor] = field(

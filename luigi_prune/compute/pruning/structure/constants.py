@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from luigi_prune.compute.pruning.problem.layers import evaluating
 from luigi_prune.compute.pruning.problem.masks import Masks
 from luigi_prune.compute.pruning.structure.channel_hooks import Structure, channels_last, is_reader, spread_columns
-from luigi_prune.compute.zeros import keep_only, read
+from luigi_prune.compute.zeros import keep_only, to_numbers
 
 SAME = 1e-5  # relative spread below which the network's activations are equal except for rounding
 Constants = dict[str, tuple[Tensor, Tensor]]  # module -> (which input channels are constant, their values)
@@ -78,7 +78,7 @@ def fold_constants(
         else:
             useful = constant & mask if isinstance(module, _BatchNorm) else constant & False
         possible[name] = useful
-    some = read(useful.any() for useful in possible.values())
+    some = to_numbers(useful.any() for useful in possible.values())
     candidates = {name: useful for (name, useful), is_useful in zip(possible.items(), some, strict=True) if is_useful}
     if not candidates:
         return False

@@ -1,4 +1,4 @@
-"""The effect of zeros on a network, found without tracing: by running it with other numbers in the same places.
+"""The effect of zeros on a network, found without tracing: by running it with other numbers at the same positions.
 
 A copy of the network gets random *positive* numbers for all parameters that are not pruned, and random positive inputs.
 Sums of positive numbers cannot cancel, so a channel is exactly zero in the copy if and only if no remaining parameter
@@ -25,7 +25,7 @@ from torch.overrides import TorchFunctionMode
 from luigi_prune.compute.pruning.problem.layers import tensors_in
 from luigi_prune.compute.pruning.problem.masks import Masks
 from luigi_prune.compute.pruning.structure.channel_hooks import Structure, Taps, is_norm, is_reader
-from luigi_prune.compute.zeros import read
+from luigi_prune.compute.zeros import to_numbers
 
 LEAK = 0.3
 _RELU = ("relu", "relu_")  # one operation instead of three
@@ -74,7 +74,7 @@ _BLOCK = 2**16 + 1  # random numbers that larger parameters repeat; a prime, so 
 
 
 class StructureProbe:
-    """The copy with other numbers; `observe` returns the structure under given masks."""
+    """A copy of the network with random numbers; `observe` returns the structure under masks."""
 
     def __init__(self, network: nn.Module, example_input: Tensor, *, samples: int = 2) -> None:
         """Raises RuntimeError, TypeError or ValueError if the network cannot run this way."""
@@ -159,7 +159,7 @@ class StructureProbe:
 
         `silence`: a BatchNorm channel whose input has become zero, because all its sources are pruned, is pruned, too.
         """
-        if not silence and self._baseline is not None and all(read(mask.all() for mask in masks.values())):
+        if not silence and self._baseline is not None and all(to_numbers(mask.all() for mask in masks.values())):
             return self._baseline
         return self._run(masks, silence=silence)[0]
 

@@ -1,4 +1,4 @@
-"""`rules="reference"`: what torchprune does differently from the papers, for comparison only (docs/fidelity.md).
+"""`rules="reference"`: the differences of torchprune from the papers, for comparison only (docs/fidelity.md).
 
 Its propagation depends on calibration data, changes outputs, and leaves BatchNorm alone; compare `propagation`.
 """
@@ -20,7 +20,7 @@ from luigi_prune.compute.pruning.problem.records import Batches, Loss, Problem, 
 from luigi_prune.compute.pruning.structure.channel_hooks import channels_last
 from luigi_prune.compute.pruning.torchprune.sampling_draws import REFERENCE_SELECTIONS
 
-THINET_POSITIONS = 10  # output positions that ThiNet looks at in each of the first batches
+THINET_POSITIONS = 10  # output positions that ThiNet reads in each of the first batches
 
 
 def ends_by_order(

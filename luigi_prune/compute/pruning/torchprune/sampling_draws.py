@@ -53,12 +53,12 @@ def _bisect(start: Tensor, least: Tensor, most: Tensor) -> Tensor:
 
 
 def sample_always(score: Tensor, alive: Tensor, counts: Tensor, draws: LayerDraws) -> Selected:
-    """Sample like `selection.sample`, but also rows that should keep all units, which then lose one."""
+    """Sample like `top_and_sample.sample`, but also rows that should keep all units, which then lose one."""
     return sample(score, alive, counts, draws, spare_whole=False, draws_of=draws_by_bisection)
 
 
 def mixed_always(score: Tensor, alive: Tensor, counts: Mixed, draws: LayerDraws) -> Selected:
-    """Select like `selection.mixed`, with the reference's number of draws."""
+    """Select like `top_and_sample.mixed`, with the reference's number of draws."""
     return mixed(score, alive, counts, draws, draws_of=draws_by_bisection)
 
 

@@ -10,9 +10,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from luigi_prune.execution.job import Outcome
-from luigi_prune.execution.slurm.decisions import IN_QUEUE, STATES, WAIT, Patience, Sighting, Verdict, judge
+from luigi_prune.execution.slurm.decisions import IN_QUEUE, STATES, WAIT, Decision, Observation, Timeouts, decide
 
-PATIENCE = Patience(grace=30, requeue=300)
+TIMEOUTS = Timeouts(grace=30, requeue=300)
 LONG = 10_000.0
 RUNNING = ("RUNNING", "COMPLETING", "STAGE_OUT", "SIGNALING")
 WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "RESV_DEL_HOLD", "POWER_UP_NODE", "EXPEDITING")
@@ -25,8 +25,8 @@ DONE, INTERRUPTED = Outcome("done"), Outcome("interrupted", "stopped behind step
 FAILED = Outcome("failed", "ValueError: the seventh layer is missing", retry=False)
 
 
-def verdict(state: str, seconds: float = LONG, **more: object) -> Verdict:
-    return judge(Sighting(state=state, seconds=seconds, **more), PATIENCE)  # type: ignore[arg-type]
+def decision(state: str, seconds: float = LONG, **more: object) -> Decision:
+    return decide(Observation(state=state, seconds=seconds, **more), TIMEOUTS)  # type: ignore[arg-type]
 
 
 def test_the_table_has_every_state_once():
@@ -35,27 +35,29 @@ def test_the_table_has_every_state_once():
 
 @pytest.mark.parametrize("state", [*RUNNING, *WAITING, *HELD, *PAUSED, UNHEARD_OF])
 @pytest.mark.parametrize("outcome", [None, INTERRUPTED, DONE])
-@pytest.mark.parametrize("more", [{}, {"began": True, "advanced": True}, {"unrecorded": True, "parallel": True}])
+@pytest.mark.parametrize(
+    "more", [{}, {"started": True, "checkpoint_advanced": True}, {"unrecorded": True, "parallel": True}]
+)
 def test_what_is_in_the_queue_is_waited_for(state: str, outcome: Outcome | None, more: dict[str, bool]):
-    assert verdict(state, outcome=outcome, **more) == WAIT
+    assert decision(state, outcome=outcome, **more) == WAIT
 
 
 @pytest.mark.parametrize("state", [*RUNNING, *PAUSED, UNHEARD_OF])
 def test_a_result_is_not_taken_from_under_a_job_that_may_still_be_writing(state: str):
-    assert verdict(state, present=True) == WAIT
-    assert verdict(state, present=True, outcome=DONE) == Verdict("done")
+    assert decision(state, result_exists=True) == WAIT
+    assert decision(state, result_exists=True, outcome=DONE) == Decision("done")
 
 
 @pytest.mark.parametrize("state", [*WAITING, *HELD])
 def test_a_job_whose_result_is_there_before_it_runs_is_cancelled(state: str):
-    assert verdict(state, present=True) == Verdict("done", drop=True)
+    assert decision(state, result_exists=True) == Decision("done", cancel=True)
 
 
 @pytest.mark.parametrize("state", [*ENDED, *AWAY, ""])
 @pytest.mark.parametrize("outcome", [None, INTERRUPTED, DONE, FAILED])
 @pytest.mark.parametrize("seconds", [0, LONG])
 def test_a_result_is_a_success_however_the_job_ended(state: str, outcome: Outcome | None, seconds: float):
-    assert verdict(state, seconds, present=True, outcome=outcome) == Verdict("done")
+    assert decision(state, seconds, result_exists=True, outcome=outcome) == Decision("done")
 
 
 @pytest.mark.parametrize(
@@ -69,56 +71,56 @@ def test_a_result_is_a_success_however_the_job_ended(state: str, outcome: Outcom
     ],
 )
 def test_a_job_that_ended_without_a_result_has_failed_after_the_grace_period(state: str, words: str, retry: bool):
-    assert verdict(state, PATIENCE.grace - 1, reason="exit code 1:0") == WAIT
-    found = verdict(state, PATIENCE.grace, reason="exit code 1:0")
+    assert decision(state, TIMEOUTS.grace - 1, reason="exit code 1:0") == WAIT
+    found = decision(state, TIMEOUTS.grace, reason="exit code 1:0")
     assert (found.action, found.retry) == ("fail", retry)
     assert words in found.message
 
 
 def test_a_job_over_its_time_limit_goes_on_where_its_checkpoint_is_newer():
-    found = verdict("TIMEOUT", 0, advanced=True)
-    assert (found.action, found.exclude) == ("again", "")
+    found = decision("TIMEOUT", 0, checkpoint_advanced=True)
+    assert (found.action, found.exclude) == ("resubmit", "")
 
 
 def test_a_cancelled_job_has_failed_at_once_and_for_good():
     for outcome in (None, INTERRUPTED):
-        found = verdict("CANCELLED", 0, outcome=outcome)
+        found = decision("CANCELLED", 0, outcome=outcome)
         assert (found.action, found.retry) == ("fail", False)
         assert "was cancelled" in found.message
 
 
 def test_a_job_cancelled_behind_its_last_word_gets_the_grace_that_its_result_needs():
-    assert verdict("CANCELLED", 0, outcome=DONE) == WAIT
-    assert not verdict("CANCELLED", outcome=DONE).retry
+    assert decision("CANCELLED", 0, outcome=DONE) == WAIT
+    assert not decision("CANCELLED", outcome=DONE).retry
 
 
 @pytest.mark.parametrize("state", AWAY)
 def test_what_the_site_took_away_may_come_back_and_is_then_submitted_again(state: str):
-    assert verdict(state, PATIENCE.requeue - 1, nodes="n3") == WAIT
-    found = verdict(state, PATIENCE.requeue, nodes="n3")
-    assert found.action == "again"
+    assert decision(state, TIMEOUTS.requeue - 1, nodes="n3") == WAIT
+    found = decision(state, TIMEOUTS.requeue, nodes="n3")
+    assert found.action == "resubmit"
     assert found.exclude == ("n3" if state in ("NODE_FAIL", "BOOT_FAIL", "LAUNCH_FAILED") else "")
 
 
 @pytest.mark.parametrize("state", ["COMPLETED", "FAILED", "OUT_OF_MEMORY"])
 def test_a_job_that_stopped_when_asked_to_is_submitted_again(state: str):
-    assert verdict(state, 0, outcome=INTERRUPTED).action == "again"
+    assert decision(state, 0, outcome=INTERRUPTED).action == "resubmit"
 
 
 def test_a_job_that_nobody_knows_is_submitted_again_unless_it_breathes():
-    assert verdict("").action == "again"
-    assert verdict("", began=True, unrecorded=True).action == "again"
-    assert verdict("", breathing=True, began=True) == WAIT
+    assert decision("").action == "resubmit"
+    assert decision("", started=True, unrecorded=True).action == "resubmit"
+    assert decision("", heartbeat_fresh=True, started=True) == WAIT
 
 
 def test_a_job_that_never_began_and_has_no_record_was_cancelled_in_the_queue():
-    found = verdict("", unrecorded=True)
+    found = decision("", unrecorded=True)
     assert (found.action, found.retry) == ("fail", False)
 
 
 @pytest.mark.parametrize("state", [*ENDED, *AWAY, "", *RUNNING, *WAITING, UNHEARD_OF])
 def test_what_a_job_says_of_its_failure_counts_at_once(state: str):
-    found = verdict(state, 0, outcome=FAILED)
+    found = decision(state, 0, outcome=FAILED)
     assert found.action == "fail"
     if state != "CANCELLED":
         assert (found.message, found.retry) == (FAILED.message, False)
@@ -126,14 +128,14 @@ def test_what_a_job_says_of_its_failure_counts_at_once(state: str):
 
 @pytest.mark.parametrize("state", [*RUNNING, *WAITING])
 def test_of_several_processes_the_first_failure_is_waited_for(state: str):
-    assert verdict(state, 0, outcome=FAILED, parallel=True) == WAIT
-    assert verdict(state, outcome=FAILED, parallel=True).action == "fail"
+    assert decision(state, 0, outcome=FAILED, parallel=True) == WAIT
+    assert decision(state, outcome=FAILED, parallel=True).action == "fail"
 
 
 @pytest.mark.parametrize("state", [*ENDED, *AWAY, ""])
 def test_a_result_that_a_job_has_written_may_be_seen_late(state: str):
-    assert verdict(state, PATIENCE.grace - 1, outcome=DONE) == WAIT
-    found = verdict(state, PATIENCE.grace, outcome=DONE)
+    assert decision(state, TIMEOUTS.grace - 1, outcome=DONE) == WAIT
+    found = decision(state, TIMEOUTS.grace, outcome=DONE)
     assert found.action == "fail"
     assert "is the folder shared" in found.message
 
@@ -141,49 +143,52 @@ def test_a_result_that_a_job_has_written_may_be_seen_late(state: str):
 outcomes = st.none() | st.builds(
     Outcome, status=st.sampled_from(["done", "failed", "damaged", "interrupted"]), message=st.text(max_size=5)
 )
-sightings = st.builds(
-    Sighting,
+observations = st.builds(
+    Observation,
     state=st.sampled_from([*STATES, ""]) | st.text(st.characters(categories=["Lu"]), min_size=1, max_size=9),
     reason=st.text(max_size=5),
     nodes=st.sampled_from(["", "n1", "n[1-2]"]),
     seconds=st.floats(0, 1e6),
     outcome=outcomes,
-    **{name: st.booleans() for name in ("present", "began", "breathing", "advanced", "parallel", "unrecorded")},
+    **{
+        name: st.booleans()
+        for name in ("result_exists", "started", "heartbeat_fresh", "checkpoint_advanced", "parallel", "unrecorded")
+    },
 )
-patiences = st.builds(Patience, st.floats(0, 1e4), st.floats(0, 1e4))
+all_timeouts = st.builds(Timeouts, st.floats(0, 1e4), st.floats(0, 1e4))
 
 
 @hypothesis_settings(deadline=None)
-@given(sightings, patiences)
-def test_only_a_result_is_a_success_and_a_job_in_the_queue_never_a_failure(seen: Sighting, patience: Patience):
-    found = judge(seen, patience)
-    in_queue = seen.state != "" and STATES.get(seen.state, "running") in IN_QUEUE
+@given(observations, all_timeouts)
+def test_only_a_result_is_a_success_and_a_job_in_the_queue_never_a_failure(observed: Observation, timeouts: Timeouts):
+    found = decide(observed, timeouts)
+    in_queue = observed.state != "" and STATES.get(observed.state, "running") in IN_QUEUE
     if found.action == "done":
-        assert seen.present
-    if seen.present:
+        assert observed.result_exists
+    if observed.result_exists:
         assert found.action in ("done", "wait")
-    if in_queue and (seen.outcome is None or seen.outcome.status in ("interrupted", "done")):
+    if in_queue and (observed.outcome is None or observed.outcome.status in ("interrupted", "done")):
         assert found.action in ("wait", "done")
     if found.action == "fail":
-        assert found.message or (seen.outcome is not None and seen.outcome.message == "")
-    if found.drop:
+        assert found.message or (observed.outcome is not None and observed.outcome.message == "")
+    if found.cancel:
         assert in_queue
         assert found.action == "done"
     if found.exclude:
-        assert found.action == "again"
+        assert found.action == "resubmit"
 
 
 @hypothesis_settings(deadline=None)
-@given(sightings, patiences)
-def test_out_of_the_queue_patience_has_an_end(seen: Sighting, patience: Patience):
-    over = seen.state == "" or (STATES.get(seen.state, "running") not in IN_QUEUE)
+@given(observations, all_timeouts)
+def test_out_of_the_queue_patience_has_an_end(observed: Observation, timeouts: Timeouts):
+    over = observed.state == "" or (STATES.get(observed.state, "running") not in IN_QUEUE)
     if over:
-        later = replace(seen, seconds=max(patience.grace, patience.requeue), breathing=False)
-        assert judge(later, patience).action != "wait"
+        later = replace(observed, seconds=max(timeouts.grace, timeouts.requeue), heartbeat_fresh=False)
+        assert decide(later, timeouts).action != "wait"
 
 
 @hypothesis_settings(deadline=None)
-@given(sightings, patiences, st.text(st.characters(categories=["Lu"]), min_size=1))
-def test_a_state_that_nobody_has_heard_of_is_as_good_as_running(seen: Sighting, patience: Patience, word: str):
+@given(observations, all_timeouts, st.text(st.characters(categories=["Lu"]), min_size=1))
+def test_a_state_that_nobody_has_heard_of_is_as_good_as_running(observed: Observation, timeouts: Timeouts, word: str):
     if word not in STATES:
-        assert judge(replace(seen, state=word), patience) == judge(replace(seen, state="RUNNING"), patience)
+        assert decide(replace(observed, state=word), timeouts) == decide(replace(observed, state="RUNNING"), timeouts)

@@ -1,4 +1,4 @@
-"""Jobs for the SLURM backend, and ears that hear how they go."""
+"""Jobs for the SLURM backend, and listeners that hear how they go."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 from luigi_prune.execution.job import Backend, Job, Outcome
 from luigi_prune.execution.slurm.options import FAMILIES, Resources, SlurmSettings
 
-PATIENCE = 150.0  # seconds after which a test gives up; nothing asserts that anything is fast
+TIMEOUT_SECONDS = 150.0  # seconds after which a test gives up; nothing asserts that anything is fast
 
 
 def site(resources: Resources | None = None, **changes: Any) -> SlurmSettings:
@@ -26,12 +26,12 @@ def site(resources: Resources | None = None, **changes: Any) -> SlurmSettings:
 
 
 @dataclass
-class Ear:
-    """A listener that remembers what it heard."""
+class RecordingListener:
+    """A listener that remembers what it messages."""
 
     job: Job
     starts: int = 0
-    heard: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
     ended_event: threading.Event = field(default_factory=threading.Event)
 
@@ -39,14 +39,16 @@ class Ear:
         self.starts += 1
 
     def progressed(self, fraction: float, message: str) -> None:
-        self.heard.append(message)
+        self.messages.append(message)
 
     def ended(self, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
         self.ended_event.set()
 
     def outcome(self) -> Outcome:
-        assert self.ended_event.wait(PATIENCE), f"{self.job.name} did not end; last heard: {self.heard[-3:]}"
+        assert self.ended_event.wait(TIMEOUT_SECONDS), (
+            f"{self.job.name} did not end; last messages: {self.messages[-3:]}"
+        )
         return self.outcomes[0]
 
     def result(self) -> dict[str, Any]:
@@ -55,31 +57,33 @@ class Ear:
         assert outcome.status == "done", outcome.message
         return json.loads(Path(self.job.output).read_text())
 
-    def heard_of(self, words: str) -> str:
+    def message_with(self, words: str) -> str:
         """Wait for a message with these words and return it."""
-        until(lambda: any(words in message for message in self.heard))
-        return next(message for message in self.heard if words in message)
+        until(lambda: any(words in message for message in self.messages))
+        return next(message for message in self.messages if words in message)
 
     @property
     def slurm_id(self) -> str:
         """The job's SLURM id, once it has one."""
-        until(lambda: any(re.search(r"SLURM job \d", message) for message in self.heard))
-        found = re.search(r"SLURM job (\d+(?:_\d+)?)", self.heard[-1])
+        until(lambda: any(re.search(r"SLURM job \d", message) for message in self.messages))
+        found = re.search(r"SLURM job (\d+(?:_\d+)?)", self.messages[-1])
         assert found
         return found[1]
 
     def runs(self, steps: int = 3) -> None:
         """Wait until a counting job has made some steps."""
-        until(lambda: any((found := re.search(r"step (\d+)", m)) and int(found[1]) >= steps for m in list(self.heard)))
+        until(
+            lambda: any((found := re.search(r"step (\d+)", m)) and int(found[1]) >= steps for m in list(self.messages))
+        )
 
 
-def submit(backend: Backend, job: Job) -> Ear:
-    ear = Ear(job)
-    backend.submit(job, ear)
-    return ear
+def submit(backend: Backend, job: Job) -> RecordingListener:
+    listener = RecordingListener(job)
+    backend.submit(job, listener)
+    return listener
 
 
-def until(condition: Callable[[], Any], seconds: float = PATIENCE) -> None:
+def until(condition: Callable[[], Any], seconds: float = TIMEOUT_SECONDS) -> None:
     """Return once the condition holds; fail where it never does."""
     deadline = time.monotonic() + seconds
     while not condition():

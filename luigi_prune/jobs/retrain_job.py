@@ -1,0 +1,51 @@
+"""Retrain: train a pruned network; pruned entries stay zero."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from luigi_prune.compute.training import discard
+from luigi_prune.execution.job import Context
+from luigi_prune.identity import paths
+from luigi_prune.identity.spec import ChainSpec
+from luigi_prune.jobs.inputs import example_input, read_splits, restore_network, rewind
+from luigi_prune.jobs.logged_training import train_logged
+from luigi_prune.jobs.outputs import write
+from luigi_prune.jobs.process import prepare_process
+from luigi_prune.jobs.result_arrays import cost_arrays, history_arrays, mask_arrays, state_arrays
+from luigi_prune.results.hdf5_file import read_result
+from luigi_prune.seeds import derive_seed
+
+
+def retrain(request: dict[str, Any], context: Context) -> None:
+    """Retrain a pruned network; pruned entries stay zero."""
+    spec = ChainSpec.model_validate_json(request["spec"])
+    began = time.perf_counter()
+    prepare_process(context)
+    splits = read_splits(spec.base, spec.retraining, request)
+    before = read_result(request["inputs"]["network"])
+    network, masks = restore_network(before, spec.base, splits.input_shape)
+    if spec.rewind:
+        rewind(network, masks, read_result(request["inputs"]["base"]))
+    trained = train_logged(
+        request,
+        context,
+        network,
+        spec.retraining.model_copy(update={"metrics_test": spec.base.training.metrics_test}),
+        splits,
+        seed=derive_seed(spec.base.seed, spec.base.net, spec.repetition, "retrain"),
+        base=spec.base,
+        start_epoch=spec.retraining.start_epoch,
+        masks=masks,
+    )
+    if context.rank:
+        return
+    network.load_state_dict(trained.state)
+    arrays, types = state_arrays("weights", trained.state)
+    arrays |= mask_arrays(masks)
+    network.to(context.device)  # already there, unless no epoch was trained
+    arrays |= cost_arrays(network, before, example_input(splits.validation, context.device)) | history_arrays(trained)
+    meta = {"types": types, "structure": before.meta["structure"]}
+    write(request, context, began, arrays, meta=meta, earlier=before, precision=trained.precision)
+    discard(paths.checkpoint_path(request["output"]))
