@@ -242,7 +242,7 @@ def test_missing_basics_of_a_training_are_said(write, caplog):
     training = load().training
     assert (training.batch_size, training.optimizer) == (128, "SGD")
     for key in ("batchSize", "optimizer", "numEpochs"):
-        assert f"training.{key}: is not given" in caplog.text
+        assert f"training.{key}: is missing" in caplog.text
 
 
 def test_more_than_two_metrics(write):

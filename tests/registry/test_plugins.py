@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from luigi_prune.errors import ConfigError
-from luigi_prune.registry.method_rows import OWN
+from luigi_prune.registry.method_rows import BUILTIN_METHODS
 from luigi_prune.registry.plugins import PartTable, ShortNames
 from luigi_prune.results.hdf5_file import read_result
 from tests.experiments import command, write_experiment
@@ -231,7 +231,7 @@ def test_a_broken_package_is_named_and_harms_who_uses_it_only(tmp_path: Path) ->
 
 # ------------------------------------------------------------------------------------------ the table, in this process
 
-ROW = dataclasses.replace(OWN["ThresNet"], name="MyNet", short="My")
+ROW = dataclasses.replace(BUILTIN_METHODS["ThresNet"], name="MyNet", short="My")
 TWIN = dataclasses.replace(ROW, name="TwinNet")
 SHORT_OF_OURS = dataclasses.replace(ROW, short="WT")
 NAME_AS_SHORT = dataclasses.replace(ROW, short="UniNet")
@@ -245,14 +245,14 @@ def entry(name: str, attribute: str) -> metadata.EntryPoint:
 
 
 def table(*entries: metadata.EntryPoint) -> tuple[PartTable, ShortNames]:
-    methods = PartTable("method", OWN, lambda: entries)
-    return methods, ShortNames(methods, OWN)
+    methods = PartTable("method", BUILTIN_METHODS, lambda: entries)
+    return methods, ShortNames(methods, BUILTIN_METHODS)
 
 
 def test_rows_of_packages_stand_behind_ours() -> None:
     methods, short = table(entry("MyNet", "ROW"), entry("MyNet", "ROW"))  # found twice on the path is one
-    assert list(methods) == [*OWN, "MyNet"]
-    assert len(methods) == len(OWN) + 1
+    assert list(methods) == [*BUILTIN_METHODS, "MyNet"]
+    assert len(methods) == len(BUILTIN_METHODS) + 1
     assert methods["MyNet"] == ROW
     assert short["My"] == "MyNet"
     assert short.get("MyNet") is None
@@ -313,7 +313,7 @@ def test_what_is_no_row_is_left_out_with_one_warning(
 ) -> None:
     methods, _ = table(entry("MyNet", attribute))
     with caplog.at_level(logging.WARNING, logger="luigi_prune"):
-        assert list(methods) == list(methods) == list(OWN)
+        assert list(methods) == list(methods) == list(BUILTIN_METHODS)
     (record,) = caplog.records
     assert message in record.getMessage()
     with pytest.raises(ConfigError, match="cannot be used"):

@@ -123,7 +123,7 @@ def test_find_takes_short_names_of_methods():
         ("dataset", "GlueCoLA", "comes in a later version"),
         ("transform", "SegToTensor", "comes in a later version"),
         ("loss", "LossFromInput", "comes in a later version"),
-        ("scheduler", "LambdaLR", "which YAML cannot hold"),
+        ("scheduler", "LambdaLR", "which YAML cannot express"),
         ("optimizer", "SparseAdam", "sparse gradients only"),
     ],
 )
