@@ -82,7 +82,7 @@ def test_a_finished_job_wakes_the_worker_instead_of_being_found_by_it(tmp_path, 
                 raise
 
     luigi_option("worker", "wait_interval", "20")
-    monkeypatch.setattr(worker, "Results", Watched)
+    monkeypatch.setattr(worker, "ResultQueue", Watched)
     backend.late = True
     assert build(write_experiment(tmp_path))
     assert in_vain == []
@@ -237,9 +237,9 @@ def test_a_configured_scheduler_that_does_not_answer_ends_the_run_with_one_line(
         ("[compute]\nthread=2\n", "did you mean 'threads'?"),
         ("[compute]\nthreads=none\n", "'none' is not a whole number"),
         ("[compute]\nthreads=0\n", "at least 1"),
-        ("[compute]\ndevice=gpu\n", "none of auto, cpu, cuda"),
+        ("[compute]\ndevice=gpu\n", "expected auto, cpu or cuda, got 'gpu'"),
         ("[compute.Prune]\nprocesses=2\n", "only processes of TrainBase and Retrain"),
-        ("[compute]\nbackend=inline\nprocesses=2\n", "processes need 'local'"),
+        ("[compute]\nbackend=inline\nprocesses=2\n", "use 'local' for several"),
         ("[directories]\nresult=/tmp\n", "did you mean 'results'?"),
     ],
 )
