@@ -115,7 +115,7 @@ def test_the_achieved_size_is_the_nearest_of_all_levels(method: str) -> None:
 
 def trial_of(method: str, kind: str) -> Trial:
     """Return the trial of a method without the search, propagating as `prune` does."""
-    from luigi_prune.compute.pruning.engine.pipeline import _propagated_start
+    from luigi_prune.compute.pruning.engine.trial_search import propagated_start
 
     network, example = trained_like(kind)
     row = registry.METHODS[method]
@@ -125,7 +125,7 @@ def trial_of(method: str, kind: str) -> Trial:
         layers = find_layers(network, example, PAPER.find_ends)
         masks = initial_masks(network, None)
         problem = Problem(network, layers, masks, {}, example, batches, F.cross_entropy, 0, PAPER)
-        probe = _propagated_start(problem)
+        probe = propagated_start(problem)
         assert probe is not None
         scores = resolve_function("score", row.score, SCORES)(problem)
         levels = resolve_function("allocation", row.allocation, ALLOCATIONS)(problem, scores, row.granularity)

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -33,28 +32,15 @@ import torch
 from torch import Tensor, nn
 
 from luigi_prune.compute.masked import apply_masks
-from luigi_prune.compute.memory import explain_oom
 from luigi_prune.compute.precision import full_precision
-from luigi_prune.compute.pruning.allocations.by_score import ALLOCATIONS
-from luigi_prune.compute.pruning.engine.budget_search import find_level
+from luigi_prune.compute.pruning.engine.arguments import check_arguments, ignored_names, oom_in_step, with_noise
 from luigi_prune.compute.pruning.engine.decompose_network import decompose_network, undecomposed
-from luigi_prune.compute.pruning.engine.named_parts import resolve_function
 from luigi_prune.compute.pruning.engine.rules import PAPER
-from luigi_prune.compute.pruning.engine.trial import (
-    Trial,
-    changing_tensors,
-    check_inputs,
-    outputs_of,
-    same_outputs,
-    write_tensors,
-)
+from luigi_prune.compute.pruning.engine.trial_search import search_trial
 from luigi_prune.compute.pruning.low_rank.decomposed import structure_of
-from luigi_prune.compute.pruning.problem.granularity import GRANULARITIES
-from luigi_prune.compute.pruning.problem.layers import find_layers, ignored_layers, protected_parameters
+from luigi_prune.compute.pruning.problem.layers import find_layers
 from luigi_prune.compute.pruning.problem.masks import Masks, initial_masks, removals
 from luigi_prune.compute.pruning.problem.records import Batches, Loss, Problem, Rules, Scores
-from luigi_prune.compute.pruning.scores import SCORES
-from luigi_prune.compute.pruning.scores.foreign_scores import foreign_scores, lent
 from luigi_prune.compute.pruning.sizes_and_flops import (
     LayerBudget,
     count_flops,
@@ -63,11 +49,8 @@ from luigi_prune.compute.pruning.sizes_and_flops import (
     flops_of,
     layer_budgets,
 )
-from luigi_prune.compute.pruning.structure.propagation import propagate
-from luigi_prune.compute.pruning.structure.structure_probe import StructureProbe
-from luigi_prune.compute.zeros import counts_true, equal, to_numbers
-from luigi_prune.errors import ConfigError, UnreachableRatio, nearest
-from luigi_prune.seeds import derive_seed
+from luigi_prune.compute.zeros import to_numbers
+from luigi_prune.errors import ConfigError, UnreachableRatio
 
 if TYPE_CHECKING:
     from luigi_prune.registry import MethodRow
@@ -128,20 +111,20 @@ def prune(
     report both if they differ by more than 0.5 %. Raises ConfigError for settings or data that cannot work,
     UnreachableRatio if no weight of the network would be left.
     """
-    _check(method, keep_ratio, calibration, loss, rules, example_input, original_size)
+    check_arguments(method, keep_ratio, calibration, loss, rules, example_input, original_size)
     device = next((parameter.device for parameter in network.parameters()), example_input.device)
     with (
-        _explain_oom(device, method, calibration),
+        oom_in_step(device, method, calibration),
         full_precision(device),
         torch.inference_mode(False),
         torch.no_grad(),
     ):
-        example = _with_noise(example_input[:EXAMPLES].detach().clone().to(device), seed)
+        example = with_noise(example_input[:EXAMPLES].detach().clone().to(device), seed)
         batches = [(x.detach().clone().to(device), y.detach().clone().to(device)) for x, y in calibration or []]
         if method.from_original:
             network, masks = undecomposed(network if original is None else original, method.name), None
         start = copy.deepcopy(network)
-        ignored = _ignored(method, start, ignore)
+        ignored = ignored_names(method, start, ignore)
         if method.granularity == "rank":
             outputs = count_outputs(start, example[:1])
             flops = flops_of(start, outputs) if original_flops is None else original_flops
@@ -162,7 +145,7 @@ def prune(
         held = initial_masks(start, masks)
         apply_masks(start, held)
         problem = Problem(start, layers, held, outputs, example, batches, loss, seed, rules, ignored, delta_s)
-        trial = _search(problem, method, round(keep_ratio * original_size), remember)
+        trial = search_trial(problem, method, round(keep_ratio * original_size), remember)
         for parameter, needed in zip(trial.network.parameters(), needs, strict=True):
             parameter.requires_grad_(needed)
         pruned = trial.network
@@ -180,68 +163,6 @@ def prune(
             original_flops=flops,
             warnings=[*problem.warnings, *_missed(method, keep_ratio, size / original_size)],
         )
-
-
-def _explain_oom(device: torch.device, method: MethodRow, calibration: Batches | None) -> AbstractContextManager[None]:
-    """Name the sizes of the calibration batches, and a cure, if the device runs out of memory."""
-    sizes = [len(inputs) for inputs, _ in calibration or []]
-    by_data = f" with {sum(sizes)} calibration samples in batches of {max(sizes)}" if sizes else ""
-    cure = "use smaller calibration batches and inputs, " if sizes else "use smaller inputs, "
-    return explain_oom(device, f"{method.name}{by_data}", f"{cure}or another device (luigi.cfg: [compute] device)")
-
-
-def _check(
-    method: MethodRow,
-    keep_ratio: float,
-    calibration: Batches | None,
-    loss: Loss | None,
-    rules: Rules,
-    example_input: Tensor,
-    original_size: int,
-) -> None:
-    """Raise ConfigError for settings and data that cannot work."""
-    if not 0 < keep_ratio <= 1:  # NaN, too
-        raise ConfigError(f"{method.name}: keep ratio {keep_ratio} is outside (0, 1]")
-    kind = method.granularity
-    if kind not in ("none", "rank", *GRANULARITIES):
-        raise ConfigError(f"{method.name}: granularity {kind!r} is not known{nearest(kind, (*GRANULARITIES, 'rank'))}")
-    if rules.needs_data(method) and (not calibration or loss is None):
-        missing = "a loss" if calibration else "calibration data"
-        raise ConfigError(f"{rules.data_reader(method)} needs {missing}: none is given")
-    tensors = [
-        (index, what, value)
-        for index, pair in enumerate(calibration or [])
-        for what, value in zip(("inputs", "targets"), pair, strict=True)
-        if value.is_floating_point()
-    ]
-    finite = to_numbers(torch.isfinite(value).all() for _, _, value in tensors)
-    for (index, what, _), is_finite in zip(tensors, finite, strict=True):
-        if not is_finite:
-            raise ConfigError(f"{method.name}: calibration batch {index} has NaN or infinite {what}")
-    if not example_input.dim() or not example_input.shape[0]:
-        raise ConfigError(f"{method.name}: the example input is empty, shape {tuple(example_input.shape)}")
-    if example_input.is_floating_point() and not bool(torch.isfinite(example_input).all()):
-        raise ConfigError(f"{method.name}: the example input has NaN or infinite entries")
-    if original_size <= 0:
-        raise ConfigError(f"{method.name}: an original size of {original_size} leaves nothing to prune")
-
-
-def _ignored(method: MethodRow, network: nn.Module, patterns: Iterable[str]) -> frozenset[str]:
-    """Return the names of the layers that must stay as they are; raise ConfigError if no layer is left to prune."""
-    names = [layer.name for layer in layer_budgets(network)]
-    ignored = ignored_layers(names, (patterns,) if isinstance(patterns, str) else patterns)
-    if names and len(ignored) == len(names) and method.granularity != "none":
-        raise ConfigError(f"{method.name}: ignore leaves none of the {len(names)} compressible layers to prune")
-    return ignored
-
-
-def _with_noise(example: Tensor, seed: int) -> Tensor:
-    """Return the example followed by noise with its mean and spread, so that checks do not rely on the data."""
-    if not example.is_floating_point():
-        return example
-    generator = torch.Generator().manual_seed(derive_seed(seed, "noise"))
-    noise = torch.randn(max(2, min(len(example), 4)), *example.shape[1:], generator=generator).to(example)
-    return torch.cat([example, example.mean() + example.float().std(correction=0).to(example) * noise])
 
 
 def _untouched(network: nn.Module, keep_ratio: float, size: int, flops: int, masks: Masks | None) -> PruningResult:
@@ -274,68 +195,6 @@ def _decomposed(
         original_flops=flops,
         warnings=_missed(method, keep_ratio, size / original),
     )
-
-
-def _search(
-    problem: Problem, method: MethodRow, target_size: int, remember: Callable[[Callable[[], Scores]], Scores]
-) -> Trial:
-    """Return the trial, at the level whose size is nearest to `target_size`."""
-    probe = _propagated_start(problem) if problem.rules.propagate_by_data is None else None
-    score, seen = resolve_function("score", method.score, SCORES), lent(problem, method)
-    is_ours = score in SCORES.values()
-    scores = remember(lambda: score(seen) if is_ours else foreign_scores(seen, method, score))
-    tensors = [
-        (layer.name, each) for layer, each in zip(problem.layers, scores, strict=True) if isinstance(each, Tensor)
-    ]
-    for (name, _), has_nan in zip(tensors, to_numbers(torch.isnan(each).any() for _, each in tensors), strict=True):
-        if has_nan:
-            raise ConfigError(f"{method.name}: the scores of layer {name!r} hold NaN")
-    levels = resolve_function("allocation", method.allocation, ALLOCATIONS)(seen, scores, method.granularity)
-    selection = resolve_function("selection", method.selection, problem.rules.selections)
-    fixed_size = count_size(problem.network) - sum(counts_true(problem.kept(layer) for layer in problem.layers))
-
-    def search(structure: StructureProbe | None) -> tuple[Trial, int]:
-        trial = Trial(problem, scores, levels, selection, method.granularity, structure)
-        level = find_level(levels.count, lambda at: levels.cost(at) + fixed_size, trial.size_at, target_size)
-        trial.size_at(level)
-        return trial, level
-
-    trial, level = search(probe)
-    if probe is not None and not trial.is_sound(level):
-        problem.warnings.append(
-            f"{method.name}: propagation would change this network's outputs, so only the selected units are pruned"
-        )
-        trial, level = search(None)
-    return trial
-
-
-def _propagated_start(problem: Problem) -> StructureProbe | None:
-    """Prune parameters without effect from the problem's network; return the probe, or None if it is unreliable."""
-    changing, masks = changing_tensors(problem.network), dict(problem.masks)
-    before = [tensor.clone() for tensor in changing]
-    try:
-        probe = StructureProbe(problem.network, problem.example_input)
-        protected = protected_parameters(problem.network, problem.ignored)
-        propagate(problem.network, problem.masks, probe, problem.example_input, structured=False, protected=protected)
-    except torch.OutOfMemoryError:
-        raise  # no property of the network
-    except (RuntimeError, TypeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-    else:
-        propagated = [tensor.clone() for tensor in changing]
-        if all(equal(zip(before, propagated, strict=True))):
-            return probe
-        inputs = check_inputs(problem)
-        after = outputs_of(problem.network, inputs)
-        write_tensors(changing, before)
-        if same_outputs(outputs_of(problem.network, inputs), after):
-            write_tensors(changing, propagated)
-            return probe
-        reason = "its outputs depend on layers in a way that gradients do not show"
-    problem.warnings.append(f"this network cannot be probed, so only the selected units are pruned: {reason}")
-    write_tensors(changing, before)
-    problem.masks.update(masks)
-    return None
 
 
 def _missed(method: MethodRow, target: float, achieved: float) -> list[str]:
