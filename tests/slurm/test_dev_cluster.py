@@ -130,7 +130,7 @@ def test_without_its_controller_a_cluster_is_down_and_starts_again(cluster: Clus
     assert "slurmctld    stopped" in done.stdout
     again = dev_cluster("up", cluster.folder)
     assert again.returncode == 1
-    assert "a part of a cluster runs here" in again.stderr
+    assert "part of a cluster is running here" in again.stderr
     cluster.start_controller()
     assert "4" in cluster.run("sinfo", "-h", "-o", "%D").stdout
 
@@ -193,7 +193,10 @@ def test_a_cluster_that_cannot_start_says_why_and_leaves_nothing(slurm_is_instal
 def test_the_folder_of_something_else_is_left_alone(slurm_is_installed: None, tmp_path_factory):
     folder = tmp_path_factory.mktemp("c")
     (folder / "state").mkdir()
-    for command, words in [("up", "holds something else than a cluster"), ("down", "no cluster was ever started here")]:
+    for command, words in [
+        ("up", "contains something other than a cluster"),
+        ("down", "no cluster was ever started here"),
+    ]:
         done = dev_cluster(command, folder)
         assert (done.returncode, done.stderr) == (1, f"dev_cluster: {folder}: {words}\n")
     assert [path.name for path in folder.iterdir()] == ["state"]
