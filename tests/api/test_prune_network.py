@@ -353,7 +353,7 @@ def test_without_any_input_a_network_that_none_fits_is_refused() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.fc(x.reshape(-1, 3, 4, 5)[..., 0].flatten(1))
 
-    with pytest.raises(ConfigError, match="give example_input"):
+    with pytest.raises(ConfigError, match="pass example_input"):
         api.prune(Picky(), "WT", 0.5)
     assert api.prune(Picky(), "WT", 0.5, example_input=torch.randn(2, 60)).size == 13
 
@@ -441,7 +441,7 @@ def test_complaints_are_one_line_and_name_the_matter() -> None:
         ("did you mean 'SiPPNet'?", network, {"method": "SiPPet"}),
         ("no compressible layer", nn.Sequential(nn.BatchNorm1d(3), nn.ReLU()), {}),
         ("no compressible layer", nn.Conv2d(4, 4, 3, groups=2), {}),
-        ("a str cannot be pruned", "resnet20", {}),
+        ("expected a torch.nn.Module, got a str", "resnet20", {}),
         ("its `.module`", nn.DataParallel(network), {}),
         ("calibration batch 1 has NaN", network, {"calibration": [(inputs, targets), (broken, targets)]}),
         ("calibration batch 0 is not a pair", network, {"calibration": flat}),

@@ -285,8 +285,8 @@ def test_a_name_may_be_given_once(entries: tuple[metadata.EntryPoint, ...], mess
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ((entry("MyNet", "SHORT_OF_OURS"),), "short name 'WT' is that of 'ThresNet'"),
-        ((entry("MyNet", "NAME_AS_SHORT"),), "short name 'UniNet' is that of 'UniNet'"),
+        ((entry("MyNet", "SHORT_OF_OURS"),), "short name 'WT' is already that of 'ThresNet'"),
+        ((entry("MyNet", "NAME_AS_SHORT"),), "short name 'UniNet' is already that of 'UniNet'"),
         (
             (entry("MyNet", "ROW"), entry("TwinNet", "TWIN")),
             "'TwinNet' of .*: its short name 'My' is already that of 'MyNet'",
