@@ -1,4 +1,4 @@
-"""What the SLURM backend leaves in a store while jobs are on their way, without SLURM."""
+"""Files of the SLURM backend for pending jobs, without SLURM."""
 
 from __future__ import annotations
 
@@ -22,6 +22,6 @@ def submitted(results: Path, jobs: list[Job], job_id: str = "12", attempt: int =
 
 
 def tells(folder: Path, index: int, **what: object) -> None:
-    """Let a job say something."""
+    """Write a heartbeat of a job."""
     path = heartbeat.heartbeat_path(folder, index)
     path.write_text(json.dumps(dataclasses.asdict(Heartbeat(host="n3", **what))))  # type: ignore[arg-type]

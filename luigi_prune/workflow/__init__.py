@@ -1,0 +1,1 @@
+"""The Luigi side: the task graph, the worker, settings from luigi.cfg, progress."""

@@ -1,4 +1,4 @@
-"""What all tasks of the graph share: a key, a result, a job that makes it."""
+"""The base class of all tasks of the graph: a key, a result file, and the job that writes it."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def _hidden() -> Any:
 
 
 class JobTask(luigi.Task):
-    """A task whose work is one function below `luigi_prune.jobs`, carried by a backend, writing one result."""
+    """A task that writes one result by a function in `luigi_prune.jobs`, run by a backend."""
 
-    function: str  # of luigi_prune.jobs, as module:function
-    retry_count: int | None = None  # luigi.cfg decides, until a failure shows that trying again is useless
+    function: str  # in luigi_prune.jobs, as module:function
+    retry_count: int | None = None  # as in luigi.cfg; 1 after a failure that a retry cannot fix
 
     dataset: str = luigi.Parameter(description="Data set that the network is trained on.")
     network: str = luigi.Parameter(description="Network.")
@@ -37,12 +37,12 @@ class JobTask(luigi.Task):
 
     @cached_property
     def places(self) -> Directories:
-        """The directories of the experiment, after luigi.cfg."""
+        """The experiment's directories, overridden by luigi.cfg."""
         return Directories.model_validate_json(self.directories)
 
     @property
     def path(self) -> Path:
-        """Where the result lies."""
+        """The path of the result."""
         raise NotImplementedError
 
     def output(self) -> HDF5Target:
@@ -50,7 +50,7 @@ class JobTask(luigi.Task):
         return HDF5Target(self.path)
 
     def request(self) -> dict[str, Any]:
-        """Return what the job function gets, as JSON data."""
+        """Return the job function's request, as JSON data."""
         return {
             "family": self.task_family,
             "key": self.key,
@@ -61,29 +61,29 @@ class JobTask(luigi.Task):
         }
 
     def job(self, backend: str = "") -> Job:
-        """Return the job that makes the result, for the backend of this name."""
+        """Return the job that writes the result, for the backend of this name."""
         log = paths.log_path(self.places.results, self.title, self.key)
         folder = str(paths.jobs_folder(self.places.results, backend)) if backend else ""
         return Job(self.function, self.title, self.task_family, self.request(), str(self.path), str(log), folder)
 
     @property
     def title(self) -> str:
-        """How a person calls this task."""
+        """The task's name for people."""
         raise NotImplementedError
 
     def requires(self) -> dict[str, JobTask]:
-        """Return the tasks whose results this one reads, by the name the job function knows them by."""
+        """Return the tasks whose results this one reads, by their names in the request."""
         return {}
 
     def run(self) -> None:
-        """Run the job in this process; a worker of this package hands it to a backend instead."""
+        """Run the job in this process; PruneWorker submits it to a backend instead."""
         outcome = run(self.job(), Context())
         if outcome.status != "done":
             raise LuigiPruneError(outcome.message)
 
 
 def walk(*roots: luigi.Task) -> Iterator[luigi.Task]:
-    """Yield `roots` and everything below them once, inputs before what reads them."""
+    """Yield `roots` and all their dependencies once, inputs first."""
     seen: set[str] = set()
     stack: list[tuple[luigi.Task, bool]] = [(root, False) for root in reversed(roots)]
     while stack:

@@ -1,4 +1,4 @@
-"""Where the stock `luigi` command gets its scheduler and its worker from, once the package is imported."""
+"""Makes the stock `luigi` command use the scheduler and the worker of this package."""
 
 from __future__ import annotations
 
@@ -18,33 +18,35 @@ from luigi_prune.workflow import settings
 from luigi_prune.workflow.worker import PruneWorker
 
 
-class Factory(luigi.interface._WorkerSchedulerFactory):
-    """Makes the scheduler and the worker of a run."""
+class SchedulerWorkerFactory(luigi.interface._WorkerSchedulerFactory):
+    """Creates the scheduler and the worker of a run."""
 
     def create_remote_scheduler(self, url: str) -> Any:
-        """Return the scheduler at `url`; where nobody configured one and none answers, a local one."""
-        if _answers(url):
+        """Return the scheduler at `url`, or a local one if none is configured and none responds."""
+        if _responds(url):
             return super().create_remote_scheduler(url)
         if _scheduler_is_configured():
-            settings.refuse(f"no Luigi scheduler answers at {url} (luigi.cfg [core], or --local-scheduler for none)")
-        print(f"No luigid at {url}: going on with a scheduler of our own (start luigid to watch tasks in a browser).")
+            settings.exit_with_error(
+                f"no Luigi scheduler responds at {url} (luigi.cfg [core]; --local-scheduler: none)"
+            )
+        print(f"No luigid at {url}: using a local scheduler (start luigid to watch tasks in a browser).")
         return self.create_local_scheduler()
 
     def create_worker(self, scheduler: Any, worker_processes: int, assistant: bool = False) -> PruneWorker:
-        """Return a worker with the backend that luigi.cfg asks for."""
+        """Return a worker with the backend chosen in luigi.cfg."""
         try:
             backend = choose(settings.compute_settings())
         except LuigiPruneError as error:
-            settings.refuse(error)
-        # --workers left at 1: as many tasks at once as the backend has room for
-        at_once = worker_processes if worker_processes > 1 else backend.slots
-        return PruneWorker(scheduler=scheduler, worker_processes=at_once, assistant=assistant, backend=backend)
+            settings.exit_with_error(error)
+        # without --workers: as many tasks at once as the backend has slots
+        concurrency = worker_processes if worker_processes > 1 else backend.slots
+        return PruneWorker(scheduler=scheduler, worker_processes=concurrency, assistant=assistant, backend=backend)
 
 
-def _answers(url: str) -> bool:
+def _responds(url: str) -> bool:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        return True  # a socket or something else that only Luigi understands
+        return True  # a socket or another scheme that Luigi handles
     port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
         with socket.create_connection((parts.hostname, port), timeout=3):
@@ -55,14 +57,14 @@ def _answers(url: str) -> bool:
 
 def _scheduler_is_configured() -> bool:
     config = luigi.configuration.get_config()
-    names = [f"{start}scheduler_{what}" for start in ("default_", "") for what in ("url", "host", "port")]
+    names = [f"{prefix}scheduler_{part}" for prefix in ("default_", "") for part in ("url", "host", "port")]
     named = any(config.has_option("core", option) for name in names for option in (name, name.replace("_", "-")))
     return named or any(argument.startswith(("--scheduler-", "--core-scheduler-")) for argument in sys.argv)
 
 
 def install() -> None:
-    """Make Luigi's command line use this worker, on top of the packaged luigi.cfg."""
+    """Make Luigi's command line use this worker and, as defaults, the packaged luigi.cfg."""
     settings.load_packaged_config()
-    # "[core] default_scheduler_url" and its like are read, but not by the class that warns
+    # options such as "[core] default_scheduler_url" are used, but not by the class that warns
     warnings.filterwarnings("ignore", "The configuration contains the parameter", UnconsumedParameterWarning)
-    luigi.interface._WorkerSchedulerFactory = Factory
+    luigi.interface._WorkerSchedulerFactory = SchedulerWorkerFactory

@@ -1,4 +1,4 @@
-"""What luigi.cfg says about this machine: directories, backend, threads. Never part of a key."""
+"""Settings of this machine in luigi.cfg: directories, backend, threads. Never part of a key."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from luigi_prune.execution.backends import AUTO, backend_settings, names
 from luigi_prune.execution.job import ComputeSettings
 
 FAMILIES = ("TrainBase", "Prune", "Retrain", "Evaluate", "Aggregate", "Report")
-EXIT_CONFIGURATION = 35  # the return code that luigi.cfg gives scheduling errors
+EXIT_CONFIGURATION = 35  # as the return code of scheduling errors in the packaged luigi.cfg
 PARALLEL = ("TrainBase", "Retrain")  # the families whose jobs can have several processes
 _COMPUTE_KEYS = ("backend", "threads", "jobs", "device", "loader_workers", "deterministic", "processes")
 
 
-def refuse(error: LuigiPruneError | str) -> NoReturn:
+def exit_with_error(error: LuigiPruneError | str) -> NoReturn:
     """End the run with one line on standard error; Luigi would print a traceback for any Exception."""
     print(f"error: {error}", file=sys.stderr, flush=True)
     raise SystemExit(EXIT_CONFIGURATION)
@@ -33,7 +33,7 @@ def packaged_config() -> Path:
 
 
 def load_packaged_config() -> None:
-    """Put the packaged luigi.cfg below all others, so that its settings hold wherever nobody says otherwise."""
+    """Read the packaged luigi.cfg before all others, as defaults."""
     parser = luigi.configuration.LuigiConfigParser
     path = str(packaged_config())
     if path not in parser._config_paths:
@@ -42,52 +42,52 @@ def load_packaged_config() -> None:
 
 
 def directories_for(experiment: Experiment) -> Directories:
-    """Return the experiment's directories, with luigi.cfg [directories] over them."""
-    given = _section("directories")
+    """Return the experiment's directories, overridden by luigi.cfg [directories]; raises ConfigError."""
+    section = _section("directories")
     known = Directories.model_fields
-    for key in given:
+    for key in section:
         if key not in known:
             raise ConfigError(f"luigi.cfg: [directories] {key}: unknown key{nearest(key, known)}")
-    return experiment.directories.model_copy(update=given)
+    return experiment.directories.model_copy(update=section)
 
 
 def compute_settings() -> ComputeSettings:
     """Return the sections [compute] and [compute.<Family>] of luigi.cfg; raises ConfigError."""
-    given = _section("compute")
-    for key in given:
+    compute = _section("compute")
+    for key in compute:
         if key not in _COMPUTE_KEYS:
             raise ConfigError(f"luigi.cfg: [compute] {key}: unknown key{nearest(key, _COMPUTE_KEYS)}")
-    if (backend := given.get("backend", AUTO)) not in (backends := (AUTO, *names())):
+    if (backend := compute.get("backend", AUTO)) not in (backends := (AUTO, *names())):
         raise ConfigError(f"luigi.cfg: [compute] backend: {backend!r} is not a backend{nearest(backend, backends)}")
-    if (device := given.get("device", "auto")) not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"luigi.cfg: [compute] device: {device!r} is none of auto, cpu, cuda")
+    if (device := compute.get("device", "auto")) not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"luigi.cfg: [compute] device: expected auto, cpu or cuda, got {device!r}")
     settings = ComputeSettings(
         backend=backend,
-        threads=_whole("compute", "threads", given, 1, 1),
-        jobs=_whole("compute", "jobs", given, 0, 0),
+        threads=_integer("compute", "threads", compute, 1, 1),
+        jobs=_integer("compute", "jobs", compute, 0, 0),
         device=device,
-        loader_workers=_whole("compute", "loader_workers", given, 0, 0),
-        deterministic=_flag("compute", "deterministic", given),
-        processes=_processes(given),
+        loader_workers=_integer("compute", "loader_workers", compute, 0, 0),
+        deterministic=_flag("compute", "deterministic", compute),
+        processes=_processes(compute),
     )
     sections = [name for name in luigi.configuration.get_config().sections() if name.partition(".")[0] == backend]
     return replace(settings, own=backend_settings(settings, {name: _section(name) for name in sections}))
 
 
 def _processes(compute: dict[str, str]) -> dict[str, int | Literal["gpus"]]:
-    """Return the processes of a job per family, of [compute] and of [compute.<Family>] over it."""
-    found: dict[str, int | Literal["gpus"]] = {}
+    """Return the processes of a job by family: as in [compute.<Family>], else as in [compute]."""
+    processes: dict[str, int | Literal["gpus"]] = {}
     for family in FAMILIES:
-        section = f"compute.{family}"
-        own = _section(section)
-        for key in own:
+        name = f"compute.{family}"
+        section = _section(name)
+        for key in section:
             if key != "processes" or family not in PARALLEL:
-                raise ConfigError(f"luigi.cfg: [{section}] {key}: only processes of TrainBase and Retrain can be set")
+                raise ConfigError(f"luigi.cfg: [{name}] {key}: only processes of TrainBase and Retrain can be set")
         if family in PARALLEL:
-            where, given = (section, own) if own else ("compute", compute)
-            is_gpus = given.get("processes") == "gpus"
-            found[family] = "gpus" if is_gpus else _whole(where, "processes", given, 1, 1, or_else=" or gpus")
-    return found
+            name, section = (name, section) if section else ("compute", compute)
+            is_gpus = section.get("processes") == "gpus"
+            processes[family] = "gpus" if is_gpus else _integer(name, "processes", section, 1, 1, or_else=" or gpus")
+    return processes
 
 
 def _section(name: str) -> dict[str, str]:
@@ -95,22 +95,22 @@ def _section(name: str) -> dict[str, str]:
     try:
         return dict(config.items(name)) if config.has_section(name) else {}
     except InterpolationError as error:
-        said = " ".join(error.message.split())
+        reason = " ".join(error.message.split())
         raise ConfigError(
-            f"luigi.cfg: [{name}] {error.option}: {said}; a percent sign is written %%, and a variable that is not"
-            " set here $NAME"
+            f"luigi.cfg: [{name}] {error.option}: {reason}; write %% for a percent sign, and $NAME for an environment"
+            " variable"
         ) from None
 
 
-def _flag(section: str, key: str, given: dict[str, str]) -> bool:
-    text = given.get(key, "false").lower()
+def _flag(section: str, key: str, texts: dict[str, str]) -> bool:
+    text = texts.get(key, "false").lower()
     if text not in ("true", "false"):
-        raise ConfigError(f"luigi.cfg: [{section}] {key}: {given[key]!r} is neither true nor false")
+        raise ConfigError(f"luigi.cfg: [{section}] {key}: expected true or false, got {texts[key]!r}")
     return text == "true"
 
 
-def _whole(section: str, key: str, given: dict[str, str], default: int, least: int, or_else: str = "") -> int:
-    text = given.get(key, str(default))
+def _integer(section: str, key: str, texts: dict[str, str], default: int, least: int, or_else: str = "") -> int:
+    text = texts.get(key, str(default))
     if text == "auto" and least == 0:
         return 0
     if not text.isdigit() or int(text) < least:

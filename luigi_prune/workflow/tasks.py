@@ -1,7 +1,7 @@
 """The graph: TrainBase -> Prune -> Retrain -> Evaluate -> Aggregate -> Report -> RunExperiment.
 
-A task's identity is its `key` (see `keys.py`) and the results folder it lies in; the other visible parameters are there
-to be read by people. `spec` and `directories` are JSON and hidden: the key stands for the one, the other says where.
+A task's identity is its `key` (see `identity/keys.py`) and its results folder; the other visible parameters are for
+people. `spec` and `directories` are JSON and hidden: the key is a hash of the spec, the directories are not hashed.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from luigi_prune.identity.spec import (
 )
 from luigi_prune.registry import METHODS, plain
 from luigi_prune.workflow.job_task import JobTask
-from luigi_prune.workflow.settings import directories_for, refuse
+from luigi_prune.workflow.settings import directories_for, exit_with_error
 
 
 class TrainBase(JobTask):
-    """Trains one network: `net` tells networks of one experiment apart."""
+    """Trains one network; `net` is its index in the experiment."""
 
     net: int = luigi.IntParameter()
     function = "luigi_prune.jobs.train_base_job:train_base"
@@ -64,7 +64,7 @@ class TrainBase(JobTask):
 
 
 class NetworkTask(JobTask):
-    """What Prune, Retrain and Evaluate share: what a person needs to tell networks apart."""
+    """Base of Prune, Retrain and Evaluate: parameters that identify a network for people."""
 
     method: str = luigi.Parameter()
     keep_ratio: float = luigi.FloatParameter()
@@ -73,7 +73,7 @@ class NetworkTask(JobTask):
 
 
 class ChainTask(NetworkTask):
-    """What Prune and Retrain share: one step of a chain."""
+    """Base of Prune and Retrain: one step of a chain."""
 
     @cached_property
     def content(self) -> ChainSpec:
@@ -90,7 +90,7 @@ class ChainTask(NetworkTask):
 
     @classmethod
     def of(cls, spec: ChainSpec, directories: Directories) -> ChainTask:
-        """Return the task that makes the network after the last step of `spec`."""
+        """Return the task that computes the network after the last step of `spec`."""
         family = Retrain if spec.steps[-1].retrained else Prune
         return family(
             dataset=plain(spec.base.network.dataset),
@@ -107,13 +107,13 @@ class ChainTask(NetworkTask):
 
 
 class Prune(ChainTask):
-    """Prunes the network of the step before, or the trained one."""
+    """Prunes the network of the previous step, or the trained one."""
 
     function = "luigi_prune.jobs.prune_job:prune"
     priority = 20
 
     def requires(self) -> dict[str, JobTask]:
-        """Return the step before, and the trained network for a method that prunes that one at every step."""
+        """Return the previous step, and the trained network if the method prunes that one at every step."""
         base, before = TrainBase.of(self.content.base, self.places), self.content.before()
         if before is None:
             return {"network": base}
@@ -124,13 +124,13 @@ class Prune(ChainTask):
 
 
 class Retrain(ChainTask):
-    """Retrains a pruned network; what was removed stays removed."""
+    """Retrains a pruned network; pruned entries stay zero."""
 
     function = "luigi_prune.jobs.retrain_job:retrain"
     priority = 30
 
     def requires(self) -> dict[str, JobTask]:
-        """Return the pruned network, and the trained one where weights are rewound."""
+        """Return the pruned network, and the trained one if weights are rewound."""
         inputs: dict[str, JobTask] = {"network": ChainTask.of(self.content.pruned(), self.places)}
         if self.content.rewind:
             inputs["base"] = TrainBase.of(self.content.base, self.places)
@@ -138,7 +138,7 @@ class Retrain(ChainTask):
 
 
 class Evaluate(NetworkTask):
-    """Judges one network on one test set."""
+    """Evaluates one network on one test set."""
 
     test_set: str = luigi.Parameter()
     function = "luigi_prune.jobs.evaluate_job:evaluate"
@@ -166,7 +166,7 @@ class Evaluate(NetworkTask):
 
     @classmethod
     def of(cls, spec: EvaluateSpec, directories: Directories) -> Evaluate:
-        """Return the task that makes this evaluation."""
+        """Return the task of this evaluation."""
         chain = spec.chain
         return cls(
             dataset=plain(spec.base.network.dataset),
@@ -184,7 +184,7 @@ class Evaluate(NetworkTask):
 
 
 class ExperimentTask(JobTask):
-    """What Aggregate and Report share: they belong to one experiment, and their spec is the whole of it."""
+    """Base of Aggregate and Report: tasks of one experiment, with the experiment as their spec."""
 
     experiment: str = luigi.Parameter()
 
@@ -221,14 +221,14 @@ class ExperimentTask(JobTask):
 
 
 class Aggregate(ExperimentTask):
-    """Gathers every evaluation of an experiment into tables."""
+    """Collects all evaluations of an experiment into tables."""
 
     function = "luigi_prune.jobs.aggregate_job:aggregate"
     priority = 50
 
     @classmethod
     def key_of(cls, experiment: Experiment) -> str:
-        """Return the key: the axes, and the key of every evaluation."""
+        """Return the key, a hash of the axes and the keys of all evaluations."""
         return keys.aggregate_key(experiment)
 
     @property
@@ -247,25 +247,25 @@ class Aggregate(ExperimentTask):
         return {task.key: task for task in self.evaluations.values()}
 
     def request(self) -> dict[str, Any]:
-        """Return what the job function gets: the axes, and the path of every cell."""
+        """Return the job function's request: the axes, and the result path of every cell."""
         cells = {cell: str(task.path) for cell, task in self.evaluations.items()}
         return super().request() | {"spec": self.grid.as_json(), "cells": cells}
 
 
 class Report(ExperimentTask):
-    """Draws the tables: plots, markdown, one HTML page, `.npz`, TensorBoard."""
+    """Writes the report on the tables: plots, Markdown, HTML page, `.npz`, TensorBoard."""
 
     function = "luigi_prune.jobs.report_job:report"
     priority = 60
 
     @classmethod
     def key_of(cls, experiment: Experiment) -> str:
-        """Return the key: the tables, and how they are shown."""
+        """Return the key, a hash of the tables' key and the display settings."""
         return keys.report_key(experiment)
 
     @cached_property
     def tables(self) -> Aggregate:
-        """The tables that are drawn; their key takes the whole grid, so it is computed once."""
+        """The task of the tables; cached, as its key needs the whole grid."""
         task: Aggregate = Aggregate.of(self.content, self.places)
         return task
 
@@ -281,7 +281,9 @@ class Report(ExperimentTask):
 class RunExperiment(luigi.WrapperTask):
     """Runs every experiment of a configuration file to its report."""
 
-    config: str = luigi.Parameter(description="Experiment file: looked for here, then among the packaged configs/.")
+    config: str = luigi.Parameter(
+        description="Experiment file: in the working directory, else in the packaged configs/."
+    )
 
     @cached_property
     def reports(self) -> list[Report]:
@@ -290,16 +292,16 @@ class RunExperiment(luigi.WrapperTask):
             experiments = load_experiments(self.config)
             return [Report.of(experiment, directories_for(experiment)) for experiment in experiments]
         except LuigiPruneError as error:
-            refuse(error)
+            exit_with_error(error)
 
     def requires(self) -> list[Report]:
         """Return the reports."""
         return self.reports
 
-    def read_again(self) -> None:
-        """Read the file anew, and be another task for the scheduler where it says something else than before.
+    def reload_config(self) -> None:
+        """Read the file again, and change the task id if its experiments have changed.
 
-        Luigi keeps instances of tasks, and luigid ignores for some seconds that a task it knows as done is not.
+        Luigi caches task instances, and luigid ignores for some seconds that a task marked as done no longer is.
         """
         self.__dict__.pop("reports", None)
         identity = {"config": self.config, "reports": " ".join(report.key for report in self.reports)}

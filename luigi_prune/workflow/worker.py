@@ -1,7 +1,7 @@
-"""The seam to Luigi: a worker whose waiting tasks are objects, not processes, and that says how far it is.
+"""Luigi's worker with jobs of a backend in place of processes, and a display of progress.
 
-`factory.py` puts it where Luigi's command line looks for a worker, so that the stock `luigi` command hands every
-JobTask to a backend. Relies on private names of luigi 3.8's worker; `tests/workflow/test_worker.py` watches them.
+`luigi_integration.py` installs it, so that the stock `luigi` command submits every JobTask to a backend. It uses
+private names of luigi 3.8's worker; `tests/workflow/test_worker.py` checks them.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from luigi_prune.workflow.scheduler_status import Statuses
 from luigi_prune.workflow.tasks import RunExperiment
 
 EXIT_INTERRUPTED = 130
-_REPAIRS = 20  # times that one task may wait for an input to be computed again
-_REPAIR_DELAY = 2.0  # seconds before it asks again, where the scheduler did not take the news yet
+_REPAIRS = 20  # maximum number of repairs of inputs per task
+_REPAIR_DELAY = 2.0  # seconds before a repeated request, as the scheduler may not have updated yet
 
 
 class JobProcess:
-    """Stands where Luigi expects a process; hands a task's job to a backend and reports how it ended."""
+    """Has the interface of Luigi's task process; submits the job to a backend and reports its outcome."""
 
     use_multiprocessing = False
     exitcode = 0
@@ -46,10 +46,10 @@ class JobProcess:
         self.worker = worker
         self.status_reporter = None
         self._began = time.perf_counter()
-        self._over = False
+        self._ended = False
 
     def run(self) -> None:
-        """Start the job, unless its result has come into being or an input is missing."""
+        """Submit the job, unless its result exists by now or an input is missing."""
         self.task.trigger_event(Event.START, self.task)
         if self.task.complete():
             self._finish(DONE, "")
@@ -61,7 +61,7 @@ class JobProcess:
 
     def is_alive(self) -> bool:
         """Return whether the job is still waiting or running."""
-        return not self._over
+        return not self._ended
 
     def terminate(self) -> None:
         """Stop the job."""
@@ -71,22 +71,22 @@ class JobProcess:
         return self.task.job(self.worker.backend.name)
 
     def started(self) -> None:
-        """Hear that the job left the queue of its backend."""
+        """Record that the job has left the queue of its backend."""
         self.worker.board.started(self.task)
 
     def progressed(self, fraction: float, message: str) -> None:
-        """Pass a job's progress on to the terminal and to Luigi's web page."""
+        """Show a job's progress on the terminal and on Luigi's web page."""
         text = self.worker.board.progressed(self.task, fraction, message)
         self.worker.statuses.update(self.task.task_id, fraction, text)
 
     def ended(self, outcome: Outcome) -> None:
-        """Turn the end of the job into Luigi's result; whatever goes wrong here, the worker hears of it."""
+        """Translate the job's outcome to Luigi's result; an exception here fails the task."""
         try:
-            self._judge(outcome)
+            self._handle_outcome(outcome)
         except Exception:
             self._finish(FAILED, traceback.format_exc(), outcome)
 
-    def _judge(self, outcome: Outcome) -> None:
+    def _handle_outcome(self, outcome: Outcome) -> None:
         if outcome.status == "damaged":
             inputs = [task for task in self.task.requires().values() if str(task.path) == outcome.damaged]
             if inputs:
@@ -111,7 +111,7 @@ class JobProcess:
             self.worker.board.note(f"{damage}; set aside as {set_aside(task.path).name}, computed again")
 
     def _repair(self, inputs: list[JobTask], message: str) -> None:
-        """Ask Luigi to make the inputs (again) and then to come back to this task."""
+        """Make Luigi run the tasks of the inputs (again), then this task."""
         count = self.worker.repairs[self.task.task_id] = self.worker.repairs.get(self.task.task_id, 0) + 1
         if count > _REPAIRS:
             self.task.retry_count = 1
@@ -119,14 +119,14 @@ class JobProcess:
             return
         needs = [(task.task_module, task.task_family, task.to_str_params()) for task in inputs]
         result: tuple[Any, ...] = (self.task.task_id, PENDING, "", [], needs)
-        self._over = True
+        self._ended = True
         if count == 1:
             self.worker.deliver(result)
         else:
             threading.Timer(_REPAIR_DELAY, self.worker.deliver, [result]).start()
 
     def _finish(self, status: str, message: str, outcome: Outcome | None = None) -> None:
-        self._over = True
+        self._ended = True
         seconds = time.perf_counter() - self._began
         self.task.trigger_event(Event.PROCESSING_TIME, self.task, seconds)
         if status == DONE:
@@ -137,11 +137,11 @@ class JobProcess:
         self.worker.deliver((self.task.task_id, status, message, [], []))
 
 
-class Results(queue.Queue[Any]):
-    """The worker's results: all from one process, so an ordinary queue, which wakes the worker at once."""
+class ResultQueue(queue.Queue[Any]):
+    """The worker's queue of results: within one process, so that it wakes the worker at once."""
 
     def close(self) -> None:
-        """Do nothing; Luigi closes the queue between processes that stands here otherwise."""
+        """Do nothing; Luigi calls it for its queue between processes."""
 
 
 class PruneWorker(luigi.worker.Worker):
@@ -153,21 +153,21 @@ class PruneWorker(luigi.worker.Worker):
         self.board = Board(backend)
         self.repairs: dict[str, int] = {}
         remote = isinstance(scheduler, luigi.rpc.RemoteScheduler)
-        self.limits = {limit["name"] for limit in scheduler.resource_list()}  # an unknown one would mean one at a time
+        self.limits = {limit["name"] for limit in scheduler.resource_list()}  # Luigi limits an unknown resource to 1
         self.statuses = Statuses(scheduler, interval=2.0 if remote else 0.2)
-        self._task_result_queue = Results()
+        self._task_result_queue = ResultQueue()
         self._experiments: list[RunExperiment] = []
 
     def add(self, task: luigi.Task, *args: Any, **kwargs: Any) -> bool:
-        """Schedule a task and everything below it."""
+        """Schedule a task and its dependencies."""
         if isinstance(task, RunExperiment):
-            task.read_again()
+            task.reload_config()
             self._experiments.append(task)
         return super().add(task, *args, **kwargs)
 
     def run(self) -> bool:
-        """Run everything scheduled, then say where the reports are."""
-        self._enable_again()
+        """Run all scheduled tasks, then print the paths of the reports."""
+        self._enable_failed_tasks()
         self.board.open()
         try:
             return super().run()
@@ -175,18 +175,18 @@ class PruneWorker(luigi.worker.Worker):
             self.backend.interrupted(self.board.note)
             raise SystemExit(EXIT_INTERRUPTED) from None
         finally:
-            self._count_the_work_of_others()
+            self._count_tasks_of_other_drivers()
             self.board.close()
             self.board.summary([report for root in self._experiments for report in root.reports])
             if remark := self.backend.remark():
                 self.board.note(remark)
 
     def deliver(self, result: tuple[Any, ...]) -> None:
-        """Hand a result to the worker's loop; callable from any thread."""
+        """Put a result into the queue of the worker's loop; callable from any thread."""
         self._task_result_queue.put(result)
 
     def __exit__(self, *exception: Any) -> bool:
-        """Stop what still runs, then leave."""
+        """Stop running jobs and the reports of progress."""
         try:
             return super().__exit__(*exception)
         finally:
@@ -197,7 +197,7 @@ class PruneWorker(luigi.worker.Worker):
         if isinstance(task, JobTask):
             return JobProcess(task, self)
         process = super()._create_task_process(task)
-        process.use_multiprocessing = False  # a wrapper has no work worth a fork of a process with threads
+        process.use_multiprocessing = False  # a wrapper task does no work, and forking a process with threads is unsafe
         return process
 
     def _add_task(self, *args: Any, **kwargs: Any) -> None:
@@ -207,12 +207,12 @@ class PruneWorker(luigi.worker.Worker):
             kwargs["resources"] = {name: count for name, count in needs.items() if count and name in self.limits}
             self.board.scheduled(task, kwargs["status"])
             if kwargs["status"] == FAILED and task.retry_count == 1:
-                # the scheduler counts a failure by the policy that it had before: tell it first
+                # the scheduler counts a failure by its previous retry policy: send the new one first
                 super()._add_task(*args, **kwargs | {"status": RUNNING, "expl": None})
         super()._add_task(*args, **kwargs)
 
-    def _count_the_work_of_others(self) -> None:
-        """Count what another driver has finished as done, where Luigi's return code would be "already running"."""
+    def _count_tasks_of_other_drivers(self) -> None:
+        """Count tasks finished by another driver as done; else Luigi's return code would be "already running"."""
         if not all(experiment.complete() for experiment in self._experiments):
             return
         last = {task.task_id: status for task, status, _ in self._add_task_history}
@@ -220,8 +220,8 @@ class PruneWorker(luigi.worker.Worker):
         self._add_task_history += [(task, DONE, True) for task in unfinished if task.complete()]
         self._get_work_response_history.clear()
 
-    def _enable_again(self) -> None:
-        """Lift the ban on tasks that failed in an earlier run: whoever starts again wants another try."""
+    def _enable_failed_tasks(self) -> None:
+        """Enable tasks that the scheduler disabled after failures in an earlier run."""
         if not isinstance(self._scheduler, luigi.rpc.RemoteScheduler):
             return
         for task_id in self._scheduler.task_list(DISABLED, ""):

@@ -33,15 +33,15 @@ def chosen(options: argparse.Namespace) -> Settings:
 
 
 def up(folder: Path, options: argparse.Namespace) -> None:
-    """Start a cluster; returns when every node is idle and accounting answers. Nothing runs on when that fails."""
+    """Start a cluster; returns when every node is idle and accounting answers. On failure, nothing is left running."""
     if cluster_processes(folder):
         if not daemons.node_states(folder):
-            raise ClusterError(f"{folder}: a part of a cluster runs here; first: {sys.argv[0]} down {folder}")
+            raise ClusterError(f"{folder}: part of a cluster is running here; first run {sys.argv[0]} down {folder}")
         print(f"{folder}: is up")
         return
     settings = chosen(options)
     if any(folder.iterdir()) and not (folder / "etc" / "cluster.json").exists():
-        raise ClusterError(f"{folder}: holds something else than a cluster")
+        raise ClusterError(f"{folder}: contains something other than a cluster")
     for name in ("dev", "log", "pids", "run", "spool", "state"):  # old jobs are forgotten, accounting is kept
         shutil.rmtree(folder / name, ignore_errors=True)
     for name in ("dev", "etc", "log", "pids", "run", "spool", "state"):
@@ -59,7 +59,7 @@ def up(folder: Path, options: argparse.Namespace) -> None:
 def show_logs(folder: Path, lines: int = 8) -> None:
     for path in sorted((folder / "log").iterdir()):
         if path.suffix == ".out" and path.with_suffix(".log").exists():
-            continue  # says the same, without the time
+            continue  # the same lines without times
         text = path.read_text(errors="replace").splitlines()[-lines:]
         if text:
             print(f"==> {path} <==", *text, sep="\n", file=sys.stderr)
@@ -88,7 +88,7 @@ def down(folder: Path, options: argparse.Namespace) -> None:
 
 
 def status(folder: Path, options: argparse.Namespace) -> None:
-    """Print daemons, nodes and the lengths of the queues; raises ClusterError when the controller does not answer."""
+    """Print daemons, nodes and the lengths of the queues; raises ClusterError if the controller does not answer."""
     settings = read_settings(folder)
     for name in daemons.names(settings):
         print(f"{name:12} {daemon(folder, name) or 'stopped'}")
@@ -102,21 +102,21 @@ def status(folder: Path, options: argparse.Namespace) -> None:
 
 
 def kill_node(folder: Path, options: argparse.Namespace) -> None:
-    """A machine crashes: its slurmd, all steps and all processes of jobs on it end at once."""
+    """Crash a node: kill its slurmd, all steps and all processes of jobs on it at once."""
     node = checked_node(folder, options.node)
-    daemons.connect(folder, node, False)  # a machine that crashes says no farewell, if there is a network to cut
+    daemons.connect(folder, node, False)  # a crashing machine closes no connections
     names = {node, f"slurmd-{node}"}
     kill_all(lambda: [pid for pid, name in cluster_processes(folder).items() if name in names])
     (folder / "pids" / f"slurmd-{node}").unlink(missing_ok=True)
 
 
 def stop_slurmd(folder: Path, options: argparse.Namespace) -> None:
-    """Only the daemon ends, the steps go on."""
+    """Stop only the daemon; its steps keep running."""
     stop(folder, f"slurmd-{checked_node(folder, options.node)}", signal.SIGKILL)
 
 
 def start_node(folder: Path, options: argparse.Namespace) -> None:
-    """Start a node's slurmd again; returns when the controller counts on it."""
+    """Start a node's slurmd again; returns when the controller reports it as usable."""
     node = checked_node(folder, options.node)
     daemons.connect(folder, node, True)
     if daemon(folder, f"slurmd-{node}") is None:
@@ -133,7 +133,7 @@ def checked_node(folder: Path, node: str) -> str:
 
 
 def disconnect_node(folder: Path, options: argparse.Namespace) -> None:
-    """A node and all that runs on it goes on, but cannot be reached."""
+    """Cut a node off the network; its processes keep running."""
     daemons.connect(folder, checked_node(folder, options.node), False, insist=True)
 
 

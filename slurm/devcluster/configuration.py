@@ -1,4 +1,4 @@
-"""What was asked for, and the files that say it to the daemons."""
+"""Settings of a cluster, and the configuration files of its daemons."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TEMPLATES = Path(__file__).resolve().parent
 
 @dataclass(frozen=True)
 class Settings:
-    """What `up` was asked for and chose; kept in DIR/etc/cluster.json for the later commands."""
+    """Settings that `up` was given or chose; kept in DIR/etc/cluster.json for the later commands."""
 
     nodes: int
     cpus: int
@@ -48,12 +48,12 @@ class Settings:
 
 
 def user_name() -> str:
-    """Return who all daemons run as."""
+    """Return the user that all daemons run as."""
     return pwd.getpwuid(os.geteuid()).pw_name
 
 
 def free_ports(count: int) -> int:
-    """Return the first of `count` neighbouring TCP ports that nobody has, below those given out to clients."""
+    """Return the first of `count` consecutive free TCP ports, below those assigned to clients."""
     for _ in range(1000):
         first = random.randrange(10000, 32000 - count)
         with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
@@ -64,9 +64,9 @@ def free_ports(count: int) -> int:
 
 
 def overridden(text: str, lines: list[str]) -> str:
-    """Return a slurm.conf where each of `lines` stands in place of the one with the same key, or at the end."""
+    """Return slurm.conf with each of `lines` replacing the line with the same key, or appended."""
     for line in lines:
-        # PartitionName=low is a key of its own
+        # PartitionName=low is its own key
         named = line.partition("=")[0] in ("PartitionName", "NodeName")
         start = line.split()[0] + " " if named else line.partition("=")[0] + "="
         text = "\n".join([*(old for old in text.splitlines() if not f"{old} ".startswith(start)), line, ""])
@@ -74,7 +74,7 @@ def overridden(text: str, lines: list[str]) -> str:
 
 
 def write_configuration(folder: Path, settings: Settings) -> None:
-    """Write all that the daemons read, and env.sh for the clients."""
+    """Write the daemons' configuration files, and env.sh for the clients."""
     values = {
         "folder": folder,
         "user": user_name(),
@@ -112,7 +112,7 @@ def accounting_lines(folder: Path, settings: Settings) -> list[str]:
         "AccountingStorageType=accounting_storage/slurmdbd",
         f"AccountingStorageHost={settings.address}",
         f"AccountingStoragePort={settings.port + 1}",
-        f"AccountingStoragePass={folder}/run/munge.sock",  # what is said to slurmdbd heeds no AuthInfo
+        f"AccountingStoragePass={folder}/run/munge.sock",  # connections to slurmdbd ignore AuthInfo
         *(["AccountingStorageTRES=gres/gpu"] if settings.gpus else []),
     ]
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from devcluster.configuration import Settings, read_settings, user_name
 from devcluster.processes import PATH, ClusterError, answers, ask, await_daemon, daemon, environment, start
 
-# the others are killed; what stands later here is needed by what stands before
+# the others are killed; each is needed by those before it
 ENDED_GENTLY = ("slurmctld", "slurmdbd", "mariadbd", "munged")
 WORKING = {"idle", "mixed", "allocated", "completing", "draining", "drained"}
 
 
 def start_database(folder: Path) -> None:
-    """Start MariaDB, reached by its socket alone."""
+    """Start MariaDB, which listens on its socket only."""
     if not (folder / "database" / "mysql").exists():
         command = ["mariadb-install-db", "--no-defaults", f"--user={user_name()}", f"--datadir={folder}/database"]
         command += ["--auth-root-authentication-method=socket", "--skip-test-db", "--skip-name-resolve"]
@@ -97,7 +97,7 @@ def names(settings: Settings) -> list[str]:
 
 
 def node_states(folder: Path) -> dict[str, str]:
-    """Return node -> state, {} when the controller does not answer."""
+    """Return node -> state, {} if the controller does not answer."""
     if daemon(folder, "slurmctld") is None:  # the clients would try for 9 s
         return {}
     lines = (ask(folder, "sinfo", "-h", "-N", "-p", "main", "-o", "%N %T") or "").splitlines()
@@ -130,7 +130,7 @@ def start_all(folder: Path, settings: Settings) -> None:
 
 
 def connect(folder: Path, node: str, connected: bool, insist: bool = False) -> None:
-    """Plug a node's network cable in or out; without a network of its own an error if `insist`, else nothing."""
+    """Connect or disconnect a node; without network namespaces, raises if `insist`, else does nothing."""
     settings = read_settings(folder)
     if settings.namespaces == "network":
         system("ip", "link", "set", f"v{settings.network}-{node[1:]}", "up" if connected else "down")

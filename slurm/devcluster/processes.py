@@ -1,4 +1,4 @@
-"""Daemons and jobs as processes: started, found by what their environment says, ended."""
+"""Processes of daemons and jobs: starting them, finding them by their environment, ending them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PATH = os.pathsep.join(["/usr/local/sbin", "/usr/sbin", "/sbin", os.environ.get(
 
 
 class ClusterError(Exception):
-    """What the user is told in one line."""
+    """An error that the user gets as one line."""
 
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
@@ -35,7 +35,7 @@ def environment_of(pid: int) -> dict[str, str]:
 
 
 def alive(pid: int) -> bool:
-    """Tell whether a process runs; one that only waits to be reaped does not."""
+    """Return whether a process runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (OSError, IndexError):
@@ -43,7 +43,7 @@ def alive(pid: int) -> bool:
 
 
 def cluster_processes(folder: Path) -> dict[int, str]:
-    """Return pid -> daemon's name, or job's node ("" outside the nodes); clients that only ask are left out."""
+    """Return pid -> daemon's name, or job's node ("" outside the nodes); short-lived clients are left out."""
     found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
@@ -61,7 +61,7 @@ def daemon(folder: Path, name: str) -> int | None:
         pid = int((folder / "pids" / name).read_text())
     except (OSError, ValueError):
         return None
-    ours = environment_of(pid).get("DEV_CLUSTER_DAEMON", name) == name  # another process may have got its number
+    ours = environment_of(pid).get("DEV_CLUSTER_DAEMON", name) == name  # the pid may have been reused
     return pid if ours and alive(pid) else None
 
 
@@ -119,7 +119,7 @@ def eventually(condition: Callable[[], object], seconds: float) -> bool:
 
 
 def await_daemon(folder: Path, name: str, ready: Callable[[], object], what: str, seconds: float = 60) -> None:
-    """Wait until a daemon is ready; raises ClusterError when it ends before, or takes too long."""
+    """Wait until a daemon is ready; raises ClusterError if it ends before, or takes too long."""
     if not eventually(lambda: ready() or daemon(folder, name) is None, seconds):
         raise ClusterError(f"{what}: not within {seconds:g} s")
     if daemon(folder, name) is None:
@@ -127,14 +127,14 @@ def await_daemon(folder: Path, name: str, ready: Callable[[], object], what: str
 
 
 def answers(address: str | tuple[str, int]) -> bool:
-    """Tell whether somebody listens at a socket's path or at a host and port."""
+    """Return whether a process listens on a socket path or on a host and port."""
     family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as connection:
         return connection.connect_ex(address) == 0
 
 
 def ask(folder: Path, *command: str, seconds: float = 20) -> str | None:
-    """Return what a SLURM command prints, None when it fails."""
+    """Return what a SLURM command prints, None if it fails."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         done = subprocess.run(command, env=environment(folder), capture_output=True, text=True, timeout=seconds)
         return done.stdout if done.returncode == 0 and not done.stderr else None

@@ -156,7 +156,7 @@ def test_luigi_cfg_asks_for_determinism(monkeypatch):
     given["deterministic"] = "true"
     assert compute_settings().deterministic
     given["deterministic"] = "yes"
-    with pytest.raises(ConfigError, match=r"luigi\.cfg: \[compute\] deterministic: 'yes' is neither true nor false"):
+    with pytest.raises(ConfigError, match=r"luigi\.cfg: \[compute\] deterministic: expected true or false, got 'yes'"):
         compute_settings()
 
 

@@ -121,7 +121,7 @@ def test_epochs_become_steps_with_fractions_lists_and_endings():
     ("scheduler", "message"),
     [
         ({"type": "MultiStepLR", "stepKwargs": {"milestoens": [1]}}, "no keyword 'milestoens'"),
-        ({"type": "MultiStepLR", "stepKwargs": {"milestones": ["four"]}}, "number of epochs, not 'four'"),
+        ({"type": "MultiStepLR", "stepKwargs": {"milestones": ["four"]}}, "number of epochs, got 'four'"),
         ({"type": "StepLR", "kwargs": {"gamma": 0.1}}, "StepLR cannot run"),
         ({"type": "OneCycleLR", "stepKwargs": {"total_steps": 4}, "kwargs": {"max_lr": 0.3}}, "OneCycleLR cannot run"),
         ({"type": "ReduceLROnPlateau"}, "every optimization step"),

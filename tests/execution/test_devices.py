@@ -112,7 +112,7 @@ def test_a_process_per_gpu_without_a_gpu_is_refused_in_one_line(machine, gpus, v
     for backend in ("auto", "inline", "local"):
         with pytest.raises(ConfigError) as caught:
             choose(ComputeSettings(backend=backend, device=device, processes={"TrainBase": "gpus"}))
-        assert str(caught.value) == f"luigi.cfg: [compute.TrainBase] processes = gpus: a process per GPU, but {why}"
+        assert str(caught.value) == f"luigi.cfg: [compute.TrainBase] processes = gpus: one process per GPU, but {why}"
 
 
 def test_more_processes_than_visible_gpus_are_refused(machine):

@@ -40,7 +40,7 @@ def test_an_untested_python_is_named_in_one_line(monkeypatch, caplog):
         monkeypatch.setattr(local_backend.sys, "version_info", (3, 99, 0))
         assert isinstance(local_backend._new_server(), FreshServer)
     (message,) = caplog.messages
-    assert message.startswith("Python 3.99: the fork server is tested on 3.10 to 3.13; ")
+    assert message.startswith("Python 3.99: the fork server is tested on 3.10 to 3.13 only; ")
     assert "\n" not in message
 
 

@@ -124,10 +124,10 @@ def hooking(problem):
         (lambda p: [[1.0] * 20, torch.ones(3)], "the score of layer '0' is a list, expected a tensor of shape (20,)"),
         (lambda p: [torch.ones(20), torch.ones(3).int()], "the score of layer '2' is of type torch.int32"),
         (lambda p: [torch.full((20,), torch.inf), torch.ones(3)], "the score of layer '0' holds NaN or infinite"),
-        (disturbing, "disturbing: its score changes the network that it was lent (0.weight): work on a copy"),
-        (hooking, "hooking: its score changes the network that it was lent (the hooks of 0)"),
-        (lambda p: [len(p.batches)], "reads problem.batches, but its row does not say needs_data=True"),
-        (lambda p: [x for x, _ in p.batches], "reads problem.batches, but its row does not say needs_data=True"),
+        (disturbing, "disturbing: its score changed the network (0.weight); work on a copy"),
+        (hooking, "hooking: its score changed the network (the hooks of 0)"),
+        (lambda p: [len(p.batches)], "reads problem.batches, but its row does not declare needs_data=True"),
+        (lambda p: [x for x, _ in p.batches], "reads problem.batches, but its row does not declare needs_data=True"),
     ],
 )
 def test_what_a_score_may_not_do(score, words: str) -> None:

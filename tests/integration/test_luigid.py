@@ -73,7 +73,7 @@ def test_tasks_and_their_progress_are_seen_at_luigid(tmp_path, luigid):
         time.sleep(0.2)
     out, _ = process.communicate(timeout=300)
     assert process.returncode == 0, out
-    assert "going on with a scheduler of our own" not in out
+    assert "using a local scheduler" not in out
     assert re.match(r"epoch \d+/150, validation TopK1 0\.\d+", seen["status"])
     assert 0 < seen["percentage"] <= 100
     done = ask(luigid, "task_list", status="DONE", upstream_status="")

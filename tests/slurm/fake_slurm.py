@@ -1,4 +1,4 @@
-"""A SLURM that does what a test says: commands on PATH, a clock that a test moves, jobs that tests speak for."""
+"""A fake SLURM under a test's control: commands on PATH, a clock, and jobs whose heartbeats the test writes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ALWAYS = 10**9
 
 
 class FakeSlurm:
-    """A queue and an accounting that change only when somebody says so."""
+    """A queue and an accounting that only the test changes."""
 
     def __init__(self, folder: Path):
         """Put the commands into `folder`/bin."""
@@ -52,17 +52,17 @@ class FakeSlurm:
             yield state
 
     def put(self, slurm_id: str, state: str, reason: str = "None", nodes: str = "n1", start: str = "N/A") -> None:
-        """Let the queue say this of a job."""
+        """Set a job's row in the queue."""
         with self.state() as now:
             now["queue"][slurm_id] = {"state": state, "reason": reason, "nodes": nodes, "start": start}
 
     def account(self, slurm_id: str, state: str, nodes: str = "n1") -> None:
-        """Let the accounting say this of a job."""
+        """Set a job's record in the accounting."""
         with self.state() as now:
             now["accounting"][slurm_id] = {"state": state, "nodes": nodes}
 
     def forget(self, slurm_id: str) -> None:
-        """Let the queue forget a job."""
+        """Remove a job from the queue."""
         with self.state() as now:
             del now["queue"][slurm_id]
 
@@ -173,7 +173,7 @@ class Driver:
 
 
 class FakeJob:
-    """What the job of a listener says, as if it ran somewhere."""
+    """The job of a listener: writes heartbeats and results as if it ran."""
 
     def __init__(self, listener: RecordingListener):
         claim = claims.newest(listener.job.output)
@@ -188,18 +188,18 @@ class FakeJob:
         submitted = json.loads((Path(self.claim.folder) / "submitted.json").read_text())
         return f"{submitted['job_id']}_{self.claim.index}" if submitted["count"] > 1 else submitted["job_id"]
 
-    def say(self, message: str = "", outcome: Outcome | None = None, restart: int = 0) -> None:
-        """Write news."""
-        told = heartbeat.Heartbeat(restart, "n1", 0.5, message, asdict(outcome) if outcome else None)
+    def beat(self, message: str = "", outcome: Outcome | None = None, restart: int = 0) -> None:
+        """Write a heartbeat."""
+        latest = heartbeat.Heartbeat(restart, "n1", 0.5, message, asdict(outcome) if outcome else None)
         private = self.path.with_suffix(".part")
-        private.write_text(json.dumps(asdict(told)))
+        private.write_text(json.dumps(asdict(latest)))
         os.replace(private, self.path)
 
     def finish(self, result: bool = True) -> None:
-        """Write the result, and say that it is there."""
+        """Write the result and report the end."""
         if result:
             self.output.write_text("{}")
-        self.say(outcome=Outcome("done", seconds=1.0))
+        self.beat(outcome=Outcome("done", seconds=1.0))
 
 
 @pytest.fixture

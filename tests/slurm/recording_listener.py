@@ -1,4 +1,4 @@
-"""Jobs for the SLURM backend, and listeners that hear how they go."""
+"""Jobs for the SLURM backend, and listeners that record their messages and outcomes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from typing import Any
 from luigi_prune.execution.job import Backend, Job, Outcome
 from luigi_prune.execution.slurm.options import FAMILIES, Resources, SlurmSettings
 
-TIMEOUT_SECONDS = 150.0  # seconds after which a test gives up; nothing asserts that anything is fast
+TIMEOUT_SECONDS = 150.0  # after which a test fails as hanging; no test asserts a duration
 
 
 def site(resources: Resources | None = None, **changes: Any) -> SlurmSettings:
-    """Return settings for a driver that has little time."""
+    """Return settings with short intervals and timeouts."""
     quick = {"poll_seconds": 1.0, "poll_seconds_max": 2.0, "grace_seconds": 3.0, "requeue_wait_seconds": 30.0}
     every = dict.fromkeys(FAMILIES, resources or Resources(timeout_min=10, signal_delay_s=15))
     return SlurmSettings(resources=every, **{**quick, **changes})
@@ -27,7 +27,7 @@ def site(resources: Resources | None = None, **changes: Any) -> SlurmSettings:
 
 @dataclass
 class RecordingListener:
-    """A listener that remembers what it messages."""
+    """A listener that records messages and outcomes."""
 
     job: Job
     starts: int = 0
@@ -52,7 +52,7 @@ class RecordingListener:
         return self.outcomes[0]
 
     def result(self) -> dict[str, Any]:
-        """Return what the job has written; fails where it has failed."""
+        """Return the job's result; fails if the job has failed."""
         outcome = self.outcome()
         assert outcome.status == "done", outcome.message
         return json.loads(Path(self.job.output).read_text())
@@ -84,7 +84,7 @@ def submit(backend: Backend, job: Job) -> RecordingListener:
 
 
 def until(condition: Callable[[], Any], seconds: float = TIMEOUT_SECONDS) -> None:
-    """Return once the condition holds; fail where it never does."""
+    """Return once the condition holds; fail if it never does."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it never happened"

@@ -1,4 +1,4 @@
-"""Who computes a result: exactly one, whoever else tries, dies, or leaves half a file behind."""
+"""Claims: exactly one driver gets each attempt, whatever other drivers do or leave behind."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def test_whatever_happens_the_newest_claim_is_the_highest_that_can_be_read(tmp_p
         elif step == "release":
             claims.release(output)
             known.clear()
-        else:  # another result's claims are nobody's business here
+        else:  # claims to another result have no effect
             claims.make_claim(tmp_path / "out" / f"{name}x", "/lp-x", 0, attempt)
         readable = [claim for _, claim in sorted(known.items()) if claim is not None]
         assert claims.newest(output) == (readable[-1] if readable else None)

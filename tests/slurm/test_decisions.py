@@ -1,4 +1,4 @@
-"""The state table: every state, with and without a result, whatever the job said itself."""
+"""The state table: every state, with and without a result, for every reported outcome."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ RUNNING = ("RUNNING", "COMPLETING", "STAGE_OUT", "SIGNALING")
 WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "RESV_DEL_HOLD", "POWER_UP_NODE", "EXPEDITING")
 HELD = ("REQUEUE_HOLD", "SPECIAL_EXIT")
 PAUSED = ("SUSPENDED", "STOPPED", "RESIZING")
-AWAY = ("PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "LAUNCH_FAILED", "REVOKED")
+LOST = ("PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "LAUNCH_FAILED", "REVOKED")
 ENDED = ("COMPLETED", "FAILED", "OUT_OF_MEMORY", "DEADLINE", "TIMEOUT", "CANCELLED")
-UNHEARD_OF = "QUANTUM_SUPERPOSED"
+UNKNOWN = "QUANTUM_SUPERPOSED"
 DONE, INTERRUPTED = Outcome("done"), Outcome("interrupted", "stopped behind step 3")
 FAILED = Outcome("failed", "ValueError: the seventh layer is missing", retry=False)
 
@@ -30,19 +30,19 @@ def decision(state: str, seconds: float = LONG, **more: object) -> Decision:
 
 
 def test_the_table_has_every_state_once():
-    assert sorted(STATES) == sorted((*RUNNING, *WAITING, *HELD, *PAUSED, *AWAY, *ENDED))
+    assert sorted(STATES) == sorted((*RUNNING, *WAITING, *HELD, *PAUSED, *LOST, *ENDED))
 
 
-@pytest.mark.parametrize("state", [*RUNNING, *WAITING, *HELD, *PAUSED, UNHEARD_OF])
+@pytest.mark.parametrize("state", [*RUNNING, *WAITING, *HELD, *PAUSED, UNKNOWN])
 @pytest.mark.parametrize("outcome", [None, INTERRUPTED, DONE])
 @pytest.mark.parametrize(
     "more", [{}, {"started": True, "checkpoint_advanced": True}, {"unrecorded": True, "parallel": True}]
 )
-def test_what_is_in_the_queue_is_waited_for(state: str, outcome: Outcome | None, more: dict[str, bool]):
+def test_jobs_in_the_queue_are_waited_for(state: str, outcome: Outcome | None, more: dict[str, bool]):
     assert decision(state, outcome=outcome, **more) == WAIT
 
 
-@pytest.mark.parametrize("state", [*RUNNING, *PAUSED, UNHEARD_OF])
+@pytest.mark.parametrize("state", [*RUNNING, *PAUSED, UNKNOWN])
 def test_a_result_is_not_taken_from_under_a_job_that_may_still_be_writing(state: str):
     assert decision(state, result_exists=True) == WAIT
     assert decision(state, result_exists=True, outcome=DONE) == Decision("done")
@@ -53,7 +53,7 @@ def test_a_job_whose_result_is_there_before_it_runs_is_cancelled(state: str):
     assert decision(state, result_exists=True) == Decision("done", cancel=True)
 
 
-@pytest.mark.parametrize("state", [*ENDED, *AWAY, ""])
+@pytest.mark.parametrize("state", [*ENDED, *LOST, ""])
 @pytest.mark.parametrize("outcome", [None, INTERRUPTED, DONE, FAILED])
 @pytest.mark.parametrize("seconds", [0, LONG])
 def test_a_result_is_a_success_however_the_job_ended(state: str, outcome: Outcome | None, seconds: float):
@@ -89,13 +89,13 @@ def test_a_cancelled_job_has_failed_at_once_and_for_good():
         assert "was cancelled" in found.message
 
 
-def test_a_job_cancelled_behind_its_last_word_gets_the_grace_that_its_result_needs():
+def test_a_job_cancelled_after_reporting_its_end_gets_the_grace_that_its_result_needs():
     assert decision("CANCELLED", 0, outcome=DONE) == WAIT
     assert not decision("CANCELLED", outcome=DONE).retry
 
 
-@pytest.mark.parametrize("state", AWAY)
-def test_what_the_site_took_away_may_come_back_and_is_then_submitted_again(state: str):
+@pytest.mark.parametrize("state", LOST)
+def test_a_lost_job_may_be_requeued_and_is_else_submitted_again(state: str):
     assert decision(state, TIMEOUTS.requeue - 1, nodes="n3") == WAIT
     found = decision(state, TIMEOUTS.requeue, nodes="n3")
     assert found.action == "resubmit"
@@ -107,7 +107,7 @@ def test_a_job_that_stopped_when_asked_to_is_submitted_again(state: str):
     assert decision(state, 0, outcome=INTERRUPTED).action == "resubmit"
 
 
-def test_a_job_that_nobody_knows_is_submitted_again_unless_it_breathes():
+def test_a_job_unknown_to_slurm_is_submitted_again_unless_its_heartbeat_is_fresh():
     assert decision("").action == "resubmit"
     assert decision("", started=True, unrecorded=True).action == "resubmit"
     assert decision("", heartbeat_fresh=True, started=True) == WAIT
@@ -118,8 +118,8 @@ def test_a_job_that_never_began_and_has_no_record_was_cancelled_in_the_queue():
     assert (found.action, found.retry) == ("fail", False)
 
 
-@pytest.mark.parametrize("state", [*ENDED, *AWAY, "", *RUNNING, *WAITING, UNHEARD_OF])
-def test_what_a_job_says_of_its_failure_counts_at_once(state: str):
+@pytest.mark.parametrize("state", [*ENDED, *LOST, "", *RUNNING, *WAITING, UNKNOWN])
+def test_a_reported_failure_counts_at_once(state: str):
     found = decision(state, 0, outcome=FAILED)
     assert found.action == "fail"
     if state != "CANCELLED":
@@ -132,7 +132,7 @@ def test_of_several_processes_the_first_failure_is_waited_for(state: str):
     assert decision(state, outcome=FAILED, parallel=True).action == "fail"
 
 
-@pytest.mark.parametrize("state", [*ENDED, *AWAY, ""])
+@pytest.mark.parametrize("state", [*ENDED, *LOST, ""])
 def test_a_result_that_a_job_has_written_may_be_seen_late(state: str):
     assert decision(state, TIMEOUTS.grace - 1, outcome=DONE) == WAIT
     found = decision(state, TIMEOUTS.grace, outcome=DONE)
@@ -180,7 +180,7 @@ def test_only_a_result_is_a_success_and_a_job_in_the_queue_never_a_failure(obser
 
 @hypothesis_settings(deadline=None)
 @given(observations, all_timeouts)
-def test_out_of_the_queue_patience_has_an_end(observed: Observation, timeouts: Timeouts):
+def test_waiting_for_a_job_out_of_the_queue_ends(observed: Observation, timeouts: Timeouts):
     over = observed.state == "" or (STATES.get(observed.state, "running") not in IN_QUEUE)
     if over:
         later = replace(observed, seconds=max(timeouts.grace, timeouts.requeue), heartbeat_fresh=False)
@@ -189,6 +189,6 @@ def test_out_of_the_queue_patience_has_an_end(observed: Observation, timeouts: T
 
 @hypothesis_settings(deadline=None)
 @given(observations, all_timeouts, st.text(st.characters(categories=["Lu"]), min_size=1))
-def test_a_state_that_nobody_has_heard_of_is_as_good_as_running(observed: Observation, timeouts: Timeouts, word: str):
+def test_an_unknown_state_means_running(observed: Observation, timeouts: Timeouts, word: str):
     if word not in STATES:
         assert decide(replace(observed, state=word), timeouts) == decide(replace(observed, state="RUNNING"), timeouts)

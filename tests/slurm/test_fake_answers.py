@@ -104,7 +104,7 @@ def test_squeue_may_fail_for_minutes(driver: Driver, fake_slurm: FakeSlurm):
 def test_jobs_that_finish_while_squeue_fails_are_done_all_the_same(driver: Driver, fake_slurm: FakeSlurm):
     (listener,) = driver.submit("a")
     fake_slurm.fail("squeue", "slurm_load_jobs error: Socket timed out on send/recv operation")
-    FakeJob(listener).say("epoch 1/3")
+    FakeJob(listener).beat("epoch 1/3")
     driver.advance(300)
     assert listener.starts == 1
     FakeJob(listener).finish()
@@ -136,7 +136,7 @@ def test_where_there_is_no_accounting_it_is_asked_once(driver: Driver, fake_slur
     fake_slurm.fail("sacct", DISABLED)
     listeners = driver.submit("a", "b")
     for number, listener in enumerate(listeners):
-        FakeJob(listener).say("epoch 1/3")
+        FakeJob(listener).beat("epoch 1/3")
         driver.advance(5)
         fake_slurm.forget(f"100_{number}")
     driver.advance(600)
@@ -148,7 +148,7 @@ def test_where_sacct_is_not_installed_it_is_not_missed(driver: Driver, fake_slur
     (fake_slurm.bin / "sacct").unlink()
     monkeypatch.setenv("PATH", f"{fake_slurm.bin}:/nowhere")
     (listener,) = driver.submit("a")
-    FakeJob(listener).say("epoch 1/3")
+    FakeJob(listener).beat("epoch 1/3")
     driver.advance(5)
     fake_slurm.forget("100")
     driver.advance(600)
@@ -158,7 +158,7 @@ def test_where_sacct_is_not_installed_it_is_not_missed(driver: Driver, fake_slur
 def test_sacct_may_fail_for_a_while(driver: Driver, fake_slurm: FakeSlurm):
     fake_slurm.fail("sacct", "slurm_persist_conn_open_without_init: failed to open connection to host: not found")
     listener, other = driver.submit("a", "b")
-    FakeJob(listener).say("epoch 1/3")
+    FakeJob(listener).beat("epoch 1/3")
     driver.advance(5)
     fake_slurm.forget("100_0")
     driver.advance(200)

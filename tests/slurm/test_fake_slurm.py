@@ -18,15 +18,15 @@ from tests.slurm.recording_listener import RecordingListener
 
 __all__ = ["clock", "driver", "fake_slurm", "make_driver"]
 
-POLL, GRACE, REQUEUE = 45.0, 31.0, 301.0  # a poll and a half; the patience of the settings that users have
+POLL, GRACE, REQUEUE = 45.0, 31.0, 301.0  # a poll and a half; the default timeouts
 
 
 def running(driver: Driver, slurm_id: str = "100", tag: str = "a") -> tuple[RecordingListener, FakeJob]:
-    """Return a job that runs on n1, and has said so."""
+    """Return a job that runs on n1 and has written a heartbeat."""
     (listener,) = driver.submit(tag)
     driver.slurm.put(slurm_id, "RUNNING")
     fake_job = FakeJob(listener)
-    fake_job.say("epoch 1/3")
+    fake_job.beat("epoch 1/3")
     driver.advance(POLL)
     assert listener.starts == 1
     return listener, fake_job
@@ -45,7 +45,7 @@ def test_a_job_goes_from_the_queue_to_its_result(driver: Driver, fake_slurm: Fak
     assert first.messages[-1] == "SLURM job 100_0 pending (Priority, expected to start 2030-01-01 08:00:00)"
     assert not first.starts
     fake_slurm.put("100_0", "RUNNING")
-    fake_jobs[0].say("epoch 1/3")
+    fake_jobs[0].beat("epoch 1/3")
     driver.advance(2)
     assert first.starts == 1
     assert first.messages[-1].endswith("on n1: epoch 1/3")
@@ -129,7 +129,7 @@ def test_a_job_that_the_site_preempted_may_come_back_by_itself(driver: Driver, f
     driver.advance(300)
     assert not listener.outcomes
     fake_slurm.put("100", "RUNNING", nodes="n2")
-    fake_job.say("epoch 2/3", restart=1)
+    fake_job.beat("epoch 2/3", restart=1)
     fake_job.finish()
     driver.advance(POLL)
     assert listener.outcome().status == "done"
@@ -182,7 +182,7 @@ def test_a_job_over_its_time_limit_goes_on_as_long_as_checkpoints_get_newer(driv
     driver.advance(POLL)
     assert FakeJob(listener).slurm_id == "101"
     fake_slurm.put("101", "RUNNING")
-    FakeJob(listener).say("epoch 3/9")
+    FakeJob(listener).beat("epoch 3/9")
     driver.advance(POLL)
     fake_slurm.put("101", "TIMEOUT")
     driver.advance(100 + GRACE)
@@ -196,7 +196,7 @@ def test_a_job_that_never_gets_anywhere_is_given_up(driver: Driver, fake_slurm: 
         fake_slurm.put("100", "PENDING", "BeginTime")
         driver.advance(100)
         fake_slurm.put("100", "RUNNING")
-        fake_job.say("epoch 1/3", restart=restart)
+        fake_job.beat("epoch 1/3", restart=restart)
         assert not listener.outcomes
         driver.advance(POLL)
     assert "started 4 times without a newer checkpoint" in listener.outcome().message
@@ -218,14 +218,14 @@ def test_a_lost_job_is_submitted_again_and_not_for_ever(driver: Driver, fake_slu
     assert len(fake_slurm.calls("sbatch")) == 4
 
 
-def test_a_job_that_slurm_has_forgotten_and_that_breathes_is_not_lost(
+def test_a_job_that_slurm_has_forgotten_and_has_a_fresh_heartbeat_is_not_lost(
     driver: Driver, fake_slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
 ):
     fake_slurm.fail("sacct", "Slurm accounting storage is disabled")
     listener, fake_job = running(driver)
     fake_slurm.forget("100")
     for beat in range(30):
-        fake_job.say(f"step {beat}")
+        fake_job.beat(f"step {beat}")
         driver.advance(10)
     assert len(fake_slurm.calls("sbatch")) == 1
     fake_slurm.put("100", "RUNNING")  # the controller has read its memory
@@ -280,7 +280,7 @@ def test_a_result_that_another_way_has_brought_ends_a_job_that_only_waits(driver
 def test_what_one_of_several_processes_says_counts_when_slurm_has_spoken(make_driver: Any, fake_slurm: FakeSlurm):
     driver = make_driver(Resources(processes_per_node=2))
     listener, fake_job = running(driver)
-    fake_job.say(outcome=Outcome("failed", "gloo: connection reset by peer"))
+    fake_job.beat(outcome=Outcome("failed", "gloo: connection reset by peer"))
     fake_slurm.put("100", "FAILED")
     log = Path(fake_job.claim.folder) / "100_0_log.out"
     log.write_text("srun: error: n1: task 1: Killed\n")

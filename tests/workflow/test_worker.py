@@ -44,7 +44,7 @@ def build(file: Path, **more: Any) -> bool:
 
 
 def test_the_stock_command_line_finds_our_worker():
-    assert luigi.interface._WorkerSchedulerFactory is factory.Factory
+    assert luigi.interface._WorkerSchedulerFactory is factory.SchedulerWorkerFactory
     for private in ("_create_task_process", "_add_task", "_purge_children", "_handle_next_task", "_get_work"):
         assert callable(getattr(luigi.worker.Worker, private))
 
@@ -73,7 +73,7 @@ def test_workers_given_on_the_command_line_limit_tasks_at_once(tmp_path, backend
 def test_a_finished_job_wakes_the_worker_instead_of_being_found_by_it(tmp_path, backend, monkeypatch, luigi_option):
     in_vain: list[int] = []
 
-    class Watched(worker.Results):
+    class Watched(worker.ResultQueue):
         def get(self, *args: Any, **kwargs: Any) -> Any:
             try:
                 return super().get(*args, **kwargs)
@@ -82,7 +82,7 @@ def test_a_finished_job_wakes_the_worker_instead_of_being_found_by_it(tmp_path, 
                 raise
 
     luigi_option("worker", "wait_interval", "20")
-    monkeypatch.setattr(worker, "Results", Watched)
+    monkeypatch.setattr(worker, "ResultQueue", Watched)
     backend.late = True
     assert build(write_experiment(tmp_path))
     assert in_vain == []
@@ -226,7 +226,7 @@ def test_a_configured_scheduler_that_does_not_answer_ends_the_run_with_one_line(
     (tmp_path / "luigi.cfg").write_text(config)
     ended = luigi_command(tmp_path, "--config", str(write_experiment(tmp_path)))
     assert ended.returncode == 35
-    assert ended.stderr.startswith("error: no Luigi scheduler answers at http://")
+    assert ended.stderr.startswith("error: no Luigi scheduler responds at http://")
     assert ended.stderr.count("\n") == 1
 
 
@@ -237,9 +237,9 @@ def test_a_configured_scheduler_that_does_not_answer_ends_the_run_with_one_line(
         ("[compute]\nthread=2\n", "did you mean 'threads'?"),
         ("[compute]\nthreads=none\n", "'none' is not a whole number"),
         ("[compute]\nthreads=0\n", "at least 1"),
-        ("[compute]\ndevice=gpu\n", "none of auto, cpu, cuda"),
+        ("[compute]\ndevice=gpu\n", "expected auto, cpu or cuda, got 'gpu'"),
         ("[compute.Prune]\nprocesses=2\n", "only processes of TrainBase and Retrain"),
-        ("[compute]\nbackend=inline\nprocesses=2\n", "processes need 'local'"),
+        ("[compute]\nbackend=inline\nprocesses=2\n", "use 'local' for several"),
         ("[directories]\nresult=/tmp\n", "did you mean 'results'?"),
     ],
 )

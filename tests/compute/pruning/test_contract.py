@@ -196,6 +196,7 @@ def parameters_of(network: nn.Module, layer: str) -> dict[str, Tensor]:
     return {name: value.detach() for name, value in network.get_submodule(layer).named_parameters()}
 
 
+@pytest.mark.parametrize("kind", ["convnet", "residual"])
 @pytest.mark.parametrize("method", METHODS)
 def test_ignored_layers_are_untouched_and_the_others_meet_the_ratio(method: str, kind: str) -> None:
     for rules in (PAPER, REFERENCE) if kind == "convnet" else (PAPER,):

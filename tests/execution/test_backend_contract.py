@@ -272,7 +272,7 @@ def test_two_packages_with_one_name_are_refused(install):
 
 
 def test_a_class_of_another_name_than_its_row_is_refused(monkeypatch):
-    entry = metadata.EntryPoint("misnamed", "test_contract:MISNAMED", GROUP)
+    entry = metadata.EntryPoint("misnamed", "test_backend_contract:MISNAMED", GROUP)
     monkeypatch.setattr(backends, "entry_points", lambda group=GROUP: [entry])
     with pytest.raises(ConfigError, match="'misnamed' cannot be used: its class is called 'inline'"):
         choose(ComputeSettings(backend="misnamed"))
