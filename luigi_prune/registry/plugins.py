@@ -186,9 +186,7 @@ class PartTable(Mapping[str, Any]):
         name = import_path(function)
         entries = entry_points_of(group_of(kind), kind, known := {getattr(row, kind) for row in self._builtin.values()})
         if ":" not in name and name not in known and name not in entries:
-            raise ConfigError(
-                f"{name!r} is not {'an' if kind == 'allocation' else 'a'} {kind}{nearest(name, [*known, *entries])}"
-            )
+            raise ConfigError(f"there is no {kind} {name!r}{nearest(name, [*known, *entries])}")
         return entries[name].value if name in entries else name
 
     def _row_of_resolved(self, resolved: str) -> Any:

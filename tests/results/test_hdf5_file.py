@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -47,6 +47,7 @@ ARRAYS = hnp.arrays(
 )
 
 
+@settings(deadline=None)
 @given(names=NAMES, data=st.data(), sparse=st.floats(0, 1))
 def test_arrays_survive_bit_for_bit_and_in_order(tmp_path_factory, names, data, sparse):
     rng = np.random.default_rng(0)
