@@ -1,7 +1,7 @@
 """luigi_prune: compare pruning methods from one experiment file to a report.
 
-Importing this package makes its tasks known to `luigi --module luigi_prune` and its worker the one that runs them. It
-loads neither torch nor matplotlib.
+Importing this package registers its tasks and its worker for `luigi --module luigi_prune`. It loads neither torch nor
+matplotlib.
 """
 
 from luigi_prune.workflow.luigi_integration import install

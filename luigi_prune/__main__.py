@@ -1,4 +1,4 @@
-"""`python -m luigi_prune COMMAND`: what is no task. `--help` lists the commands."""
+"""`python -m luigi_prune COMMAND`: commands that run no tasks; `--help` lists them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from luigi_prune.workflow.settings import EXIT_CONFIGURATION
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m luigi_prune", description="Look at experiments and results.")
+    parser = argparse.ArgumentParser(prog="python -m luigi_prune", description="Experiments, jobs and results.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in (plan, status, logs, cancel, result_files, listings, new):
         module.add_to(commands)
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        return int(given.run(given) or 0)
+        return int(options.run(options) or 0)
     except LuigiPruneError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_CONFIGURATION

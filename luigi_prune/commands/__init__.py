@@ -1,1 +1,1 @@
-"""The commands of `python -m luigi_prune`. Each module adds its parsers; none of them starts a job."""
+"""The commands of `python -m luigi_prune`, one module each or per group; none starts a job."""

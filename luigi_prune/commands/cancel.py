@@ -1,4 +1,4 @@
-"""`cancel CONFIG`: cancel the jobs that are on their way for an experiment, or for a whole results folder."""
+"""`cancel CONFIG`: cancel the submitted jobs of an experiment or of a results folder."""
 
 from __future__ import annotations
 
@@ -24,40 +24,42 @@ def add_to(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def run(given: argparse.Namespace) -> int:
-    """Cancel the jobs, and let go of what they were to make."""
-    if (given.config is None) == (given.results is None):
-        raise ConfigError("cancel: name either an experiment file or --results FOLDER")
+def run(options: argparse.Namespace) -> int:
+    """Cancel the jobs and remove their claims."""
+    if (options.config is None) == (options.results is None):
+        raise ConfigError("cancel: expected either an experiment file or --results FOLDER")
     console = Console(highlight=False)
-    outputs = _of_experiment(given.config) if given.config else None
-    if outputs is None and not Path(given.results).is_dir():
-        raise ConfigError(f"{given.results}: there is no such folder")
+    outputs = _of_experiment(options.config) if options.config else None
+    if outputs is None and not Path(options.results).is_dir():
+        raise ConfigError(f"{options.results}: no such folder")
     nothing = True
     for remote in remote_jobs():
-        found = remote.cancellation(remote.outputs(Path(given.results)) if outputs is None else outputs)
-        if found.of_others:
-            console.print(f"{found.of_others} jobs of other users are left alone.")
-        if found.jobs:
+        cancellation = remote.cancellation(remote.outputs(Path(options.results)) if outputs is None else outputs)
+        if cancellation.of_others:
+            console.print(f"{cancellation.of_others} jobs of other users are left alone.")
+        if cancellation.jobs:
             nothing = False
-            _cancel(console, remote, found, given.yes)
+            _cancel(console, remote, cancellation, options.yes)
     if nothing:
         console.print("No job is on its way.")
     return 0
 
 
-def _cancel(console: Console, remote: RemoteJobs, found: Cancellation, sure: bool) -> None:
-    """Cancel the jobs of one backend, if the user wants that."""
-    alive = found.running + found.waiting
-    question = f"Cancel {alive} {remote.label}s ({found.running} running, {found.waiting} waiting)"
-    question += f", and forget {found.ended} that have ended or were never submitted" if found.ended else ""
-    if not sure and input(f"{question}? [y/N] ").strip().lower() not in ("y", "yes"):
+def _cancel(console: Console, remote: RemoteJobs, cancellation: Cancellation, confirmed: bool) -> None:
+    """Cancel the jobs of one backend, after confirmation."""
+    alive = cancellation.running + cancellation.waiting
+    question = f"Cancel {alive} {remote.label}s ({cancellation.running} running, {cancellation.waiting} waiting)"
+    question += (
+        f", and forget {cancellation.ended} that have ended or were never submitted" if cancellation.ended else ""
+    )
+    if not confirmed and input(f"{question}? [y/N] ").strip().lower() not in ("y", "yes"):
         console.print("Nothing was cancelled.")
         return
-    found.carry_out()
-    console.print(f"{alive} {remote.label}s cancelled, {found.jobs} claims removed.")
-    if found.drivers:
-        processes = ", ".join(map(str, found.drivers))
-        console.print(f"A driver still runs (process {processes}): it goes on with what does not need these results.")
+    cancellation.carry_out()
+    console.print(f"{alive} {remote.label}s cancelled, {cancellation.jobs} claims removed.")
+    if cancellation.drivers:
+        processes = ", ".join(map(str, cancellation.drivers))
+        console.print(f"A driver still runs (process {processes}): it continues with other tasks.")
 
 
 def _of_experiment(config: str) -> list[Path]:

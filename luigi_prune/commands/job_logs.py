@@ -1,4 +1,4 @@
-"""Which job a person means: by key, title, job id or path of a result."""
+"""Finds the job that a user names by key, title, job id or path of a result."""
 
 from __future__ import annotations
 
@@ -19,39 +19,39 @@ _SHOWN = 6
 
 @dataclass(frozen=True)
 class JobLog:
-    """The output of a task, over all its attempts."""
+    """The log of a task, over all its attempts."""
 
     path: Path
-    title: str  # as in the name of the file: what is no letter or digit is "-"
+    title: str  # as in the file name: with "-" for characters other than letters and digits
     key: str  # its first twelve digits
-    name: str  # as people read it
-    submitted: SubmittedJob | None = None  # the newest job of a cluster, as long as its request is there
-    remote: RemoteJobs | None = None  # of the backend that has it
+    name: str  # for people
+    submitted: SubmittedJob | None = None  # its newest job on a cluster, if the request still exists
+    remote: RemoteJobs | None = None  # of the backend of that job
     job_ids: tuple[str, ...] = ()
 
     @property
     def output(self) -> Path | None:
-        """The result, where a submission says which it is."""
+        """Path of the result, if known from a submission."""
         return Path(self.submitted.job.output) if self.submitted else None
 
 
-def find(results: Path, what: str) -> JobLog:
-    """Return the one job that `what` means below a results folder; raises ConfigError."""
+def find_log(results: Path, name: str) -> JobLog:
+    """Return the job below a results folder that `name` identifies; raises ConfigError."""
     known = known_logs(results)
     if not known:
-        raise ConfigError(f"{results}: no job has left a log here; --results names another folder")
-    ways: tuple[Callable[[Sequence[JobLog], str], list[JobLog]], ...] = (_by_path, _by_job_id, _by_key, _by_title)
-    for way in ways:
-        found = way(known, what)
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise ConfigError(f"{what!r} may be any of {len(found)} jobs: {_listed(found)}; say more, or a key")
-    raise ConfigError(f"{results}: no job is called {what!r}{nearest(what, {log.name for log in known})}")
+        raise ConfigError(f"{results}: no job logs here; --results names another folder")
+    searches: tuple[Callable[[Sequence[JobLog], str], list[JobLog]], ...] = (_by_path, _by_job_id, _by_key, _by_title)
+    for search in searches:
+        matches = search(known, name)
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            raise ConfigError(f"{name!r} matches {len(matches)} jobs: {_listed(matches)}; add words, or use a key")
+    raise ConfigError(f"{results}: no job is called {name!r}{nearest(name, {log.name for log in known})}")
 
 
 def known_logs(results: Path) -> list[JobLog]:
-    """Return every job that has printed something or was submitted to a cluster, by title."""
+    """Return all jobs with a log or a submission to a cluster, by title."""
     known = {}
     for path in (results / "logs").glob("*.log"):
         if match := _LOG.fullmatch(path.stem):
@@ -66,57 +66,54 @@ def known_logs(results: Path) -> list[JobLog]:
     return sorted(known.values(), key=lambda log: (log.title, log.key))
 
 
-def _by_path(known: Sequence[JobLog], what: str) -> list[JobLog]:
-    if Path(what).suffix not in (".h5", ".html", ".log"):
+def _by_path(known: Sequence[JobLog], path: str) -> list[JobLog]:
+    if Path(path).suffix not in (".h5", ".html", ".log"):
         return []
-    keys = _KEY.findall(str(Path(what).absolute()))
+    keys = _KEY.findall(str(Path(path).absolute()))
     return [log for log in known if keys and log.key == keys[-1]]
 
 
-def _by_job_id(known: Sequence[JobLog], what: str) -> list[JobLog]:
-    asked = [remote for remote in remote_jobs() if remote.is_id(what)]
-    if not asked:
+def _by_job_id(known: Sequence[JobLog], asked: str) -> list[JobLog]:
+    remotes = [remote for remote in remote_jobs() if remote.is_id(asked)]
+    if not remotes:
         return []
-    submitted = [log for log in known if log.remote and any(log.remote.same_id(what, own) for own in log.job_ids)]
-    return submitted or [log for log in known if any(_mentions(log.path, what, remote) for remote in asked)]
+    submitted = [log for log in known if log.remote and any(log.remote.same_id(asked, id_) for id_ in log.job_ids)]
+    return submitted or [log for log in known if any(_contains_id(log.path, asked, remote) for remote in remotes)]
 
 
-def _mentions(log: Path, what: str, remote: RemoteJobs) -> bool:
-    """Return whether a job said at its start that it has this id: its submission may be long gone."""
+def _contains_id(log: Path, asked: str, remote: RemoteJobs) -> bool:
+    """Return whether a log contains this job id, which a job prints at its start; its submission may be deleted."""
     try:
         ids = re.findall(rf"\b{re.escape(remote.label)} (\S+)$", log.read_text(errors="replace"), re.M)
     except OSError:
         return False
-    return any(remote.same_id(what, job_id) for job_id in ids)
+    return any(remote.same_id(asked, job_id) for job_id in ids)
 
 
-def _by_key(known: Sequence[JobLog], what: str) -> list[JobLog]:
-    if not re.fullmatch(r"[0-9a-f]{3,64}", what):
+def _by_key(known: Sequence[JobLog], key: str) -> list[JobLog]:
+    if not re.fullmatch(r"[0-9a-f]{3,64}", key):
         return []
-    return [log for log in known if log.key.startswith(what[:12])]
+    return [log for log in known if log.key.startswith(key[:12])]
 
 
-def _by_title(known: Sequence[JobLog], what: str) -> list[JobLog]:
-    """Return the jobs with this title, or else those in whose title it stands: as whole words, if it does so in any.
-
-    Where it stands in none, those whose title has each of its words.
-    """
-    wanted, *words = (log_path("", text, "").stem.removesuffix("-").lower() for text in (what, *what.split()))
-    if not wanted:
+def _by_title(known: Sequence[JobLog], text: str) -> list[JobLog]:
+    """Return the jobs of the first match: this title, these words in it, this part of it, each word somewhere."""
+    query, *words = (log_path("", part, "").stem.removesuffix("-").lower() for part in (text, *text.split()))
+    if not query:
         return []
 
-    def whole(part: str, title: str) -> bool:
+    def has_words(part: str, title: str) -> bool:
         return re.search(rf"(?<![a-z0-9_.]){re.escape(part)}(?![a-z0-9_.])", title) is not None
 
-    ways: tuple[Callable[[str], bool], ...] = (
-        lambda title: title == wanted,
-        lambda title: whole(wanted, title),
-        lambda title: wanted in title,
-        lambda title: all(whole(word, title) for word in words),
+    rules: tuple[Callable[[str], bool], ...] = (
+        lambda title: title == query,
+        lambda title: has_words(query, title),
+        lambda title: query in title,
+        lambda title: all(has_words(word, title) for word in words),
     )
-    for fits in ways:
-        if found := [log for log in known if fits(log.title.lower())]:
-            return found
+    for rule in rules:
+        if matches := [log for log in known if rule(log.title.lower())]:
+            return matches
     return []
 
 

@@ -1,4 +1,4 @@
-"""`methods` and `schema`: what an experiment file can say."""
+"""`methods` and `schema`: the pruning methods, and the JSON schema of experiment files."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from luigi_prune.registry import METHODS
 
 def add_to(commands: Any) -> None:
     """Add the parsers."""
-    parser = commands.add_parser("methods", help="the pruning methods")
-    parser.set_defaults(run=methods)
-    parser = commands.add_parser("schema", help="the JSON schema of experiment files, for editors")
-    parser.set_defaults(run=schema)
+    parser = commands.add_parser("methods", help="list the pruning methods")
+    parser.set_defaults(run=print_methods)
+    parser = commands.add_parser("schema", help="print the JSON schema of experiment files, for editors")
+    parser.set_defaults(run=print_schema)
 
 
-def methods(given: argparse.Namespace) -> int:
-    """Print the catalogue of methods."""
+def print_methods(options: argparse.Namespace) -> int:
+    """Print the table of methods."""
     table = Table("method", "short", "prunes", "data", "random", "what", "paper", box=None)
     for row in METHODS.values():
         data, random = ("yes" if flag else "no" for flag in (row.needs_data, row.randomised))
@@ -31,7 +31,7 @@ def methods(given: argparse.Namespace) -> int:
     return 0
 
 
-def schema(given: argparse.Namespace) -> int:
+def print_schema(options: argparse.Namespace) -> int:
     """Print the JSON schema."""
     print(json.dumps(file_schema(), indent=2))
     return 0

@@ -1,4 +1,4 @@
-"""`logs WHAT`: what a job has printed, and what it prints while it runs, over attempts and requeues."""
+"""`logs JOB`: a job's output so far or as it is written, over attempts and requeues."""
 
 from __future__ import annotations
 
@@ -11,43 +11,45 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from luigi_prune.commands.job_logs import JobLog, find
+from luigi_prune.commands.job_logs import JobLog, find_log
 from luigi_prune.errors import ConfigError
 from luigi_prune.execution.backends import locate_jobs
 
-_PAUSE = 0.5  # seconds between looks
-_SEARCH_EVERY = 10.0  # seconds between searches of the store for a result whose place nobody has written down
+_PAUSE = 0.5  # seconds between polls
+_SEARCH_EVERY = 10.0  # seconds between searches of the results folder for a result of unknown path
 
 
 def add_to(commands: Any) -> None:
     """Add the parser."""
-    parser = commands.add_parser("logs", help="what a job has printed; --follow: until its result is there")
-    parser.add_argument("what", nargs="+", help="key (or its start), title (or a part of it), job id, or result")
-    parser.add_argument("-f", "--follow", action="store_true", help="go on printing until the result is there")
-    parser.add_argument("-n", "--lines", type=int, metavar="N", help="begin N lines before the end")
+    parser = commands.add_parser("logs", help="print a job's output; --follow: until its result exists")
+    parser.add_argument(
+        "what", nargs="+", metavar="JOB", help="key or its start, title or a part of it, job id, or path"
+    )
+    parser.add_argument("-f", "--follow", action="store_true", help="continue until the result exists")
+    parser.add_argument("-n", "--lines", type=int, metavar="N", help="start N lines before the end")
     parser.add_argument("--results", default="./data/results", metavar="FOLDER", help="results (./data/results)")
     parser.set_defaults(run=run)
 
 
-def run(given: argparse.Namespace) -> int:
-    """Print the log."""
-    if given.lines is not None and given.lines < 0:
-        raise ConfigError(f"--lines: {given.lines} is less than 0")
-    results = Path(given.results)
-    log = find(results, " ".join(given.what))
+def run(options: argparse.Namespace) -> int:
+    """Print the log, and with --follow what is appended."""
+    if options.lines is not None and options.lines < 0:
+        raise ConfigError(f"--lines: expected at least 0, got {options.lines}")
+    results = Path(options.results)
+    log = find_log(results, " ".join(options.what))
     tail = Tail(log.path)
-    beside = Beside(log)
-    text, early = tail.read(unfinished=not given.follow), beside.read(unfinished=not given.follow)
-    _print(_last(text or early, given.lines))
-    if given.follow:
-        _follow(results, log, tail, beside)
+    start_log = StartLog(log)
+    text, early = tail.read(unfinished=not options.follow), start_log.read(unfinished=not options.follow)
+    _print(_last(text or early, options.lines))
+    if options.follow:
+        _follow(results, log, tail, start_log)
     elif not text and not early:
-        print(f"{log.name} has printed nothing yet: {_state(log) or 'it runs'}", file=sys.stderr)
+        print(f"{log.name} has no output yet: {_state(log) or 'it runs'}", file=sys.stderr)
     return 0
 
 
 class Tail:
-    """Reads what is new in a file that may not be there yet, be cut short, or be replaced."""
+    """Reads the lines appended to a file, which may not exist yet, be truncated, or be replaced."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -55,7 +57,7 @@ class Tail:
         self._inode = 0
 
     def read(self, unfinished: bool = False) -> str:
-        """Return the lines that were added since the last call; the last one is left for later while it has no end."""
+        """Return the lines added since the last call; an unfinished last line only if `unfinished`."""
         try:
             with open(self.path, "rb") as file:
                 status = os.fstat(file.fileno())
@@ -70,15 +72,15 @@ class Tail:
         return data[:end].decode(errors="replace")
 
 
-class Beside:
-    """What the cluster and the start of the newest job print: why it never came to its own log, or who killed it."""
+class StartLog:
+    """Output of the cluster and of the newest job's start: why it has no log of its own, or why it was killed."""
 
     def __init__(self, log: JobLog):
         self._submitted, self._remote = log.submitted, log.remote
         self._tails: dict[Path, Tail] = {}
 
     def read(self, unfinished: bool = False) -> str:
-        """Return what was added since the last call."""
+        """Return the lines added since the last call."""
         if self._submitted is None or self._remote is None:
             return ""
         self._submitted = self._submitted.newest()
@@ -87,18 +89,18 @@ class Beside:
         return "".join(line for line in lines if not (noise and line.startswith(noise)))
 
 
-def _follow(results: Path, log: JobLog, tail: Tail, beside: Beside) -> None:
-    """Print what is added to a log, and what the cluster says beside it, until the result is there."""
+def _follow(results: Path, log: JobLog, tail: Tail, start_log: StartLog) -> None:
+    """Print lines as they are added to a log and to the start log, until the result exists."""
     output, searched, state = log.output, float("-inf"), ""
     while True:
         if output is None and time.monotonic() - searched >= _SEARCH_EVERY:
             output, searched = _search(results, log.key), time.monotonic()
         finished = output is not None and output.exists()
         if finished:
-            time.sleep(_PAUSE)  # for its last words
+            time.sleep(_PAUSE)  # for the last lines
         text = tail.read(unfinished=finished)
         _print(text)
-        _print(beside.read(unfinished=finished))
+        _print(start_log.read(unfinished=finished))
         if finished:
             return
         if not text and (now := _state(log)) != state:
@@ -109,13 +111,13 @@ def _follow(results: Path, log: JobLog, tail: Tail, beside: Beside) -> None:
 
 
 def _state(log: JobLog) -> str:
-    """Return where a job is that waits in a queue or has ended; "" if it runs, or nobody knows."""
+    """Return the place of a job that waits in a queue or has ended; "" if it runs or is unknown."""
     place = locate_jobs([log.output]).get(log.output) if log.output else None
     return "" if place is None or place.running else place.text
 
 
 def _search(results: Path, key: str) -> Path | None:
-    """Return the place of the result with this key: its name, or that of a hidden file beside it, holds the key."""
+    """Return the path of the result with this key, found by its name or that of a hidden file beside it."""
     beside = re.compile(rf"\.(?P<result>.+-{key}\.h5)\..+")
     for path in results.rglob(f"*{key}*"):
         if path.name in (key, f"report-{key}"):

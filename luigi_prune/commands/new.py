@@ -1,4 +1,4 @@
-"""`new method NAME`: a file with a method of one's own, ready to be named in an experiment, and a test for it."""
+"""`new method NAME`: a template of a pruning method, ready for use in an experiment, and a test of it."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from luigi_prune.registry import MethodRow
 
 
 def {score}(problem):
-    """Return for each layer a number per filter, larger = keep. Here: the L2 norm of its weights; write your own."""
+    """Return one number per filter for each layer, larger = keep. Here: the L2 norm of its weights; write your own."""
     return [layer.weight.flatten(1).norm(dim=1) for layer in problem.layers]
 
 
 {row} = MethodRow(
     name="{name}",
-    granularity="filter",  # weight, filter or channel: what a unit is, and what shape a layer's scores have
+    granularity="filter",  # weight, filter or channel: the pruned unit, and so the shape of a layer's scores
     score={score},
-    allocation="uniform",  # global_top for weights, or a function of your own
-    summary="Filters of smallest norm go",
+    allocation="uniform",  # global_top for weights, or your own function
+    summary="Prunes the filters of smallest norm",
 )
 '''
 
 _TEST = '''\
-"""{name} prunes to the size it is asked for, and keeps the filters of largest score."""
+"""{name} prunes to the target keep ratio and keeps the filters of largest score."""
 
 import torch
 from torch import nn
@@ -54,25 +54,25 @@ def test_the_filters_of_largest_score_stay():
 
 def add_to(commands: Any) -> None:
     """Add the parser."""
-    parser = commands.add_parser("new", help="a file with a part of your own to begin with")
-    parser.add_argument("kind", choices=["method"], help="what it is")
+    parser = commands.add_parser("new", help="write a template of a part of your own")
+    parser.add_argument("kind", choices=["method"], help="kind of part")
     parser.add_argument("name", help="its name, as in SpreadNet")
     parser.set_defaults(run=run)
 
 
-def run(given: argparse.Namespace) -> int:
-    """Write both files into the working directory; raises ConfigError rather than overwrite one."""
-    name = given.name
+def run(options: argparse.Namespace) -> int:
+    """Write both files into the working directory; raises ConfigError if one exists."""
+    name = options.name
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
-        raise ConfigError(f"{name!r} cannot be the name of a method: expected letters, digits and _, as in SpreadNet")
+        raise ConfigError(f"method name: expected letters, digits and _, as in SpreadNet, got {name!r}")
     if name in METHODS:
-        raise ConfigError(f"there is a method {name!r} already")
+        raise ConfigError(f"the method {name!r} exists already")
     module = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
     words = {"name": name, "module": module, "row": module.upper(), "score": f"score_{module}"}
     files = {Path(f"{module}.py"): _METHOD, Path(f"test_{module}.py"): _TEST}
     for path in files:
         if path.exists():
-            raise ConfigError(f"{path} exists already, and is not overwritten")
+            raise ConfigError(f"{path} exists already and is not overwritten")
     for path, text in files.items():
         path.write_text(text.format(**words))
     print(f'{module}.py: name it in an experiment file beside it as methods: ["{module}:{words["row"]}"]')

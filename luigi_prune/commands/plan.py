@@ -1,4 +1,4 @@
-"""`plan CONFIG`: what a run would compute, and why; nothing is started."""
+"""`plan CONFIG`: list the tasks that a run would start, with reasons."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from luigi_prune.workflow.job_task import JobTask
 from luigi_prune.workflow.settings import directories_for
 from luigi_prune.workflow.tasks import Report
 
-_DIGEST = re.compile(r"@[0-9a-f]{16}(?=\")")  # of the sources of a part from outside
+_DIGEST = re.compile(r"@[0-9a-f]{16}(?=\")")  # hash of the sources of a foreign part
 
 
 def reports_of(config: str) -> list[Report]:
@@ -30,27 +30,27 @@ def reports_of(config: str) -> list[Report]:
 def to_run(reports: list[Report]) -> list[tuple[JobTask, str]]:
     """Return the tasks that a run would start, inputs first, each with the reason.
 
-    As in a run, nothing is asked for below a task that is complete; but what a starting task reads is checked.
+    As in a run, dependencies of complete tasks are skipped; the inputs of the listed tasks are verified.
     """
-    found: dict[str, tuple[JobTask, str]] = {}
+    planned: dict[str, tuple[JobTask, str]] = {}
 
     def visit(task: JobTask, reason: str) -> None:
-        if task.task_id in found:
+        if task.task_id in planned:
             return
-        found[task.task_id] = (task, reason)
-        for needed in task.requires().values():
-            if why := reason_to_run(needed):
-                visit(needed, why)
-        found[task.task_id] = found.pop(task.task_id)  # inputs first
+        planned[task.task_id] = (task, reason)
+        for required in task.requires().values():
+            if why := reason_to_run(required):
+                visit(required, why)
+        planned[task.task_id] = planned.pop(task.task_id)  # inputs first
 
     for report in reports:
         if not report.complete():
             visit(report, reason_to_run(report) or "missing")
-    return list(found.values())
+    return list(planned.values())
 
 
 def reason_to_run(task: JobTask) -> str:
-    """Return why a task has to run: damaged, version, source, missing, or "" where its result is sound."""
+    """Return why a task has to run: damaged, version, source, missing, or "" if its result is valid."""
     try:
         if task.path.suffix == ".h5":
             verify(task.path)
@@ -63,43 +63,43 @@ def reason_to_run(task: JobTask) -> str:
 
 
 def _reason_beside(task: JobTask) -> str:
-    """Return "version" where a result of the same spec but of another algorithm version lies beside the task's place.
+    """Return "version" if the folder has a result of the same spec but of another algorithm version.
 
-    And "source" where its spec differs in nothing but the sources of parts from outside; else "missing".
+    "source" if the spec of one differs only in the sources of foreign parts; else "missing".
     """
     stem = task.path.name.rpartition("-")[0]
-    reason, own = "missing", json.dumps(json.loads(task.spec), sort_keys=True)
+    reason, spec = "missing", json.dumps(json.loads(task.spec), sort_keys=True)
     for sibling in task.path.parent.glob(f"{stem}-*.h5") if stem else ():
         try:
             other = json.dumps(read_about(sibling)["spec"], sort_keys=True)
         except (OSError, KeyError):
             continue
-        if other == own:
+        if other == spec:
             return "version"
-        if _DIGEST.sub("", other) == _DIGEST.sub("", own):
+        if _DIGEST.sub("", other) == _DIGEST.sub("", spec):
             reason = "source"
     return reason
 
 
 def add_to(commands: Any) -> None:
     """Add the parser."""
-    parser = commands.add_parser("plan", help="what a run would compute, and why; starts nothing")
+    parser = commands.add_parser("plan", help="list what a run would compute, and why, without starting it")
     parser.add_argument("config", help="experiment file")
-    parser.add_argument("--all", action="store_true", help="list every task, however many there are")
+    parser.add_argument("--all", action="store_true", help="list all tasks, even if there are many")
     parser.set_defaults(run=run)
 
 
-def run(given: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Print the plan."""
     console = Console(highlight=False)
-    reports = reports_of(given.config)
+    reports = reports_of(options.config)
     tasks = to_run(reports)
     if not tasks:
-        console.print("Nothing to compute: every report is there.")
+        console.print("Nothing to compute: all reports exist.")
         for report in reports:
             console.print(f"Report: {report.path}", soft_wrap=True)
         return 0
-    shown = tasks if given.all or len(tasks) <= 60 else tasks[:50]
+    shown = tasks if options.all or len(tasks) <= 60 else tasks[:50]
     table = Table("task", "why", box=None)
     for task, reason in shown:
         table.add_row(task.title, reason)

@@ -1,4 +1,4 @@
-"""`show`, `verify` and `gc`: what lies in a store."""
+"""`show`, `verify` and `gc`: inspect, check and clean up result files."""
 
 from __future__ import annotations
 
@@ -29,29 +29,29 @@ _DAY = 86400.0
 
 def add_to(commands: Any) -> None:
     """Add the parsers."""
-    parser = commands.add_parser("show", help="spec, provenance and contents of a result file")
+    parser = commands.add_parser("show", help="print spec, provenance and contents of a result file")
     parser.add_argument("target", help="result file (.h5)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=show)
 
-    parser = commands.add_parser("verify", help="check every byte of a store, or of what an experiment has")
+    parser = commands.add_parser("verify", help="check every byte of the results of a folder or an experiment")
     parser.add_argument("where", nargs="?", default="./data/results", help="folder, result or experiment file")
     parser.add_argument(
         "--set-aside", action="store_true", help="rename damaged files, so that they are computed again"
     )
-    parser.set_defaults(run=check)
+    parser.set_defaults(run=verify_results)
 
-    parser = commands.add_parser("gc", help="remove what killed runs have left behind (asks first)")
+    parser = commands.add_parser("gc", help="remove leftovers of killed runs (asks first)")
     parser.add_argument("folder", nargs="?", default="./data/results")
     parser.add_argument("--yes", action="store_true", help="do not ask")
     parser.set_defaults(run=collect)
 
 
-def show(given: argparse.Namespace) -> int:
-    """Print what one result file says of itself."""
-    path = Path(given.target)
+def show(options: argparse.Namespace) -> int:
+    """Print spec, provenance and contents of one result file."""
+    path = Path(options.target)
     if not path.is_file():
-        raise ConfigError(f"{path}: there is no such file")
+        raise ConfigError(f"{path}: no such file")
     result = read_result(path)
     contents = {
         name: f"{array.dtype} {list(array.shape)}" if array.ndim else array.item()
@@ -67,7 +67,7 @@ def show(given: argparse.Namespace) -> int:
         "meta": result.meta,
         "contents": contents,
     }
-    if given.json:
+    if options.json:
         print(json.dumps(about, indent=2))
         return 0
     console = Console(highlight=False)
@@ -83,11 +83,11 @@ def show(given: argparse.Namespace) -> int:
     return 0
 
 
-def check(given: argparse.Namespace) -> int:
-    """Check results byte by byte; the exit code is 1 where one is damaged."""
+def verify_results(options: argparse.Namespace) -> int:
+    """Check results byte by byte; the exit code is 1 if one is damaged."""
     console = Console(highlight=False)
-    where = Path(given.where)
-    paths = list(_of_folder(where)) if where.is_dir() or where.suffix == ".h5" else _of_experiment(given.where)
+    where = Path(options.where)
+    paths = list(_of_folder(where)) if where.is_dir() or where.suffix == ".h5" else _of_experiment(options.where)
     counts = {"sound": 0, "damaged": 0, "missing": 0}
     for path in paths:
         try:
@@ -98,7 +98,7 @@ def check(given: argparse.Namespace) -> int:
             console.print(f"missing  {path}", soft_wrap=True)
         except DamagedResult as damage:
             counts["damaged"] += 1
-            aside = f", set aside as {set_aside(path).name}" if given.set_aside else ""
+            aside = f", set aside as {set_aside(path).name}" if options.set_aside else ""
             console.print(f"damaged  {path}: {damage.reason}{aside}", soft_wrap=True)
     console.print(", ".join(f"{count} {state}" for state, count in counts.items()))
     return 1 if counts["damaged"] else 0
@@ -110,7 +110,7 @@ def _of_experiment(config: str) -> list[Path]:
 
 
 def _of_folder(where: Path) -> Iterator[Path]:
-    """Yield the results in a folder, and the paths that they were made from and that are gone."""
+    """Yield the results in a folder, and the paths of their inputs that no longer exist there."""
     paths = [where] if where.is_file() else sorted(p for p in where.rglob("*.h5") if not p.name.startswith("."))
     yield from paths
     known = {path.resolve() for path in paths}
@@ -118,39 +118,41 @@ def _of_folder(where: Path) -> Iterator[Path]:
         try:
             parents = read_about(path)["provenance"].get("parents", {})
         except (OSError, KeyError, ValueError):
-            continue  # damaged: its own check says so
+            continue  # damaged, which its check reports
         for parent in parents.values():
-            place = (path.parent / parent["path"]).resolve()
-            if place not in known:
-                known.add(place)
-                yield place
+            source = (path.parent / parent["path"]).resolve()
+            if source not in known:
+                known.add(source)
+                yield source
 
 
-def collect(given: argparse.Namespace) -> int:
-    """Remove what nobody will read any more."""
-    folder = Path(given.folder)
+def collect(options: argparse.Namespace) -> int:
+    """Remove files and folders that are no longer needed."""
+    folder = Path(options.folder)
     if not folder.is_dir():
-        raise ConfigError(f"{folder}: there is no such folder")
+        raise ConfigError(f"{folder}: no such folder")
     console = Console(highlight=False)
-    found = [(path, why) for path in sorted(folder.rglob(".*")) if path.is_file() and (why := _rubbish(path))]
-    found += [leftover for remote in remote_jobs() for leftover in remote.leftovers(folder)]
-    for path, why in found:
+    leftovers = [
+        (path, why) for path in sorted(folder.rglob(".*")) if path.is_file() and (why := _reason_to_remove(path))
+    ]
+    leftovers += [leftover for remote in remote_jobs() for leftover in remote.leftovers(folder)]
+    for path, why in leftovers:
         console.print(f"{path}  ({why}, {_size(path) / 1e6:.1f} MB)", soft_wrap=True)
-    if not found:
+    if not leftovers:
         console.print("Nothing to remove.")
         return 0
-    if not given.yes and input(f"Remove these {len(found)} files and folders? [y/N] ").strip().lower() not in (
+    if not options.yes and input(f"Remove these {len(leftovers)} files and folders? [y/N] ").strip().lower() not in (
         "y",
         "yes",
     ):
         console.print("Nothing was removed.")
         return 0
-    for path, _ in found:
+    for path, _ in leftovers:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
-    console.print(f"{len(found)} files and folders removed.")
+    console.print(f"{len(leftovers)} files and folders removed.")
     return 0
 
 
@@ -159,13 +161,13 @@ def _size(path: Path) -> int:
     return sum(inner.stat().st_size for inner in (path.rglob("*") if path.is_dir() else (path,)) if inner.is_file())
 
 
-def _rubbish(path: Path) -> str:
-    """Return why a file is of no use any more, or ""."""
+def _reason_to_remove(path: Path) -> str:
+    """Return why a file is no longer needed, or ""."""
     if match := _CHECKPOINT.fullmatch(path.name):
         return "checkpoint of a finished training" if path.with_name(match["result"]).exists() else ""
     if match := _TEMPORARY.fullmatch(path.name):
         if match["host"] == socket.gethostname():
-            return "" if _is_alive(int(match["process"])) else "its writer is gone"
+            return "" if _is_alive(int(match["process"])) else "its writer has ended"
         return "untouched for a day" if time.time() - path.stat().st_mtime > _DAY else ""
     return ""
 

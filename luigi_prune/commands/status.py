@@ -1,4 +1,4 @@
-"""`status CONFIG`: a live table of how far an experiment is, and where its jobs are, read from the store alone."""
+"""`status CONFIG`: a live table of an experiment's tasks and jobs, read from the results folder."""
 
 from __future__ import annotations
 
@@ -19,54 +19,54 @@ from luigi_prune.execution.remote_jobs import JobPlace
 from luigi_prune.identity.paths import checkpoint_path
 from luigi_prune.workflow.job_task import JobTask, walk
 
-_SHOWN = 20  # jobs of a cluster that are listed
+_SHOWN = 20  # maximum number of cluster jobs listed
 
 
 def add_to(commands: Any) -> None:
     """Add the parser."""
-    parser = commands.add_parser("status", help="a live table of how far an experiment is")
+    parser = commands.add_parser("status", help="show a live table of an experiment's tasks")
     parser.add_argument("config", help="experiment file")
-    parser.add_argument("--once", action="store_true", help="print the table once and leave")
-    parser.add_argument("--interval", type=float, default=2.0, metavar="SECONDS", help="time between looks (2)")
+    parser.add_argument("--once", action="store_true", help="print the table once and exit")
+    parser.add_argument("--interval", type=float, default=2.0, metavar="SECONDS", help="time between updates (2)")
     parser.set_defaults(run=run)
 
 
-def run(given: argparse.Namespace) -> int:
-    """Show the table until everything is done or the user leaves."""
+def run(options: argparse.Namespace) -> int:
+    """Show the table until all reports exist or the user interrupts."""
     console = Console(highlight=False)
-    tasks = [task for task in walk(*reports_of(given.config)) if isinstance(task, JobTask)]
-    table, done = look(tasks)
-    if given.once or not console.is_terminal:
+    tasks = [task for task in walk(*reports_of(options.config)) if isinstance(task, JobTask)]
+    table, done = progress_table(tasks)
+    if options.once or not console.is_terminal:
         console.print(table, soft_wrap=True)
         return 0
     with Live(table, console=console, auto_refresh=False) as live:
         while not done:
-            time.sleep(given.interval)
-            table, done = look(tasks)
+            time.sleep(options.interval)
+            table, done = progress_table(tasks)
             live.update(table, refresh=True)
     return 0
 
 
-def look(tasks: list[JobTask]) -> tuple[Group, bool]:
-    """Return the table of done and open tasks per family and method, and whether the reports are all there.
+def progress_table(tasks: list[JobTask]) -> tuple[Group, bool]:
+    """Return the table of done and open tasks per family and method, and whether all reports exist.
 
-    A finished report needs nothing below it; what is gone below it counts as open without being asked for.
+    Missing results below a finished report count as open, although a run would not compute them.
     """
     total: dict[tuple[str, str], int] = defaultdict(int)
-    there: dict[tuple[str, str], int] = defaultdict(int)
+    complete: dict[tuple[str, str], int] = defaultdict(int)
     training: list[tuple[JobTask, Path]] = []
     places = locate_jobs(task.path for task in tasks)
     for task in tasks:
         row = (task.task_family, getattr(task, "method", ""))
         total[row] += 1
         if task.complete():
-            there[row] += 1
+            complete[row] += 1
         elif task.path not in places and (checkpoint := checkpoint_path(task.path)).exists():
             training.append((task, checkpoint))
     table = Table("task", "method", "done", "of", "", box=None)
     for row, count in total.items():
-        bar = "#" * round(20 * there[row] / count)
-        table.add_row(row[0], row[1], str(there[row]), str(count), f"{bar:.<20}")
+        bar = "#" * round(20 * complete[row] / count)
+        table.add_row(row[0], row[1], str(complete[row]), str(count), f"{bar:.<20}")
     lines = [Text(f"in training: {task.title} (checkpoint {_age(path)} ago)") for task, path in training]
     lines += _submitted({task.path: task.title for task in tasks}, places)
     done = all(task.complete() for task in tasks if task.task_family == "Report")
@@ -75,7 +75,7 @@ def look(tasks: list[JobTask]) -> tuple[Group, bool]:
 
 
 def _submitted(titles: dict[Path, str], places: dict[Path, JobPlace]) -> list[Text]:
-    """Return a line per job of a cluster, those that run first."""
+    """Return a line per job of a cluster, running ones first."""
     ordered = sorted(places.items(), key=lambda entry: not entry[1].running)
     lines = [Text(f"{titles[path]}: {place.text}") for path, place in ordered[:_SHOWN]]
     more = f"; the first {_SHOWN} are shown" if len(ordered) > _SHOWN else ""

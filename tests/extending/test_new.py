@@ -38,9 +38,9 @@ def test_the_method_plans_and_its_test_passes(tmp_path: Path) -> None:
 def test_it_overwrites_nothing_and_refuses_names_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "test_mine.py").write_text("mine")
     for name, words in (
-        ("Mine", "test_mine.py exists already, and is not overwritten"),
-        ("ThresNet", "there is a method 'ThresNet' already"),
-        ("my-net", "'my-net' cannot be the name of a method"),
+        ("Mine", "test_mine.py exists already and is not overwritten"),
+        ("ThresNet", "the method 'ThresNet' exists already"),
+        ("my-net", "method name: expected letters, digits and _, as in SpreadNet, got 'my-net'"),
     ):
         made = python(tmp_path, "-m", "luigi_prune", "new", "method", name)
         assert made.returncode == 35
