@@ -17,6 +17,7 @@ import copy
 import math
 import warnings
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -25,6 +26,7 @@ from luigi_prune.api.mask_hooks import held_masks, hold, release
 from luigi_prune.api.pruned import Pruned, PrunedLayer, load, pruned_layers
 from luigi_prune.api.validation import check_arguments, checked_batches, guess_input, missing_loss
 from luigi_prune.compute import pruning
+from luigi_prune.compute.network_inputs import Inputs, checked
 from luigi_prune.compute.pruning.problem.records import Allocation, Problem
 from luigi_prune.errors import ConfigError
 from luigi_prune.registry import MethodRow
@@ -47,11 +49,11 @@ def prune(
     method: str | MethodRow | None = None,
     keep_ratio: float = math.nan,
     *,
-    calibration: Iterable[tuple[Tensor, Tensor]] | None = None,
-    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    calibration: Iterable[Any] | None = None,
+    loss: Callable[[Any, Any], Tensor] | None = None,
     seed: int = 0,
     rules: str = "paper",
-    example_input: Tensor | None = None,
+    example_input: Inputs | None = None,
     original: nn.Module | None = None,
     ignore: Iterable[str] = (),
     score: Callable[[Problem], list[Tensor]] | None = None,
@@ -60,15 +62,19 @@ def prune(
 ) -> Pruned:
     """Return `network` pruned by `method` so that it keeps `keep_ratio` of the original's parameters.
 
-    network: any module that takes one tensor; it is not changed. A `Pruned` is pruned further; its ratio is relative
-        to the original network, and pruned entries remain pruned.
+    network: any module; it is not changed. A `Pruned` is pruned further; its ratio is relative to the original network,
+        and pruned entries remain pruned.
     method: a registered name or short name, or a row.
-    calibration: batches (inputs, targets) of any size, for methods that read data (a list, a DataLoader, ...).
-    loss: of (outputs, targets), a scalar; for methods that read gradients.
+    calibration: batches (inputs, targets) of any size, for methods that read data (a list, a DataLoader, ...). Inputs
+        are a tensor, or several: a tuple or list is called as network(*inputs), a dictionary as network(**inputs). A
+        bare dictionary is a batch, too, whose targets are its "labels".
+    loss: of (outputs, targets), a scalar; for methods that read gradients. It gets the network's output as it is: a
+        tensor, dictionary, object with `.logits`, ...
     seed: of all random draws; the same seed gives the same result.
     rules: "paper", or "reference" for the computations of torchprune (see docs/fidelity.md).
-    example_input: a batch of inputs; by default the first calibration batch. With neither, a valid input is guessed,
-        which suffices to trace the network; but FLOPs, which depend on the input's size, are then None.
+    example_input: a batch of inputs, one tensor or several as above; by default the first calibration batch. With
+        neither, a valid input of one tensor is guessed, which suffices to trace the network; but FLOPs, which depend on
+        the input's size, are then None.
     original: the trained network before any pruning, for methods that start from it at every step (`from_original`);
         required if `network` is a `Pruned` of another method or from a file.
     ignore: names of layers (modules), or patterns such as "layer1.*", that are not pruned. The other layers are pruned
@@ -86,7 +92,9 @@ def prune(
     by_rules = pruning.find_rules(rules)
     check_arguments(row, start, keep_ratio)
     batches = checked_batches(row, calibration)
-    example = example_input if example_input is not None else batches[0][0] if batches else None
+    example = batches[0][0] if batches else None
+    if example_input is not None:
+        example = checked(f"{row.name}: the example input", example_input)
     counted = example is not None
     if example is None:
         example = guess_input(start, seed)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, NoReturn
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
 from luigi_prune.compute.memory import explain_oom
+from luigi_prune.compute.network_inputs import Inputs, checked, leaves, sample_count
 from luigi_prune.compute.pruning import Rules, layer_budgets
 from luigi_prune.errors import ConfigError
 from luigi_prune.seeds import derive_seed
@@ -25,8 +27,13 @@ _SAMPLES = 2
 def guess_input(network: nn.Module, seed: int) -> Tensor:
     """Return a batch of noise that `network` accepts, by trying the shapes that fit its first layer.
 
-    Raises ConfigError if it accepts none of them.
+    Raises ConfigError if it accepts none of them, or requires several inputs.
     """
+    if len(required := _required_arguments(network)) > 1:
+        raise ConfigError(
+            f"the network requires {len(required)} inputs ({', '.join(required)}), of which none can be guessed: pass "
+            "example_input or calibration, with a tuple or dictionary of inputs"
+        )
     generator = torch.Generator().manual_seed(derive_seed(seed, "guessed input"))
     parameter = next(network.parameters(), torch.empty(()))
     trial = copy.deepcopy(network).eval()
@@ -45,6 +52,16 @@ def guess_input(network: nn.Module, seed: int) -> Tensor:
                 continue
             return value
     raise ConfigError("no valid input of the network could be guessed: pass example_input or calibration")
+
+
+def _required_arguments(network: nn.Module) -> list[str]:
+    """Return the names of the arguments of `forward` that have no default."""
+    try:
+        parameters = inspect.signature(network.forward).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    free = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [each.name for each in parameters if each.default is each.empty and each.kind not in free]
 
 
 def _shapes(network: nn.Module) -> list[tuple[tuple[int, ...], int]]:
@@ -77,30 +94,42 @@ def check_arguments(row: MethodRow, network: object, keep_ratio: object) -> None
         raise ConfigError(f"{row.name}: the network has no compressible layer (a Linear or an ungrouped Conv2d)")
 
 
-def checked_batches(
-    row: MethodRow, calibration: Iterable[tuple[Tensor, Tensor]] | None
-) -> list[tuple[Tensor, Tensor]] | None:
-    """Return the batches as a list; raises ConfigError unless each has inputs and as many targets."""
+def checked_batches(row: MethodRow, calibration: Iterable[Any] | None) -> list[tuple[Inputs, Any]] | None:
+    """Return the batches as a list of (inputs, targets); raises ConfigError unless each has as many targets as inputs.
+
+    A dictionary is a batch whose targets are its "labels", or None: losses of such networks are part of their output.
+    """
     if calibration is None:
         return None
-    batches = list(calibration)
-    for index, batch in enumerate(batches):
-        pair = isinstance(batch, (tuple, list)) and len(batch) == 2 and all(isinstance(part, Tensor) for part in batch)
-        if not pair:
-            raise ConfigError(f"{row.name}: calibration batch {index} is not a pair of tensors (inputs, targets)")
-        inputs, targets = batch
-        if not inputs.dim() or not len(inputs):
-            raise ConfigError(f"{row.name}: calibration batch {index} has no samples")
-        if not targets.dim() or len(inputs) != len(targets):
-            sizes = f"{len(inputs)} inputs but targets of shape {tuple(targets.shape)}"
-            raise ConfigError(f"{row.name}: calibration batch {index} has {sizes}")
-    return [(inputs, targets) for inputs, targets in batches]
+    batches = []
+    for index, batch in enumerate(calibration):
+        where = f"{row.name}: calibration batch {index}"
+        if isinstance(batch, Mapping):
+            batch = (batch, batch.get("labels"))
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            has = f" but has {len(batch)} parts; write ((a, b), targets)" if isinstance(batch, (tuple, list)) else ""
+            raise ConfigError(f"{where} is not a pair (inputs, targets){has}")
+        inputs, targets = checked(where, batch[0]), batch[1]
+        if targets is not None:
+            checked_targets(where, targets, sample_count(inputs))
+        batches.append((inputs, targets))
+    return batches
 
 
-def missing_loss(row: MethodRow, rules: Rules) -> Callable[[Tensor, Tensor], Tensor]:
+def checked_targets(where: str, targets: object, samples: int) -> None:
+    """Raise ConfigError unless all tensors of `targets` have as many samples as the inputs."""
+    for name, value in leaves(targets):
+        if not isinstance(value, Tensor):
+            raise ConfigError(f"{where}: expected a tensor of targets, got a {type(value).__name__}")
+        if not value.dim() or len(value) != samples:
+            of = f" {name!r}" if name else ""
+            raise ConfigError(f"{where} has {samples} inputs but targets{of} of shape {tuple(value.shape)}")
+
+
+def missing_loss(row: MethodRow, rules: Rules) -> Callable[[Any, Any], Tensor]:
     """Return a substitute that raises ConfigError if the method calls its loss."""
 
-    def missing(outputs: Tensor, targets: Tensor) -> NoReturn:
+    def missing(outputs: Any, targets: Any) -> NoReturn:
         raise ConfigError(f"{rules.data_reader(row)} needs a loss, but none is given")
 
     return missing

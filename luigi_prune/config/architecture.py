@@ -16,7 +16,11 @@ from luigi_prune import registry
 from luigi_prune.compute import networks, pruning
 folder, name, shape, outputs, kwargs = json.loads(sys.argv[1])
 registry.look_in(folder)
-network = networks.build(name, tuple(shape), outputs, 0, kwargs)
+def shaped(value):  # JSON has no tuples
+    if isinstance(value, dict):
+        return {key: shaped(part) for key, part in value.items()}
+    return tuple(map(shaped, value)) if isinstance(value, list) else value
+network = networks.build(name, shaped(shape), outputs, 0, kwargs)
 print(json.dumps([layer.name for layer in pruning.layer_budgets(network)]))
 """
 

@@ -120,9 +120,9 @@ def _check_ratios(settings: ExperimentsConfig) -> Notes:
 def _channel_notes(experiment: Experiment) -> Notes:
     """Return notes on normalisations that do not match the data set's channels, which other transforms may change."""
     dataset = registry.find("dataset", experiment.network.dataset)
-    if not dataset.input_shape:
-        return []
-    channels = dataset.input_shape[0]
+    shape = dataset.input_shape
+    if not isinstance(shape, tuple) or not shape or not isinstance(channels := shape[0], int):
+        return []  # unknown, or several inputs
     return [
         ((section, name, index), f"normalises {len(mean)} channels, but {dataset.name} has {channels}")
         for section in ("training", "retraining")

@@ -10,6 +10,7 @@ import torch
 
 from luigi_prune.compute import data
 from luigi_prune.compute.metrics import evaluation
+from luigi_prune.compute.network_inputs import sample_shape
 from luigi_prune.config.schema import Directories
 from luigi_prune.execution.job import Context
 from luigi_prune.identity.spec import EvaluateSpec
@@ -31,7 +32,7 @@ def evaluate(request: dict[str, Any], context: Context) -> None:
     )
     example = example_input(samples, context.device)
     before = read_result(request["inputs"]["network"])
-    network, _ = restore_network(before, spec.base, tuple(example.shape[1:]), context.device)
+    network, _ = restore_network(before, spec.base, sample_shape(example), context.device)
     arrays = cost_arrays(network, before, example)
     values = evaluation.evaluate(
         network,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from luigi_prune.compute import data, networks, pruning
 from luigi_prune.compute.data import Samples, Splits
 from luigi_prune.compute.masked import apply_masks
+from luigi_prune.compute.network_inputs import Inputs, to_device
 from luigi_prune.compute.state import from_arrays
 from luigi_prune.config.schema import Directories, TrainingConfig
 from luigi_prune.identity.spec import ChainSpec, TrainSpec
@@ -31,14 +32,14 @@ def read_splits(base: TrainSpec, training: TrainingConfig, request: dict[str, An
     )
 
 
-def initial_network(base: TrainSpec, input_shape: tuple[int, ...]) -> nn.Module:
+def initial_network(base: TrainSpec, input_shape: Any) -> nn.Module:
     """Return the network as initialised from its seed, before training."""
     seed = derive_seed(base.seed, base.net, "initialise")
     return networks.build(base.network.name, input_shape, base.network.output_size, seed, base.network.kwargs)
 
 
 def restore_network(
-    result: Result, base: TrainSpec, input_shape: tuple[int, ...], device: str = "cpu"
+    result: Result, base: TrainSpec, input_shape: Any, device: str = "cpu"
 ) -> tuple[nn.Module, dict[str, Tensor]]:
     """Return the network stored in a result, on `device`, and its masks, on the CPU."""
     network = pruning.restore(initial_network(base, input_shape), result.meta["structure"])
@@ -54,20 +55,20 @@ def rewind(network: nn.Module, masks: dict[str, Tensor], base: Result) -> None:
     apply_masks(network, masks)
 
 
-def example_input(samples: Samples, device: str = "cpu") -> Tensor:
+def example_input(samples: Samples, device: str = "cpu") -> Inputs:
     """Return the first few inputs as one batch on `device`."""
     inputs, _ = samples.get(list(range(min(_EXAMPLES, len(samples)))), 0, 0)
-    return inputs.to(device)  # samples may be on another device, depending on free memory
+    return to_device(inputs, device)  # samples may be on another device, depending on free memory
 
 
-def original_cost(before: Result, network: nn.Module, example: Tensor) -> tuple[int, int]:
+def original_cost(before: Result, network: nn.Module, example: Inputs) -> tuple[int, int]:
     """Return size and FLOPs of the unpruned network: as stored in `before`, else those of `network`."""
     if "original_size" in before.arrays:
         return int(before.arrays["original_size"]), int(before.arrays["original_flops"])
     return pruning.count_size(network), pruning.count_flops(network, example)
 
 
-def read_calibration(spec: ChainSpec, network: nn.Module, splits: Splits, example: Tensor) -> Any:
+def read_calibration(spec: ChainSpec, network: nn.Module, splits: Splits, example: Inputs) -> Any:
     """Return the calibration batches: samples drawn by seed from the validation split, 4 per batch."""
     count = pruning.calibration_size(network, example, spec.delta_s, len(splits.validation))
     seed = derive_seed(spec.base.seed, spec.base.net, spec.repetition, "calibration")

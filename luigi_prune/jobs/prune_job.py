@@ -66,9 +66,7 @@ def prune(request: dict[str, Any], context: Context) -> None:
     write(request, context, began, arrays, meta={"types": types, "structure": pruned.structure})
 
 
-def _original_network(
-    request: dict[str, Any], spec: ChainSpec, input_shape: tuple[int, ...], device: str
-) -> nn.Module | None:
+def _original_network(request: dict[str, Any], spec: ChainSpec, input_shape: Any, device: str) -> nn.Module | None:
     """Return the trained network if the method prunes it at every step of a cascade, else None."""
     if "base" not in request["inputs"]:
         return None

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from luigi_prune.compute import pruning
+from luigi_prune.compute.network_inputs import Inputs
 from luigi_prune.compute.pruning import LayerBudget
 from luigi_prune.compute.state import to_arrays
 from luigi_prune.compute.training import TrainResult
@@ -36,7 +37,7 @@ def history_arrays(trained: TrainResult) -> dict[str, Any]:
     return {f"history/{name}": array for name, array in trained.history.items()}
 
 
-def cost_arrays(network: nn.Module, before: Result, example: torch.Tensor) -> dict[str, Any]:
+def cost_arrays(network: nn.Module, before: Result, example: Inputs) -> dict[str, Any]:
     """Return size, FLOPs and layer budgets of a network made from the result `before`, measured now."""
     size, flops = pruning.count_size(network), pruning.count_flops(network, example)
     return budget_arrays(pruning.layer_budgets(network), size, flops, original_cost(before, network, example))

@@ -82,13 +82,13 @@ class NetworkRow(ClassRow):
 class DatasetRow:
     """A data set: its loader, its number of classes (None: regression) and the shape of its inputs, if known.
 
-    The shape of images is (channels, height, width).
+    The shape of images is (channels, height, width), that of several inputs a tuple or dictionary of shapes.
     """
 
     name: str
     path: Function
     num_classes: int | None = None
-    input_shape: tuple[int, ...] | None = None
+    input_shape: Any = None
     summary: str = ""
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 from luigi_prune import registry
 from luigi_prune.compute.data.foreign_data import check_targets, foreign_data
 from luigi_prune.compute.data.sample_order import held_out
 from luigi_prune.compute.data.samples import RawData, Samples
 from luigi_prune.compute.named import resolve
+from luigi_prune.compute.network_inputs import leaves
 from luigi_prune.config.schema import NetworkConfig, TrainingConfig
 
 __all__ = ["RawData", "Samples", "Splits", "load_raw", "load_splits", "load_test"]
@@ -23,7 +25,7 @@ class Splits:
 
     train: Samples
     validation: Samples
-    input_shape: tuple[int, ...]
+    input_shape: Any
 
 
 @functools.lru_cache(maxsize=4)
@@ -37,7 +39,8 @@ def load_raw(name: str, split: str, training_data: str, local_data: str) -> RawD
         raw = foreign_data(row, split, training_data)
     else:
         raw = resolve(row.path)(name, split, training_data, local_data)
-    raw.images.flags.writeable = False
+    for _, array in leaves(raw.images):
+        array.flags.writeable = False
     raw.targets.flags.writeable = False
     return raw
 

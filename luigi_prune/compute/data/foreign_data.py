@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from luigi_prune.compute.data.samples import RawData
 from luigi_prune.compute.named import resolve
+from luigi_prune.compute.network_inputs import leaves, map_leaves
 from luigi_prune.config.schema import NetworkConfig
 from luigi_prune.errors import ConfigError
 from luigi_prune.registry import DatasetRow, plain
@@ -18,8 +20,9 @@ from luigi_prune.registry import DatasetRow, plain
 def foreign_data(row: DatasetRow, split: str, folder: str) -> RawData:
     """Return the "train" or "test" samples of a foreign loader; `folder` is that of the training data.
 
-    Inputs are uint8 images (samples, height, width[, 3]), or floats (samples, ...), which are not converted. Targets
-    are class numbers (samples,) or floats (samples, ...). Raises ConfigError for anything else.
+    Inputs are uint8 images (samples, height, width[, 3]), or floats, integers or bools (samples, ...), which are not
+    converted; or several of the latter, in a tuple or dictionary. Targets are class numbers (samples,) or floats
+    (samples, ...). Raises ConfigError for anything else.
     """
 
     def wrong(reason: str) -> ConfigError:
@@ -33,24 +36,41 @@ def foreign_data(row: DatasetRow, split: str, folder: str) -> RawData:
         raise wrong(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}") from error
     if not isinstance(returned, (tuple, list)) or len(returned) != 2:
         raise wrong(f"expected a pair (inputs, targets), got a {type(returned).__name__}")
-    inputs, targets = (np.array(part.numpy() if isinstance(part, Tensor) else part) for part in returned)
-    if inputs.dtype.kind == "f":
-        inputs = inputs.astype(np.float32)
-    elif inputs.dtype != np.uint8 or inputs.ndim not in (3, 4):
-        raise wrong(f"expected floats or uint8 images, got {inputs.dtype} inputs of shape {inputs.shape}")
-    if not len(inputs) or len(inputs) != len(targets):
-        raise wrong(f"expected as many targets as inputs, got {len(inputs)} inputs and {len(targets)} targets")
+    given, targets = returned[0], _array(returned[1])
+    several = isinstance(given, (tuple, Mapping))
+    inputs = map_leaves(_array, given) if several else _array(given)
+    for name, array in leaves(inputs):
+        of = f" of input {name!r}" if name else ""
+        if array.dtype.kind not in "fiub" or (array.dtype == np.uint8 and (several or array.ndim not in (3, 4))):
+            wanted = "floats, integers or bools" if several else "floats, integers or uint8 images"
+            raise wrong(f"expected {wanted}, got {array.dtype} numbers{of}, shape {array.shape}")
+        if not array.ndim or not len(array) or len(array) != len(targets):
+            count = len(array) if array.ndim else "no"
+            raise wrong(f"expected as many targets as inputs, got {count} inputs{of} and {len(targets)} targets")
+        if not np.isfinite(array).all() and not (several and (np.isfinite(array) | (array == -np.inf)).all()):
+            raise wrong(f"inputs{of} are NaN or infinite")
+    inputs = map_leaves(_in_our_type, inputs)
     if targets.dtype.kind not in "iuf" or (targets.dtype.kind != "f" and targets.ndim != 1):
         raise wrong(f"expected class numbers or floats, got {targets.dtype} targets of shape {targets.shape}")
     targets = targets.astype(np.float32 if targets.dtype.kind == "f" else np.int64)
-    if not np.isfinite(inputs).all() or not np.isfinite(targets).all():
-        raise wrong("inputs or targets are NaN or infinite")
+    if not np.isfinite(targets).all():
+        raise wrong("targets are NaN or infinite")
     if row.num_classes is None and targets.dtype.kind == "f":
         return RawData(inputs, targets)
     highest = row.num_classes if row.num_classes is not None else int(targets.max()) + 1
     if targets.dtype.kind == "f" or targets.min() < 0 or targets.max() >= highest:
         raise wrong(f"expected class numbers from 0 to {highest - 1}, got {targets.min():g} to {targets.max():g}")
     return RawData(inputs, targets)
+
+
+def _array(part: Any) -> np.ndarray:
+    return np.array(part.numpy() if isinstance(part, Tensor) else part)
+
+
+def _in_our_type(array: np.ndarray) -> np.ndarray:
+    """Return floats as float32, integers but bytes as int64."""
+    kind: Any = {"f": np.float32, "i": np.int64, "u": np.int64}.get(array.dtype.kind, array.dtype)
+    return array if array.dtype == np.uint8 else array.astype(kind)
 
 
 def check_targets(raw: RawData, network: NetworkConfig) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,18 @@ from torch import Tensor
 
 from luigi_prune.compute.data.sample_order import Indices
 from luigi_prune.compute.data.transforms import BatchTransform, Draws, batched, build_transform, image_wise, is_random
+from luigi_prune.compute.network_inputs import (
+    Inputs,
+    device_of,
+    join,
+    map_leaves,
+    map_tensors,
+    sample_shape,
+    select,
+    stack,
+    tensors_of,
+    to_device,
+)
 from luigi_prune.config.schema import Component
 from luigi_prune.errors import ConfigError
 from luigi_prune.registry import plain
@@ -23,11 +36,17 @@ CACHE_BYTES = 1 << 30
 class RawData:
     """A data set as stored on disk: images (samples, height, width[, 3]) of uint8 and targets (samples,) of int64.
 
-    From outside also: float32 inputs (samples, ...), which need no ToTensor, and float32 targets (regression).
+    From outside also: inputs (samples, ...) of float32, int64 or bool, which need no ToTensor, or a tuple or dictionary
+    of such inputs; and float32 targets (regression).
     """
 
-    images: np.ndarray
+    images: Any
     targets: np.ndarray
+
+    @property
+    def are_images(self) -> bool:
+        """Whether the inputs are images of bytes, to which the transforms of images apply."""
+        return isinstance(self.images, np.ndarray) and self.images.dtype == np.uint8
 
 
 class Samples:
@@ -44,7 +63,7 @@ class Samples:
         chosen: Indices | None = None,
         cache_bytes: int = CACHE_BYTES,
     ):
-        if raw.images.dtype.kind == "f":  # tensors already
+        if not raw.are_images:  # tensors already
             transforms = [component for component in transforms if component.type != "ToTensor"]
         self._transforms = [build_transform(component) for component in transforms]
         self.random = any(is_random(transform) for transform in self._transforms)
@@ -52,17 +71,21 @@ class Samples:
         self._images = raw.images
         self._chosen = np.arange(len(raw.targets)) if chosen is None else np.asarray(chosen, dtype=np.int64)
         self._cache_bytes = cache_bytes
-        self._cache: Tensor | None = None
+        self._cache: Inputs | None = None
         self._steps: list[tuple[int, BatchTransform]] = []  # remaining transforms of a batch from the cache
         self._prepared = False
         try:
-            self.input_shape = tuple(self._one_by_one(np.zeros(1, dtype=np.int64), 0, 0).shape[1:])
+            first = self._one_by_one(np.zeros(1, dtype=np.int64), 0, 0)
         except (RuntimeError, TypeError, ValueError) as error:
             names = ", ".join(plain(component.type) for component in transforms)
             reason = (str(error) or type(error).__name__).splitlines()[0]
+            kind = "images" if raw.are_images else "inputs"
             raise ConfigError(
-                f"transforms: {names} cannot be applied to images of shape {raw.images.shape[1:]}: {reason}"
+                f"transforms: {names} cannot be applied to {kind} of shape {sample_shape(raw.images)}: {reason}"
             ) from error
+        self.input_shape: Any = sample_shape(first)  # of one sample, or a tuple or dictionary of such shapes
+        self._nothing = select(first, slice(0))
+        self._sample_bytes = _bytes_of(first)
 
     def __len__(self) -> int:
         return len(self._chosen)
@@ -73,8 +96,10 @@ class Samples:
         self._prepare()
         return self._cache is not None
 
-    def get(self, indices: Sequence[int] | Indices, epoch: int = 0, seed: int = 0) -> tuple[Tensor, Tensor]:
+    def get(self, indices: Sequence[int] | Indices, epoch: int = 0, seed: int = 0) -> tuple[Inputs, Tensor]:
         """Return (x, y) of the samples at `indices`: floats (batch, channels, height, width), int64 targets (batch,).
+
+        Data sets from outside may have several inputs x, as in `network_inputs`.
 
         Random transforms depend on (seed, epoch, the sample's index in the data set).
         """
@@ -82,8 +107,8 @@ class Samples:
         positions = np.asarray(indices, dtype=np.int64)
         if self._cache is None:
             return self._one_by_one(positions, epoch, seed), self.targets[torch.from_numpy(positions)]
-        rows = torch.from_numpy(positions).to(self._cache.device, non_blocking=True)
-        images = self._cache.index_select(0, rows)
+        rows = torch.from_numpy(positions).to(device_of(self._cache), non_blocking=True)
+        images = map_tensors(lambda tensor: tensor.index_select(0, rows), self._cache)
         if self._steps:
             draws = Draws(seed, epoch, self._chosen[positions])
             for stream, step in self._steps:
@@ -93,8 +118,8 @@ class Samples:
     def to(self, device: torch.device) -> Samples:
         """Move the cache and the targets to `device`, if there is room, and return self."""
         self._prepare()
-        if self._cache is not None and self._cache.device != device and _has_room(device, self._cache.nbytes):
-            self._cache = self._cache.to(device)
+        if self._cache is not None and device_of(self._cache) != device and _has_room(device, _bytes_of(self._cache)):
+            self._cache = to_device(self._cache, device)
             self.targets = self.targets.to(device)
         return self
 
@@ -103,7 +128,7 @@ class Samples:
         if self._prepared:
             return
         self._prepared = True
-        fits = 4 * len(self) * int(np.prod(self.input_shape)) <= self._cache_bytes
+        fits = len(self) * self._sample_bytes <= self._cache_bytes
         steps = [(stream, step) for stream, step in enumerate(map(batched, self._transforms)) if step is not None]
         if len(steps) == len(self._transforms):
             # From the first random transform on, all is done per batch: the cache then holds bytes instead of floats.
@@ -114,25 +139,25 @@ class Samples:
         elif fits and not self.random:
             self._cache = self._one_by_one(np.arange(len(self)), 0, 0)
 
-    def _through(self, steps: list[tuple[int, BatchTransform]]) -> Tensor:
+    def _through(self, steps: list[tuple[int, BatchTransform]]) -> Inputs:
         """Return all samples after `steps`, none of which is random; in pieces, to save memory."""
         pieces = []
         for chosen in np.array_split(self._chosen, -(-len(self) // 4096)):
-            images = _channels_first(self._images[chosen])
+            images = map_leaves(lambda array: _channels_first(array[chosen]), self._images)  # noqa: B023
             for stream, step in steps:
                 images = step(images, Draws(0, 0, chosen), stream)
             pieces.append(images)
-        return torch.cat(pieces).contiguous()
+        return map_tensors(lambda tensor: tensor.contiguous(), join(pieces))
 
-    def _one_by_one(self, positions: Indices, epoch: int, seed: int) -> Tensor:
+    def _one_by_one(self, positions: Indices, epoch: int, seed: int) -> Inputs:
         """Return the samples at `positions` after torchvision's transforms, image by image."""
         if not len(positions):
-            return torch.empty((0, *self.input_shape))
+            return self._nothing
         torch_state, python_state = torch.get_rng_state(), random.getstate()
         try:
-            return torch.stack(
+            return stack(
                 [
-                    image_wise(self._transforms, self._images[index], int(index), seed, epoch)
+                    image_wise(self._transforms, _sample(self._images, index), int(index), seed, epoch)
                     for index in self._chosen[positions]
                 ]
             )
@@ -141,10 +166,18 @@ class Samples:
             random.setstate(python_state)
 
 
+def _sample(images: Any, index: int) -> Any:
+    return map_leaves(lambda array: array[index], images)
+
+
+def _bytes_of(inputs: Inputs) -> int:
+    return sum(tensor.nbytes for tensor in tensors_of(inputs))
+
+
 def _channels_first(images: np.ndarray) -> Tensor:
-    """Return (samples, height, width[, channels]) as a tensor with channels first; floats are unchanged."""
+    """Return (samples, height, width[, channels]) as a tensor with channels first; other inputs are unchanged."""
     tensor = torch.from_numpy(images)
-    if tensor.is_floating_point():
+    if tensor.dtype is not torch.uint8:
         return tensor
     return tensor.unsqueeze(1) if tensor.ndim == 3 else tensor.permute(0, 3, 1, 2)
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from luigi_prune import registry
 from luigi_prune.compute.data.sample_order import Indices, uniforms
 from luigi_prune.compute.named import resolve
+from luigi_prune.compute.network_inputs import Inputs, leaves, map_leaves
 from luigi_prune.config.schema import Component
 from luigi_prune.errors import ConfigError
 from luigi_prune.seeds import derive_seed
@@ -136,18 +137,19 @@ def _random_flip(images: Tensor, draws: Draws, stream: int, probability: float, 
     return torch.where(flipped[:, None, None, None], images.flip(axis), images)
 
 
-def image_wise(transforms: Sequence[Any], image: np.ndarray, index: int, seed: int, epoch: int) -> Tensor:
+def image_wise(transforms: Sequence[Any], image: Any, index: int, seed: int, epoch: int) -> Inputs:
     """Return one image (height, width[, 3], uint8) after torchvision's transforms, seeded by (seed, epoch, index).
 
-    Float inputs become tensors before the first transform. Reseeds torch's and Python's global generators, which the
-    caller restores.
+    Other inputs become tensors before the first transform, all inputs of a sample at once. Reseeds torch's and Python's
+    global generators, which the caller restores.
     """
     image_seed = derive_seed(seed, "sample", epoch, index)
     torch.default_generator.manual_seed(image_seed)
     random.seed(image_seed)
-    result: Any = torch.from_numpy(image.copy()) if image.dtype.kind == "f" else Image.fromarray(image)
+    is_image = isinstance(image, np.ndarray) and image.dtype == np.uint8
+    result: Any = Image.fromarray(image) if is_image else map_leaves(lambda part: torch.tensor(part), image)
     for transform in transforms:
         result = transform(result)
-    if not isinstance(result, Tensor):
+    if not all(isinstance(value, Tensor) for _, value in leaves(result)):
         raise ConfigError("transforms: the last one returns an image, not a tensor; add ToTensor to transformsFinal")
     return result

@@ -16,6 +16,7 @@ from luigi_prune.compute.distributed import Ranks
 from luigi_prune.compute.memory import explain_oom
 from luigi_prune.compute.metrics.losses import Loss
 from luigi_prune.compute.metrics.tally import Tally
+from luigi_prune.compute.network_inputs import call, prediction
 from luigi_prune.config.schema import Component
 
 
@@ -67,8 +68,8 @@ def measure(
         with torch.no_grad():
             loading = load_batches(samples, shares, epoch=0, seed=0, device=device, workers=loader_workers)
             for x, y in loading:
-                outputs = network(x)
-                tally.add(outputs, y, loss(outputs, y), loss.share(y))
+                outputs = call(network, x)
+                tally.add(prediction(outputs), y, loss(outputs, y), loss.share(y))
     finally:
         network.train(was_training)
     tally.pool(ranks)

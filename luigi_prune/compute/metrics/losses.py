@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from luigi_prune import registry
 from luigi_prune.compute.named import resolve
+from luigi_prune.compute.network_inputs import prediction
 from luigi_prune.errors import ConfigError
 
 _HELD_VALUES = 1024
@@ -45,19 +46,30 @@ class Loss:
         # Only the mean of these two does not divide by the number of samples.
         self._unequal = name in ("CrossEntropyLoss", "NLLLoss") and bool({"weight", "ignore_index"} & set(kwargs))
 
-    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the scalar loss of a batch; losses of real numbers get class numbers as one-hot rows."""
+    def __call__(self, outputs: Any, targets: Tensor) -> Tensor:
+        """Return the scalar loss of a batch; losses of real numbers get class numbers as one-hot rows.
+
+        `outputs`: what the network returns. A loss from outside gets it as it is, one of torch.nn its `prediction`.
+        """
+        if not self._foreign:
+            outputs = prediction(outputs)
+        if isinstance(outputs, Tensor):
+            targets = self._matching(outputs, targets)
+        value: Tensor = self._module(outputs, targets)
+        if self._foreign and not (isinstance(value, Tensor) and value.ndim == 0):
+            got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            raise ConfigError(f"training.loss: {self._foreign}: expected one number per batch, got {got}")
+        return value
+
+    def _matching(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the targets in the form that the loss reads, of the outputs' shape if they are real numbers."""
         if not self._on_classes and not targets.is_floating_point():
             if targets.ndim == outputs.ndim - 1:
                 targets = functional.one_hot(targets, outputs.shape[1])
             targets = targets.to(outputs.dtype)
             if self._signed:
                 targets = 2 * targets - 1
-        value: Tensor = self._module(outputs, _like(outputs, targets))
-        if self._foreign and not (isinstance(value, Tensor) and value.ndim == 0):
-            got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-            raise ConfigError(f"training.loss: {self._foreign}: expected one number per batch, got {got}")
-        return value
+        return _like(outputs, targets)
 
     def to(self, device: torch.device) -> Loss:
         """Move the loss's tensors, such as class weights, to `device` and return self."""

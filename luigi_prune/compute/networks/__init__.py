@@ -17,22 +17,30 @@ __all__ = ["InputTooSmall", "build"]
 
 
 def build(
-    name: str, input_shape: tuple[int, ...], output_size: int, seed: int, kwargs: Mapping[str, Any] | None = None
+    name: str, input_shape: Any, output_size: int, seed: int, kwargs: Mapping[str, Any] | None = None
 ) -> nn.Module:
     """Return the network `name` with weights drawn from `seed`; the global random state does not change.
 
-    `input_shape` is one sample's shape without the batch axis, for instance (3, 32, 32); `kwargs` are further keywords.
+    `input_shape` is one sample's shape without the batch axis, for instance (3, 32, 32), or a tuple or dictionary of
+    the shapes of several inputs; `kwargs` are further keywords.
     Raises ConfigError for an unknown name or a foreign builder that fails, InputTooSmall for an input too small for the
     network's layers.
     """
     row = registry.find("network", name)
+    several = isinstance(input_shape, Mapping) or not all(isinstance(size, int) for size in input_shape)
+    if several and not registry.is_foreign(str(row.path)):
+        raise ConfigError(f"network.name: {row.name} takes one input, but the data set has several: {input_shape}")
     builder = resolve(row.path)
     with torch.random.fork_rng(devices=[]):
         # Drawn on the CPU, so that a seed gives the same weights on every machine. Only the CPU's generator is seeded:
         # torch.manual_seed would also reseed the GPUs, whose state is not saved here.
         torch.default_generator.manual_seed(seed)
         try:
-            network: nn.Module = builder(tuple(input_shape), output_size, **(kwargs or {}))
+            network: nn.Module = builder(
+                dict(input_shape) if isinstance(input_shape, Mapping) else tuple(input_shape),
+                output_size,
+                **(kwargs or {}),
+            )
         except LuigiPruneError:
             raise
         except Exception as error:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from luigi_prune.compute.network_inputs import Inputs, call, sample_count
 from luigi_prune.compute.pruning.low_rank.decomposed import Decomposed, current_layers
 from luigi_prune.compute.pruning.problem.layers import COUNTED, compressible_modules, evaluating
 from luigi_prune.compute.zeros import counts_nonzero
@@ -49,13 +50,14 @@ def layer_budgets(network: nn.Module) -> list[LayerBudget]:
     return budgets
 
 
-def count_outputs(network: nn.Module, example_input: Tensor) -> dict[str, int]:
+def count_outputs(network: nn.Module, example_input: Inputs) -> dict[str, int]:
     """Return, per name of a `Conv2d` or `Linear`, how many numbers it computes for one sample, over all calls."""
     outputs: dict[str, int] = {}
+    samples = sample_count(example_input)
 
     def note(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-            outputs[name] += output.numel() // example_input.shape[0]
+            outputs[name] += output.numel() // samples
 
         return hook
 
@@ -64,11 +66,11 @@ def count_outputs(network: nn.Module, example_input: Tensor) -> dict[str, int]:
             if isinstance(module, COUNTED):
                 outputs[name] = 0
                 stack.callback(module.register_forward_hook(note(name)).remove)
-        network(example_input)
+        call(network, example_input)
     return outputs
 
 
-def count_flops(network: nn.Module, example_input: Tensor) -> int:
+def count_flops(network: nn.Module, example_input: Inputs) -> int:
     """Return the multiply-adds of one sample: non-zero weights times output positions of every `Conv2d` and `Linear`.
 
     Grouped convolutions are counted, too. `example_input` is a batch of any size.
@@ -90,7 +92,7 @@ def flops_of(network: nn.Module, outputs: dict[str, int]) -> int:
     )
 
 
-def calibration_size(network: nn.Module, example_input: Tensor, delta_s: float, validation_count: int) -> int:
+def calibration_size(network: nn.Module, example_input: Inputs, delta_s: float, validation_count: int) -> int:
     """Return the number of validation samples that data-dependent methods read: at most half of `validation_count`.
 
     C log(8 eta_max eta_total / delta) samples bound the sensitivities of all layers with probability 1 - delta

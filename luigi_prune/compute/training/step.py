@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from luigi_prune.compute.distributed import sum_gradients
+from luigi_prune.compute.network_inputs import Inputs, call, prediction, tensors_in
 from luigi_prune.compute.training.run import Run
 from luigi_prune.seeds import derive_seed
 
 
-def optimize(run: Run, x: Tensor, y: Tensor, batch_size: int) -> None:
+def optimize(run: Run, x: Inputs, y: Tensor, batch_size: int) -> None:
     """Take the next step and add its outputs and loss to the tally.
 
     (x, y) is this process's share, possibly empty, of a global batch of `batch_size` samples.
@@ -32,10 +34,10 @@ def optimize(run: Run, x: Tensor, y: Tensor, batch_size: int) -> None:
     for masked in run.masked:
         masked.clear_weight()
     if len(y):
-        run.tally.add(outputs.detach(), y, value.detach(), share)
+        run.tally.add(prediction(outputs).detach(), y, value.detach(), share)
 
 
-def _gradient(run: Run, x: Tensor, y: Tensor, scale: float | Tensor | None) -> tuple[Tensor, Tensor]:
+def _gradient(run: Run, x: Inputs, y: Tensor, scale: float | Tensor | None) -> tuple[Any, Tensor]:
     """Set the gradients to those of the global batch; return the outputs and loss of this share."""
     _seed(run)
     run.optimizer.zero_grad(set_to_none=True)
@@ -52,7 +54,7 @@ def _gradient(run: Run, x: Tensor, y: Tensor, scale: float | Tensor | None) -> t
     return outputs, value
 
 
-def _search_line(run: Run, x: Tensor, y: Tensor, scale: float | Tensor | None) -> tuple[Tensor, Tensor]:
+def _search_line(run: Run, x: Inputs, y: Tensor, scale: float | Tensor | None) -> tuple[Any, Tensor]:
     """Take a step that evaluates the loss several times; return the outputs and loss before it."""
     evaluated = []
 
@@ -68,16 +70,18 @@ def _search_line(run: Run, x: Tensor, y: Tensor, scale: float | Tensor | None) -
     return evaluated[0]
 
 
-def _forward(run: Run, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _forward(run: Run, x: Inputs, y: Tensor) -> tuple[Any, Tensor]:
     """Return the outputs and the loss; the loss of an empty share is zero."""
     if len(y) == 0:
         # On GPUs a process without samples runs the network, too: synchronised BatchNorm waits for all processes.
-        return x, run.network(x).sum() * 0 if run.request.device.type == "cuda" else torch.zeros(())
+        if run.request.device.type != "cuda":
+            return None, torch.zeros(())
+        return None, torch.stack([tensor.sum() for tensor in tensors_in(call(run.network, x))]).sum() * 0
     if run.autocast is None:
-        outputs = run.network(x)
+        outputs = call(run.network, x)
         return outputs, run.loss(outputs, y)
     with torch.autocast(run.request.device.type, dtype=run.autocast):
-        outputs = run.network(x)
+        outputs = call(run.network, x)
         return outputs, run.loss(outputs, y)
 
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from luigi_prune.compute.memory import explain_oom
+from luigi_prune.compute.network_inputs import Inputs, checked, map_tensors, sample_count, tensors_of
+from luigi_prune.compute.pruning.problem.free_inputs import free_inputs
 from luigi_prune.compute.pruning.problem.granularity import GRANULARITIES
 from luigi_prune.compute.pruning.problem.layers import ignored_layers
 from luigi_prune.compute.pruning.problem.records import Batches, Loss, Rules
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 def oom_in_step(device: torch.device, method: MethodRow, calibration: Batches | None) -> AbstractContextManager[None]:
     """Name the sizes of the calibration batches, and a cure, if the device runs out of memory."""
-    sizes = [len(inputs) for inputs, _ in calibration or []]
+    sizes = [sample_count(inputs) for inputs, _ in calibration or []]
     by_data = f" with {sum(sizes)} calibration samples in batches of {max(sizes)}" if sizes else ""
     cure = "use smaller calibration batches and inputs, " if sizes else "use smaller inputs, "
     return explain_oom(device, f"{method.name}{by_data}", f"{cure}or another device (luigi.cfg: [compute] device)")
@@ -36,7 +38,7 @@ def check_arguments(
     calibration: Batches | None,
     loss: Loss | None,
     rules: Rules,
-    example_input: Tensor,
+    example_input: Inputs,
     original_size: int,
 ) -> None:
     """Raise ConfigError for settings and data that cannot work."""
@@ -48,22 +50,32 @@ def check_arguments(
     if rules.needs_data(method) and (not calibration or loss is None):
         missing = "a loss" if calibration else "calibration data"
         raise ConfigError(f"{rules.data_reader(method)} needs {missing}: none is given")
-    tensors = [
-        (index, what, value)
+    checked(f"{method.name}: the example input", example_input)
+    parts = [
+        (f"calibration batch {index} has NaN or infinite {what}", value)
         for index, pair in enumerate(calibration or [])
         for what, value in zip(("inputs", "targets"), pair, strict=True)
-        if value.is_floating_point()
     ]
-    finite = to_numbers(torch.isfinite(value).all() for _, _, value in tensors)
-    for (index, what, _), is_finite in zip(tensors, finite, strict=True):
-        if not is_finite:
-            raise ConfigError(f"{method.name}: calibration batch {index} has NaN or infinite {what}")
-    if not example_input.dim() or not example_input.shape[0]:
-        raise ConfigError(f"{method.name}: the example input is empty, shape {tuple(example_input.shape)}")
-    if example_input.is_floating_point() and not bool(torch.isfinite(example_input).all()):
-        raise ConfigError(f"{method.name}: the example input has NaN or infinite entries")
+    _check_finite(method, [*parts, ("the example input has NaN or infinite entries", example_input)])
     if original_size <= 0:
         raise ConfigError(f"{method.name}: an original size of {original_size} leaves nothing to prune")
+
+
+def _check_finite(method: MethodRow, parts: list[tuple[str, Inputs]]) -> None:
+    """Raise ConfigError with the text of the first part that has NaN or infinite numbers.
+
+    One of several inputs may have minus infinity: a mask that excludes positions.
+    """
+    named = [
+        (text, torch.isfinite(value) | (value == -torch.inf) if len(tensors) > 1 else torch.isfinite(value))
+        for text, part in parts
+        for tensors in [tensors_of(part)]
+        for value in tensors
+        if value.is_floating_point()
+    ]
+    for (text, _), is_finite in zip(named, to_numbers(valid.all() for _, valid in named), strict=True):
+        if not is_finite:
+            raise ConfigError(f"{method.name}: {text}")
 
 
 def ignored_names(method: MethodRow, network: nn.Module, patterns: Iterable[str]) -> frozenset[str]:
@@ -75,10 +87,21 @@ def ignored_names(method: MethodRow, network: nn.Module, patterns: Iterable[str]
     return ignored
 
 
-def with_noise(example: Tensor, seed: int) -> Tensor:
-    """Return the example followed by noise with its mean and spread, so that checks do not rely on the data."""
-    if not example.is_floating_point():
+def with_noise(example: Inputs, seed: int) -> Inputs:
+    """Return the example followed by noise with its mean and spread, so that checks do not rely on the data.
+
+    Tokens and masks are repeated instead.
+    """
+    free, samples = free_inputs(example), sample_count(example)
+    if not any(free):
         return example
+    replaceable, count = iter(free), max(2, min(samples, 4))
     generator = torch.Generator().manual_seed(derive_seed(seed, "noise"))
-    noise = torch.randn(max(2, min(len(example), 4)), *example.shape[1:], generator=generator).to(example)
-    return torch.cat([example, example.mean() + example.float().std(correction=0).to(example) * noise])
+
+    def extended(value: Tensor) -> Tensor:
+        if not next(replaceable):
+            return torch.cat([value, value[torch.arange(count, device=value.device) % samples]])
+        noise = torch.randn(count, *value.shape[1:], generator=generator).to(value)
+        return torch.cat([value, value.mean() + value.float().std(correction=0).to(value) * noise])
+
+    return map_tensors(extended, example)

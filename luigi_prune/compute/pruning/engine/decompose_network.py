@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from luigi_prune.compute.masked import apply_masks
+from luigi_prune.compute.network_inputs import Inputs
 from luigi_prune.compute.pruning.engine.budget_search import CLOSE_ENOUGH, find_level
 from luigi_prune.compute.pruning.engine.named_parts import resolve_function
 from luigi_prune.compute.pruning.low_rank.approximation_error import decomposition_error
@@ -39,7 +40,7 @@ def decompose_network(
     method: MethodRow,
     target_size: int,
     *,
-    example: Tensor,
+    example: Inputs,
     outputs: dict[str, int],
     batches: Batches,
     loss: Loss | None,

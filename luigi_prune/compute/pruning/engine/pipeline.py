@@ -29,9 +29,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from luigi_prune.compute.masked import apply_masks
+from luigi_prune.compute.network_inputs import Inputs, copied, device_of, sample_count, select
 from luigi_prune.compute.precision import full_precision
 from luigi_prune.compute.pruning.engine.arguments import check_arguments, ignored_names, oom_in_step, with_noise
 from luigi_prune.compute.pruning.engine.decompose_network import decompose_network, undecomposed
@@ -85,7 +86,7 @@ def prune(
     method: MethodRow,
     keep_ratio: float,
     *,
-    example_input: Tensor,
+    example_input: Inputs,
     calibration: Batches | None,
     loss: Loss | None,
     seed: int,
@@ -100,8 +101,8 @@ def prune(
 ) -> PruningResult:
     """Return `network` pruned by `method` to `keep_ratio` x `original_size` parameters; `network` is not changed.
 
-    `example_input`: a batch of the network's inputs, of any size. `masks`: the entries pruned so far, which stay
-    pruned. `delta_s`: the failure probability in the sample sizes of SiPP and PFP.
+    `example_input`: a batch of the network's inputs (see `network_inputs`), of any size. `masks`: the entries pruned so
+    far, which stay pruned. `delta_s`: the failure probability in the sample sizes of SiPP and PFP.
     `original`: the network before any pruning, for methods that always start from it (`from_original` in their row);
     without it `network` must be the original one. `ignore`: names of compressible layers, or patterns of names
     (`layer1.*`), that stay unchanged; the others meet the ratio, which is still of the whole network. `remember` gets
@@ -112,21 +113,21 @@ def prune(
     UnreachableRatio if no weight of the network would be left.
     """
     check_arguments(method, keep_ratio, calibration, loss, rules, example_input, original_size)
-    device = next((parameter.device for parameter in network.parameters()), example_input.device)
+    device = next((parameter.device for parameter in network.parameters()), device_of(example_input))
     with (
         oom_in_step(device, method, calibration),
         full_precision(device),
         torch.inference_mode(False),
         torch.no_grad(),
     ):
-        example = with_noise(example_input[:EXAMPLES].detach().clone().to(device), seed)
-        batches = [(x.detach().clone().to(device), y.detach().clone().to(device)) for x, y in calibration or []]
+        example = with_noise(copied(select(example_input, slice(EXAMPLES)), device), seed)
+        batches = [(copied(x, device), copied(y, device)) for x, y in calibration or []]
         if method.from_original:
             network, masks = undecomposed(network if original is None else original, method.name), None
         start = copy.deepcopy(network)
         ignored = ignored_names(method, start, ignore)
         if method.granularity == "rank":
-            outputs = count_outputs(start, example[:1])
+            outputs = count_outputs(start, select(example, slice(1)))
             flops = flops_of(start, outputs) if original_flops is None else original_flops
             target_size = round(keep_ratio * original_size)
             pruned, held = decompose_network(
@@ -134,12 +135,12 @@ def prune(
                 rules=rules, masks=masks, ignored=ignored,
             )  # fmt: skip
             return _decomposed(pruned, held, method, keep_ratio, example, original_size, flops)
-        outputs = count_outputs(start, example[: min(len(example_input), TRACED)])
+        outputs = count_outputs(start, select(example, slice(min(sample_count(example_input), TRACED))))
         flops = flops_of(start, outputs) if original_flops is None else original_flops
         if method.granularity == "none":
             return _untouched(start, keep_ratio, original_size, flops, masks)
         needs = [parameter.requires_grad for parameter in start.parameters()]
-        layers = find_layers(start, example[:TRACED], rules.find_ends, ignored)
+        layers = find_layers(start, select(example, slice(TRACED)), rules.find_ends, ignored)
         if not layers:
             raise ConfigError(f"{method.name}: the network has no compressible layer (a Linear or an ungrouped Conv2d)")
         held = initial_masks(start, masks)
@@ -180,7 +181,7 @@ def _untouched(network: nn.Module, keep_ratio: float, size: int, flops: int, mas
 
 
 def _decomposed(
-    network: nn.Module, masks: Masks, method: MethodRow, keep_ratio: float, example: Tensor, original: int, flops: int
+    network: nn.Module, masks: Masks, method: MethodRow, keep_ratio: float, example: Inputs, original: int, flops: int
 ) -> PruningResult:
     """Return the record of a network decomposed by `decompose_network`."""
     size = count_size(network)
@@ -190,7 +191,7 @@ def _decomposed(
         structure=structure_of(network),
         layers=layer_budgets(network),
         size=size,
-        flops=count_flops(network, example[:1]),
+        flops=count_flops(network, select(example, slice(1))),
         original_size=original,
         original_flops=flops,
         warnings=_missed(method, keep_ratio, size / original),

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from luigi_prune.compute.network_inputs import Inputs, call, form, join, select, tensors_in
 from luigi_prune.compute.pruning.problem.granularity import GRANULARITIES, cut
-from luigi_prune.compute.pruning.problem.layers import Layer, evaluating, protected_parameters, tensors_in
+from luigi_prune.compute.pruning.problem.layers import Layer, evaluating, protected_parameters
 from luigi_prune.compute.pruning.problem.masks import Masks
 from luigi_prune.compute.pruning.problem.records import LayerDraws, Levels, Mixed, Problem, Scores, Selection
 from luigi_prune.compute.pruning.sizes_and_flops import count_size
@@ -144,18 +145,18 @@ def write_tensors(targets: list[Tensor], values: list[Tensor]) -> None:
         target.copy_(value)
 
 
-def check_inputs(problem: Problem) -> list[Tensor]:
+def check_inputs(problem: Problem) -> list[Inputs]:
     """Return the inputs on which propagation is checked: the example and the first calibration batch."""
-    inputs = [problem.example_input, *(batch[:CHECKED_SAMPLES] for batch, _ in problem.batches[:1])]
-    alike = len({(value.shape[1:], value.dtype) for value in inputs}) == 1
-    return [torch.cat(inputs)] if alike else inputs
+    inputs = [problem.example_input, *(select(batch, slice(CHECKED_SAMPLES)) for batch, _ in problem.batches[:1])]
+    alike = all(form(inputs[0], dtypes=True) == form(other, dtypes=True) for other in inputs[1:])
+    return [join(inputs)] if alike else inputs
 
 
 @torch.no_grad()
-def outputs_of(network: nn.Module, inputs: list[Tensor]) -> list[Tensor]:
+def outputs_of(network: nn.Module, inputs: list[Inputs]) -> list[Tensor]:
     """Return all output tensors of a network for the inputs, in evaluation mode."""
     with evaluating(network):
-        return [tensor.clone() for value in inputs for tensor in tensors_in(network(value))]
+        return [tensor.clone() for value in inputs for tensor in tensors_in(call(network, value))]
 
 
 def same_outputs(one: list[Tensor], other: list[Tensor]) -> bool:

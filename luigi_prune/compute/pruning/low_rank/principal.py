@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from luigi_prune.compute.network_inputs import call, sample_count
 from luigi_prune.compute.pruning.low_rank.decomposed import Decomposed, assemble, square
 from luigi_prune.compute.pruning.low_rank.factors import LARGE, eigenpairs, gram
 from luigi_prune.compute.pruning.low_rank.foldings import cost_per_rank, full_rank
@@ -31,7 +32,7 @@ def observe_outputs(problem: Problem, layers: list[Layer]) -> dict[str, tuple[Te
 
     Up to 30,000 outputs, sampled uniformly. Products of wide layers are computed in single precision.
     """
-    samples = sum(len(inputs) for inputs, _ in problem.batches)
+    samples = sum(sample_count(inputs) for inputs, _ in problem.batches)
     modules = dict(problem.network.named_modules())
     sums: dict[str, tuple[int, Tensor, Tensor, Tensor]] = {}  # count, first and second moment around `center`, `center`
 
@@ -63,7 +64,7 @@ def observe_outputs(problem: Problem, layers: list[Layer]) -> dict[str, tuple[Te
         for layer in layers:
             stack.callback(modules[layer.name].register_forward_hook(note(layer)).remove)
         for inputs, _ in merge_batches(problem.batches, FORWARD_BATCH):
-            problem.network(inputs)
+            call(problem.network, inputs)
     moments = {}
     for name, (count, first, second, center) in sums.items():
         mean = first / max(1, count)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import Any
 
+from luigi_prune.compute.network_inputs import Inputs, form, join, sample_count
 from luigi_prune.compute.pruning.problem.records import Batches
 
 LARGEST_BATCH = 128
@@ -13,16 +13,16 @@ LARGEST_BATCH = 128
 def merge_batches(batches: Batches, largest: int = LARGEST_BATCH) -> Batches:
     """Return the same samples in fewer batches of at most `largest`: in evaluation mode samples do not interact."""
     merged: Batches = []
-    held: list[tuple[Tensor, Tensor]] = []
+    held: list[tuple[Inputs, Any]] = []
 
     def flush() -> None:
         if held:
-            merged.append((torch.cat([x for x, _ in held]), torch.cat([y for _, y in held])))
+            merged.append((join([x for x, _ in held]), join([y for _, y in held])))
             held.clear()
 
     for inputs, targets in batches:
-        same = not held or (held[0][0].shape[1:] == inputs.shape[1:] and held[0][1].shape[1:] == targets.shape[1:])
-        if not same or sum(len(x) for x, _ in held) + len(inputs) > largest:
+        same = not held or all(form(one) == form(other) for one, other in zip(held[0], (inputs, targets), strict=True))
+        if not same or sum(sample_count(x) for x, _ in held) + sample_count(inputs) > largest:
             flush()
         held.append((inputs, targets))
     flush()

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from luigi_prune.compute.network_inputs import Inputs, call, device_of, map_tensors, tensors_in
+from luigi_prune.compute.pruning.problem.free_inputs import free_inputs
 from luigi_prune.errors import ConfigError, nearest
 
 # Modules whose output channels are weighted sums of input channels: those that FLOPs count, and those that propagation
@@ -98,11 +100,11 @@ def protected_parameters(network: nn.Module, ignored: Collection[str]) -> frozen
     return frozenset(name for name, parameter in network.named_parameters() if id(parameter) in protected)
 
 
-FindEnds = Callable[[nn.Module, list[tuple[str, nn.Module]], Tensor], tuple[set[str], set[str]]]
+FindEnds = Callable[[nn.Module, list[tuple[str, nn.Module]], Inputs], tuple[set[str], set[str]]]
 
 
 def find_layers(
-    network: nn.Module, example_input: Tensor, find_ends: FindEnds, ignored: Collection[str] = frozenset()
+    network: nn.Module, example_input: Inputs, find_ends: FindEnds, ignored: Collection[str] = frozenset()
 ) -> list[Layer]:
     """Return the compressible layers of `network`, with `requires_grad` of all its parameters switched off.
 
@@ -121,13 +123,13 @@ def find_layers(
 
 
 def ends_by_graph(
-    network: nn.Module, modules: list[tuple[str, nn.Module]], example_input: Tensor
+    network: nn.Module, modules: list[tuple[str, nn.Module]], example_input: Inputs
 ) -> tuple[set[str], set[str]]:
     """Return the names of the layers at the network's input and at its output, as gradients flow through it."""
     return _at_input(network, modules, example_input), _at_output(network, modules, example_input)
 
 
-def _at_input(network: nn.Module, modules: list[tuple[str, nn.Module]], example_input: Tensor) -> set[str]:
+def _at_input(network: nn.Module, modules: list[tuple[str, nn.Module]], example_input: Inputs) -> set[str]:
     """Return the names of layers that the network's input reaches through no other compressible layer."""
     reached: set[str] = set()
 
@@ -139,9 +141,8 @@ def _at_input(network: nn.Module, modules: list[tuple[str, nn.Module]], example_
         return hook
 
     network.requires_grad_(False)
-    source = example_input.clone()
-    if source.is_floating_point():
-        source.requires_grad_(True)
+    free = iter(free_inputs(example_input))
+    source = map_tensors(lambda value: value.detach().clone().requires_grad_(next(free)), example_input)
     embeddings = [module for module in network.modules() if isinstance(module, nn.Embedding)]
     with ExitStack() as stack, torch.enable_grad(), evaluating(network):
         for embedding in embeddings:  # tokens have no gradient: their embeddings count as the input
@@ -150,14 +151,14 @@ def _at_input(network: nn.Module, modules: list[tuple[str, nn.Module]], example_
             stack.callback(module.register_forward_pre_hook(note(name)).remove)
             stack.callback(module.register_forward_hook(lambda *call: call[2].detach().clone()).remove)
         # A copy, because a network may change its input in place, which autograd forbids for a leaf.
-        network(source.clone() if source.requires_grad else source)
+        call(network, map_tensors(lambda value: value.clone() if value.requires_grad else value, source))
     network.requires_grad_(False)
     return reached
 
 
-def _at_output(network: nn.Module, modules: list[tuple[str, nn.Module]], example_input: Tensor) -> set[str]:
+def _at_output(network: nn.Module, modules: list[tuple[str, nn.Module]], example_input: Inputs) -> set[str]:
     """Return the names of layers whose output reaches the network's output through no other compressible layer."""
-    markers = {name: torch.ones((), device=example_input.device, requires_grad=True) for name, _ in modules}
+    markers = {name: torch.ones((), device=device_of(example_input), requires_grad=True) for name, _ in modules}
 
     def mark(name: str) -> Callable[..., Tensor]:
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
@@ -171,19 +172,8 @@ def _at_output(network: nn.Module, modules: list[tuple[str, nn.Module]], example
             cut = module.register_forward_pre_hook(lambda _, inputs: (inputs[0].detach().clone(), *inputs[1:]))
             stack.callback(cut.remove)
             stack.callback(module.register_forward_hook(mark(name)).remove)
-        total = sum(tensor.float().sum() for tensor in tensors_in(network(example_input)) if tensor.requires_grad)
+        total = sum(tensor.float().sum() for tensor in tensors_in(call(network, example_input)) if tensor.requires_grad)
     if not isinstance(total, Tensor):
         return {modules[-1][0]} if modules else set()  # an output without gradients: only the order is known
     gradients = torch.autograd.grad(total, list(markers.values()), allow_unused=True)
     return {name for name, gradient in zip(markers, gradients, strict=True) if gradient is not None}
-
-
-def tensors_in(output: object) -> list[Tensor]:
-    """Return the floating-point tensors of a network's output, from nested tuples, lists and dictionaries."""
-    if isinstance(output, Tensor):
-        return [output] if output.is_floating_point() else []
-    if isinstance(output, dict):
-        output = list(output.values())
-    if isinstance(output, (tuple, list)):
-        return [tensor for item in output for tensor in tensors_in(item)]
-    return []

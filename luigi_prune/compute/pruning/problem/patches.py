@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from luigi_prune.compute.network_inputs import call, sample_count, split
 from luigi_prune.compute.pruning.problem.batches import merge_batches
 from luigi_prune.compute.pruning.problem.layers import Layer, evaluating
 from luigi_prune.compute.pruning.problem.records import Batches, Problem
@@ -40,15 +41,15 @@ def visit_inputs(problem: Problem, visit: Callable[[int, Tensor, int], None]) ->
         for index, layer in enumerate(problem.layers):
             stack.callback(layer.module.register_forward_pre_hook(note(index, layer.module)).remove)
         for inputs, _ in _rebatched(problem.batches):
-            problem.network(inputs)
-            start += len(inputs)
+            call(problem.network, inputs)
+            start += sample_count(inputs)
 
 
 def _rebatched(batches: Batches) -> Batches:
     return [
         pair
         for x, y in merge_batches(batches)
-        for pair in zip(x.split(FORWARD_BATCH), y.split(FORWARD_BATCH), strict=True)
+        for pair in zip(split(x, FORWARD_BATCH), split(y, FORWARD_BATCH), strict=True)
     ]
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from luigi_prune.compute.network_inputs import Inputs
 from luigi_prune.compute.pruning.problem.layers import FindEnds, Layer
 from luigi_prune.compute.pruning.problem.masks import Masks
 from luigi_prune.seeds import derive_seed
@@ -16,8 +17,8 @@ from luigi_prune.seeds import derive_seed
 if TYPE_CHECKING:
     from luigi_prune.registry import MethodRow
 
-Batches = list[tuple[Tensor, Tensor]]
-Loss = Callable[[Tensor, Tensor], Tensor]
+Batches = list[tuple[Inputs, Any]]  # inputs as in `network_inputs`, and targets: a tensor, or several likewise
+Loss = Callable[[Any, Any], Tensor]  # of the network's output, as it is, and targets
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +29,7 @@ class Problem:
     layers: list[Layer]
     masks: Masks
     outputs: dict[str, int]  # per Conv2d and Linear: number of outputs for one sample
-    example_input: Tensor
+    example_input: Inputs
     batches: Batches
     loss: Loss | None
     seed: int

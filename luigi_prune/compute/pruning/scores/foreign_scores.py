@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from luigi_prune.compute.pruning.problem.records import Problem, Scores
+from luigi_prune.compute.pruning.problem.records import Batches, Problem, Scores
 from luigi_prune.errors import ConfigError
 
 if TYPE_CHECKING:
     from luigi_prune.registry import MethodRow
 
 
-class _NoBatches(list[tuple[Tensor, Tensor]]):
+class _NoBatches(Batches):
     """Batches that raise when read, for methods that do not declare `needs_data`."""
 
     def __init__(self, method: str) -> None:
@@ -28,7 +28,7 @@ class _NoBatches(list[tuple[Tensor, Tensor]]):
 
     __getitem__ = __len__ = __contains__ = __reversed__ = _refuse
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
         self._refuse()
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from luigi_prune.compute.network_inputs import call, sample_count, select, split_output
 from luigi_prune.compute.pruning.problem.batches import merge_batches
 from luigi_prune.compute.pruning.problem.layers import evaluating
 from luigi_prune.compute.pruning.problem.records import Batches, Loss, Problem, Scores
@@ -43,28 +45,32 @@ def _losses(problem: Problem) -> Iterator[Tensor]:
     """
     assert problem.loss is not None
     original = iter(problem.batches)
-    samples = sum(len(inputs) for inputs, _ in problem.batches)
+    samples = sum(sample_count(inputs) for inputs, _ in problem.batches)
     is_sum: bool | None = None
     for inputs, targets in merge_batches(problem.batches):
         group: Batches = []
-        while sum(len(part) for part, _ in group) < len(inputs):
+        while sum(sample_count(part) for part, _ in group) < sample_count(inputs):
             group.append(next(original))
-        outputs = problem.network(inputs)
-        if isinstance(outputs, Tensor) and outputs.dim() and len(outputs) == len(targets) == len(inputs):
-            predictions = list(outputs.split([len(part) for part, _ in group]))
-            if is_sum is None and len(inputs) > 1:
-                is_sum = _sums_over_batch(problem.loss, outputs.detach(), targets)
-        else:  # outputs that cannot be split by sample
-            predictions = [problem.network(part) for part, _ in group]
+        counts = [sample_count(part) for part, _ in group]
+        outputs = call(problem.network, inputs)
+        predictions = split_output(outputs, counts)
+        if predictions is None:  # outputs that cannot be split by sample
+            predictions = [call(problem.network, part) for part, _ in group]
+        elif is_sum is None and sum(counts) > 1:
+            is_sum = _sums_over_batch(problem.loss, outputs, targets, sum(counts))
         parts = [problem.loss(output, target) for output, (_, target) in zip(predictions, group, strict=True)]
-        sizes = [1 if is_sum is True else len(part) for part, _ in group]
+        sizes = [1] * len(counts) if is_sum is True else counts
         yield torch.stack([part * (size / samples) for part, size in zip(parts, sizes, strict=True)]).sum()
 
 
-def _sums_over_batch(loss: Loss, outputs: Tensor, targets: Tensor) -> bool:
-    """Return whether the loss of a batch is the sum over its samples rather than the mean."""
-    first = max(1, len(outputs) // 3)
+@torch.no_grad()
+def _sums_over_batch(loss: Loss, outputs: Any, targets: Any, count: int) -> bool:
+    """Return whether the loss of a batch of `count` samples is the sum over them rather than the mean."""
+    first = max(1, count // 3)
     total = float(loss(outputs, targets))
-    one, other = float(loss(outputs[:first], targets[:first])), float(loss(outputs[first:], targets[first:]))
-    mean = (first * one + (len(outputs) - first) * other) / len(outputs)
+    pieces = split_output(outputs, [first, count - first])
+    assert pieces is not None
+    rows = slice(0, first), slice(first, None)
+    one, other = (float(loss(part, select(targets, each))) for part, each in zip(pieces, rows, strict=True))
+    mean = (first * one + (count - first) * other) / count
     return math.isclose(total, one + other, rel_tol=1e-4) and not math.isclose(total, mean, rel_tol=1e-4)

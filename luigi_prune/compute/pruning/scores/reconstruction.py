@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from luigi_prune.compute.network_inputs import sample_count
 from luigi_prune.compute.pruning.problem.layers import Layer
 from luigi_prune.compute.pruning.problem.patches import padded, visit_inputs
 from luigi_prune.compute.pruning.problem.records import Problem, Scores
@@ -23,7 +24,7 @@ def greedy_rank(problem: Problem) -> Scores:
     chances = [
         torch.rand(3, POSITIONS, generator=problem.generator("greedy_rank", layer.name)) for layer in problem.layers
     ]
-    sizes = torch.tensor([len(inputs) for inputs, _ in problem.batches])
+    sizes = torch.tensor([sample_count(inputs) for inputs, _ in problem.batches])
     seen: set[tuple[int, int]] = set()
 
     def visit(index: int, value: Tensor, start: int) -> None:

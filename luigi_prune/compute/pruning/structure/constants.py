@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from luigi_prune.compute.network_inputs import Inputs, call
 from luigi_prune.compute.pruning.problem.layers import evaluating
 from luigi_prune.compute.pruning.problem.masks import Masks
 from luigi_prune.compute.pruning.structure.channel_hooks import Structure, channels_last, is_reader, spread_columns
@@ -19,7 +20,7 @@ SAME = 1e-5  # relative spread below which the network's activations are equal e
 Constants = dict[str, tuple[Tensor, Tensor]]  # module -> (which input channels are constant, their values)
 
 
-def measure_constants(network: nn.Module, names: list[str], example_input: Tensor) -> Constants:
+def measure_constants(network: nn.Module, names: list[str], example_input: Inputs) -> Constants:
     """Return for each named module which input channels have one value in all calls, and that value."""
     smallest: dict[str, Tensor] = {}
     largest: dict[str, Tensor] = {}
@@ -37,7 +38,7 @@ def measure_constants(network: nn.Module, names: list[str], example_input: Tenso
     with ExitStack() as stack, torch.no_grad(), evaluating(network):
         for name in names:
             stack.callback(modules[name].register_forward_pre_hook(note(name)).remove)
-        network(example_input)
+        call(network, example_input)
     return {
         name: (largest[name] - low <= SAME * torch.maximum(low.abs(), largest[name].abs()), low)
         for name, low in smallest.items()
@@ -50,7 +51,7 @@ def fold_constants(
     masks: Masks,
     structure: Structure,
     normalised_by: dict[str, str],
-    example_input: Tensor,
+    example_input: Inputs,
     protected: frozenset[str] = frozenset(),
 ) -> bool:
     """Prune the columns that read constant channels, if that is exact; return whether any was pruned.

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from luigi_prune.compute.masked import apply_masks
+from luigi_prune.compute.network_inputs import Inputs
 from luigi_prune.compute.pruning.problem.masks import Masks
 from luigi_prune.compute.pruning.structure.channel_hooks import Structure, is_norm, is_reader
 from luigi_prune.compute.pruning.structure.constants import fold_constants
@@ -17,7 +18,7 @@ def propagate(
     network: nn.Module,
     masks: Masks,
     probe: StructureProbe,
-    example_input: Tensor,
+    example_input: Inputs,
     *,
     structured: bool,
     protected: frozenset[str] = frozenset(),

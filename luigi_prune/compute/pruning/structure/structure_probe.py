@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
-from luigi_prune.compute.pruning.problem.layers import tensors_in
+from luigi_prune.compute.network_inputs import Inputs, call, copied, map_tensors, sample_count, tensors_in
+from luigi_prune.compute.pruning.problem.free_inputs import free_inputs, other_mask
 from luigi_prune.compute.pruning.problem.masks import Masks
 from luigi_prune.compute.pruning.structure.channel_hooks import Structure, Taps, is_norm, is_reader
 from luigi_prune.compute.zeros import to_numbers
@@ -76,7 +77,7 @@ _BLOCK = 2**16 + 1  # random numbers that larger parameters repeat; a prime, so 
 class StructureProbe:
     """A copy of the network with random numbers; `observe` returns the structure under masks."""
 
-    def __init__(self, network: nn.Module, example_input: Tensor, *, samples: int = 2) -> None:
+    def __init__(self, network: nn.Module, example_input: Inputs, *, samples: int = 2) -> None:
         """Raises RuntimeError, TypeError or ValueError if the network cannot run this way."""
         try:
             sizes = self._prepare(network, example_input, samples, _SINGLE)
@@ -86,7 +87,7 @@ class StructureProbe:
             pass
         self._prepare(network, example_input, samples, _DOUBLE)
 
-    def _prepare(self, network: nn.Module, example_input: Tensor, samples: int, precision: _Precision) -> list[Tensor]:
+    def _prepare(self, network: nn.Module, example_input: Inputs, samples: int, precision: _Precision) -> list[Tensor]:
         """Set up the copy in this precision; return the magnitudes of all channels in a first run."""
         self._precision = precision
         self.network = copy.deepcopy(network).to(precision.dtype).eval().requires_grad_(True)
@@ -98,7 +99,7 @@ class StructureProbe:
         self._input = self._random_input(example_input, samples)
         self._values = self._random_parameters()
         self._projections: list[Tensor] = []
-        self.can_see_constants = self._input.is_floating_point() or example_input.shape[0] > 1
+        self.can_see_constants = any(free_inputs(example_input)) or sample_count(example_input) > 1
         full_masks = {name: torch.ones_like(p, dtype=torch.bool) for name, p in self.network.named_parameters()}
         self._zero_at_first: dict[str, Tensor] = {}
         self._baseline: Structure | None = None
@@ -124,12 +125,20 @@ class StructureProbe:
         block = block.to(like, non_blocking=True)  # drawn on the CPU, so that every device gets the same numbers
         return block.repeat(-(-count // max(1, len(block))))[:count].view(like.shape)
 
-    def _random_input(self, example: Tensor, samples: int) -> Tensor:
-        if not example.is_floating_point():
-            return example[: max(samples, 2)].clone()
-        like = example.new_empty((samples, *example.shape[1:]), dtype=self._precision.dtype)
-        brightness = torch.linspace(1.0, 0.4, samples).to(like).view(-1, *[1] * (like.dim() - 1))
-        return self._uniform(like, 0.2, 1.0) * brightness
+    def _random_input(self, example: Inputs, samples: int) -> Inputs:
+        """Return `samples` samples like the example, with random numbers in all inputs but tokens and masks."""
+        free = free_inputs(example)
+        replaceable = iter(free)
+
+        def replaced(value: Tensor) -> Tensor:
+            if not next(replaceable):
+                value = other_mask(value, samples if any(free) else min(max(samples, 2), len(value)))
+                return value.to(self._precision.dtype) if value.is_floating_point() else value
+            like = value.new_empty((samples, *value.shape[1:]), dtype=self._precision.dtype)
+            brightness = torch.linspace(1.0, 0.4, samples).to(like).view(-1, *[1] * (like.dim() - 1))
+            return self._uniform(like, 0.2, 1.0) * brightness
+
+        return map_tensors(replaced, example)
 
     def _random_parameters(self) -> dict[str, Tensor]:
         ranges: dict[int, tuple[float, float]] = {}
@@ -173,7 +182,7 @@ class StructureProbe:
                 stack.callback(module.register_forward_pre_hook(taps.before(name)).remove)
                 stack.callback(module.register_forward_hook(taps.after(name)).remove)
             with _Leaky():
-                outputs = [out for out in tensors_in(self.network(self._input.clone())) if out.requires_grad]
+                outputs = [out for out in tensors_in(call(self.network, copied(self._input))) if out.requires_grad]
             if outputs and taps.watched:  # gradients of activations only; the hooks collect them
                 if not self._projections:
                     self._projections = [self._uniform(out.detach(), 0.5, 1.5) for out in outputs]

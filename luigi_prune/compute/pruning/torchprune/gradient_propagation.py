@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from luigi_prune.compute.masked import apply_masks
+from luigi_prune.compute.network_inputs import Inputs, call
 from luigi_prune.compute.pruning.problem.batches import merge_batches
 from luigi_prune.compute.pruning.problem.layers import evaluating
 from luigi_prune.compute.pruning.problem.masks import Masks
@@ -24,7 +25,7 @@ THINET_POSITIONS = 10  # output positions that ThiNet reads in each of the first
 
 
 def ends_by_order(
-    network: nn.Module, modules: list[tuple[str, nn.Module]], example_input: Tensor
+    network: nn.Module, modules: list[tuple[str, nn.Module]], example_input: Inputs
 ) -> tuple[set[str], set[str]]:
     """Return the names of the first and of the last layer in the order of `modules()`."""
     return {name for name, _ in modules[:1]}, {name for name, _ in modules[-1:]}
@@ -92,7 +93,7 @@ def _gradients(
             for name in names:
                 stack.callback(modules[name].register_forward_pre_hook(note(name)).remove)
             for inputs, targets in merge_batches(batches):
-                value = loss(network(inputs), targets)
+                value = loss(call(network, inputs), targets)
                 gradients = torch.autograd.grad(value, parameters, allow_unused=True)
                 for name, gradient in zip(total, gradients, strict=True):
                     if gradient is not None:
