@@ -161,9 +161,9 @@ def checked(what: str, inputs: object) -> Inputs:
                 f"{type(value).__name__}{cure}"
             )
     if first is None:
-        raise ConfigError(f"{what}: there is no tensor in it")
+        raise ConfigError(f"{what} has no tensor")
     if not first[1]:
-        raise ConfigError(f"{what}: there are no samples in it")
+        raise ConfigError(f"{what} has no samples")
     return map_tensors(lambda tensor: tensor, inputs)
 
 
