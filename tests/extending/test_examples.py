@@ -44,7 +44,8 @@ def test_they_run_inline_and_in_warm_processes_to_the_same_arrays(tmp_path: Path
     for path in (tmp_path / "local" / "results").rglob("*.h5"):
         parts |= {registry.plain(name) for name in read_about(path)["provenance"].get("parts", {})}
     files = {name.partition(":")[0] + ".py" for name in parts}
-    assert files | {"scores.py", "allocations.py", "processes.py", "experiment.yaml"} == set(blocks())
+    others = {"scores.py", "allocations.py", "processes.py", "experiment.yaml", "sentences.py", "sentences.yaml"}
+    assert files | others == set(blocks())
     (tables,) = (tmp_path / "local" / "results").rglob("results.h5")
     arrays = read_result(tables).arrays
     assert arrays["metric/lower_is_better"].tolist() == [False, True]
@@ -53,6 +54,18 @@ def test_they_run_inline_and_in_warm_processes_to_the_same_arrays(tmp_path: Path
     (page,) = (tmp_path / "local" / "results").rglob("report.html")
     assert "SpreadNet" in page.read_text()
     assert "Lower is better." in page.read_text()
+
+
+def test_a_network_of_two_inputs_is_trained_pruned_and_evaluated(tmp_path: Path) -> None:
+    lay_down(tmp_path)
+    process = command(tmp_path / "sentences.yaml", backend="inline", config="device=cpu\n")
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    (tables,) = (tmp_path / "results").rglob("results.h5")
+    assert (read_result(tables).arrays["test/sentences:SENTENCES/TopK1"] > 0.8).all()
+    retrained = [read_result(path).arrays for path in (tmp_path / "results").rglob("*-retrain-*.h5")]
+    assert len(retrained) == 2
+    assert all(0.6 < arrays["size"] / arrays["original_size"] < 0.75 for arrays in retrained)
 
 
 def test_planning_them_imports_neither_torch_nor_them(tmp_path: Path) -> None:
