@@ -31,8 +31,8 @@ def evaluate(request: dict[str, Any], context: Context) -> None:
     )
     example = example_input(samples, context.device)
     before = read_result(request["inputs"]["network"])
-    network, _ = restore_network(before, spec.base, tuple(example.shape[1:]), context.device)
-    arrays = cost_arrays(network, before, example)
+    network, masks = restore_network(before, spec.base, tuple(example.shape[1:]), context.device)
+    arrays = cost_arrays(network, masks, before, example)
     values = evaluation.evaluate(
         network,
         samples,
