@@ -13,20 +13,22 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from luigi_prune import registry
-from luigi_prune.api.mask_hooks import held_masks, hold, release
+from luigi_prune.api.mask_hooks import hold, release
+from luigi_prune.api.plain_network import plain
 from luigi_prune.api.pruned import Pruned, PrunedLayer, load, pruned_layers
-from luigi_prune.api.validation import check_arguments, checked_batches, guess_input, missing_loss
+from luigi_prune.api.validation import check_network, checked_batches, guess_input, missing_loss, ratio_of
 from luigi_prune.compute import pruning
+from luigi_prune.compute.duplicates import duplicate
 from luigi_prune.compute.network_inputs import Inputs, checked
+from luigi_prune.compute.pruning.problem.masks import joined_masks, zeros_as_masks
 from luigi_prune.compute.pruning.problem.records import Allocation, Problem
 from luigi_prune.errors import ConfigError
 from luigi_prune.registry import MethodRow
@@ -47,7 +49,7 @@ def methods() -> list[MethodRow]:
 def prune(
     network: nn.Module | Pruned,
     method: str | MethodRow | None = None,
-    keep_ratio: float = math.nan,
+    keep_ratio: Any = math.nan,
     *,
     calibration: Iterable[Any] | None = None,
     loss: Callable[[Any, Any], Tensor] | None = None,
@@ -56,6 +58,7 @@ def prune(
     example_input: Inputs | None = None,
     original: nn.Module | None = None,
     ignore: Iterable[str] = (),
+    zeros: Literal["kept", "pruned"] = "kept",
     score: Callable[[Problem], list[Tensor]] | None = None,
     granularity: Granularity = "filter",
     allocation: str | Allocation = "uniform",
@@ -63,7 +66,9 @@ def prune(
     """Return `network` pruned by `method` so that it keeps `keep_ratio` of the original's parameters.
 
     network: any module; it is not changed. A `Pruned` is pruned further; its ratio is relative to the original network,
-        and pruned entries remain pruned.
+        and pruned entries remain pruned. Wrappers (torch.compile, DataParallel) are taken off, and masks of
+        `torch.nn.utils.prune` are taken over, with a warning.
+    keep_ratio: any number in (0, 1]; 1 removes nothing.
     method: a registered name or short name, or a row.
     calibration: batches (inputs, targets) of any size, for methods that read data (a list, a DataLoader, ...). Inputs
         are a tensor, or several: a tuple or list is called as network(*inputs), a dictionary as network(**inputs). A
@@ -79,6 +84,9 @@ def prune(
         required if `network` is a `Pruned` of another method or from a file.
     ignore: names of layers (modules), or patterns such as "layer1.*", that are not pruned. The other layers are pruned
         until the entire network meets `keep_ratio`.
+    zeros: "kept": only masks remove entries, and a zero in an unpruned network is a parameter like any other. "pruned":
+        weights of `network` that are exactly zero are removed, for a network that was pruned without masks; they do not
+        count as its parameters.
 
     score: a function that replaces `method`: it takes the `Problem` and returns, for each of `problem.layers`, a tensor
         with one number per unit, larger = keep. `granularity` defines the units, `allocation` how many of them each
@@ -88,34 +96,38 @@ def prune(
     for invalid arguments, UnreachableRatio if nothing would be left.
     """
     row = _row(method, score, granularity, allocation, calibration is not None)
-    start, before = (network.network, network) if isinstance(network, Pruned) else (network, None)
-    by_rules = pruning.find_rules(rules)
-    check_arguments(row, start, keep_ratio)
+    given, before = (network.network, network) if isinstance(network, Pruned) else (network, None)
+    by_rules, ratio = pruning.find_rules(rules), ratio_of(row, keep_ratio)
+    check_network(row, given)
+    bare, masks, lines = plain(given)
+    if zeros == "pruned":
+        masks = joined_masks(zeros_as_masks(bare), masks)
+    elif zeros != "kept":
+        raise ConfigError(f"{row.name}: zeros: expected 'kept' or 'pruned', got {zeros!r}")
     batches = checked_batches(row, calibration)
     example = batches[0][0] if batches else None
     if example_input is not None:
         example = checked(f"{row.name}: the example input", example_input)
     counted = example is not None
     if example is None:
-        example = guess_input(start, seed)
-    masks = held_masks(start)
-    bare = release(copy.deepcopy(start)) if masks else start
+        example = guess_input(bare, seed)
     original = _original_for(row, bare, before, original)
     result = pruning.prune(
         bare,
         row,
-        float(keep_ratio),
+        ratio,
         example_input=example,
         calibration=batches,
         loss=loss if loss is not None else missing_loss(row, by_rules),
         seed=seed,
         rules=by_rules,
-        original_size=before.original_size if before else pruning.count_size(bare),
+        original_size=before.original_size if before else pruning.count_size(bare, masks),
         original_flops=before.original_flops if before else None,
         masks=masks or None,
         original=original,
         ignore=ignore,
     )
+    result.warnings[:0] = lines
     for text in result.warnings:
         warnings.warn(text, UserWarning, stacklevel=2)
     hold(result.network, result.masks)
@@ -127,7 +139,7 @@ def prune(
             "layers": pruned_layers(result.layers, result.masks, result.structure),
         },
         method=row.name,
-        target_keep_ratio=float(keep_ratio),
+        target_keep_ratio=ratio,
         _original=original,
     )
 
@@ -155,15 +167,18 @@ def _original_for(
     if not row.from_original:
         return before._original if before else None
     if before is None:
-        return copy.deepcopy(network)
+        return duplicate(network)
     if original is None and before._original is None:
         raise ConfigError(
             f"{row.name} starts every step from the original network, which a result of {before.method} or from a file "
             "does not contain: pass it as `original`"
         )
-    if original is not None and pruning.count_size(original) != before.original_size:
+    if original is None:
+        return before._original
+    plain_original, masks, _ = plain(original)
+    if (size := pruning.count_size(plain_original, masks)) != before.original_size:
         raise ConfigError(
-            f"{row.name}: `original` has {pruning.count_size(original)} non-zero parameters, but the original of the "
-            f"pruned network had {before.original_size}"
+            f"{row.name}: `original` has {size} parameters, but the original of the pruned network had "
+            f"{before.original_size}"
         )
-    return before._original if original is None else release(copy.deepcopy(original))
+    return duplicate(plain_original)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from luigi_prune.api.mask_hooks import hold, release
+from luigi_prune.api.mask_hooks import hold
+from luigi_prune.api.plain_network import unwrapped
 from luigi_prune.compute import pruning
 from luigi_prune.compute.pruning import LayerBudget, PruningResult
 from luigi_prune.compute.state import from_arrays, to_arrays
@@ -58,7 +58,7 @@ class Pruned(PruningResult):
 
     @property
     def keep_ratio(self) -> float:
-        """The achieved ratio: non-zero parameters over those of the original network."""
+        """The achieved ratio: kept parameters over those of the original network."""
         return self.size / self.original_size
 
     def save(self, path: str | Path) -> None:
@@ -92,14 +92,14 @@ def load(path: str | Path, network: nn.Module) -> Pruned:
     if result.family != FAMILY:
         raise ConfigError(f"{path}: expected a file of `Pruned.save`, got a {result.family!r} result")
     structure = result.meta["structure"]
-    fresh = _with_weights(pruning.restore(release(copy.deepcopy(network)), structure), result, path)
+    fresh = _with_weights(pruning.restore(unwrapped(network), structure), result, path)
     masks = {name: torch.from_numpy(mask) for name, mask in result.group("masks").items()}
     numbers: dict[str, Any] = {name: int(result.arrays[name]) if name in result.arrays else None for name in _NUMBERS}
     return Pruned(
         network=hold(fresh, masks),
         masks=masks,
         structure=structure,
-        layers=pruned_layers(pruning.layer_budgets(fresh), masks, structure),
+        layers=pruned_layers(pruning.layer_budgets(fresh, masks), masks, structure),
         method=result.spec["method"],
         target_keep_ratio=result.spec["keep_ratio"],
         **numbers,

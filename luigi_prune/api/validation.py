@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
+from luigi_prune.compute.duplicates import duplicate
 from luigi_prune.compute.memory import explain_oom
 from luigi_prune.compute.network_inputs import Inputs, checked, leaves, sample_count
+from luigi_prune.compute.precision import own_types
 from luigi_prune.compute.pruning import Rules, layer_budgets
+from luigi_prune.compute.pruning.engine.network_checks import check_kinds
 from luigi_prune.errors import ConfigError
 from luigi_prune.seeds import derive_seed
 
@@ -36,9 +39,9 @@ def guess_input(network: nn.Module, seed: int) -> Tensor:
         )
     generator = torch.Generator().manual_seed(derive_seed(seed, "guessed input"))
     parameter = next(network.parameters(), torch.empty(()))
-    trial = copy.deepcopy(network).eval()
+    trial = duplicate(network).eval()
     cure = "give example_input or calibration, or use another device"
-    with torch.no_grad():
+    with own_types(parameter.device), torch.no_grad():
         for shape, tokens in _shapes(network):
             batch = (_SAMPLES, *shape)
             if tokens:
@@ -80,18 +83,24 @@ def _shapes(network: nn.Module) -> list[tuple[tuple[int, ...], int]]:
     return []
 
 
-def check_arguments(row: MethodRow, network: object, keep_ratio: object) -> None:
-    """Raise ConfigError for arguments that would otherwise fail late or with an unrelated error."""
+def check_network(row: MethodRow, network: object) -> None:
+    """Raise ConfigError for a network that would otherwise fail late or with an unrelated error."""
     if not isinstance(network, nn.Module):
         raise ConfigError(f"{row.name}: expected a torch.nn.Module, got a {type(network).__name__}")
-    if isinstance(network, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
-        raise ConfigError(
-            f"{row.name}: prune the network inside {type(network).__name__} (its `.module`) and wrap again"
-        )
-    if isinstance(keep_ratio, bool) or not isinstance(keep_ratio, (int, float)) or not 0 < keep_ratio <= 1:  # NaN, too
-        raise ConfigError(f"{row.name}: keep ratio {keep_ratio!r} is outside (0, 1]")
+    check_kinds(row.name, network)
     if row.granularity != "none" and not layer_budgets(network):
         raise ConfigError(f"{row.name}: the network has no compressible layer (a Linear or an ungrouped Conv2d)")
+
+
+def ratio_of(row: MethodRow, keep_ratio: Any) -> float:
+    """Return a number of any type (of numpy, a tensor, a fraction) as a float; raises ConfigError outside (0, 1]."""
+    try:
+        number = math.nan if isinstance(keep_ratio, (bool, str, bytes)) else float(keep_ratio)
+    except (TypeError, ValueError, RuntimeError):  # no number, or several
+        number = math.nan
+    if not 0 < number <= 1:  # NaN, too
+        raise ConfigError(f"{row.name}: keep ratio {keep_ratio!r} is outside (0, 1]")
+    return number
 
 
 def checked_batches(row: MethodRow, calibration: Iterable[Any] | None) -> list[tuple[Inputs, Any]] | None:

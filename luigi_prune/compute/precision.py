@@ -1,4 +1,7 @@
-"""Products in full precision: TF32, which GPUs use for convolutions by default, keeps three digits."""
+"""The number formats that pruning computes in: those of the network, whatever the caller's settings are.
+
+TF32, which GPUs use for convolutions by default, keeps three digits.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,21 @@ def full_precision(device: torch.device) -> Iterator[None]:
     with ExitStack() as stack:
         if device.type == "cuda":
             stack.callback(_disable_tf32())
+        yield
+
+
+@contextmanager
+def own_types(device: torch.device) -> Iterator[None]:
+    """Disable autocast and the caller's default type and device inside the block: results do not depend on them."""
+    with ExitStack() as stack:
+        for kind in sorted({"cpu", device.type}):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        if (default := torch.get_default_dtype()) != torch.float32:
+            torch.set_default_dtype(torch.float32)
+            stack.callback(torch.set_default_dtype, default)
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
         yield
 
 

@@ -32,8 +32,8 @@ def evaluate(request: dict[str, Any], context: Context) -> None:
     )
     example = example_input(samples, context.device)
     before = read_result(request["inputs"]["network"])
-    network, _ = restore_network(before, spec.base, sample_shape(example), context.device)
-    arrays = cost_arrays(network, before, example)
+    network, masks = restore_network(before, spec.base, sample_shape(example), context.device)
+    arrays = cost_arrays(network, masks, before, example)
     values = evaluation.evaluate(
         network,
         samples,

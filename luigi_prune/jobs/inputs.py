@@ -62,7 +62,7 @@ def example_input(samples: Samples, device: str = "cpu") -> Inputs:
 
 
 def original_cost(before: Result, network: nn.Module, example: Inputs) -> tuple[int, int]:
-    """Return size and FLOPs of the unpruned network: as stored in `before`, else those of `network`."""
+    """Return size and FLOPs of the unpruned network: as stored in `before`, else those of `network`, then unpruned."""
     if "original_size" in before.arrays:
         return int(before.arrays["original_size"]), int(before.arrays["original_flops"])
     return pruning.count_size(network), pruning.count_flops(network, example)

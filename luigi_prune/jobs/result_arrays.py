@@ -37,10 +37,10 @@ def history_arrays(trained: TrainResult) -> dict[str, Any]:
     return {f"history/{name}": array for name, array in trained.history.items()}
 
 
-def cost_arrays(network: nn.Module, before: Result, example: Inputs) -> dict[str, Any]:
-    """Return size, FLOPs and layer budgets of a network made from the result `before`, measured now."""
-    size, flops = pruning.count_size(network), pruning.count_flops(network, example)
-    return budget_arrays(pruning.layer_budgets(network), size, flops, original_cost(before, network, example))
+def cost_arrays(network: nn.Module, masks: dict[str, torch.Tensor], before: Result, example: Inputs) -> dict[str, Any]:
+    """Return size, FLOPs and layer budgets of a network with `masks`, made from the result `before`, measured now."""
+    size, flops = pruning.count_size(network, masks), pruning.count_flops(network, example, masks)
+    return budget_arrays(pruning.layer_budgets(network, masks), size, flops, original_cost(before, network, example))
 
 
 def budget_arrays(layers: Sequence[LayerBudget], size: int, flops: int, original: tuple[int, int]) -> dict[str, Any]:

@@ -45,7 +45,8 @@ def retrain(request: dict[str, Any], context: Context) -> None:
     arrays, types = state_arrays("weights", trained.state)
     arrays |= mask_arrays(masks)
     network.to(context.device)  # already there, unless no epoch was trained
-    arrays |= cost_arrays(network, before, example_input(splits.validation, context.device)) | history_arrays(trained)
+    arrays |= cost_arrays(network, masks, before, example_input(splits.validation, context.device))
+    arrays |= history_arrays(trained)
     meta = {"types": types, "structure": before.meta["structure"]}
     write(request, context, began, arrays, meta=meta, earlier=before, precision=trained.precision)
     discard(paths.checkpoint_path(request["output"]))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from luigi_prune.compute.network_inputs import Inputs, call, sample_count
 from luigi_prune.compute.pruning.low_rank.decomposed import Decomposed, current_layers
 from luigi_prune.compute.pruning.problem.layers import COUNTED, compressible_modules, evaluating
-from luigi_prune.compute.zeros import counts_nonzero
+from luigi_prune.compute.pruning.problem.masks import Masks, kept_counts
 
 CALIBRATION_CONSTANT = 3  # C of the SiPP and PFP papers' sample sizes
 
@@ -29,12 +29,15 @@ class LayerBudget:
     total: int
 
 
-def count_size(network: nn.Module) -> int:
-    """Return the number of non-zero entries over all parameters of `network`; shared parameters count once."""
-    return sum(counts_nonzero(network.parameters()))
+def count_size(network: nn.Module, masks: Masks | None = None) -> int:
+    """Return the number of entries that `masks` keep, over all parameters of `network`; shared ones count once.
+
+    Without masks nothing is pruned: all entries count, zeros too.
+    """
+    return sum(kept_counts(network, masks, network.parameters()))
 
 
-def layer_budgets(network: nn.Module) -> list[LayerBudget]:
+def layer_budgets(network: nn.Module, masks: Masks | None = None) -> list[LayerBudget]:
     """Return the kept and total weights of every compressible layer, in order.
 
     For a decomposed layer: the weights of its factors, and the total of the original layer.
@@ -42,7 +45,8 @@ def layer_budgets(network: nn.Module) -> list[LayerBudget]:
     budgets = []
     layers = current_layers(network)
     parts = [list(module) if isinstance(module, Decomposed) else [module] for _, module in layers]
-    counts = iter(counts_nonzero(part.get_parameter("weight") for parts_of_one in parts for part in parts_of_one))
+    weights = (part.get_parameter("weight") for parts_of_one in parts for part in parts_of_one)
+    counts = iter(kept_counts(network, masks, weights))
     for (name, module), parts_of_one in zip(layers, parts, strict=True):
         kept = sum(next(counts) for _ in parts_of_one)
         shape = module.shape if isinstance(module, Decomposed) else tuple(module.get_parameter("weight").shape)
@@ -70,22 +74,22 @@ def count_outputs(network: nn.Module, example_input: Inputs) -> dict[str, int]:
     return outputs
 
 
-def count_flops(network: nn.Module, example_input: Inputs) -> int:
-    """Return the multiply-adds of one sample: non-zero weights times output positions of every `Conv2d` and `Linear`.
+def count_flops(network: nn.Module, example_input: Inputs, masks: Masks | None = None) -> int:
+    """Return the multiply-adds of one sample: kept weights times output positions of every `Conv2d` and `Linear`.
 
     Grouped convolutions are counted, too. `example_input` is a batch of any size.
     """
-    return flops_of(network, count_outputs(network, example_input))
+    return flops_of(network, count_outputs(network, example_input), masks)
 
 
-def flops_of(network: nn.Module, outputs: dict[str, int]) -> int:
-    """Return the multiply-adds of `network` for the output counts of `count_outputs`."""
+def flops_of(network: nn.Module, outputs: dict[str, int], masks: Masks | None = None) -> int:
+    """Return the multiply-adds of `network` under `masks` for the output counts of `count_outputs`."""
     weights = {
         name: module.weight
         for name, module in network.named_modules()
         if isinstance(module, COUNTED) and isinstance(module.weight, Tensor)
     }
-    kept = counts_nonzero(weights.values())
+    kept = kept_counts(network, masks, weights.values())
     return sum(
         count * (outputs.get(name, 0) // weight.shape[0])
         for (name, weight), count in zip(weights.items(), kept, strict=True)

@@ -85,10 +85,10 @@ def test_the_input_is_untouched_and_the_seed_decides(method: str, kind: str) -> 
 def test_reports_and_masks_agree_with_the_network(method: str, ratio: float, kind: str) -> None:
     network, example = trained_like(kind)
     pruned = prune_like(network, method, ratio, example)
-    assert pruned.size == count_size(pruned.network)
-    assert pruned.flops == count_flops(pruned.network, example)
+    assert pruned.size == count_size(pruned.network, pruned.masks)
+    assert pruned.flops == count_flops(pruned.network, example, pruned.masks)
     assert pruned.original_flops == count_flops(network, example)
-    assert pruned.layers == layer_budgets(pruned.network)
+    assert pruned.layers == layer_budgets(pruned.network, pruned.masks)
     assert [layer.name for layer in pruned.layers] == [layer.name for layer in layer_budgets(network)]
     kept, names = nonzero(pruned.network), set(pruned.masks)
     for name in kept:

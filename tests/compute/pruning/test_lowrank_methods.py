@@ -123,10 +123,10 @@ def test_levels_cost_what_they_say_and_end_at_the_whole_network(name: str) -> No
 def test_reports_agree_with_the_network(method: str, ratio: float, kind: str) -> None:
     network, example = trained_like(kind)
     pruned = prune_like(network, method, ratio, example)
-    assert pruned.size == count_size(pruned.network)
-    assert pruned.flops == count_flops(pruned.network, example)
+    assert pruned.size == count_size(pruned.network, pruned.masks)
+    assert pruned.flops == count_flops(pruned.network, example, pruned.masks)
     assert pruned.original_flops == count_flops(network, example)
-    assert pruned.layers == layer_budgets(pruned.network)
+    assert pruned.layers == layer_budgets(pruned.network, pruned.masks)
     assert [(la.name, la.shape, la.total) for la in pruned.layers] == [
         (la.name, la.shape, la.total) for la in layer_budgets(network)
     ]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from luigi_prune import registry
 from luigi_prune.compute.pruning import count_size, prune
-from luigi_prune.compute.pruning.problem.masks import Masks, initial_masks
+from luigi_prune.compute.pruning.problem.masks import Masks, initial_masks, zeros_as_masks
 from luigi_prune.compute.pruning.structure.propagation import propagate
 from luigi_prune.compute.pruning.structure.structure_probe import StructureProbe
 from tests.compute.pruning.test_contract import MASKING, prune_like, trial_of
@@ -23,7 +23,7 @@ def propagated(network: nn.Module, x: Tensor, *, structured: bool = False) -> tu
     """Return a propagated copy of `network` and its masks: weights that are zero count as removed."""
     with torch.no_grad():
         result = copy.deepcopy(network).eval()
-        masks = initial_masks(result, None)
+        masks = initial_masks(result, zeros_as_masks(result))
         probe = StructureProbe(copy.deepcopy(network), x)
         propagate(result, masks, probe, x, structured=structured)
         return result, masks
@@ -279,7 +279,7 @@ def test_a_long_thin_path_counts() -> None:
     with torch.no_grad():
         for linear in network[::2]:
             linear.weight[1:, 0] = 0
-    before = initial_masks(network, None)
+    before = initial_masks(network, zeros_as_masks(network))
     _, masks = propagated(network, torch.randn(4, 64))
     assert all(torch.equal(masks[name], mask) for name, mask in before.items())
 

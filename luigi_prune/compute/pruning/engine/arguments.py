@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +15,9 @@ from luigi_prune.compute.pruning.problem.free_inputs import free_inputs
 from luigi_prune.compute.pruning.problem.granularity import GRANULARITIES
 from luigi_prune.compute.pruning.problem.layers import ignored_layers
 from luigi_prune.compute.pruning.problem.records import Batches, Loss, Rules
-from luigi_prune.compute.pruning.sizes_and_flops import layer_budgets
+from luigi_prune.compute.pruning.sizes_and_flops import count_outputs, layer_budgets
 from luigi_prune.compute.zeros import to_numbers
-from luigi_prune.errors import ConfigError, nearest
+from luigi_prune.errors import ConfigError, LuigiPruneError, nearest
 from luigi_prune.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -85,6 +85,45 @@ def ignored_names(method: MethodRow, network: nn.Module, patterns: Iterable[str]
     if names and len(ignored) == len(names) and method.granularity != "none":
         raise ConfigError(f"{method.name}: ignore leaves none of the {len(names)} compressible layers to prune")
     return ignored
+
+
+def in_one_piece(network: nn.Module) -> nn.Module:
+    """Return `network` with its parameters contiguous in memory, changed in place: views of them need that."""
+    for parameter in network.parameters():
+        if not parameter.is_contiguous():
+            parameter.data = parameter.data.contiguous()
+    return network
+
+
+def first_outputs(method: MethodRow, network: nn.Module, example: Inputs) -> dict[str, int]:
+    """Return the result of `count_outputs`; raise ConfigError if the network fails on the example."""
+    try:
+        return count_outputs(network, example)
+    except (torch.OutOfMemoryError, LuigiPruneError):
+        raise
+    except Exception as error:
+        sizes = ", ".join(f"shape {tuple(tensor.shape)}, {tensor.dtype}" for tensor in tensors_of(example))
+        reason = f"{type(error).__name__}: {(str(error).splitlines() or ['no reason given'])[0]}"
+        raise ConfigError(f"{method.name}: the network fails on inputs of {sizes}: {reason}") from error
+
+
+def checked_loss(method: MethodRow, loss: Loss | None) -> Loss | None:
+    """Return `loss` as a function that raises ConfigError unless its result is one number."""
+    if loss is None:
+        return None
+
+    def checked(outputs: Any, targets: Any) -> Tensor:
+        value = loss(outputs, targets)
+        if not isinstance(value, Tensor):
+            raise ConfigError(f"{method.name}: the loss returned a {type(value).__name__}, expected a tensor")
+        if value.numel() != 1:
+            raise ConfigError(
+                f"{method.name}: the loss returned a tensor of shape {tuple(value.shape)}, expected one number: "
+                "its mean over the batch, for instance"
+            )
+        return value.reshape(())
+
+    return checked
 
 
 def with_noise(example: Inputs, seed: int) -> Inputs:

@@ -27,7 +27,7 @@ from luigi_prune.compute.pruning.problem.layers import Layer
 from luigi_prune.compute.pruning.problem.masks import Masks, initial_masks, removals
 from luigi_prune.compute.pruning.problem.records import Batches, Choice, Decomposition, Levels, Loss, Problem, Rules
 from luigi_prune.compute.pruning.sizes_and_flops import count_size, layer_budgets
-from luigi_prune.compute.zeros import count_nonzero
+from luigi_prune.compute.zeros import count_true, nonzero
 from luigi_prune.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -64,11 +64,11 @@ def decompose_network(
         Layer(name, recompose_layer(module) if isinstance(module, Decomposed) else module, name, False, False)
         for name, module in current
     ]
-    kept = {budget.name: torch.tensor(budget.kept) for budget in layer_budgets(network)}
+    kept = {budget.name: torch.tensor(budget.kept) for budget in layer_budgets(network, masks)}
     problem = Problem(network, layers, kept, _outputs(current, outputs), example, batches, loss, seed, rules, ignored)
     scores = cast("list[Candidates]", resolve_function("score", method.score, SPECTRA)(problem))
     levels = resolve_function("allocation", method.allocation, RANK_ALLOCATIONS)(problem, scores, method.granularity)
-    fixed_size = count_size(network) - sum(candidates.kept for candidates in scores)
+    fixed_size = count_size(network, masks) - sum(candidates.kept for candidates in scores)
 
     @cache
     def factors(index: int, choice: Decomposition) -> Decomposed:
@@ -79,7 +79,8 @@ def decompose_network(
 
     @cache
     def size_at(index: int, choice: Decomposition) -> int:
-        return count_size(factors(index, choice)) - _bias_size(layers[index].module)
+        new = factors(index, choice)
+        return count_size(new, _factor_masks(new, layers[index], masks)) - _bias_size(layers[index], masks)
 
     def size_of(choices: list[Choice]) -> int:
         return fixed_size + sum(
@@ -87,7 +88,7 @@ def decompose_network(
             for index, choice in enumerate(choices)
         )
 
-    replaced = []
+    replaced: dict[str, Masks] = {}
     for index, choice in enumerate(_choose(levels, size_of, fixed_size, target_size)):
         if isinstance(choice, Decomposition):
             name, old = current[index]
@@ -95,7 +96,7 @@ def decompose_network(
             if new.error is None and not scores[index].of_outputs:
                 new.error = decomposition_error(square(layers[index].module), choice, scores[index].spectra)
             network = replace_module(network, old, new)
-            replaced.append(name)
+            replaced[name] = _factor_masks(new, layers[index], masks)
     return network, _masks(network, masks, replaced)
 
 
@@ -131,12 +132,17 @@ def _outputs(current: list[tuple[str, nn.Module]], counted: dict[str, int]) -> d
     return {name: counted[source] for name, source in names.items()}
 
 
-def _bias_size(layer: nn.Module) -> int:
-    return count_nonzero(layer.bias) if isinstance(layer.bias, Tensor) else 0
+def _bias_size(layer: Layer, masks: Masks) -> int:
+    """Return the number of kept entries of a layer's bias, or of the bias of the decoding that it was recomposed of."""
+    if not isinstance(layer.module.bias, Tensor):
+        return 0
+    names = (f"{layer.name}.{name}".lstrip(".") for name in ("bias", "decode.bias"))
+    mask = next((masks[name] for name in names if name in masks), None)
+    return layer.module.bias.numel() if mask is None else count_true(mask)
 
 
-def _masks(network: nn.Module, masks: Masks, replaced: list[str]) -> Masks:
-    """Return the masks of the new network: `masks` except for replaced layers, and the zeros of factors."""
+def _masks(network: nn.Module, masks: Masks, replaced: dict[str, Masks]) -> Masks:
+    """Return the masks of the new network: `masks` except for replaced layers, and `replaced`, those of their parts."""
     shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
     prefixes = tuple(f"{name}." if name else "" for name in replaced)
     kept = {
@@ -144,4 +150,27 @@ def _masks(network: nn.Module, masks: Masks, replaced: list[str]) -> Masks:
         for name, mask in removals(masks).items()
         if name in shapes and mask.shape == shapes[name] and not name.startswith(prefixes)
     }
-    return removals(initial_masks(network, kept))
+    for name, of_factors in replaced.items():
+        kept |= {f"{name}.{part}".lstrip("."): mask for part, mask in of_factors.items()}
+    return removals(kept)
+
+
+def _factor_masks(new: Decomposed, layer: Layer, masks: Masks) -> Masks:
+    """Return the masks of a decomposition's parameters, by their names in it: the zeros of its factors are removed.
+
+    They are the structure of the decomposition (groups, clusters), or come from filters and channels that an earlier
+    step removed. Those that come from filters and channels which are zero, but not removed, are kept.
+    """
+    prefix = f"{layer.name}." if layer.name else ""
+    before = removals({key: mask for key, mask in masks.items() if key.startswith(prefix)})
+    encoder, decoder = (new.get_submodule(part).get_parameter("weight") for part in ("encode", "decode"))
+    encodes, decodes = nonzero(encoder), nonzero(decoder)
+    if not before:
+        matrix = nonzero(square(layer.module)).flatten(2).any(2)
+        decodes |= ~matrix.any(1).view(-1, *[1] * (decoder.dim() - 1))
+        groups = matrix.shape[1] // encoder.shape[1]  # of a convolution; a linear encoding has all columns
+        idle = ~matrix.any(0).view(groups, 1, encoder.shape[1], *[1] * (encoder.dim() - 2))
+        encodes |= idle.expand(groups, len(encoder) // groups, *idle.shape[2:]).flatten(0, 1)
+    of_factors = {"encode.weight": encodes, "decode.weight": decodes}
+    bias = next((mask for key, mask in before.items() if key.endswith("bias")), None)
+    return of_factors if bias is None or new.bias is None else of_factors | {"decode.bias": bias}

@@ -23,7 +23,6 @@ unchanged; the cost grows with the level, and the search finds the smallest v th
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -31,21 +30,30 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from luigi_prune.compute.duplicates import duplicate, with_weights_of
 from luigi_prune.compute.masked import apply_masks
 from luigi_prune.compute.network_inputs import Inputs, copied, device_of, sample_count, select
-from luigi_prune.compute.precision import full_precision
-from luigi_prune.compute.pruning.engine.arguments import check_arguments, ignored_names, oom_in_step, with_noise
+from luigi_prune.compute.precision import full_precision, own_types
+from luigi_prune.compute.pruning.engine.arguments import (
+    check_arguments,
+    checked_loss,
+    first_outputs,
+    ignored_names,
+    in_one_piece,
+    oom_in_step,
+    with_noise,
+)
 from luigi_prune.compute.pruning.engine.decompose_network import decompose_network, undecomposed
+from luigi_prune.compute.pruning.engine.network_checks import check_finite, check_kinds, peculiarities
 from luigi_prune.compute.pruning.engine.rules import PAPER
 from luigi_prune.compute.pruning.engine.trial_search import search_trial
-from luigi_prune.compute.pruning.low_rank.decomposed import structure_of
+from luigi_prune.compute.pruning.low_rank.decomposed import Decomposed, structure_of
 from luigi_prune.compute.pruning.problem.layers import find_layers
 from luigi_prune.compute.pruning.problem.masks import Masks, initial_masks, removals
 from luigi_prune.compute.pruning.problem.records import Batches, Loss, Problem, Rules, Scores
 from luigi_prune.compute.pruning.sizes_and_flops import (
     LayerBudget,
     count_flops,
-    count_outputs,
     count_size,
     flops_of,
     layer_budgets,
@@ -66,8 +74,8 @@ class PruningResult:
     """A pruned network and its pruned entries. `masks`: True = kept; only parameters with pruned entries.
 
     `structure`: the replaced layers, from which `restore` rebuilds them on a fresh network; empty if there are none.
-    `layers`: per compressible layer. `size`: non-zero parameters. `flops`: multiply-adds of one sample. `warnings`:
-    lines for the caller's user.
+    `layers`: per compressible layer. `size`: parameters that no mask removes. `flops`: multiply-adds of one sample.
+    `warnings`: lines for the caller's user.
     """
 
     network: nn.Module = field(repr=False)
@@ -108,15 +116,20 @@ def prune(
     (`layer1.*`), that stay unchanged; the others meet the ratio, which is still of the whole network. `remember` gets
     the function that computes the scores and returns its result, or the result of an earlier call with the same
     network, data and seed (not called for low-rank methods).
+    If the network has no more parameters than that already, it is returned unchanged. Zeros that no mask removes are
+    parameters like others.
+
     The achieved size is the one nearest to the target size that the method's levels offer; the result's `warnings`
     report both if they differ by more than 0.5 %. Raises ConfigError for settings or data that cannot work,
     UnreachableRatio if no weight of the network would be left.
     """
     check_arguments(method, keep_ratio, calibration, loss, rules, example_input, original_size)
+    check_kinds(method.name, network)
     device = next((parameter.device for parameter in network.parameters()), device_of(example_input))
     with (
         oom_in_step(device, method, calibration),
         full_precision(device),
+        own_types(device),
         torch.inference_mode(False),
         torch.no_grad(),
     ):
@@ -124,21 +137,26 @@ def prune(
         batches = [(copied(x, device), copied(y, device)) for x, y in calibration or []]
         if method.from_original:
             network, masks = undecomposed(network if original is None else original, method.name), None
-        start = copy.deepcopy(network)
+        check_finite(method.name, network)
+        notes = peculiarities(network, masks)
+        start = in_one_piece(duplicate(network))
         ignored = ignored_names(method, start, ignore)
+        outputs = first_outputs(method, start, select(example, slice(min(sample_count(example_input), TRACED))))
+        flops = flops_of(start, outputs, masks) if original_flops is None else original_flops
+        record = _Recorder(network, method, keep_ratio, original_size, flops)
+        target_size = round(keep_ratio * original_size)
+        if method.granularity == "none":
+            return record.control(masks or {})
+        by_structure = method.granularity == "rank" or rules.propagate_by_data is None
+        if by_structure and target_size >= count_size(start, masks):
+            return record(start, masks or {}, flops_of(start, outputs, masks), notes)
+        loss = checked_loss(method, loss)
         if method.granularity == "rank":
-            outputs = count_outputs(start, select(example, slice(1)))
-            flops = flops_of(start, outputs) if original_flops is None else original_flops
-            target_size = round(keep_ratio * original_size)
             pruned, held = decompose_network(
                 start, method, target_size, example=example, outputs=outputs, batches=batches, loss=loss, seed=seed,
                 rules=rules, masks=masks, ignored=ignored,
             )  # fmt: skip
-            return _decomposed(pruned, held, method, keep_ratio, example, original_size, flops)
-        outputs = count_outputs(start, select(example, slice(min(sample_count(example_input), TRACED))))
-        flops = flops_of(start, outputs) if original_flops is None else original_flops
-        if method.granularity == "none":
-            return _untouched(start, keep_ratio, original_size, flops, masks)
+            return record(pruned, held, count_flops(pruned, select(example, slice(1)), held), notes)
         needs = [parameter.requires_grad for parameter in start.parameters()]
         layers = find_layers(start, select(example, slice(TRACED)), rules.find_ends, ignored)
         if not layers:
@@ -146,56 +164,55 @@ def prune(
         held = initial_masks(start, masks)
         apply_masks(start, held)
         problem = Problem(start, layers, held, outputs, example, batches, loss, seed, rules, ignored, delta_s)
-        trial = search_trial(problem, method, round(keep_ratio * original_size), remember)
+        trial = search_trial(problem, method, target_size, remember)
         for parameter, needed in zip(trial.network.parameters(), needs, strict=True):
             parameter.requires_grad_(needed)
-        pruned = trial.network
-        size = count_size(pruned)
         if not any(to_numbers(trial.masks[layer.weight_name].any() for layer in layers)):
             raise UnreachableRatio(f"{method.name}: keep ratio {keep_ratio} leaves no weight on this network")
+        flops = flops_of(trial.network, outputs, trial.masks)
+        return record(trial.network, trial.masks, flops, [*notes, *problem.warnings])
+
+
+@dataclass(frozen=True)
+class _Recorder:
+    """Makes the result of a step: a copy of the input with the pruned weights, so that all its other state is kept."""
+
+    network: nn.Module
+    method: MethodRow
+    keep_ratio: float
+    original_size: int
+    original_flops: int
+
+    def __call__(self, pruned: nn.Module, masks: Masks, flops: int, warnings: list[str]) -> PruningResult:
+        """Return the record of the network with the weights of `pruned`, under `masks`."""
+        network = with_weights_of(pruned, duplicate(self.network), Decomposed)
+        apply_masks(network, masks)
+        size = count_size(network, masks)
+        achieved = size / self.original_size
         return PruningResult(
-            network=pruned,
-            masks=removals(trial.masks),
-            structure=[],
-            layers=layer_budgets(pruned),
+            network=network,
+            masks=removals(masks),
+            structure=structure_of(network),
+            layers=layer_budgets(network, masks),
             size=size,
-            flops=flops_of(pruned, outputs),
-            original_size=original_size,
-            original_flops=flops,
-            warnings=[*problem.warnings, *_missed(method, keep_ratio, size / original_size)],
+            flops=flops,
+            original_size=self.original_size,
+            original_flops=self.original_flops,
+            warnings=[*warnings, *_missed(self.method, self.keep_ratio, achieved)],
         )
 
-
-def _untouched(network: nn.Module, keep_ratio: float, size: int, flops: int, masks: Masks | None) -> PruningResult:
-    """Return the unchanged network, with sizes as if it had been pruned: the control methods."""
-    return PruningResult(
-        network=network,
-        masks=removals(masks or {}),
-        structure=[],
-        layers=layer_budgets(network),
-        size=round(keep_ratio * size),
-        flops=round(keep_ratio * flops),
-        original_size=size,
-        original_flops=flops,
-    )
-
-
-def _decomposed(
-    network: nn.Module, masks: Masks, method: MethodRow, keep_ratio: float, example: Inputs, original: int, flops: int
-) -> PruningResult:
-    """Return the record of a network decomposed by `decompose_network`."""
-    size = count_size(network)
-    return PruningResult(
-        network=network,
-        masks=masks,
-        structure=structure_of(network),
-        layers=layer_budgets(network),
-        size=size,
-        flops=count_flops(network, select(example, slice(1))),
-        original_size=original,
-        original_flops=flops,
-        warnings=_missed(method, keep_ratio, size / original),
-    )
+    def control(self, masks: Masks) -> PruningResult:
+        """Return the unchanged network, with sizes as if it had been pruned: the control methods."""
+        return PruningResult(
+            network=duplicate(self.network),
+            masks=removals(masks),
+            structure=[],
+            layers=layer_budgets(self.network, masks),
+            size=round(self.keep_ratio * self.original_size),
+            flops=round(self.keep_ratio * self.original_flops),
+            original_size=self.original_size,
+            original_flops=self.original_flops,
+        )
 
 
 def _missed(method: MethodRow, target: float, achieved: float) -> list[str]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from luigi_prune.compute.duplicates import duplicate
 from luigi_prune.compute.network_inputs import Inputs, call, form, join, select, tensors_in
 from luigi_prune.compute.pruning.problem.granularity import GRANULARITIES, cut
 from luigi_prune.compute.pruning.problem.layers import Layer, evaluating, protected_parameters
@@ -38,7 +37,7 @@ class Trial:
         probe: StructureProbe | None,
     ) -> None:
         self.problem, self.levels, self.probe = problem, levels, probe
-        self.network = copy.deepcopy(problem.network)
+        self.network = duplicate(problem.network)
         self.masks: Masks = {}
         self._structure: Structure | None = None
         self._scores, self._selection, self._granularity = scores, selection, granularity
@@ -62,7 +61,7 @@ class Trial:
             self._level = level
         if not any(to_numbers(self.masks[layer.weight_name].any() for layer in self.problem.layers)):
             return 0
-        return count_size(self.network)
+        return count_size(self.network, self.masks)
 
     def _reset(self) -> None:
         write_tensors(self._tensors, changing_tensors(self.problem.network))

@@ -49,7 +49,8 @@ def search_trial(
             raise ConfigError(f"{method.name}: the scores of layer {name!r} hold NaN")
     levels = resolve_function("allocation", method.allocation, ALLOCATIONS)(seen, scores, method.granularity)
     selection = resolve_function("selection", method.selection, problem.rules.selections)
-    fixed_size = count_size(problem.network) - sum(counts_true(problem.kept(layer) for layer in problem.layers))
+    kept = sum(counts_true(problem.kept(layer) for layer in problem.layers))
+    fixed_size = count_size(problem.network, problem.masks) - kept
 
     def search(structure: StructureProbe | None) -> tuple[Trial, int]:
         trial = Trial(problem, scores, levels, selection, method.granularity, structure)

@@ -119,9 +119,10 @@ def _candidates_of(
 
 
 def _replaceable(problem: Problem) -> Callable[[Layer], bool]:
-    """Return the test whether a layer may be replaced: not ignored, called, its weight neither tied nor empty.
+    """Return the test whether a layer may be replaced: not ignored, called, its weight neither tied nor zero.
 
-    Attention reads the weight of its output layer without calling it; a tied weight would stay in the network.
+    Attention reads the weight of its output layer without calling it; a tied weight would stay in the network. Factors
+    of zero would never change: each is multiplied by the other in its gradient.
     """
     parameters = (parameter for module in problem.network.modules() for parameter in module._parameters.values())
     owners = Counter(id(parameter) for parameter in parameters)
@@ -129,7 +130,9 @@ def _replaceable(problem: Problem) -> Callable[[Layer], bool]:
     def is_replaceable(layer: Layer) -> bool:
         if layer.name in problem.ignored:
             return False
-        return problem.outputs.get(layer.name, 0) > 0 and owners[id(layer.weight)] <= 1 and layer.weight.numel() > 0
+        if not problem.outputs.get(layer.name, 0) or owners[id(layer.weight)] > 1:
+            return False
+        return bool(layer.weight.any())
 
     return is_replaceable
 

@@ -163,8 +163,7 @@ def _fold_norm(name: str, module: _BatchNorm, masks: Masks, constant: Tensor, va
     scale_mask, shift_mask = masks[f"{name}.weight"], masks[f"{name}.bias"]
     slope = module.weight.double() / torch.sqrt(variance.double() + module.eps)
     output = (value.double() - mean.double()) * slope + module.bias.double()
-    # A zero shift would become non-zero: nothing would be gained.
-    pruned = constant & scale_mask & shift_mask & ((module.bias != 0) | (output == 0))
+    pruned = constant & scale_mask & shift_mask
     module.bias.copy_(torch.where(pruned, output.to(module.bias.dtype), module.bias))
     masks[f"{name}.weight"] = scale_mask & ~pruned
     module.weight.masked_fill_(pruned, 0)

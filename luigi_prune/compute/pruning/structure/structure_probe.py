@@ -11,7 +11,6 @@ so a channel that is equal over all samples and positions is structurally consta
 
 from __future__ import annotations
 
-import copy
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
+from luigi_prune.compute.duplicates import duplicate
 from luigi_prune.compute.network_inputs import Inputs, call, copied, map_tensors, sample_count, tensors_in
 from luigi_prune.compute.pruning.problem.free_inputs import free_inputs, other_mask
 from luigi_prune.compute.pruning.problem.masks import Masks
@@ -90,7 +90,7 @@ class StructureProbe:
     def _prepare(self, network: nn.Module, example_input: Inputs, samples: int, precision: _Precision) -> list[Tensor]:
         """Set up the copy in this precision; return the magnitudes of all channels in a first run."""
         self._precision = precision
-        self.network = copy.deepcopy(network).to(precision.dtype).eval().requires_grad_(True)
+        self.network = duplicate(network).to(precision.dtype).eval().requires_grad_(True)
         self._generator = torch.Generator().manual_seed(0x5EED)
         self._modules = {n: m for n, m in self.network.named_modules() if is_reader(m) or is_norm(m)}
         self._bare_norms = {
