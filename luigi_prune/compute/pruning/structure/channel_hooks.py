@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.overrides import wrap_torch_function
+from torch.utils.hooks import RemovableHandle
 
 from luigi_prune.compute.pruning.problem.layers import READERS
 from luigi_prune.compute.zeros import equal
@@ -103,6 +104,20 @@ class Taps:
         self._pairs: dict[str, str] = {}
         self._output_gradients: dict[str, Tensor] = {}  # the gradient of a reader's output
         self._through: dict[str, Tensor] = {}  # the part of it that comes through a BatchNorm
+        self._handles: list[RemovableHandle] = []
+
+    def release(self) -> None:
+        """Remove the hooks on activations, and let go of all tensors but those in `structure`.
+
+        A hook refers to this object, which refers to the activation that holds the hook: a cycle through C++, which no
+        garbage collector finds.
+        """
+        for handle in self._handles:
+            handle.remove()
+        for held in (self._handles, self.watched, self._calls, self._gradients):
+            held.clear()
+        for named in (self._latest, self._output_gradients, self._through):
+            named.clear()
 
     def before(self, name: str) -> Callable[..., Any]:
         @wrap_torch_function(lambda module, inputs: inputs)
@@ -132,7 +147,7 @@ class Taps:
             return None
         self._pairs[source[0]] = name
         view = value.view_as(value)
-        view.register_hook(lambda gradient: self._through.__setitem__(name, gradient))
+        self._handles.append(view.register_hook(lambda gradient: self._through.__setitem__(name, gradient)))
         return (view, *inputs[1:])
 
     def after(self, name: str) -> Callable[..., Any]:
@@ -160,7 +175,7 @@ class Taps:
                 self._output_gradients[name] = gradient
                 return scaled(module, gradient, size)
 
-            output.register_hook(collect)
+            self._handles.append(output.register_hook(collect))
             self.watched.append(output)
             return output if reads else None
 

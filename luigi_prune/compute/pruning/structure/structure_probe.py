@@ -169,6 +169,7 @@ class StructureProbe:
         modules = {**self._modules, **self._bare_norms}
         taps = Taps(modules, self._zero_at_first if silence else None, self._precision.same)
         with ExitStack() as stack, torch.enable_grad():
+            stack.callback(taps.release)
             for name, module in modules.items():
                 stack.callback(module.register_forward_pre_hook(taps.before(name)).remove)
                 stack.callback(module.register_forward_hook(taps.after(name)).remove)
@@ -179,8 +180,7 @@ class StructureProbe:
                     self._projections = [self._uniform(out.detach(), 0.5, 1.5) for out in outputs]
                 totals = [(out * weights).sum() for out, weights in zip(outputs, self._projections, strict=True)]
                 torch.autograd.grad(totals, taps.watched, allow_unused=True)
-        sizes = taps.finish(reached=bool(outputs))
-        return taps.structure, sizes
+            return taps.structure, taps.finish(reached=bool(outputs))
 
 
 def _are_safe(sizes: Tensor) -> bool:
