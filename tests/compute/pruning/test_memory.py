@@ -26,13 +26,15 @@ def resident_bytes() -> int:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_no_tensor_outlives_a_prune(method: str) -> None:
-    counts = []
-    for kind in ("convnet", "sequence") * 3:
-        network, example = trained_like(kind)
-        prune_like(network, method, 0.4, example)
-        del network, example
-        counts.append(live_tensors())
-    assert counts[2:4] == counts[4:]
+    def prune_twice() -> int:
+        for kind in ("convnet", "sequence"):
+            network, example = trained_like(kind)
+            prune_like(network, method, 0.4, example)
+            del network, example
+        return live_tensors()
+
+    prune_twice()
+    assert prune_twice() == prune_twice()
 
 
 class Refuses(nn.Module):
@@ -50,11 +52,12 @@ class Refuses(nn.Module):
 
 
 def test_no_tensor_outlives_a_probe_that_fails() -> None:
-    counts = []
-    for _ in range(4):
+    def prune_once() -> int:
         assert "cannot be probed" in prune_like(Refuses(), "FilterThresNet", 0.6, torch.randn(4, 8)).warnings[0]
-        counts.append(live_tensors())
-    assert counts[1] == counts[-1]
+        return live_tensors()
+
+    prune_once()
+    assert prune_once() == prune_once()
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="Linux counts pages there")
