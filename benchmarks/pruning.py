@@ -1,34 +1,48 @@
-"""The speed of every method relative to torchprune: seconds of `api.prune` at keep ratio 0.5, in a common unit.
+"""The speed of every method, `api.prune` at keep ratio 0.5: as a multiple of its limit, and relative to torchprune.
 
-python benchmarks/pruning.py [--methods SiPPNet,WT] [--networks resnet20,vgg16] [--threads 1] [--repeat 3]
+python benchmarks/pruning.py [--methods SiPPNet,WT] [--networks resnet20,vgg16,resnet50,vit_b_16] [--threads 1]
+    [--repeat 3]
 
-Random weights, CIFAR shapes, 128 calibration images of 3x32x32 in batches of 4, two threads. Machines differ, so the
-reference's seconds are scaled by those of ResNet20's plain forward and backward over the 128 images, measured again
-before every method. Figures are minima over the repetitions, of wall time and of CPU time. On a busy machine CPU time
-is more reliable, especially with --threads 1.
-The goal: at least 20 times (low-rank methods: 10 times) faster in the geometric mean over the methods that take the
-reference more than half a second, and none slower than the larger of the reference and 0.3 s. docs/speed.md has the
-results of one run.
+Random weights, batches of 4: 128 images of 3x32x32, or 16 of 3x224x224 for torchvision's networks. Figures are minima
+over the repetitions, of wall time and of CPU time. On a busy machine CPU time is more reliable, especially with
+--threads 1.
+
+The limit of a method that reads data is one forward and backward over the calibration images, of one that reads none a
+pass over the weights and a sort, of a low-rank one the eigenvalues of each layer's smaller Gram matrix, all measured in
+the same run. The goals: a median of at most 2 times the limit, none over 3 times (low rank: 2 times), and no method
+that reads no data over the time of three forwards.
+
+Machines differ, so the reference's seconds are scaled by those of ResNet20's plain forward and backward over the 128
+images, measured again before every method. The goal: at least 20 times (low-rank methods: 10 times) faster in the
+geometric mean over the methods that take the reference more than half a second, and none slower than the larger of the
+reference and 0.3 s. docs/speed.md has the results of one run.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
-import math
 import statistics
-import time
-import warnings
-from collections.abc import Callable
+import sys
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from luigi_prune import api
-from luigi_prune.compute.networks import build
-from luigi_prune.compute.pruning.low_rank import spectra
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.workloads import (
+    Batches,
+    Limit,
+    Spent,
+    build_network,
+    calibration,
+    forward_and_backward,
+    kind_of,
+    limits,
+    minimum_of,
+    prune,
+)
 from luigi_prune.registry import METHODS, find
 
 # Seconds of torchprune (github.com/lucaslie/torchprune, torch 2.15, two threads, one run each) to construct a method
@@ -74,8 +88,6 @@ CUTOFF = 120.0
 WORTH_COUNTING = 0.5  # seconds of the reference
 NEVER_SLOWER_THAN = 0.3  # seconds, on the reference's machine
 
-Batches = list[tuple[Tensor, Tensor]]
-
 
 def main() -> None:
     """Print the table."""
@@ -91,80 +103,25 @@ def main() -> None:
     pruning = [name for name, row in METHODS.items() if row.granularity != "none"]
     names = arguments.methods.split(",") if arguments.methods else pruning
     methods = [find("method", name).name for name in names]
-    batches = calibration(device)
-    warm_up(device, batches)
-    unit, timings = unit_of(device, batches), []
+    warm_up(device)
+    unit, timings = unit_of(device), []
     for name in arguments.networks.split(","):
-        network = build_network(name).to(device)
+        network, batches = build_network(name).to(device), calibration(device, name)
+        limit_of = limits(network, batches)
         for method in methods:
-            unit = unit.minimum(unit_of(device, batches, runs=1))
-            timings.append(timed(network, name, method, batches, arguments.repeat))
+            unit = unit.minimum(unit_of(device, runs=1)) if name in NETWORKS else unit
+            timings.append(timed(network, name, method, batches, limit_of[kind_of(method)], arguments.repeat))
             print(f"  {name} {method}: {timings[-1].spent.clock:.3f} s", flush=True)
+    report_limits(timings)
     print(
         f"\nunit (ResNet20, forward and backward over 128 images): {unit.clock:.3f} s, CPU {unit.processor:.3f} s here;"
     )
     print(f"{REFERENCE_UNIT} s on the reference's machine")
     for title, low_rank, goal in (("weights, filters and channels", False, 20), ("low rank", True, 10)):
         group = [timing for timing in timings if (METHODS[timing.method].granularity == "rank") == low_rank]
+        group = [timing for timing in group if timing.network in NETWORKS]
         if group:
             report(title, group, unit, goal)
-
-
-def build_network(name: str) -> nn.Module:
-    """Return a network for 32x32 images with random weights."""
-    if name != "vgg16":
-        return build(name, (3, 32, 32), 10, seed=0)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return VGG16()
-
-
-class VGG16(nn.Module):
-    """VGG16 for 32x32 images: thirteen 3x3 convolutions with BatchNorm and three linear layers of 512 (1409.1556)."""
-
-    WIDTHS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0)  # 0: max-pooling
-
-    def __init__(self) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        channels = 3
-        for width in self.WIDTHS:
-            if not width:
-                layers.append(nn.MaxPool2d(2))
-                continue
-            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
-            channels = width
-        self.features = nn.Sequential(*layers)
-        self.classifier = nn.Sequential(
-            *(nn.Dropout(), nn.Linear(512, 512), nn.ReLU(inplace=True)),
-            *(nn.Dropout(), nn.Linear(512, 512), nn.ReLU(inplace=True), nn.Linear(512, 10)),
-        )
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.normal_(module.weight, std=math.sqrt(2 / (9 * module.out_channels)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the logits, of shape (samples, 10)."""
-        return self.classifier(self.features(x).flatten(1))
-
-
-def calibration(device: torch.device) -> Batches:
-    """Return 128 images of noise and their classes in batches of 4."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(128, 3, 32, 32, generator=generator).to(device)
-    y = torch.randint(0, 10, (128,), generator=generator).to(device)
-    return list(zip(x.split(4), y.split(4), strict=True))
-
-
-class Spent(NamedTuple):
-    """Wall time and CPU time of all threads, in seconds."""
-
-    clock: float
-    processor: float
-
-    def minimum(self, other: Spent) -> Spent:
-        """Return the smaller of both wall times and of both CPU times."""
-        return Spent(min(self.clock, other.clock), min(self.processor, other.processor))
 
 
 class Timing(NamedTuple):
@@ -174,6 +131,17 @@ class Timing(NamedTuple):
     method: str
     spent: Spent
     kept: float
+    limit: Limit
+
+    @property
+    def multiple(self) -> Spent:
+        """The time as a multiple of the method's limit."""
+        return self.spent.over(self.limit.spent)
+
+    @property
+    def share(self) -> Spent:
+        """The time as a share of what is allowed."""
+        return self.spent.over(self.limit.allowed)
 
     @property
     def reference(self) -> float | None:
@@ -182,55 +150,41 @@ class Timing(NamedTuple):
         return REFERENCE[self.method][NETWORKS.index(self.network)] if measured else None
 
 
-def spent_by(device: torch.device, run: Callable[[], object]) -> Spent:
-    """Return the time of `run`, including its pending work on the device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    clock, processor = time.perf_counter(), time.process_time()
-    run()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return Spent(time.perf_counter() - clock, time.process_time() - processor)
+def unit_of(device: torch.device, runs: int = 4) -> Spent:
+    """Return the minimum time of ResNet20's plain forward and backward over its calibration set."""
+    network, batches = build_network("resnet20").to(device), calibration(device, "resnet20")
+    return minimum_of(device, lambda: forward_and_backward(network, batches), runs)
 
 
-def minimum_of(device: torch.device, run: Callable[[], object], runs: int) -> Spent:
-    """Return the minimum time over several runs."""
-    return functools.reduce(Spent.minimum, (spent_by(device, run) for _ in range(max(1, runs))))
-
-
-def unit_of(device: torch.device, batches: Batches, runs: int = 4) -> Spent:
-    """Return the minimum time of ResNet20's plain forward and backward over the calibration set."""
-    network = build("resnet20", (3, 32, 32), 10, seed=0).to(device)
-
-    def once() -> None:
-        for x, y in batches:
-            F.cross_entropy(network(x), y).backward()
-
-    return minimum_of(device, once, runs)
-
-
-def warm_up(device: torch.device, batches: Batches) -> None:
+def warm_up(device: torch.device) -> None:
     """Run one method of each kind, so that lazy initialisation is not counted for the first method."""
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(3136, 2)).to(
-        device
-    )
-    for method in ("ThresNet", "FilterThresNet", "SiPPNet"):
-        prune(network, method, [(x, y % 2) for x, y in batches[:1]])
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(3136, 10))
+    for method in ("ThresNet", "FilterThresNet", "SiPPNet", "ALDSNet"):
+        prune(network.to(device), method, calibration(device, "", samples=4))
 
 
-def prune(network: nn.Module, method: str, batches: Batches) -> api.Pruned:
-    """Return the network pruned to half, with an empty cache of singular values."""
-    spectra.clear_cache()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        return api.prune(network, method, keep_ratio=0.5, calibration=batches, loss=F.cross_entropy)
-
-
-def timed(network: nn.Module, name: str, method: str, batches: Batches, repeat: int) -> Timing:
+def timed(network: nn.Module, name: str, method: str, batches: Batches, limit: Limit, repeat: int) -> Timing:
     """Return the minimum time of pruning, and the achieved ratio."""
     ratios: list[float] = []
     spent = minimum_of(batches[0][0].device, lambda: ratios.append(prune(network, method, batches).keep_ratio), repeat)
-    return Timing(name, method, spent, ratios[0])
+    return Timing(name, method, spent, ratios[0], limit)
+
+
+def report_limits(timings: list[Timing]) -> None:
+    """Print each method's time as a multiple of its limit, and whether the goals are met."""
+    print("\n| network | method | limit | limit, s | s | times the limit | CPU s | times the limit | goal |")
+    print("|---|---|---|---:|---:|---:|---:|---:|---|")
+    for timing in timings:
+        met = "met" if min(timing.share) <= 1 else f"missed by {min(timing.share):.1f} times"
+        print(
+            f"| {timing.network} | {timing.method} | {kind_of(timing.method)} | {timing.limit.spent.clock:.3f} "
+            f"| {timing.spent.clock:.3f} | {timing.multiple.clock:.1f} "
+            f"| {timing.spent.processor:.3f} | {timing.multiple.processor:.1f} | {met} |"
+        )
+    by_data = [timing.multiple for timing in timings if kind_of(timing.method) == "data"]
+    if by_data:
+        clock, processor = (statistics.median(part) for part in zip(*by_data, strict=True))
+        print(f"\nmedian of those that read data: {clock:.2f} times the limit, {processor:.2f} by CPU time (goal: 2)")
 
 
 def report(title: str, timings: list[Timing], unit: Spent, goal: int) -> None:

@@ -11,7 +11,8 @@ so a channel that is equal over all samples and positions is structurally consta
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,8 @@ from luigi_prune.compute.duplicates import duplicate
 from luigi_prune.compute.network_inputs import Inputs, call, copied, map_tensors, sample_count, tensors_in
 from luigi_prune.compute.pruning.problem.free_inputs import free_inputs, other_mask
 from luigi_prune.compute.pruning.problem.masks import Masks
-from luigi_prune.compute.pruning.structure.channel_hooks import Structure, Taps, is_norm, is_reader
+from luigi_prune.compute.pruning.structure.channel_hooks import Structure, is_norm, is_reader
+from luigi_prune.compute.pruning.structure.taps import Taps
 from luigi_prune.compute.zeros import to_numbers
 
 LEAK = 0.3
@@ -90,20 +92,19 @@ class StructureProbe:
     def _prepare(self, network: nn.Module, example_input: Inputs, samples: int, precision: _Precision) -> list[Tensor]:
         """Set up the copy in this precision; return the magnitudes of all channels in a first run."""
         self._precision = precision
-        self.network = duplicate(network).to(precision.dtype).eval().requires_grad_(True)
+        self.network, self._parameters = _hollow_copy(network, precision.dtype)
         self._generator = torch.Generator().manual_seed(0x5EED)
         self._modules = {n: m for n, m in self.network.named_modules() if is_reader(m) or is_norm(m)}
         self._bare_norms = {
             n: m for n, m in self.network.named_modules() if isinstance(m, _BatchNorm) and not is_norm(m)
         }
         self._input = self._random_input(example_input, samples)
-        self._values = self._random_parameters()
+        self._blocks = self._random_parameters()
         self._projections: list[Tensor] = []
         self.can_see_constants = any(free_inputs(example_input)) or sample_count(example_input) > 1
-        full_masks = {name: torch.ones_like(p, dtype=torch.bool) for name, p in self.network.named_parameters()}
         self._zero_at_first: dict[str, Tensor] = {}
         self._baseline: Structure | None = None
-        self._baseline, sizes = self._run(full_masks, silence=False)
+        self._baseline, sizes = self._run(None, silence=False)
         baseline = self._baseline
         shared = {name for name, calls in baseline.calls.items() if calls > 1} | self._tied()
         self._zero_at_first = {name: zero for name, zero in baseline.zero_inputs.items() if name not in shared}
@@ -119,11 +120,15 @@ class StructureProbe:
         none = id(None)
         return {name for key, names in owners.items() if key != none and len(names) > 1 for name in names}
 
+    def _block(self, like: Tensor, low: float, high: float) -> Tensor:
+        """Return the random numbers that a tensor like this one repeats."""
+        block = torch.rand(min(like.numel(), _BLOCK), generator=self._generator).mul_(high - low).add_(low)
+        return block.to(like, non_blocking=True)  # drawn on the CPU, so that every device gets the same numbers
+
     def _uniform(self, like: Tensor, low: float, high: float) -> Tensor:
-        count = like.numel()
-        block = torch.rand(min(count, _BLOCK), generator=self._generator).mul_(high - low).add_(low)
-        block = block.to(like, non_blocking=True)  # drawn on the CPU, so that every device gets the same numbers
-        return block.repeat(-(-count // max(1, len(block))))[:count].view(like.shape)
+        uniform = torch.empty(like.shape, dtype=like.dtype, device=like.device)
+        _repeat(self._block(like, low, high), uniform, None)
+        return uniform
 
     def _random_input(self, example: Inputs, samples: int) -> Inputs:
         """Return `samples` samples like the example, with random numbers in all inputs but tokens and masks."""
@@ -155,13 +160,21 @@ class StructureProbe:
             if isinstance(module, _BatchNorm) and isinstance(module.running_var, Tensor):
                 module.running_var.copy_(self._uniform(module.running_var, 0.8, 1.2))
         parameters = self.network.named_parameters()
-        return {name: self._uniform(p.detach(), *ranges.get(id(p), (0.5, 1.5))) for name, p in parameters}
+        return {name: self._block(p.detach(), *ranges.get(id(p), (0.5, 1.5))) for name, p in parameters}
 
-    @torch.no_grad()
-    def _fill(self, masks: Masks) -> None:
-        """Set entries kept by `masks` to random numbers, the others to zero."""
-        for name, parameter in self.network.named_parameters():
-            torch.mul(self._values[name], masks[name], out=parameter)
+    @contextmanager
+    def _filled(self, masks: Masks | None) -> Iterator[None]:
+        """Set entries kept by `masks` (None: all) to random numbers, the others to zero; free them afterwards."""
+        sizes = [(p.untyped_storage(), p.numel() * p.element_size()) for p in self._parameters]
+        try:
+            for storage, size in sizes:
+                storage.resize_(size)
+            for name, parameter in self.network.named_parameters():
+                _repeat(self._blocks[name], parameter.detach(), None if masks is None else masks[name])
+            yield
+        finally:
+            for storage, _ in sizes:
+                storage.resize_(0)
 
     def observe(self, masks: Masks, *, silence: bool) -> Structure:
         """Return the network's structure under `masks`.
@@ -172,24 +185,57 @@ class StructureProbe:
             return self._baseline
         return self._run(masks, silence=silence)[0]
 
-    def _run(self, masks: Masks, *, silence: bool) -> tuple[Structure, list[Tensor]]:
+    def _run(self, masks: Masks | None, *, silence: bool) -> tuple[Structure, list[Tensor]]:
         """Return the network's structure under `masks`, and the magnitudes of all channels in the run."""
-        self._fill(masks)
         modules = {**self._modules, **self._bare_norms}
-        taps = Taps(modules, self._zero_at_first if silence else None, self._precision.same)
+        zeros = self._zero_at_first if silence else None
+        taps = Taps(modules, zeros, self._precision.same, find_sole_readers=self._baseline is None)
         with ExitStack() as stack, torch.enable_grad():
+            stack.enter_context(self._filled(masks))
+            stack.callback(taps.release)
             for name, module in modules.items():
                 stack.callback(module.register_forward_pre_hook(taps.before(name)).remove)
                 stack.callback(module.register_forward_hook(taps.after(name)).remove)
             with _Leaky():
                 outputs = [out for out in tensors_in(call(self.network, copied(self._input))) if out.requires_grad]
-            if outputs and taps.watched:  # gradients of activations only; the hooks collect them
+            if outputs and taps.first:  # gradients of activations only; the hooks collect them
                 if not self._projections:
                     self._projections = [self._uniform(out.detach(), 0.5, 1.5) for out in outputs]
                 totals = [(out * weights).sum() for out, weights in zip(outputs, self._projections, strict=True)]
-                torch.autograd.grad(totals, taps.watched, allow_unused=True)
-        sizes = taps.finish(reached=bool(outputs))
-        return taps.structure, sizes
+                torch.autograd.grad(totals, taps.first, allow_unused=True)
+            return taps.structure, taps.finish(reached=bool(outputs))
+
+
+def _hollow_copy(network: nn.Module, dtype: torch.dtype) -> tuple[nn.Module, list[Tensor]]:
+    """Return a copy of `network` in evaluation mode, and those of its parameters whose storage is not allocated yet.
+
+    They are of `dtype`, and hold memory only while a run needs them.
+    """
+    hollow: dict[int, Any] = {}
+    for parameter in network.parameters():
+        if type(parameter) is nn.Parameter and parameter.layout == torch.strided:
+            kind = dtype if parameter.is_floating_point() else parameter.dtype
+            empty = torch.empty(parameter.shape, dtype=kind, device=parameter.device)
+            hollow[id(parameter)] = nn.Parameter(empty, requires_grad=False)
+    parameters = list(hollow.values())
+    return duplicate(network, hollow).to(dtype).eval().requires_grad_(False), parameters
+
+
+@torch.no_grad()
+def _repeat(block: Tensor, target: Tensor, mask: Tensor | None) -> None:
+    """Fill `target` with repetitions of `block`, and with zeros if `mask` is False."""
+    whole = target.numel() // max(1, len(block)) * len(block)
+    flat = target.view(-1) if target.is_contiguous() else torch.empty_like(target).view(-1)
+    for part, numbers in ((slice(whole), block), (slice(whole, None), block[: target.numel() - whole])):
+        if not len(numbers):
+            continue
+        rows = flat[part].view(-1, len(numbers))
+        if mask is None:
+            rows.copy_(numbers)
+        else:
+            torch.mul(numbers, mask.reshape(-1)[part].view(rows.shape), out=rows)
+    if not target.is_contiguous():
+        target.copy_(flat.view(target.shape))
 
 
 def _are_safe(sizes: Tensor) -> bool:
