@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from luigi_prune.compute.masked import apply_masks
-from luigi_prune.compute.pruning.engine.budget_search import CLOSE_ENOUGH, find_level
+from luigi_prune.compute.pruning.engine.budget_search import CLOSE_ENOUGH, find_level, level_at_budget
 from luigi_prune.compute.pruning.engine.named_parts import resolve_function
 from luigi_prune.compute.pruning.low_rank.approximation_error import decomposition_error
 from luigi_prune.compute.pruning.low_rank.candidates import SPECTRA, Candidates
@@ -87,7 +87,7 @@ def decompose_network(
         )
 
     replaced = []
-    for index, choice in enumerate(_choose(levels, size_of, fixed_size, target_size)):
+    for index, choice in enumerate(_choose(levels, size_of, fixed_size, target_size, rules.spends_remainder)):
         if isinstance(choice, Decomposition):
             name, old = current[index]
             new = factors(index, choice)
@@ -95,11 +95,20 @@ def decompose_network(
                 new.error = decomposition_error(square(layers[index].module), choice, scores[index].spectra)
             network = replace_module(network, old, new)
             replaced.append(name)
-    return network, _masks(network, masks, replaced)
+    return network, factor_masks(network, masks, replaced)
 
 
-def _choose(levels: Levels, size_of: Callable[[list[Choice]], int], fixed_size: int, target_size: int) -> list[Choice]:
-    """Return the choices whose size is nearest to `target_size`; no choice changes `fixed_size` parameters of it."""
+def _choose(
+    levels: Levels, size_of: Callable[[list[Choice]], int], fixed_size: int, target_size: int, fills: bool
+) -> list[Choice]:
+    """Return the choices whose size is nearest to `target_size`; no choice changes `fixed_size` parameters of it.
+
+    `fills`: a remaining budget is spent, if the method's definition leaves open how.
+    """
+    budget = target_size - fixed_size
+
+    def filled(levels: RankLevels) -> list[Choice] | None:
+        return levels.fill(budget) if fills and levels.fill else None
 
     def search(levels: Levels) -> list[Choice]:
         level = find_level(
@@ -107,13 +116,15 @@ def _choose(levels: Levels, size_of: Callable[[list[Choice]], int], fixed_size: 
         )
         choices = levels.choose(level)
         if isinstance(levels, RankLevels) and abs(size_of(choices) - target_size) > CLOSE_ENOUGH * target_size:
-            finer = levels.fill(target_size - fixed_size)
+            finer = filled(levels) or choices
             choices = min(choices, finer, key=lambda each: abs(size_of(each) - target_size))
         return choices
 
+    def estimate(levels: RankLevels) -> list[Choice]:
+        return filled(levels) or levels.choose(level_at_budget(levels.count, levels.cost, budget))
+
     if isinstance(levels, RankLevels):
-        # first without building factors
-        levels, _ = choose_measured(levels, lambda now: now.fill(target_size - fixed_size))
+        levels, _ = choose_measured(levels, estimate)  # first without building factors
     return choose_measured(levels, search)[1]
 
 
@@ -134,7 +145,7 @@ def _bias_size(layer: nn.Module) -> int:
     return count_nonzero(layer.bias) if isinstance(layer.bias, Tensor) else 0
 
 
-def _masks(network: nn.Module, masks: Masks, replaced: list[str]) -> Masks:
+def factor_masks(network: nn.Module, masks: Masks, replaced: list[str]) -> Masks:
     """Return the masks of the new network: `masks` except for replaced layers, and the zeros of factors."""
     shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
     prefixes = tuple(f"{name}." if name else "" for name in replaced)
