@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from luigi_prune.compute import data, networks, pruning
 from luigi_prune.compute.data import Samples, Splits
-from luigi_prune.compute.masked import apply_masks
 from luigi_prune.compute.network_inputs import Inputs, to_device
 from luigi_prune.compute.state import from_arrays
 from luigi_prune.config.schema import Directories, TrainingConfig
@@ -48,11 +47,12 @@ def restore_network(
     return network.to(device), {name: torch.from_numpy(mask) for name, mask in result.group("masks").items()}
 
 
-def rewind(network: nn.Module, masks: dict[str, Tensor], base: Result) -> None:
-    """Set the weights back to the epoch stored for rewinding in the trained network; pruned entries stay zero."""
-    types = {name.removeprefix("rewind/"): kind for name, kind in base.meta["types"].items()}
-    network.load_state_dict(from_arrays(base.group("rewind"), types))
-    apply_masks(network, masks)
+def early_network(base: TrainSpec, trained: Result, input_shape: Any) -> nn.Module:
+    """Return the unpruned network with the weights of the epoch that the trained network stores for rewinding."""
+    network = initial_network(base, input_shape)
+    types = {name.removeprefix("rewind/"): kind for name, kind in trained.meta["types"].items()}
+    network.load_state_dict(from_arrays(trained.group("rewind"), types))
+    return network
 
 
 def example_input(samples: Samples, device: str = "cpu") -> Inputs:

@@ -9,11 +9,12 @@ from luigi_prune.compute.training import discard
 from luigi_prune.execution.job import Context
 from luigi_prune.identity import paths
 from luigi_prune.identity.spec import ChainSpec
-from luigi_prune.jobs.inputs import example_input, read_splits, restore_network, rewind
+from luigi_prune.jobs.inputs import example_input, read_splits, restore_network
 from luigi_prune.jobs.logged_training import train_logged
 from luigi_prune.jobs.outputs import write
 from luigi_prune.jobs.process import prepare_process
 from luigi_prune.jobs.result_arrays import cost_arrays, history_arrays, mask_arrays, state_arrays
+from luigi_prune.jobs.rewinding import rewound_network
 from luigi_prune.results.hdf5_file import read_result
 from luigi_prune.seeds import derive_seed
 
@@ -26,8 +27,9 @@ def retrain(request: dict[str, Any], context: Context) -> None:
     splits = read_splits(spec.base, spec.retraining, request)
     before = read_result(request["inputs"]["network"])
     network, masks = restore_network(before, spec.base, splits.input_shape)
+    structure = before.meta["structure"]
     if spec.rewind:
-        rewind(network, masks, read_result(request["inputs"]["base"]))
+        network, masks, structure = rewound_network(request, spec, before, masks, splits.input_shape, context)
     trained = train_logged(
         request,
         context,
@@ -47,6 +49,6 @@ def retrain(request: dict[str, Any], context: Context) -> None:
     network.to(context.device)  # already there, unless no epoch was trained
     arrays |= cost_arrays(network, masks, before, example_input(splits.validation, context.device))
     arrays |= history_arrays(trained)
-    meta = {"types": types, "structure": before.meta["structure"]}
+    meta = {"types": types, "structure": structure}
     write(request, context, began, arrays, meta=meta, earlier=before, precision=trained.precision)
     discard(paths.checkpoint_path(request["output"]))

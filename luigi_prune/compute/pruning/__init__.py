@@ -1,6 +1,7 @@
 """Pruning a network: `prune` is the algorithm, `problem.records` holds the records that its parts exchange."""
 
 from luigi_prune.compute.pruning.engine.pipeline import PruningResult, prune
+from luigi_prune.compute.pruning.engine.redecompose import decompose_like
 from luigi_prune.compute.pruning.engine.rules import find_rules
 from luigi_prune.compute.pruning.low_rank import restore
 from luigi_prune.compute.pruning.problem.records import Rules
@@ -19,6 +20,7 @@ __all__ = [
     "calibration_size",
     "count_flops",
     "count_size",
+    "decompose_like",
     "find_rules",
     "layer_budgets",
     "prune",

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from luigi_prune.compute.pruning.problem.granularity import GRANULARITIES
+from luigi_prune.compute.pruning.problem.granularity import GRANULARITIES, is_protected
 from luigi_prune.compute.pruning.problem.layers import Layer
 from luigi_prune.compute.pruning.problem.patches import patch_count
 from luigi_prune.compute.pruning.problem.records import Choice, Levels, Mixed, Problem, Scores
+from luigi_prune.compute.pruning.scores.channel_order import place_zeros_last
 from luigi_prune.compute.pruning.selection.drawing import expected_distinct, solve_draws
 from luigi_prune.compute.pruning.sizes_and_flops import CALIBRATION_CONSTANT
 from luigi_prune.compute.pruning.structure.feature_chain import feature_chain
@@ -160,7 +161,7 @@ def _steepness(share: Tensor) -> Tensor:
 def channel_complexity(problem: Problem, scores: Scores, granularity: str) -> Levels:
     """Return levels of an error that falls: each layer keeps the expected number of distinct channels in its samples.
 
-    Layers whose channels may not be pruned (`Granularity.fixed`) keep all of them if the rules protect them.
+    Layers whose channels may not be pruned (`is_protected`) keep all of them; so do layers that no sample reaches.
     """
     return _channel_levels(problem, scores, granularity, lambda index, count, draws: torch.tensor(count))
 
@@ -182,14 +183,18 @@ def _channel_levels(
     unit = GRANULARITIES[granularity]
     alive = [unit.alive(problem.kept(layer)) for layer in problem.layers]
     living = counts_true(alive)
-    scores = [(score * mask).detach().double().cpu() for score, mask in zip(scores, alive, strict=True)]
+    scores = [score.detach().double().cpu() for score in scores]
+    if problem.rules.ranks_channels_without_score:  # of scores from outside, too
+        scores = [place_zeros_last(score) for score in scores]
+    scores = [score * mask.cpu() for score, mask in zip(scores, alive, strict=True)]
     alphas = [
         float(score.sum()) * confidence(problem, layer) for score, layer in zip(scores, problem.layers, strict=True)
     ]
     fixed = [
-        (problem.rules.protects_ends and unit.fixed(layer)) or not alpha
+        is_protected(granularity, layer, problem) or not alpha
         for layer, alpha in zip(problem.layers, alphas, strict=True)
     ]
+    _name_unreached(problem, [layer.name for layer, alpha in zip(problem.layers, alphas, strict=True) if not alpha])
     # For each layer the errors below which it keeps 2, 3, ... channels.
     thresholds = [
         np.empty(0) if is_fixed else _error_of_draws(alpha, _first_draws(score))
@@ -213,6 +218,11 @@ def _channel_levels(
 
     size = feature_chain(problem, granularity)
     return Levels(len(errors) + 1, choose, lambda level: size(counts(level)))
+
+
+def _name_unreached(problem: Problem, names: list[str]) -> None:
+    if names:
+        problem.warnings.append(f"no calibration sample reaches {', '.join(names)}: all channels are kept")
 
 
 def _draws_of_error(alpha: float, error: float) -> float:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from luigi_prune.compute.masked import apply_masks
 from luigi_prune.compute.network_inputs import Inputs
-from luigi_prune.compute.pruning.engine.budget_search import CLOSE_ENOUGH, find_level
+from luigi_prune.compute.pruning.engine.budget_search import CLOSE_ENOUGH, find_level, level_at_budget
 from luigi_prune.compute.pruning.engine.named_parts import resolve_function
 from luigi_prune.compute.pruning.low_rank.approximation_error import decomposition_error
 from luigi_prune.compute.pruning.low_rank.candidates import SPECTRA, Candidates
@@ -80,7 +80,7 @@ def decompose_network(
     @cache
     def size_at(index: int, choice: Decomposition) -> int:
         new = factors(index, choice)
-        return count_size(new, _factor_masks(new, layers[index], masks)) - _bias_size(layers[index], masks)
+        return count_size(new, factor_masks(new, layers[index], masks)) - _bias_size(layers[index], masks)
 
     def size_of(choices: list[Choice]) -> int:
         return fixed_size + sum(
@@ -89,19 +89,28 @@ def decompose_network(
         )
 
     replaced: dict[str, Masks] = {}
-    for index, choice in enumerate(_choose(levels, size_of, fixed_size, target_size)):
+    for index, choice in enumerate(_choose(levels, size_of, fixed_size, target_size, rules.spends_remainder)):
         if isinstance(choice, Decomposition):
             name, old = current[index]
             new = factors(index, choice)
             if new.error is None and not scores[index].of_outputs:
                 new.error = decomposition_error(square(layers[index].module), choice, scores[index].spectra)
             network = replace_module(network, old, new)
-            replaced[name] = _factor_masks(new, layers[index], masks)
-    return network, _masks(network, masks, replaced)
+            replaced[name] = factor_masks(new, layers[index], masks)
+    return network, combined_masks(network, masks, replaced)
 
 
-def _choose(levels: Levels, size_of: Callable[[list[Choice]], int], fixed_size: int, target_size: int) -> list[Choice]:
-    """Return the choices whose size is nearest to `target_size`; no choice changes `fixed_size` parameters of it."""
+def _choose(
+    levels: Levels, size_of: Callable[[list[Choice]], int], fixed_size: int, target_size: int, fills: bool
+) -> list[Choice]:
+    """Return the choices whose size is nearest to `target_size`; no choice changes `fixed_size` parameters of it.
+
+    `fills`: a remaining budget is spent, if the method's definition leaves open how.
+    """
+    budget = target_size - fixed_size
+
+    def filled(levels: RankLevels) -> list[Choice] | None:
+        return levels.fill(budget) if fills and levels.fill else None
 
     def search(levels: Levels) -> list[Choice]:
         level = find_level(
@@ -109,13 +118,15 @@ def _choose(levels: Levels, size_of: Callable[[list[Choice]], int], fixed_size: 
         )
         choices = levels.choose(level)
         if isinstance(levels, RankLevels) and abs(size_of(choices) - target_size) > CLOSE_ENOUGH * target_size:
-            finer = levels.fill(target_size - fixed_size)
+            finer = filled(levels) or choices
             choices = min(choices, finer, key=lambda each: abs(size_of(each) - target_size))
         return choices
 
+    def estimate(levels: RankLevels) -> list[Choice]:
+        return filled(levels) or levels.choose(level_at_budget(levels.count, levels.cost, budget))
+
     if isinstance(levels, RankLevels):
-        # first without building factors
-        levels, _ = choose_measured(levels, lambda now: now.fill(target_size - fixed_size))
+        levels, _ = choose_measured(levels, estimate)  # first without building factors
     return choose_measured(levels, search)[1]
 
 
@@ -141,7 +152,7 @@ def _bias_size(layer: Layer, masks: Masks) -> int:
     return layer.module.bias.numel() if mask is None else count_true(mask)
 
 
-def _masks(network: nn.Module, masks: Masks, replaced: dict[str, Masks]) -> Masks:
+def combined_masks(network: nn.Module, masks: Masks, replaced: dict[str, Masks]) -> Masks:
     """Return the masks of the new network: `masks` except for replaced layers, and `replaced`, those of their parts."""
     shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
     prefixes = tuple(f"{name}." if name else "" for name in replaced)
@@ -155,7 +166,7 @@ def _masks(network: nn.Module, masks: Masks, replaced: dict[str, Masks]) -> Mask
     return removals(kept)
 
 
-def _factor_masks(new: Decomposed, layer: Layer, masks: Masks) -> Masks:
+def factor_masks(new: Decomposed, layer: Layer, masks: Masks) -> Masks:
     """Return the masks of a decomposition's parameters, by their names in it: the zeros of its factors are removed.
 
     They are the structure of the decomposition (groups, clusters), or come from filters and channels that an earlier

@@ -19,6 +19,10 @@ PAPER = Rules(
     thinet_samples=uniform_samples,
     thinet_prunes_last=False,
     pca_adds_bias_twice=False,
+    scales_epsilon=True,
+    keeps_last_of_equals=False,
+    ranks_channels_without_score=True,
+    spends_remainder=True,
 )
 RULES = {rules.name: rules for rules in (PAPER, REFERENCE)}
 

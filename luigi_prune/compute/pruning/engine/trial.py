@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from luigi_prune.compute.duplicates import duplicate
 from luigi_prune.compute.network_inputs import Inputs, call, form, join, select, tensors_in
-from luigi_prune.compute.pruning.problem.granularity import GRANULARITIES, cut
+from luigi_prune.compute.pruning.problem.granularity import GRANULARITIES, cut, is_protected
 from luigi_prune.compute.pruning.problem.layers import Layer, evaluating, protected_parameters
 from luigi_prune.compute.pruning.problem.masks import Masks
 from luigi_prune.compute.pruning.problem.records import LayerDraws, Levels, Mixed, Problem, Scores, Selection
@@ -72,7 +72,7 @@ class Trial:
         rules = self.problem.rules
         choices = self.levels.choose(level)
         for layer, score, choice in zip(self.problem.layers, self._scores, choices, strict=True):
-            if choice is None or (rules.protects_ends and unit.fixed(layer)):
+            if choice is None or is_protected(self._granularity, layer, self.problem):
                 continue
             assert isinstance(choice, (Tensor, Mixed))
             alive = unit.alive(self.problem.kept(layer))

@@ -32,22 +32,30 @@ class Path:
 
 @dataclass(frozen=True)
 class RankLevels(Levels):
-    """Levels, and `fill(cost)`: choices that cost at most `cost`, on a finer scale than the levels.
+    """Levels, and how they are refined and filled.
 
-    They are those of the highest level within the cost; the remainder goes to the next layers in the order of their
-    keys, skipping layers whose next choice is too expensive. So every layer keeps at least as much as at that level.
     `refined(choices)`: the levels after measuring spectra of `choices` that so far are only bounded; None if all of
     them are measured, so that the choices are the same as if every spectrum were.
+    `fill(cost)`: choices that cost at most `cost`, on a finer scale than the levels: those of the highest level within
+    the cost; the remainder goes to the next layers in the order of their keys, skipping layers whose next choice is too
+    expensive. So every layer keeps at least as much as at that level. None if the levels themselves define the method:
+    then layers that step out of turn would make it another one.
     """
 
-    fill: Callable[[float], list[Choice]]
     refined: Callable[[list[Choice]], RankLevels | None] = lambda choices: None
+    fill: Callable[[float], list[Choice]] | None = None
 
 
 def levels_of(
-    paths: list[Path], refined: Callable[[list[Choice]], RankLevels | None] = lambda choices: None
+    paths: list[Path],
+    refined: Callable[[list[Choice]], RankLevels | None] = lambda choices: None,
+    *,
+    fills: bool = False,
 ) -> RankLevels:
-    """Return the levels that walk all paths together, in the order of their keys; ties in the order of the layers."""
+    """Return the levels that walk all paths together, in the order of their keys; ties in the order of the layers.
+
+    `fills`: the method's definition leaves open how a remaining budget is spent.
+    """
     keys = np.concatenate([np.empty(0), *(np.maximum.accumulate(path.keys) for path in paths)])
     owners = np.repeat(np.arange(len(paths)), [path.keys.size for path in paths])
     gains = np.concatenate([np.empty(0), *(np.diff(path.costs) for path in paths)])
@@ -73,7 +81,7 @@ def levels_of(
                 left -= gain
         return choices(steps)
 
-    return RankLevels(costs.size, choose, lambda level: float(costs[level]), fill, refined)
+    return RankLevels(costs.size, choose, lambda level: float(costs[level]), refined, fill if fills else None)
 
 
 def choose_measured(levels: Levels, choose: Callable[[Any], list[Choice]]) -> tuple[Levels, list[Choice]]:
@@ -203,7 +211,9 @@ class Frontier:
         return [*choices, None], np.append(costs, self._layer.kept), np.append(errors, 0.0)
 
 
-def _along_frontiers(scores: Scores, keys_of: Callable[[Candidates, np.ndarray, np.ndarray], np.ndarray]) -> Levels:
+def _along_frontiers(
+    scores: Scores, keys_of: Callable[[Candidates, np.ndarray, np.ndarray], np.ndarray], *, fills: bool
+) -> Levels:
     """Return the levels along the layers' frontiers; `keys_of(layer, costs, errors)`."""
 
     frontiers = [Frontier(layer) for layer in scores]
@@ -218,23 +228,24 @@ def _along_frontiers(scores: Scores, keys_of: Callable[[Candidates, np.ndarray, 
         changed = [index for index, choice in enumerate(choices) if frontiers[index].refine(choice)]
         for index in changed:
             paths[index] = path(index)
-        return levels_of(paths, refined) if changed else None
+        return levels_of(paths, refined, fills=fills) if changed else None
 
-    return levels_of(paths, refined)
+    return levels_of(paths, refined, fills=fills)
 
 
 def largest_error(problem: Problem, scores: Scores, granularity: str) -> Levels:
     """Return levels at which the largest relative error over the layers is the smallest possible for their cost.
 
     The exact optimum of ALDS's objective (arXiv 2107.11442): for an error v every layer takes its cheapest
-    (folding, groups, rank) with at most that error.
+    (folding, groups, rank) with at most that error. The objective is the largest error alone, so that layers may spend
+    a remaining budget: no error grows.
     """
-    return _along_frontiers(scores, lambda layer, costs, errors: -errors[:-1])
+    return _along_frontiers(scores, lambda layer, costs, errors: -errors[:-1], fills=True)
 
 
 def weight_fraction(problem: Problem, scores: Scores, granularity: str) -> Levels:
     """Return levels at which every layer keeps at most the same fraction of its weights, at the smallest error."""
-    return _along_frontiers(scores, lambda layer, costs, errors: costs[1:] / max(1, layer.total))
+    return _along_frontiers(scores, lambda layer, costs, errors: costs[1:] / max(1, layer.total), fills=False)
 
 
 RANK_ALLOCATIONS: dict[str, Allocation] = {

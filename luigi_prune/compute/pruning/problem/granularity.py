@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from luigi_prune.compute.pruning.problem.layers import Layer
 from luigi_prune.compute.pruning.problem.masks import Masks
-from luigi_prune.compute.pruning.problem.records import Selected
+from luigi_prune.compute.pruning.problem.records import Problem, Selected
 from luigi_prune.compute.zeros import keep_only
 
 
@@ -18,7 +18,8 @@ from luigi_prune.compute.zeros import keep_only
 class Granularity:
     """The units of a layer: `alive` of them under a mask of the weight, and `spread`, a choice of them as such a mask.
 
-    `fixed`: whether units of the layer may not be pruned. `structured`: whether a unit is a whole filter or channel.
+    `fixed`: whether the layer's units are inputs or outputs of the network, which allocations usually keep.
+    `structured`: whether a unit is a whole filter or channel.
     """
 
     alive: Callable[[Tensor], Tensor]
@@ -46,6 +47,18 @@ GRANULARITIES: dict[str, Granularity] = {
     ),
     "channel": Granularity(_alive_channels, _as_columns, lambda layer: layer.reads_input, structured=True),
 }
+
+
+def is_protected(kind: str, layer: Layer, problem: Problem) -> bool:
+    """Return whether no allocation may prune units of `layer` under the rules.
+
+    Outputs of the network and planes of an image are protected; features of a vector are not: a linear layer that reads
+    one vector per sample can do without some of its entries.
+    """
+    if not (problem.rules.protects_ends and GRANULARITIES[kind].fixed(layer)):
+        return False
+    reads_vector = isinstance(layer.module, nn.Linear) and problem.outputs.get(layer.name) == layer.weight.shape[0]
+    return not (kind == "channel" and reads_vector)
 
 
 @torch.no_grad()

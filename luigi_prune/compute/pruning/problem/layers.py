@@ -25,8 +25,8 @@ READERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 class Layer:
     """A compressible layer: its name, module, parameter name of its weight and its position in the network.
 
-    `reads_input`: no other compressible layer lies between the network's input and it, so its channels are never
-    pruned. `writes_output`: no other one lies between it and the network's output, so its filters are never pruned.
+    `reads_input`: no other compressible layer lies between the network's input and it, so its channels are parts of the
+    input. `writes_output`: no other one lies between it and the network's output, so its filters are never pruned.
     """
 
     name: str

@@ -96,7 +96,8 @@ class Rules:
 
     `find_ends(network, compressible modules, example input)`: the names of the layers that read the network's input and
         of those that write its output.
-    `protects_ends`: no channel of the former and no filter of the latter is ever pruned, whatever the allocation is.
+    `protects_ends`: no channel of the former, unless it is a feature of a vector, and no filter of the latter is ever
+        pruned, whatever the allocation is.
     `prunes_biases`: the bias of a pruned filter is pruned, too.
     `selections`: the functions by the name in a method's row.
     `propagate_by_data(network, masks, problem, structured, protected)`: prunes, in place, the entries that have lost
@@ -105,6 +106,12 @@ class Rules:
         that ThiNet reads, past the last one if there is none.
     `thinet_prunes_last`: ThiNet prunes last, not first, the channels that its greedy search leaves out first.
     `pca_adds_bias_twice`: PCA adds a layer's bias to the mean of its outputs, which holds it already.
+    `scales_epsilon`: a sum counts as 0 in SiPP's and PFP's shares relative to the sample's largest sum, not absolutely.
+    `keeps_last_of_equals`: of channels with equal sensitivity PFP keeps the last ones; otherwise those with the largest
+        sum over samples.
+    `ranks_channels_without_score`: PFP keeps channels of sensitivity 0 after all others, one by one; otherwise all of
+        them or none.
+    `spends_remainder`: the budget that a level leaves is spent by methods whose definition leaves open how (ALDS).
     """
 
     name: str
@@ -116,6 +123,10 @@ class Rules:
     thinet_samples: Callable[[Tensor, Tensor], Tensor]
     thinet_prunes_last: bool
     pca_adds_bias_twice: bool
+    scales_epsilon: bool
+    keeps_last_of_equals: bool
+    ranks_channels_without_score: bool
+    spends_remainder: bool
 
     def needs_data(self, method: MethodRow) -> bool:
         """Return whether pruning by `method` reads calibration data and the loss: in its score or in propagation."""

@@ -22,7 +22,8 @@ from luigi_prune.compute.zeros import places
 PRODUCTS = 2**18  # products computed at a time: about the size of a core's cache
 SEEDS = 8  # products per entry that are computed first, for thresholds that rule out most others
 INDEX_BYTES = 64  # memory of one candidate's index and bound
-EPSILON = torch.finfo(torch.float32).eps  # sums at most this large have no shares
+EPSILON = torch.finfo(torch.float32).eps  # sums at most this large, alone or relative to others, have no shares
+LEAST = 2.0**-120  # the reciprocals of smaller sums, times an input, would overflow
 
 
 @dataclass(frozen=True)
@@ -70,15 +71,21 @@ def windows(layer: Layer, image: Tensor) -> Windows:
     )
 
 
-def reciprocal_sums(layer: Layer, image: Tensor, weight: Tensor) -> Tensor:
-    """Return 1 over the sums for `weight` (filters, entries), 0 where nearly 0: (samples, filters, height, width)."""
+def reciprocal_sums(layer: Layer, image: Tensor, weight: Tensor, *, relative: bool) -> Tensor:
+    """Return 1 over the sums for `weight` (filters, entries), 0 where nearly 0: (samples, filters, height, width).
+
+    `relative`: nearly 0 compared with the sample's largest sum, so that the scale of inputs and weights has no effect.
+    """
     module = layer.module
     if isinstance(module, nn.Conv2d):
         kernel = weight.view(module.weight.shape)
         sums = F.conv2d(image, kernel, None, module.stride, 0, module.dilation)
     else:
         sums = F.linear(image.flatten(1), weight)[:, :, None, None]
-    return sums.reciprocal().masked_fill_(sums <= EPSILON, 0)
+    least: Tensor | float = EPSILON
+    if relative and sums.numel():
+        least = (EPSILON * sums.amax((1, 2, 3), keepdim=True)).clamp_min(LEAST)
+    return sums.reciprocal().masked_fill_(sums <= least, 0)
 
 
 def raise_largest(

@@ -22,6 +22,7 @@ from torch.nn.grad import conv2d_weight
 from luigi_prune.compute.pruning.problem.layers import Layer
 from luigi_prune.compute.pruning.problem.patches import patches, visit_inputs
 from luigi_prune.compute.pruning.problem.records import Problem, Scores
+from luigi_prune.compute.pruning.scores.channel_order import order_channels
 from luigi_prune.compute.pruning.scores.largest_products import images, raise_largest, reciprocal_sums, windows
 from luigi_prune.compute.pruning.selection.drawing import IN_CACHE
 from luigi_prune.compute.zeros import count_true, keep_only, nonzero
@@ -34,11 +35,15 @@ FEW = 8  # patches from which on a product takes longer to compute than to write
 
 @dataclass(frozen=True, eq=False)
 class _Half:
-    """A layer's weights of one sign, and the largest products a_j r_i for them so far, both (entries, filters)."""
+    """A layer's weights of one sign, and the largest products a_j r_i for them so far, both (entries, filters).
+
+    `relative`: see `reciprocal_sums`.
+    """
 
     layer: Layer
     weight: Tensor
     best: Tensor
+    relative: bool
 
     @property
     def filters(self) -> Tensor:
@@ -63,10 +68,12 @@ def weight_max(problem: Problem) -> Scores:
 
 
 def channel_max(problem: Problem) -> Scores:
-    """Return per input channel the largest sensitivity of its weights."""
+    """Return per input channel the largest sensitivity of its weights, float64, ordered by `order_channels`."""
     grow = partial(_raise_maxima, needed=_largest_of_channel)
     sensitivities = _sensitivities(problem, grow, lambda layer, weight: torch.zeros_like(weight))
-    return [s.transpose(0, 1).flatten(1).amax(1) for s in sensitivities]
+    largest = [s.transpose(0, 1).flatten(1).amax(1) for s in sensitivities]
+    # What a share of 1 is rounded to must not decide.
+    return order_channels(problem, [score.masked_fill(score >= SATURATED, 1) for score in largest])
 
 
 def _sensitivities(
@@ -76,7 +83,7 @@ def _sensitivities(
 
     `start(layer, weight of one sign)`: the initial largest products; `grow(halves, inputs)` raises them.
     """
-    halves = [_halves(layer, start) for layer in problem.layers]
+    halves = [_halves(layer, start, problem.rules.scales_epsilon) for layer in problem.layers]
 
     def visit(index: int, value: Tensor, sample: int) -> None:
         signs = [value.clamp_min(0), (-value).clamp_min(0)] if value.numel() and float(value.amin()) < 0 else [value]
@@ -90,10 +97,10 @@ def _sensitivities(
     ]
 
 
-def _halves(layer: Layer, start: Callable[[Layer, Tensor], Tensor]) -> list[_Half]:
+def _halves(layer: Layer, start: Callable[[Layer, Tensor], Tensor], relative: bool) -> list[_Half]:
     weight = layer.weight.detach().float().flatten(1).T
     signs = (weight.clamp_min(0).contiguous(), (-weight).clamp_min(0).contiguous())
-    return [_Half(layer, sign, start(layer, sign)) for sign in signs]
+    return [_Half(layer, sign, start(layer, sign), relative) for sign in signs]
 
 
 def _infinite_elsewhere(layer: Layer, weight: Tensor) -> Tensor:
@@ -141,7 +148,8 @@ def _raise_maxima(halves: list[_Half], value: Tensor, needed: Callable[[_Half], 
         # the layout in which convolutions are fast and the sums of a patch are contiguous
         ordered = part.contiguous(memory_format=torch.channels_last) if window.count >= MANY else part
         for half in halves:
-            r = reciprocal_sums(layer, ordered, half.filters).permute(0, 2, 3, 1).contiguous()
+            r = reciprocal_sums(layer, ordered, half.filters, relative=half.relative)
+            r = r.permute(0, 2, 3, 1).contiguous()
             raise_largest(half.best, part, r, window, partial(needed, half), MEMORY)
 
 
@@ -156,7 +164,7 @@ def _raise_means(halves: list[_Half], value: Tensor) -> None:
         image = images(layer, some)
         entries = None if count >= MANY else torch.cat(list(patches(layer, some, MEMORY))).mT.contiguous()
         for half in halves:
-            r = reciprocal_sums(layer, image, half.filters).div_(count)
+            r = reciprocal_sums(layer, image, half.filters, relative=half.relative).div_(count)
             if entries is None:
                 _raise_by_convolution(half, image, r)
             else:

@@ -34,8 +34,8 @@ def top(score: Tensor, alive: Tensor, counts: Tensor, draws: LayerDraws) -> Sele
 
 
 def living_scores(score: Tensor, alive: Tensor) -> Tensor:
-    """Return float32 scores, minus infinity for units that are not `alive`."""
-    score = score.float()
+    """Return float32 scores, or float64 ones as they are, with minus infinity for units that are not `alive`."""
+    score = score if score.dtype == torch.float64 else score.float()
     if score.device.type == "cpu" and count_true(alive) == alive.numel():
         return score
     return torch.where(alive, score, -torch.inf)
@@ -46,7 +46,7 @@ def _best(score: Tensor, count: int) -> Tensor:
     if count <= 0:
         return torch.zeros_like(score, dtype=torch.bool)
     values = score.numpy()  # numpy compares many times as fast as torch
-    threshold = np.float32(kth_largest(values, count))
+    threshold = values.dtype.type(kth_largest(values, count))
     kept = values > threshold
     ties = np.flatnonzero(values == threshold)
     kept[ties[: count - int(np.count_nonzero(kept))]] = True

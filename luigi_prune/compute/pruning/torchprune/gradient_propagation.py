@@ -114,4 +114,8 @@ REFERENCE = Rules(
     thinet_samples=samples_of_first_batches,
     thinet_prunes_last=True,
     pca_adds_bias_twice=True,
+    scales_epsilon=False,
+    keeps_last_of_equals=True,
+    ranks_channels_without_score=False,
+    spends_remainder=False,
 )
