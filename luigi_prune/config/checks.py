@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from fnmatch import fnmatchcase
 
@@ -17,8 +18,8 @@ from luigi_prune.errors import ConfigError, nearest
 Notes = list[tuple[KeyPath, str]]
 
 REFERENCE = "ReferenceNet"
-MAX_RESULTS = 100_000
-"""Maximum number of evaluations of an experiment; more are probably a typing error."""
+MAX_STEPS = 1_000_000
+"""Maximum number of steps of all evaluated chains, whose keys take a minute; more are probably a typing error."""
 
 
 def check_experiment(experiment: Experiment) -> tuple[Experiment, Notes]:
@@ -117,28 +118,34 @@ def _check_ratios(settings: ExperimentsConfig) -> Notes:
     except ConfigError as error:
         raise SettingError(path, str(error)) from None
     try:
-        split_ratios(ratios, settings.retrain_iterations, settings.mode)
+        _retrained(settings)
     except ConfigError as error:
         raise SettingError(("experiments", "retrain_iterations"), str(error)) from None
     return [((*path, index), text) for index, text in spacing_notes(settings.spacing)]
 
 
 def _check_number(settings: ExperimentsConfig, methods: int, tests: int) -> None:
-    """Raise SettingError for more than MAX_RESULTS evaluated networks, at the key that contributes most."""
-    ratios = len(split_ratios(keep_ratios(settings.spacing), settings.retrain_iterations, settings.mode)) or 1
+    """Raise SettingError for more than MAX_STEPS steps in all evaluated chains, at the key that contributes most."""
+    training_only = settings.mode == "train"
+    lengths = [len(earlier) + 1 for _, earlier in _retrained(settings)] or [1]
+    if "cascade" in settings.mode:
+        lengths = list(itertools.accumulate(lengths))  # a chain repeats the steps of the previous ratio
     factors = {
         "num_nets": settings.num_nets,
-        "num_repetitions": settings.num_repetitions if settings.mode != "train" else 1,
-        "spacing": ratios,
-        "methods": methods if settings.mode != "train" else 1,
+        "num_repetitions": 1 if training_only else settings.num_repetitions,
+        "methods": 1 if training_only else methods,
         "dataset_test": tests,
+        "spacing": sum(lengths),
     }
-    if (number := math.prod(factors.values())) > MAX_RESULTS:
+    if (number := math.prod(factors.values())) > MAX_STEPS:
         largest = max(factors, key=factors.__getitem__)
-        product = " x ".join(f"{count} ({shown_key(key)})" for key, count in factors.items())
-        raise SettingError(
-            ("experiments", largest), f"{product} = {number} evaluations; at most {MAX_RESULTS} are allowed"
-        )
+        names = {**{key: shown_key(key) for key in factors}, "spacing": f"steps to {len(lengths)} ratios"}
+        product = " x ".join(f"{count} ({names[key]})" for key, count in factors.items())
+        raise SettingError(("experiments", largest), f"{product} = {number} steps; at most {MAX_STEPS} are allowed")
+
+
+def _retrained(settings: ExperimentsConfig) -> list[tuple[float, tuple[float, ...]]]:
+    return split_ratios(keep_ratios(settings.spacing), settings.retrain_iterations, settings.mode)
 
 
 def _channel_notes(experiment: Experiment) -> Notes:

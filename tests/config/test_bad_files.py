@@ -93,7 +93,7 @@ CHANGES = [
     (
         "minVal: 0.1, maxVal",
         "minVal: .nan, maxVal",
-        "28: experiments.plotting.minVal: expected a finite number, got nan",
+        "28: experiments.plotting.minVal: must be at most 1, got nan",
     ),
     ("numNets: 1", "numNets: .inf", "24: experiments.numNets: expected a finite number, got inf"),
     (
@@ -107,7 +107,7 @@ CHANGES = [
     (
         "numNets: 1",
         "numNets: 1000000000",
-        "24: experiments.numNets: 1000000000 (numNets) x 1 (numRepetitions) x 3 (spacing)",
+        "24: experiments.numNets: 1000000000 (numNets) x 1 (numRepetitions) x 3 (methods) x 1 (",
     ),
     ("numNets: 1", "numRepetitions: 1e9", "24: experiments.numRepetitions: 1 (numNets) x 1000000000 (numRepetitions)"),
     ("lr: 0.1", "eps: {a: 1}", "8: training.optimizerKwargs.eps: SGD has no keyword 'eps'"),
@@ -269,6 +269,11 @@ CHANGES = [
     ),
     (", minVal: 0.2", "", "26: experiments.spacing[0]: a geometric spacing needs 'minVal'"),
     ("numIntervals: 3", "numIntervals: 0", "26: experiments.spacing[0].numIntervals: must be above 0, got 0"),
+    (
+        "numIntervals: 3",
+        "numIntervals: 9000",
+        "25: experiments.spacing: 1 (numNets) x 1 (numRepetitions) x 3 (methods) x 1 (datasetTest) x 40504500",
+    ),
     ("numIntervals: 3", "intervals: 3", "26: experiments.spacing[0].intervals: 'intervals' is not a key of"),
     (
         "geometric, numIntervals: 3, maxVal: 0.8, minVal: 0.2",
@@ -318,13 +323,17 @@ CHANGES = [
     ("{ThresNet: WT}", "{WT: a, ThresNet: b}", "30: network_names.ThresNet: is the method ThresNet, as is 'WT' above"),
     (
         "{ThresNet: WT}",
-        "{WT: a, Uni: ' a'}",
+        "{WT: a, UniNet: ' a'}",
         "30: network_names.UniNet: the label 'a' of UniNet is also that of ThresNet",
     ),
-    ("{ThresNet: WT}", "{WT: ReferenceNet}", "30: network_names.WT: the label "),
+    (
+        "{ThresNet: WT}",
+        "{WT: Uniform  weights}",
+        "30: network_names.WT: the label 'Uniform weights' of ThresNet is also that of UniNet",
+    ),
     ("results: ./r}", "results: ./r}\ncoresets: {deltaS: 16}", "30: coresets.deltaS: must be below 16, got 16"),
     ("results: ./r}", "results: ./r}\ncoresets: {deltaS: 0}", "30: coresets.deltaS: must be above 0, got 0"),
-    ("results: ./r}", "results: ./r}\ncoresets: {deltaS: .inf}", "30: coresets.deltaS: expected a finite number"),
+    ("results: ./r}", "results: ./r}\ncoresets: {deltaS: .inf}", "30: coresets.deltaS: must be below 16, got inf"),
     ("{ThresNet: red}", "red", "31: network_colors: expected a dictionary, got 'red'"),
     ("directories: {results: ./r}", "training: {}", "29: the key 'training' appears twice (first in line 5)"),
     ("  batchSize: 32", "\tbatchSize: 32", "6: not valid YAML: found character '\\t' that cannot start any token"),
