@@ -35,9 +35,7 @@ def check_experiment(experiment: Experiment) -> tuple[Experiment, Notes]:
     notes = _check_ratios(settings)
     _check_number(settings, len(methods), len(tests))
     if methods == (REFERENCE,) and settings.mode != "train":
-        text = (
-            f"names no method, so nothing is pruned in mode {settings.mode!r}: only the trained networks are evaluated"
-        )
+        text = f"has no method, so mode {settings.mode!r} prunes nothing and evaluates only the trained networks"
         notes.append((("experiments", "methods"), text))
     notes += _channel_notes(experiment)
     training, training_notes = check_training(experiment.training, "training")
@@ -48,7 +46,7 @@ def check_experiment(experiment: Experiment) -> tuple[Experiment, Notes]:
         "training": training,
         "retraining": retraining,
         "experiments": settings.model_copy(update={"methods": methods, "dataset_test": tests}),
-        "network_names": labels_of_methods(experiment.network_names, methods),
+        "network_names": labels_of_methods(experiment.network_names, methods, settings.methods),
         "network_colors": colors_of_methods(experiment.network_colors, methods),
     }
     notes += [*training_notes, *retraining_notes]

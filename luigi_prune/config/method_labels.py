@@ -12,8 +12,11 @@ from luigi_prune.registry.colors import CSS_COLORS, is_color
 _REFERENCE_ALIAS = "NetHandle"
 
 
-def labels_of_methods(custom: Mapping[str, str], methods: tuple[str, ...]) -> dict[str, str]:
-    """Return the labels by resolved method name; raises SettingError if two of `methods` have the same label."""
+def labels_of_methods(custom: Mapping[str, str], methods: tuple[str, ...], written: tuple[str, ...]) -> dict[str, str]:
+    """Return the labels by resolved method name; raises SettingError if two of `methods` have the same label.
+
+    `written`: the list of methods in the file, for the place of an error.
+    """
     given = _by_method("network_names", custom, methods)
     labels = _registered("label", methods) | {method: custom[name] for method, name in given.items()}
     users: dict[str, str] = {}
@@ -24,7 +27,7 @@ def labels_of_methods(custom: Mapping[str, str], methods: tuple[str, ...]) -> di
             culprit = method if method in given or first not in given else first
             other = first if culprit == method else method
             raise SettingError(
-                _place("network_names", culprit, given, methods),
+                _place(culprit, given, written),
                 f"the label {shown!r} of {registry.plain(culprit)} is also that of {registry.plain(other)}; "
                 "give one of them another label in network_names",
             )
@@ -68,6 +71,9 @@ def _by_method(section: str, custom: Mapping[str, str], methods: tuple[str, ...]
     return given
 
 
-def _place(section: str, method: str, given: Mapping[str, str], methods: tuple[str, ...]) -> KeyPath:
-    """Return the path of the label of `method`: its key in the section, or the list of methods."""
-    return (section, given[method]) if method in given else ("experiments", "methods")
+def _place(method: str, given: Mapping[str, str], written: tuple[str, ...]) -> KeyPath:
+    """Return the path of the label of `method`: its key in the section, else its place in the list of methods."""
+    if method in given:
+        return ("network_names", given[method])
+    names = [registry.SHORT_NAMES.get(name, name) for name in written]
+    return ("experiments", "methods", names.index(method)) if method in names else ("experiments", "methods")
