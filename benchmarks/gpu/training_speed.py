@@ -35,7 +35,8 @@ def splits(train_samples: int) -> Splits:
         return Samples(RawData(images, drawn.integers(0, 10, count)), transforms)
 
     training = samples(train_samples)
-    return Splits(training, samples(train_samples // 10), training.input_shape)
+    validation = samples(train_samples // 10)
+    return Splits(training, validation, training.input_shape, calibration=validation)
 
 
 def settings(**more: Any) -> TrainingConfig:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+import itertools
+import math
 from fnmatch import fnmatchcase
 
 from luigi_prune import registry
 from luigi_prune.config.architecture import compressible_layers
 from luigi_prune.config.component_checks import check_keywords, check_training, find_row
-from luigi_prune.config.key_names import KeyPath, SettingError
+from luigi_prune.config.key_names import KeyPath, SettingError, shown_key
+from luigi_prune.config.method_labels import colors_of_methods, labels_of_methods
 from luigi_prune.config.ratios import SpacingError, check_order, keep_ratios, spacing_notes, split_ratios
 from luigi_prune.config.schema import Experiment, ExperimentsConfig
 from luigi_prune.errors import ConfigError, nearest
-from luigi_prune.registry.colors import CSS_COLORS, TABLEAU_COLORS
 
 Notes = list[tuple[KeyPath, str]]
 
 REFERENCE = "ReferenceNet"
-_REFERENCE_ALIAS = "NetHandle"
+MAX_STEPS = 1_000_000
+"""Maximum number of steps of all evaluated chains, whose keys take a minute; more are probably a typing error."""
 
 
 def check_experiment(experiment: Experiment) -> tuple[Experiment, Notes]:
@@ -32,6 +33,10 @@ def check_experiment(experiment: Experiment) -> tuple[Experiment, Notes]:
     methods = _methods(settings.methods)
     tests = _test_sets(experiment)
     notes = _check_ratios(settings)
+    _check_number(settings, len(methods), len(tests))
+    if methods == (REFERENCE,) and settings.mode != "train":
+        text = f"has no method, so mode {settings.mode!r} prunes nothing and evaluates only the trained networks"
+        notes.append((("experiments", "methods"), text))
     notes += _channel_notes(experiment)
     training, training_notes = check_training(experiment.training, "training")
     retraining, retraining_notes = check_training(experiment.retraining, "retraining")
@@ -41,8 +46,8 @@ def check_experiment(experiment: Experiment) -> tuple[Experiment, Notes]:
         "training": training,
         "retraining": retraining,
         "experiments": settings.model_copy(update={"methods": methods, "dataset_test": tests}),
-        "network_names": _per_method("network_names", experiment.network_names, "label", methods),
-        "network_colors": _per_method("network_colors", experiment.network_colors, "color", methods),
+        "network_names": labels_of_methods(experiment.network_names, methods, settings.methods),
+        "network_colors": colors_of_methods(experiment.network_colors, methods),
     }
     notes += [*training_notes, *retraining_notes]
     in_training = {(path[1:], text) for path, text in notes if path[0] == "training"}
@@ -111,10 +116,34 @@ def _check_ratios(settings: ExperimentsConfig) -> Notes:
     except ConfigError as error:
         raise SettingError(path, str(error)) from None
     try:
-        split_ratios(ratios, settings.retrain_iterations, settings.mode)
+        _retrained(settings)
     except ConfigError as error:
         raise SettingError(("experiments", "retrain_iterations"), str(error)) from None
     return [((*path, index), text) for index, text in spacing_notes(settings.spacing)]
+
+
+def _check_number(settings: ExperimentsConfig, methods: int, tests: int) -> None:
+    """Raise SettingError for more than MAX_STEPS steps in all evaluated chains, at the key that contributes most."""
+    training_only = settings.mode == "train"
+    lengths = [len(earlier) + 1 for _, earlier in _retrained(settings)] or [1]
+    if "cascade" in settings.mode:
+        lengths = list(itertools.accumulate(lengths))  # a chain repeats the steps of the previous ratio
+    factors = {
+        "num_nets": settings.num_nets,
+        "num_repetitions": 1 if training_only else settings.num_repetitions,
+        "methods": 1 if training_only else methods,
+        "dataset_test": tests,
+        "spacing": sum(lengths),
+    }
+    if (number := math.prod(factors.values())) > MAX_STEPS:
+        largest = max(factors, key=factors.__getitem__)
+        names = {**{key: shown_key(key) for key in factors}, "spacing": f"steps to {len(lengths)} ratios"}
+        product = " x ".join(f"{count} ({names[key]})" for key, count in factors.items())
+        raise SettingError(("experiments", largest), f"{product} = {number} steps; at most {MAX_STEPS} are allowed")
+
+
+def _retrained(settings: ExperimentsConfig) -> list[tuple[float, tuple[float, ...]]]:
+    return split_ratios(keep_ratios(settings.spacing), settings.retrain_iterations, settings.mode)
 
 
 def _channel_notes(experiment: Experiment) -> Notes:
@@ -159,36 +188,3 @@ def _check_ignored(experiment: Experiment) -> None:
             raise SettingError(path, f"{network} has no compressible layer {pattern!r}{nearest(pattern, layers)}")
     if all(any(fnmatchcase(layer, pattern) for pattern in patterns) for layer in layers):
         raise SettingError(("experiments", "ignore_layers"), f"leaves none of the {len(layers)} layers to prune")
-
-
-def _per_method(section: str, custom: Mapping[str, str], attribute: str, methods: tuple[str, ...]) -> dict[str, str]:
-    """Return the names or colours by resolved method name: the custom ones, else those of the registry."""
-    values = {name: str(getattr(row, attribute)) for name, row in registry.METHODS.items()}
-    values |= {name: str(getattr(registry.METHODS[name], attribute)) for name in methods}
-    foreign = {name: registry.METHODS[name] for name in methods if registry.is_foreign(name)}
-    written = {registry.plain(name): name for name in foreign}  # all three spellings in a file
-    written |= {text: name for name, row in foreign.items() for text in (row.short, row.name)}
-    for name, value in custom.items():
-        path = (section, name)
-        if name == _REFERENCE_ALIAS:
-            continue
-        method = written.get(name, registry.SHORT_NAMES.get(name, name))
-        if method not in registry.METHODS and not registry.comes_later("method", method):
-            choices = [*registry.METHODS, *registry.SHORT_NAMES, *written]
-            raise SettingError(path, f"{name!r} is not a pruning method{nearest(name, choices)}")
-        if section == "network_colors" and not is_color(value):
-            raise SettingError(path, f"{value!r} is not a colour{nearest(value, CSS_COLORS)}")
-        values[method] = value
-    return values
-
-
-def is_color(text: str) -> bool:
-    """Return whether matplotlib knows the colour: `red`, `#1f77b4`, `tab:blue`, `C3`, `xkcd:sky blue`, `0.5`."""
-    lowered = text.lower()
-    if lowered in CSS_COLORS or lowered in TABLEAU_COLORS or lowered.startswith("xkcd:"):
-        return True
-    if text in "bgrcmykw" and len(text) == 1:
-        return True
-    if re.fullmatch(r"#([0-9a-f]{3,4}|[0-9a-f]{6}|[0-9a-f]{8})|c\d+", lowered):
-        return True
-    return re.fullmatch(r"0?\.\d+|0|1|[01]\.0*", text) is not None

@@ -76,10 +76,13 @@ def _resolve(kind: KindName, written: str, path: KeyPath, folder: Path) -> str:
 
 
 def classes_of(dataset: object, folder: Path) -> int | None:
-    """Return the number of classes of a data set; None for a regression or an unknown one (reported elsewhere)."""
+    """Return the number of classes of a data set; None for a regression, or for a value that is not a name.
+
+    Raises SettingError for an unknown name, which would otherwise be reported as a missing number of outputs.
+    """
     if not isinstance(dataset, str):
         return None
     try:
         return registry.find("dataset", registry.resolve_name("dataset", dataset, folder)).num_classes
-    except ConfigError:
-        return None
+    except ConfigError as error:
+        raise SettingError(("network", "dataset"), str(error)) from None

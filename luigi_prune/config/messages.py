@@ -29,6 +29,7 @@ def setting_error(error: ValidationError) -> SettingError:
     """Return the first error as a SettingError."""
     first = error.errors(include_url=False)[0]
     path: KeyPath = tuple(field_name(step) if isinstance(step, str) else step for step in first["loc"])
+    path += getattr(first.get("ctx", {}).get("error"), "below", ())
     return SettingError(path, _reason(path, first["type"], first.get("ctx", {}), first["input"]))
 
 

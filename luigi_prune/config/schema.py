@@ -28,21 +28,28 @@ def _number(value: object) -> object:
     return numbers_from_text(value) if isinstance(value, str) else value
 
 
-def _finite(value: float) -> float:
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("expected a finite number")
-    return value
+class NotFinite(ValueError):
+    """A number that is infinite or NaN; `below`: the keys and indices that lead to it in the value of a field."""
+
+    def __init__(self, value: float, below: tuple[str | int, ...]):
+        super().__init__(f"expected a finite number, got {value}")
+        self.below = below
 
 
-def numbers_from_text(value: Any) -> Any:
-    """Return `value` with every numeric string converted to a number, recursively."""
+def numbers_from_text(value: Any, below: tuple[str | int, ...] = ()) -> Any:
+    """Return `value` with every numeric string converted to a number, recursively.
+
+    Raises NotFinite, with its path after `below`, for a number that is infinite or NaN.
+    """
     if isinstance(value, dict):
-        return {key: numbers_from_text(inner) for key, inner in value.items()}
+        return {key: numbers_from_text(inner, (*below, key)) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [numbers_from_text(inner) for inner in value]
+        return [numbers_from_text(inner, (*below, index)) for index, inner in enumerate(value)]
     if isinstance(value, str) and _NUMBER.fullmatch(value):
-        return int(value) if value.lstrip("+-").isdigit() else float(value)
-    return _finite(value)
+        value = int(value) if value.lstrip("+-").isdigit() else float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise NotFinite(value, below)
+    return value
 
 
 def _keywords(value: Any) -> Any:
@@ -209,7 +216,13 @@ class Directories(Settings):
 class CoresetConfig(Settings):
     """Constants of the sensitivity-based methods."""
 
-    delta_s: Number = Field(1e-16, gt=0, lt=1, description="Failure probability of the empirical sensitivity.")
+    delta_s: Number = Field(
+        1e-16,
+        gt=0,
+        lt=16,  # from there on the sampling error of a layer with one patch and one kernel position is imaginary
+        description="Failure probability of the empirical sensitivity, which determines the number of calibration "
+        "samples. Values of 1 and more guarantee nothing; they give the smallest numbers of a sweep.",
+    )
 
 
 class Experiment(Settings):

@@ -20,7 +20,7 @@ from luigi_prune.config.schema import Experiment, TrainingConfig
 from luigi_prune.identity.spec import ChainSpec, EvaluateSpec, TrainSpec, evaluations, experiment_spec, shown_methods
 
 # Bump a stage's version if the same settings give a different result, or if a default changes.
-ALGORITHM_VERSION = {"TrainBase": 1, "Prune": 3, "Retrain": 1, "Evaluate": 1, "Aggregate": 1, "Report": 1, "Scores": 2}
+ALGORITHM_VERSION = {"TrainBase": 2, "Prune": 4, "Retrain": 2, "Evaluate": 1, "Aggregate": 1, "Report": 1, "Scores": 3}
 
 
 def canonical(value: Any) -> Any:
@@ -63,12 +63,14 @@ def _digest_of_json(text: str) -> str:
     training = TrainingConfig.model_validate_json(text)
     content: dict[str, Any] = canonical(training)
     early_stopping = training.early_stop_epoch < training.num_epochs
+    parts = (training.loss, *(metric.type for metric in training.metrics_test))
+    by_batch = any(map(registry.is_foreign, parts))  # a loss or metric from outside may depend on the batches
     content.pop("metrics_test", None)
     if early_stopping:  # the first metric then chooses the weights
         content["metric"] = canonical(training.metrics_test[0])
     else:
         content.pop("early_stop_epoch", None)
-    if training.test_batch_size == training.batch_size:
+    if training.test_batch_size == training.batch_size or not (early_stopping or by_batch):
         content.pop("test_batch_size", None)
     return _digest(content)
 

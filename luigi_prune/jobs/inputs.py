@@ -20,7 +20,7 @@ _EXAMPLES = 8  # enough for pruning to compare outputs on
 
 
 def read_splits(base: TrainSpec, training: TrainingConfig, request: dict[str, Any]) -> Splits:
-    """Return training and validation data; all jobs of one net use the same split."""
+    """Return training, validation and calibration data; all jobs of one net use the same split."""
     directories = Directories.model_validate_json(request["directories"])
     return data.load_splits(
         base.network,
@@ -69,8 +69,9 @@ def original_cost(before: Result, network: nn.Module, example: Inputs) -> tuple[
 
 
 def read_calibration(spec: ChainSpec, network: nn.Module, splits: Splits, example: Inputs) -> Any:
-    """Return the calibration batches: samples drawn by seed from the validation split, 4 per batch."""
-    count = pruning.calibration_size(network, example, spec.delta_s, len(splits.validation))
+    """Return the calibration batches, 4 samples each, drawn by seed from the samples that judge no network."""
+    held_out = len(splits.validation) + len(splits.calibration)
+    count = pruning.calibration_size(network, example, spec.delta_s, held_out)
     seed = derive_seed(spec.base.seed, spec.base.net, spec.repetition, "calibration")
-    order = torch.randperm(len(splits.validation), generator=torch.Generator().manual_seed(seed))[:count]
-    return [splits.validation.get(batch.tolist(), 0, 0) for batch in order.split(4)]
+    order = torch.randperm(len(splits.calibration), generator=torch.Generator().manual_seed(seed))[:count]
+    return [splits.calibration.get(batch.tolist(), 0, 0) for batch in order.split(4)]

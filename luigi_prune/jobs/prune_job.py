@@ -34,7 +34,7 @@ def prune(request: dict[str, Any], context: Context) -> None:
     splits = read_splits(spec.base, spec.base.training, request)
     before = read_result(request["inputs"]["network"])
     network, masks = restore_network(before, spec.base, splits.input_shape, context.device)
-    example = example_input(splits.validation, context.device)
+    example = example_input(splits.calibration, context.device)
     original = original_cost(before, network, example)
     rules = pruning.find_rules(spec.rules)
     pruned = pruning.prune(

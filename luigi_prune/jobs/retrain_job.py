@@ -36,7 +36,7 @@ def retrain(request: dict[str, Any], context: Context) -> None:
         network,
         spec.retraining.model_copy(update={"metrics_test": spec.base.training.metrics_test}),
         splits,
-        seed=derive_seed(spec.base.seed, spec.base.net, spec.repetition, "retrain"),
+        seed=retraining_seed(spec),
         base=spec.base,
         start_epoch=spec.retraining.start_epoch,
         masks=masks,
@@ -52,3 +52,10 @@ def retrain(request: dict[str, Any], context: Context) -> None:
     meta = {"types": types, "structure": structure}
     write(request, context, began, arrays, meta=meta, earlier=before, precision=trained.precision)
     discard(paths.checkpoint_path(request["output"]))
+
+
+def retraining_seed(spec: ChainSpec) -> int:
+    """Return the seed of a step's order of samples and their transforms: the same for all methods, another per step."""
+    earlier = sum(step.retrained for step in spec.steps[:-1])
+    parts = (spec.base.seed, spec.base.net, spec.repetition, "retrain")
+    return derive_seed(*parts, earlier) if earlier else derive_seed(*parts)

@@ -39,7 +39,7 @@ def rewound_network(
     method, rules = METHODS[spec.method], pruning.find_rules(spec.rules)
     splits = read_splits(spec.base, spec.base.training, request)  # pruning reads data as training does
     network.to(context.device)
-    example = example_input(splits.validation, context.device)
+    example = example_input(splits.calibration, context.device)
     network, masks, structure = pruning.decompose_like(
         network,
         method,

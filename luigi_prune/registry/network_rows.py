@@ -16,13 +16,25 @@ NETWORKS = by_name(
         NetworkRow(
             "lenet5",
             f"{_NETWORKS}.lenet:lenet5",
-            summary="Two convolutions and two linear layers, Caffe's LeNet-5 (after LeCun et al. 1998)",
+            summary="6 and 16 3x3 filters, 120 units as a convolution, 84: torchprune's LeNet-5 "
+            "(after LeCun et al. 1998)",
+        ),
+        NetworkRow(
+            "lenet5_caffe",
+            f"{_NETWORKS}.lenet:lenet5_caffe",
+            summary="20 and 50 5x5 filters, 500 units: Caffe's LeNet-5, that of many pruning papers",
         ),
         NetworkRow(
             "cnn5",
             f"{_NETWORKS}.cnn5:cnn5",
-            summary="Five convolutions and linear layers: Conv-6 of Frankle and Carbin (arXiv 1803.03635) without "
-            "its last",
+            summary="Four convolutions with BatchNorm, 64 to 512 filters, and a linear layer (Nakkiran et al. 2020, "
+            "arXiv 1912.02292)",
+        ),
+        NetworkRow(
+            "cnn5_plain",
+            f"{_NETWORKS}.cnn5:cnn5_plain",
+            summary="Five convolutions and three linear layers: Conv-6 of Frankle and Carbin (arXiv 1803.03635) "
+            "without its last convolution",
         ),
         *(
             NetworkRow(
@@ -30,7 +42,24 @@ NETWORKS = by_name(
                 f"{_NETWORKS}.resnet:resnet{depth}",
                 summary=f"Residual network for small images with {depth} layers (He et al. 2016, arXiv 1512.03385)",
             )
-            for depth in (8, 20, 32, 44, 56, 110)
+            for depth in (8, 20, 32)
+        ),
+        *(
+            NetworkRow(
+                f"resnet{depth}",
+                f"{_NETWORKS}.resnet:resnet{depth}",
+                summary=f"torchprune's resnet{depth}: {(depth - 2) // 6} bottleneck blocks per stage, "
+                f"{(depth - 2) // 2 * 3 + 2} layers",
+            )
+            for depth in (44, 56, 110)
+        ),
+        *(
+            NetworkRow(
+                f"resnet{depth}_basic",
+                f"{_NETWORKS}.resnet:resnet{depth}_basic",
+                summary=f"Residual network for small images with {depth} layers (He et al. 2016, arXiv 1512.03385)",
+            )
+            for depth in (44, 56, 110)
         ),
     ]
 )

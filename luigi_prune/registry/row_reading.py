@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from luigi_prune.errors import ConfigError, nearest
+from luigi_prune.registry.colors import CSS_COLORS, is_color
 from luigi_prune.registry.importing import load
 from luigi_prune.registry.rows import (
     ClassRow,
@@ -212,4 +213,6 @@ def _checked(kind: KindName, reference: str, row: Any) -> Any:
     if isinstance(row, MethodRow) and row.granularity not in get_args(Granularity):
         hint = nearest(row.granularity, get_args(Granularity))
         raise ConfigError(f"{reference!r}: unknown granularity {row.granularity!r}{hint}")
+    if isinstance(row, MethodRow) and row.color and not is_color(row.color):
+        raise ConfigError(f"{reference!r}: {row.color!r} is not a colour{nearest(row.color, CSS_COLORS)}")
     return row

@@ -1,27 +1,49 @@
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
 from luigi_prune import registry
 from luigi_prune.compute.named import resolve
 from luigi_prune.compute.networks import InputTooSmall, build
+from luigi_prune.compute.pruning import count_flops, layer_budgets
 from luigi_prune.errors import ConfigError
+
+PAGE = Path(__file__).parents[2] / "docs" / "networks.md"
+ROW = re.compile(r"\| `(\w+)` \| (\d+)x(\d+)x(\d+) \| ([\d,]+) \| ([\d,]+) \| (\d+) \|")
+SIZES = [
+    tuple(int(text.replace(",", "")) if text[0].isdigit() else text for text in row)
+    for row in ROW.findall(PAGE.read_text())
+]
+
+
+@pytest.mark.parametrize("row", SIZES, ids=[f"{row[0]}-{row[1]}x{row[2]}x{row[3]}" for row in SIZES])
+def test_the_page_of_networks_has_the_parameters_multiply_adds_and_layers_of_every_network(row):
+    name, *shape, parameters, multiply_adds, layers = row
+    network = build(name, tuple(shape), 10, seed=0).eval()
+    assert sum(parameter.numel() for parameter in network.parameters()) == parameters
+    assert count_flops(network, torch.zeros(1, *shape)) == multiply_adds
+    assert len(layer_budgets(network)) == layers
+
+
+def test_the_page_of_networks_has_every_network():
+    assert {row[0] for row in SIZES} == set(registry.NETWORKS)
 
 
 @pytest.mark.parametrize(
-    ("name", "input_shape", "parameters"),
+    ("name", "input_shape", "parameters", "multiply_adds"),
     [
-        ("lenet300_100", (1, 28, 28), 266_610),
-        ("lenet5", (1, 28, 28), 431_080),
-        ("cnn5", (3, 32, 32), 1_672_522),
-        ("resnet8", (3, 32, 32), 78_042),
-        ("resnet20", (3, 32, 32), 272_474),
-        ("resnet56", (3, 32, 32), 855_770),
-        ("resnet110", (3, 32, 32), 1_730_714),
+        ("lenet5", (1, 32, 32), 81_194, 274_656),
+        ("lenet5", (3, 32, 32), 81_302, 371_856),
+        ("cnn5", (3, 32, 32), 1_557_066, 228_267_008),
+        ("resnet44", (3, 32, 32), 684_058, 100_583_936),
+        ("resnet56", (3, 32, 32), 869_530, 127_322_624),
+        ("resnet110", (3, 32, 32), 1_704_154, 247_646_720),
     ],
 )
-def test_parameter_counts(name, input_shape, parameters):
-    network = build(name, input_shape, 10, seed=0)
-    assert sum(parameter.numel() for parameter in network.parameters()) == parameters
+def test_networks_that_bear_a_name_of_torchprune_are_its_networks(name, input_shape, parameters, multiply_adds):
+    assert (name, *input_shape, parameters, multiply_adds) in [row[:6] for row in SIZES]
 
 
 @pytest.mark.parametrize("name", sorted(registry.NETWORKS))
@@ -30,13 +52,24 @@ def test_every_network_of_the_catalogue_gives_the_outputs_asked_for(name):
     assert network(torch.zeros(2, 1, 16, 16)).shape == (2, 7)
 
 
-@pytest.mark.parametrize("name", ["lenet300_100", "cnn5", "resnet8"])
+@pytest.mark.parametrize("name", ["lenet300_100", "cnn5", "cnn5_plain", "resnet8", "resnet44"])
 def test_digits_are_large_enough(name):
     network = build(name, (1, 8, 8), 10, seed=0).eval()
     assert network(torch.zeros(3, 1, 8, 8)).shape == (3, 10)
 
 
-@pytest.mark.parametrize(("name", "smallest"), [("lenet5", 16), ("cnn5", 8), ("resnet20", 5)])
+@pytest.mark.parametrize(
+    ("name", "smallest"),
+    [
+        ("lenet5", 10),
+        ("lenet5_caffe", 16),
+        ("cnn5", 8),
+        ("cnn5_plain", 8),
+        ("resnet20", 5),
+        ("resnet56", 5),
+        ("resnet56_basic", 5),
+    ],
+)
 def test_an_input_that_is_too_small_is_refused_with_the_smallest_size(name, smallest):
     build(name, (1, smallest, smallest), 10, seed=0)
     with pytest.raises(InputTooSmall, match=f"at least {smallest}x{smallest}, got {smallest - 1}x20") as caught:

@@ -6,6 +6,7 @@ from PIL import Image
 
 from luigi_prune.compute.data import RawData, Samples, load_raw, load_splits, load_test
 from luigi_prune.compute.data.loading import load_batches
+from luigi_prune.compute.data.sample_order import held_out
 from luigi_prune.config.schema import Component, NetworkConfig, TrainingConfig
 from luigi_prune.errors import ConfigError
 
@@ -136,7 +137,7 @@ def test_digits_are_split_once_and_for_all():
     assert len(np.unique(together, axis=0)) == 1797
 
 
-def test_a_tenth_is_held_out_by_seed_with_the_test_transforms():
+def test_a_tenth_is_held_out_by_seed_with_the_test_transforms_half_of_it_for_calibration():
     training = TrainingConfig(transforms_train=(Component(type="RandomCrop", kwargs={"size": 8, "padding": 1}),))
     network = NetworkConfig(name="lenet5", dataset="Digits", output_size=10)
 
@@ -144,11 +145,22 @@ def test_a_tenth_is_held_out_by_seed_with_the_test_transforms():
         return load_splits(network, training, seed=seed, training_data="", local_data="")
 
     splits = split(3)
-    assert (len(splits.train), len(splits.validation), splits.input_shape) == (1294, 143, (1, 8, 8))
+    assert (len(splits.train), splits.input_shape) == (1294, (1, 8, 8))
     assert splits.train.random
-    assert not splits.validation.random
-    assert torch.equal(everything(splits.validation), everything(split(3).validation))
-    assert not torch.equal(splits.validation.targets, split(4).validation.targets)
+    for part, size in (("validation", 72), ("calibration", 71)):
+        samples = getattr(splits, part)
+        assert len(samples) == size
+        assert not samples.random
+        assert torch.equal(everything(samples), everything(getattr(split(3), part)))
+        assert not torch.equal(samples.targets, getattr(split(4), part).targets)
     assert len(load_test("Digits", training, training_data="", local_data="")) == 360
-    counted = np.bincount(splits.train.targets, minlength=10) + np.bincount(splits.validation.targets, minlength=10)
-    assert np.array_equal(counted, np.bincount(load_raw("Digits", "train", "", "").targets))
+
+
+@pytest.mark.parametrize(
+    ("samples", "sizes"), [(1437, (1294, 72, 71)), (20, (18, 1, 1)), (5, (4, 1, 1)), (2, (1, 1, 1))]
+)
+def test_no_sample_is_in_two_parts_unless_a_single_one_is_held_out(samples, sizes):
+    parts = held_out(samples, 0.1, seed=7)
+    assert tuple(map(len, parts)) == sizes
+    assert set(np.concatenate(parts)) == set(range(samples))
+    assert sum(sizes) == samples or np.array_equal(parts[1], parts[2])

@@ -64,7 +64,7 @@ CHANGES = [
     (
         IGNORING,
         IGNORING + "  ignoreLayers: '*'\n",
-        "28: experiments.ignoreLayers: leaves none of the 4 layers to prune",
+        "28: experiments.ignoreLayers: leaves none of the 5 layers to prune",
     ),
     (IGNORING, IGNORING + "  ignoreLayers: 3\n", "28: experiments.ignoreLayers: "),
     ("batchSize: 32", "batchSize: 0", "6: training.batchSize: must be at least 1, got 0"),
@@ -79,7 +79,37 @@ CHANGES = [
     ("momentum: 0.9", "nomentum: 0.9", "8: training.optimizerKwargs.nomentum: SGD has no keyword 'nomentum'; did you"),
     ("lr: 0.1", "lr: fast", "8: training.optimizerKwargs.lr: expected a number, got 'fast'"),
     ("lr: 0.1", "lr: -0.1", "8: training.optimizerKwargs.lr: expected a number of at least 0, got -0.1"),
-    ("lr: 0.1", "lr: .nan", "8: training.optimizerKwargs: expected a finite number"),
+    ("lr: 0.1", "lr: .nan", "8: training.optimizerKwargs.lr: expected a finite number, got nan"),
+    ("lr: 0.1", "lr: .inf", "8: training.optimizerKwargs.lr: expected a finite number, got inf"),
+    ("lr: 0.1", "lr: '1e999'", "8: training.optimizerKwargs.lr: expected a finite number, got inf"),
+    ("lr: 0.1", "betas: [0.9, -.inf]", "8: training.optimizerKwargs.betas[1]: expected a finite number, got -inf"),
+    ("std: [0.3]", "std: [.nan]", "14: training.transformsFinal[1].kwargs.std[0]: expected a finite number, got nan"),
+    ("reduction: mean", "label_smoothing: .inf", "11: training.lossKwargs.label_smoothing: expected a finite number"),
+    (
+        "milestones: [5]",
+        "milestones: [.inf]",
+        "16: training.lrSchedulers[0].stepKwargs.milestones[0]: expected a finite",
+    ),
+    (
+        "minVal: 0.1, maxVal",
+        "minVal: .nan, maxVal",
+        "28: experiments.plotting.minVal: must be at most 1, got nan",
+    ),
+    ("numNets: 1", "numNets: .inf", "24: experiments.numNets: expected a finite number, got inf"),
+    (
+        "  dataset: MNIST\n  outputSize: 10",
+        "  dataset: CIFAR",
+        "3: network.dataset: 'CIFAR' is not a data set; did you mean 'CIFAR10",
+    ),
+    ("  dataset: MNIST\n  outputSize: 10", "  dataset: ImageNet", "3: network.dataset: 'ImageNet' is a data set that"),
+    ("  dataset: MNIST\n  outputSize: 10", "  outputSize: 10", "1: network.dataset: is missing"),
+    ("  dataset: MNIST\n  outputSize: 10", "  dataset: 3", "3: network.dataset: expected a string, got 3"),
+    (
+        "numNets: 1",
+        "numNets: 1000000000",
+        "24: experiments.numNets: 1000000000 (numNets) x 1 (numRepetitions) x 3 (methods) x 1 (",
+    ),
+    ("numNets: 1", "numRepetitions: 1e9", "24: experiments.numRepetitions: 1 (numNets) x 1000000000 (numRepetitions)"),
     ("lr: 0.1", "eps: {a: 1}", "8: training.optimizerKwargs.eps: SGD has no keyword 'eps'"),
     ("lr: 0.1", "dampening: [a]", "8: training.optimizerKwargs.dampening: expected a list of numbers, got ['a']"),
     ("mean: [0.1]", "mean: gray", "14: training.transformsFinal[1].kwargs.mean: expected a number, got 'gray'"),
@@ -188,6 +218,14 @@ CHANGES = [
     ("startEpoch: 5", "optimizer: Adam", "8: retraining.optimizerKwargs.momentum: Adam has no keyword 'momentum'"),
     ("startEpoch: 5", "file: nowhere.yaml", "20: retraining.file: there is no file 'nowhere.yaml'"),
     ("startEpoch: 5", "file: training/cifar/resnets.yaml", "did you mean 'training/cifar/resnet.yaml'?"),
+    ("startEpoch: 5", "file: .", "20: retraining.file: .: is a folder, not a file"),
+    ("startEpoch: 5", "file: ''", "20: retraining.file: expected a file name, got ''"),
+    ("startEpoch: 5", "file: ' '", "20: retraining.file: expected a file name, got ' '"),
+    ("startEpoch: 5", "file: [a]", "20: retraining.file: expected a file name, got ['a']"),
+    ("lr: 0.1", "file: .", "8: training.optimizerKwargs.file: .: is a folder, not a file"),
+    ("results: ./r", "file: .", "29: directories.file: .: is a folder, not a file"),
+    ("ThresNet: WT", "file: .", "30: network_names.file: .: is a folder, not a file"),
+    ("network:", "file: .\nnetwork:", "1: file: .: is a folder, not a file"),
     ("startEpoch: 5", "file: 7", "20: retraining.file: expected a file name, got 7"),
     ("startEpoch: 5", "file: e.yaml", "20: retraining.file: the file includes itself: e.yaml -> e.yaml"),
     ("ThresNet, UniNet", "ThresNett", "22: experiments.methods[0]: 'ThresNett' is not a pruning method; did you mean"),
@@ -231,6 +269,11 @@ CHANGES = [
     ),
     (", minVal: 0.2", "", "26: experiments.spacing[0]: a geometric spacing needs 'minVal'"),
     ("numIntervals: 3", "numIntervals: 0", "26: experiments.spacing[0].numIntervals: must be above 0, got 0"),
+    (
+        "numIntervals: 3",
+        "numIntervals: 9000",
+        "25: experiments.spacing: 1 (numNets) x 1 (numRepetitions) x 3 (methods) x 1 (datasetTest) x 40504500",
+    ),
     ("numIntervals: 3", "intervals: 3", "26: experiments.spacing[0].intervals: 'intervals' is not a key of"),
     (
         "geometric, numIntervals: 3, maxVal: 0.8, minVal: 0.2",
@@ -270,6 +313,27 @@ CHANGES = [
         "30: network_names.ThresNett: 'ThresNett' is not a pruning method; did you mean",
     ),
     ("{ThresNet: red}", "{ThresNet: redd}", "31: network_colors.ThresNet: 'redd' is not a colour; did you mean 'red'?"),
+    ("{ThresNet: red}", "{WT: tab:mauve}", "31: network_colors.WT: 'tab:mauve' is not a colour"),
+    ("{ThresNet: red}", "{WT: xkcd:skyy}", "31: network_colors.WT: 'xkcd:skyy' is not a colour"),
+    (
+        "{ThresNet: red}",
+        "{ThresNet: red, WT: b}",
+        "31: network_colors.WT: is the method ThresNet, as is 'ThresNet' above",
+    ),
+    ("{ThresNet: WT}", "{WT: a, ThresNet: b}", "30: network_names.ThresNet: is the method ThresNet, as is 'WT' above"),
+    (
+        "{ThresNet: WT}",
+        "{WT: a, UniNet: ' a'}",
+        "30: network_names.UniNet: the label 'a' of UniNet is also that of ThresNet",
+    ),
+    (
+        "{ThresNet: WT}",
+        "{WT: Uniform  weights}",
+        "30: network_names.WT: the label 'Uniform weights' of ThresNet is also that of UniNet",
+    ),
+    ("results: ./r}", "results: ./r}\ncoresets: {deltaS: 16}", "30: coresets.deltaS: must be below 16, got 16"),
+    ("results: ./r}", "results: ./r}\ncoresets: {deltaS: 0}", "30: coresets.deltaS: must be above 0, got 0"),
+    ("results: ./r}", "results: ./r}\ncoresets: {deltaS: .inf}", "30: coresets.deltaS: must be below 16, got inf"),
     ("{ThresNet: red}", "red", "31: network_colors: expected a dictionary, got 'red'"),
     ("directories: {results: ./r}", "training: {}", "29: the key 'training' appears twice (first in line 5)"),
     ("  batchSize: 32", "\tbatchSize: 32", "6: not valid YAML: found character '\\t' that cannot start any token"),
@@ -365,7 +429,10 @@ def test_missing_section(folder, section):
         (b"# only a comment\n", "e.yaml: is empty"),
         (b"- a\n- b\n", "e.yaml:1: expected a dictionary, got a list"),
         (b"just text", "e.yaml:1: expected a dictionary, got 'just text'"),
-        (b"\xff\xfe\x00\x01\x80", "e.yaml: is not a text file"),
+        (b"\xff\xfe\x00\x01\x80", "e.yaml: is not UTF-8, but UTF-16"),
+        (GOOD.encode("utf-16"), "e.yaml: is not UTF-8, but UTF-16"),
+        (GOOD.encode("utf-16-be"), "e.yaml: is not UTF-8, but UTF-16"),
+        (b"a: 1\nb: \xe9t\xe9\n", "e.yaml:2: is not UTF-8 (byte 0xe9); save it as UTF-8"),
         (b"a: \x07", "e.yaml: is not a text file"),
         (b"a: 1\n---\nb: 2\n", "e.yaml:2: not valid YAML: but found another document"),
         (b"a: &x [*x]", "e.yaml:1: an alias contains itself"),
@@ -407,10 +474,26 @@ def test_merge_keys_that_name_one_dictionary_again_and_again_are_one_dictionary(
 
 def test_a_folder_and_a_file_that_is_nowhere(folder):
     (folder / "e.yaml").mkdir()
-    assert message() == "e.yaml: cannot be read: Is a directory"
+    assert message() == "e.yaml: is a folder, not a file"
+    assert message("") == "--config: expected a file name, got ''"
+    assert message(".").endswith(": is a folder, not a file")
     assert message("sample/digit.yaml").endswith("did you mean 'sample/digits.yaml'?")
     assert "file" in message("x" * 5000)  # whether its length is the reason depends on the Python
     assert "there is no file" in message("a\0b")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "f.yaml: is empty"),
+        ("\u00e9".encode("utf-16"), "f.yaml: is not UTF-8, but UTF-16"),
+        (b"a: \x07", "f.yaml: is not a text file"),
+    ],
+)
+def test_an_included_file_that_is_unreadable_as_a_whole_is_named_after_the_key_that_includes_it(folder, content, words):
+    (folder / "e.yaml").write_text("# comment\ntraining: {file: f.yaml}\n")
+    (folder / "f.yaml").write_bytes(content)
+    assert message().startswith(f"e.yaml:2: training.file: {words}")
 
 
 def test_a_cycle_over_two_files(folder):

@@ -1,6 +1,7 @@
 """What an experiment file becomes: includes, look-ups, retraining, defaults, sweeps, notes."""
 
 import logging
+import re
 
 import pytest
 import yaml
@@ -160,6 +161,15 @@ def test_training_start_epoch_is_ignored_with_a_warning(write, caplog):
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert record.getMessage().startswith("a.yaml:2: training.startEpoch: has no effect")
+
+
+@pytest.mark.parametrize("methods", ["[]", "[ReferenceNet]"])
+@pytest.mark.parametrize("mode", ["train", "retrain", "cascade", "cascade-rewind"])
+def test_an_experiment_that_prunes_nothing_says_so_unless_its_mode_does(write, caplog, mode, methods):
+    text = re.sub(r"methods: .*", f"methods: {methods}", re.sub(r"mode: .*", f"mode: {mode}", EXPERIMENT))
+    write("a.yaml", text)
+    load()
+    assert (f"experiments.methods: has no method, so mode '{mode}' prunes nothing" in caplog.text) == (mode != "train")
 
 
 def test_other_metrics_for_retraining_are_ignored_with_a_warning(write, caplog):

@@ -28,6 +28,9 @@ ROW = MethodRow(name="RowNet", score=score)
 ODD = MethodRow(name="OddNet", granularity="neuron", score=score)
 LOST = MethodRow(name="LostNet", score="magnitud")
 TYPO = MethodRow(name="TypoNet", scor=score)
+SAME = MethodRow(name="SameNet", label="RowNet", score=score)
+LIKE = MethodRow(name="LikeNet", label=" WT ", score=score)
+RED = MethodRow(name="RedNet", color="redd", score=score)
 """
 
 
@@ -66,6 +69,31 @@ TYPO = MethodRow(name="TypoNet", scor=score)
         ),
         ({"experiments__methods": ["raises:ROW"]}, "experiments.methods[0]", "ValueError: out of order"),
         ({"experiments__methods": ["faulty:ROW", "faulty:ROW"]}, "experiments.methods[1]", "appears twice"),
+        (
+            {"experiments__methods": ["faulty:ROW", "faulty:SAME"]},
+            "experiments.methods[1]",
+            "the label 'RowNet' of faulty:SAME is also that of faulty:ROW",
+        ),
+        (
+            {"experiments__methods": ["faulty:LIKE", "WT"]},
+            "experiments.methods[1]",
+            "the label 'WT' of ThresNet is also that of faulty:LIKE",
+        ),
+        (
+            {"experiments__methods": ["faulty:ROW", "WT"], "network_names": {"RowNet": "WT"}},
+            "network_names.RowNet",
+            "the label 'WT' of faulty:ROW is also that of ThresNet",
+        ),
+        (
+            {"experiments__methods": ["faulty:ROW"], "network_names": {"faulty:ROW": "a", "RowNet": "b"}},
+            "network_names.",
+            "is the method faulty:ROW, as is ",
+        ),
+        (
+            {"experiments__methods": ["faulty:RED"]},
+            "experiments.methods[0]",
+            "'faulty:RED': 'redd' is not a colour; did you mean 'red'?",
+        ),
         ({"training__optimizer": "faulty:net"}, "training.optimizer", "is a function: expected a class"),
         ({"training__optimizer": "faulty:Decay"}, "training.optimizerKwargs", "Decay has no keyword 'momentum'"),
         (

@@ -86,6 +86,8 @@ METRICS = [{"type": "TopK", "kwargs": {"topk": 1}}, {"type": "F1", "kwargs": {}}
         ({"experiments__seed": 1}, EVERY),
         ({"network__name": "lenet5"}, EVERY),
         ({"training__batch_size": 32}, EVERY),
+        ({"training__test_batch_size": 32}, set()),
+        ({"retraining__test_batch_size": 32}, set()),
         ({"training__optimizer_kwargs": {"lr": 0.2, "momentum": 0.9}}, EVERY),
         ({"retraining__start_epoch": 1}, {"Prune", "Retrain", "Evaluate", "Aggregate", "Report"}),
         ({"experiments__rules": "reference"}, EVERY - {"TrainBase"}),
@@ -126,6 +128,17 @@ def test_metrics_enter_training_only_where_they_stop_it_early():
     second = {"training": {**TRAINING, "early_stop_epoch": 2, "metrics_test": METRICS}}
     assert one["TrainBase"] != stage_keys(experiment(**first))["TrainBase"]
     assert one["TrainBase"] == stage_keys(experiment(**second))["TrainBase"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"early_stop_epoch": 2}, {"loss": "own:loss@0123"}, {"metrics_test": [{"type": "own:Metric@0123", "kwargs": {}}]}],
+)
+def test_the_test_batch_size_enters_where_validation_decides_or_foreign_code_may_depend_on_batches(changes):
+    def trained(size: int) -> set[str]:
+        return stage_keys(experiment(training={**TRAINING, **changes, "test_batch_size": size}))["TrainBase"]
+
+    assert trained(64).isdisjoint(trained(32))
 
 
 def test_the_rewind_epoch_enters_the_trained_network_only_where_weights_are_rewound():

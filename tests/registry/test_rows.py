@@ -6,11 +6,10 @@ import inspect
 import pytest
 
 from luigi_prune import registry
-from luigi_prune.config.checks import is_color
 from luigi_prune.config.schema import Component
 from luigi_prune.errors import ConfigError
 from luigi_prune.registry import KINDS, METHODS, find, metric_label
-from luigi_prune.registry.colors import CSS_COLORS, TABLEAU_COLORS
+from luigi_prune.registry.colors import CSS_COLORS, TABLEAU_COLORS, is_color
 
 CLASSES = ("optimizer", "scheduler", "loss", "transform")
 ROWS = [(kind, row) for kind in KINDS if kind != "method" for row in KINDS[kind].rows.values()]
@@ -61,7 +60,7 @@ def test_no_class_of_torch_is_forgotten():
 
 
 def test_colours_are_those_of_matplotlib():
-    from matplotlib.colors import CSS4_COLORS, is_color_like
+    from matplotlib.colors import CSS4_COLORS, XKCD_COLORS, is_color_like
     from matplotlib.colors import TABLEAU_COLORS as tableau
 
     assert set(CSS4_COLORS) == CSS_COLORS
@@ -77,9 +76,26 @@ def test_colours_are_those_of_matplotlib():
         "0.5",
         "k",
         "1.0",
+        "1e-1",
         "TEAL",
+        *XKCD_COLORS,
     ]
-    bad = ["reddish", "#12", "tab:mauve", "1.5", "", "kk", "#gggggg"]
+    bad = [
+        "reddish",
+        "#12",
+        "tab:mauve",
+        "1.5",
+        "",
+        "kk",
+        "#gggggg",
+        "xkcd:skyy",
+        "c3",
+        "C",
+        "K",
+        "nan",
+        "-0.1",
+        "xkcd:",
+    ]
     for text in good:
         assert is_color(text), text
         assert is_color_like(text), text

@@ -16,16 +16,21 @@ from luigi_prune.config.schema import NetworkConfig, TrainingConfig
 
 __all__ = ["RawData", "Samples", "Splits", "load_raw", "load_splits", "load_test"]
 
-VALIDATION_FRACTION = 0.1
+HELD_OUT_FRACTION = 0.1
 
 
 @dataclass(frozen=True)
 class Splits:
-    """Samples with the training transforms, a tenth held out with the test transforms, and the shape of one sample."""
+    """Samples with the training transforms, two parts of a held-out tenth, and the shape of one sample.
+
+    The held-out samples have the test transforms. Half of them are `validation`, which judges networks (early stopping,
+    curves); the others are `calibration`, which pruning reads, so that no network is judged on samples that shaped it.
+    """
 
     train: Samples
     validation: Samples
     input_shape: Any
+    calibration: Samples
 
 
 @functools.lru_cache(maxsize=4)
@@ -48,13 +53,18 @@ def load_raw(name: str, split: str, training_data: str, local_data: str) -> RawD
 def load_splits(
     network: NetworkConfig, training: TrainingConfig, *, seed: int, training_data: str, local_data: str
 ) -> Splits:
-    """Return the training and validation samples of `network.dataset`; the split depends only on `seed`."""
+    """Return the training, validation and calibration samples of `network.dataset`.
+
+    The split depends only on `seed`. A single held-out sample is in both of the last two.
+    """
     raw = load_raw(network.dataset, "train", training_data, local_data)
     check_targets(raw, network)
-    training_indices, validation_indices = held_out(len(raw.targets), VALIDATION_FRACTION, seed)
+    training_indices, *parts = held_out(len(raw.targets), HELD_OUT_FRACTION, seed)
     train = Samples(raw, (*training.transforms_train, *training.transforms_final), training_indices)
-    validation = Samples(raw, (*training.transforms_test, *training.transforms_final), validation_indices)
-    return Splits(train, validation, train.input_shape)
+    validation, calibration = (
+        Samples(raw, (*training.transforms_test, *training.transforms_final), indices) for indices in parts
+    )
+    return Splits(train, validation, train.input_shape, calibration)
 
 
 def load_test(dataset: str, training: TrainingConfig, *, training_data: str, local_data: str) -> Samples:

@@ -35,11 +35,16 @@ def rank_share(batch: Indices, rank: int, world_size: int) -> Indices:
     return batch[start : start + share + (rank < remainder)]
 
 
-def held_out(samples: int, fraction: float, seed: int) -> tuple[Indices, Indices]:
-    """Return (kept, held out) sorted indices; int(fraction * samples) are held out, at least one of two or more."""
+def held_out(samples: int, fraction: float, seed: int) -> tuple[Indices, Indices, Indices]:
+    """Return sorted indices: those kept, and the two halves of those held out, the larger one first.
+
+    int(fraction * samples) are held out, at least one of two or more. A single one is in both halves.
+    """
     order = np.random.default_rng(derive_seed(seed, "validation split")).permutation(samples)
     count = max(int(fraction * samples), min(1, samples - 1))
-    return np.sort(order[count:]), np.sort(order[:count])
+    half = -(-count // 2)
+    first, second = order[:half], order[half:count]
+    return np.sort(order[count:]), np.sort(first), np.sort(second if len(second) else first)
 
 
 def uniforms(seed: int, epoch: int, stream: int, indices: Indices) -> NDArray[np.float64]:

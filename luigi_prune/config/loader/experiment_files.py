@@ -29,7 +29,10 @@ def load_experiments(config: str | Path) -> list[Experiment]:
     The file is searched relative to the working directory, then among the packaged ones. Settings without effect are
     logged to the logger `luigi_prune`. Raises ConfigError with file, line, key, value and nearest choice.
     """
-    path = find_file(str(config))
+    try:
+        path = find_file(str(config))
+    except ConfigError as error:
+        raise ConfigError(f"--config: {error}") from None
     root = load_tree(path)
     messages: dict[tuple[int, str], None] = {}
     experiments = []
@@ -79,8 +82,10 @@ def _sections(root: Node, folder: Path) -> tuple[dict[str, Any], list[tuple[int,
     notes += _derive_retraining(plain)
     network = plain["network"]
     modules = plain.get("directories", {}).get("modules")
-    if classes := classes_of(network.get("dataset"), Path(modules) if isinstance(modules, str) else folder):
-        network.setdefault("output_size", classes)
+    if "output_size" not in network and (
+        classes := classes_of(network.get("dataset"), Path(modules) if isinstance(modules, str) else folder)
+    ):
+        network["output_size"] = classes
     return plain, notes
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from luigi_prune.config.key_names import FREE, field_name, shown_path
-from luigi_prune.config.loader.yaml_positions import Node, read_yaml
+from luigi_prune.config.loader.yaml_positions import Node, UnreadableFile, read_yaml
 from luigi_prune.errors import ConfigError, nearest
 
 PACKAGED = Path(__file__).resolve().parents[2] / "configs"
@@ -37,8 +37,10 @@ def spellings(name: str) -> Iterator[str]:
 def find_file(name: str, beside: Path | None = None) -> Path:
     """Return the file called `name`: relative to the working directory, beside the file `beside`, or packaged.
 
-    Raises ConfigError if there is none.
+    A folder of that name comes after all files. Raises ConfigError if there is none.
     """
+    if not name.strip():
+        raise ConfigError(f"expected a file name, got {name!r}")
     folders = [Path(), *([beside.parent] if beside else []), PACKAGED]
     try:
         candidates = [folder / Path(spelling).expanduser() for folder in folders for spelling in spellings(name)]
@@ -100,7 +102,7 @@ def _resolve(node: Node, keys: tuple[str, ...], origin: Path, opened: tuple[Path
 
 def _include(node: Node, keys: tuple[str, ...], origin: Path, opened: tuple[Path, ...]) -> dict[str, Node]:
     where = f"{node.place}: {shown_path((*keys, 'file'))}"
-    if not isinstance(node.value, str) or not node.value:
+    if not isinstance(node.value, str):
         raise ConfigError(f"{where}: expected a file name, got {node.plain()!r}")
     try:
         path = find_file(node.value, origin)
@@ -108,7 +110,10 @@ def _include(node: Node, keys: tuple[str, ...], origin: Path, opened: tuple[Path
             load_tree(path, keys, opened)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
-    tree = load_tree(path, keys, opened)
+    try:
+        tree = load_tree(path, keys, opened)
+    except UnreadableFile as error:
+        raise ConfigError(f"{where}: {error}") from None
     assert isinstance(tree.value, dict)
     return tree.value
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -59,6 +60,10 @@ class Node:
         return node
 
 
+class UnreadableFile(ConfigError):
+    """A file that is no experiment file as a whole, so that the message has no line of it."""
+
+
 class _Loader(yaml.SafeLoader):
     """SafeLoader with the numbers of YAML 1.2: `1e-4` is one, `1:30` and `2020-01-01` are strings, `010` is ten."""
 
@@ -87,34 +92,47 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _integer)
 def read_yaml(path: Path, shown: str) -> Node:
     """Return the tree of a YAML file whose top level is a dictionary; `shown`: the file's name in messages.
 
-    Raises ConfigError for a file that cannot be read, is not YAML or empty, has duplicate keys in a dictionary, or more
-    than MAX_VALUES values after expanding aliases.
+    Raises ConfigError for a file that cannot be read, is not UTF-8, not YAML or empty, has duplicate keys in a
+    dictionary, or more than MAX_VALUES values after expanding aliases.
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise ConfigError(f"{shown}: cannot be read: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{shown}: is not a text file") from None
+    text = _text(path, shown)
     try:
         loader = _Loader(text)
         top = loader.get_single_node()
         if top is None:
-            raise ConfigError(f"{shown}: is empty")
+            raise UnreadableFile(f"{shown}: is empty")
         node = _Builder(loader, shown).build(top, Place(shown, top.start_mark.line + 1))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = Place(shown, mark.line + 1) if mark else Place(shown)
         raise ConfigError(f"{place}: not valid YAML: {_one_line(error.problem or error.context)}") from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"{shown}: is not a text file: {_one_line(error)}") from None
+        raise UnreadableFile(f"{shown}: is not a text file: {_one_line(error)}") from None
     except RecursionError:
-        raise ConfigError(f"{shown}: is nested too deeply") from None
+        raise UnreadableFile(f"{shown}: is nested too deeply") from None
     if (values := _count(node, {})) > MAX_VALUES:
-        raise ConfigError(f"{shown}: has {values} values after expanding aliases; at most {MAX_VALUES} are allowed")
+        raise UnreadableFile(f"{shown}: has {values} values after expanding aliases; at most {MAX_VALUES} are allowed")
     if not isinstance(node.value, dict):
         raise ConfigError(f"{node.place}: expected a dictionary, got {_kind(node.value)}")
     return node
+
+
+def _text(path: Path, shown: str) -> str:
+    """Return the content of a file in UTF-8, with or without a byte-order mark."""
+    if path.is_dir():
+        raise UnreadableFile(f"{shown}: is a folder, not a file")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UnreadableFile(f"{shown}: cannot be read: {error.strerror or error}") from None
+    cure = "; save it as UTF-8"
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content[:64]:
+        raise UnreadableFile(f"{shown}: is not UTF-8, but UTF-16, or not a text file{cure}")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        place = Place(shown, content.count(b"\n", 0, error.start) + 1)
+        raise ConfigError(f"{place}: is not UTF-8 (byte 0x{content[error.start]:02x}){cure}") from None
 
 
 def _count(node: Node, known: dict[int, int]) -> int:

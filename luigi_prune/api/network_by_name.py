@@ -1,0 +1,54 @@
+"""Networks of the registry outside of experiments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from luigi_prune import registry
+from luigi_prune.compute import networks
+from luigi_prune.errors import ConfigError, nearest
+
+__all__ = ["network"]
+
+
+def network(
+    name: str, /, input_shape: Sequence[int], outputs: int, *, seed: int | None = None, **kwargs: Any
+) -> nn.Module:
+    """Return the network `name`, untrained.
+
+    name: of a network in docs/networks.md or of an installed package, or an import path ("module:function") of a module
+        in the working directory or on the Python path.
+    input_shape: of one sample, without the batch axis: (3, 32, 32).
+    outputs: the number of outputs, such as classes.
+    seed: of the weights; by default they are drawn from torch's global generator, like those of any module.
+    kwargs: further keywords of the function that builds the network.
+
+    Raises ConfigError for an unknown name (with the nearest one), for keywords that the network does not have, and for
+    inputs that it cannot take.
+    """
+    shape = tuple(input_shape)
+    if not shape or not all(_is_positive_integer(size) for size in shape):
+        raise ConfigError(f"input_shape: expected positive integers without the batch axis, got {input_shape!r}")
+    if not _is_positive_integer(outputs):
+        raise ConfigError(f"outputs: expected a positive integer, got {outputs!r}")
+    folder = Path.cwd()
+    resolved = registry.resolve_name("network", name, folder)
+    registry.look_in(folder)
+    row = registry.find("network", resolved)
+    for keyword in kwargs:
+        if keyword not in row.keywords and not row.open_ended:
+            hint = nearest(keyword, row.keywords) if row.keywords else "; it has none"
+            raise ConfigError(f"{row.name} has no keyword {keyword!r}{hint}")
+    if missing := [keyword for keyword in row.required if keyword not in kwargs]:
+        raise ConfigError(f"{row.name} needs the keyword {missing[0]!r}")
+    drawn = int(torch.randint(2**62, ())) if seed is None else seed
+    return networks.build(resolved, shape, int(outputs), drawn, kwargs)
+
+
+def _is_positive_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
