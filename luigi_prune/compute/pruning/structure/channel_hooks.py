@@ -87,14 +87,22 @@ class Taps:
     constants constant, and numbers neither underflow nor overflow at any depth.
     """
 
-    def __init__(self, modules: dict[str, nn.Module], silence_unless: dict[str, Tensor] | None, same: float) -> None:
+    def __init__(
+        self,
+        modules: dict[str, nn.Module],
+        silence_unless: dict[str, Tensor] | None,
+        same: float,
+        *,
+        given_inputs: bool = False,
+    ) -> None:
         """Observe `modules`. A BatchNorm channel that reads only zeros is silenced unless `silence_unless` marks it.
 
         Norms missing in `silence_unless` are left alone, all of them if it is None. `same`: the relative spread below
-        which numbers are equal except for rounding.
+        which numbers are equal except for rounding. `given_inputs`: some inputs are those of the example, so that
+        features made of inputs alone (flags, time steps) may be zero or constant by chance: they count as neither.
         """
         self.modules, self.structure, self._silence_unless = modules, Structure(), silence_unless or {}
-        self._same = same
+        self._same, self._given_inputs = same, given_inputs
         self.watched: list[Tensor] = []
         # The hooks only record; `finish` evaluates the records of all channels at once.
         self._calls: list[tuple[str, Tensor, Tensor]] = []  # module, largest and smallest value of its input channels
@@ -110,6 +118,8 @@ class Taps:
             value = inputs[0].detach()
             _, others = _axes(module, value)
             largest, smallest = (value.amax(others), value.amin(others)) if others else (value.clone(),) * 2
+            if self._given_inputs and not inputs[0].requires_grad:
+                largest, smallest = torch.ones_like(largest), torch.zeros_like(smallest)
             self._calls.append((name, largest, smallest))
             if isinstance(module, _BatchNorm):
                 if name in self._silence_unless:

@@ -54,9 +54,21 @@ class _Leaky(TorchFunctionMode):
             leak = torch.nan_to_num(value, neginf=0.0, posinf=0.0)  # attention masks are infinite
             leak = F.softsign(leak) if name in _SQUASHING else leak
             return func(value.clone(), *args[1:], **(kwargs or {})) + LEAK * leak
+        if name == "embedding" and len(args) > 1:
+            return func(*_all_rows(*args[:2]), *args[2:], **(kwargs or {}))
         if name in ("detach", "detach_"):
             return args[0]
         return func(*args, **(kwargs or {}))
+
+
+def _all_rows(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the arguments of an embedding, in their order, with as many of its rows as there are indices.
+
+    The example may hold one category or token only, whose features are not constant for that.
+    """
+    indices, table = (other, one) if one.is_floating_point() else (one, other)
+    varied = torch.arange(indices.numel(), device=indices.device).view(indices.shape) % max(1, len(table))
+    return (table, varied) if one.is_floating_point() else (varied, table)
 
 
 @dataclass(frozen=True)
@@ -99,7 +111,9 @@ class StructureProbe:
         self._input = self._random_input(example_input, samples)
         self._values = self._random_parameters()
         self._projections: list[Tensor] = []
-        self.can_see_constants = any(free_inputs(example_input)) or sample_count(example_input) > 1
+        free = free_inputs(example_input)
+        self._given_inputs = not all(free)
+        self.can_see_constants = any(free) or sample_count(example_input) > 1
         full_masks = {name: torch.ones_like(p, dtype=torch.bool) for name, p in self.network.named_parameters()}
         self._zero_at_first: dict[str, Tensor] = {}
         self._baseline: Structure | None = None
@@ -176,7 +190,8 @@ class StructureProbe:
         """Return the network's structure under `masks`, and the magnitudes of all channels in the run."""
         self._fill(masks)
         modules = {**self._modules, **self._bare_norms}
-        taps = Taps(modules, self._zero_at_first if silence else None, self._precision.same)
+        silenced = self._zero_at_first if silence else None
+        taps = Taps(modules, silenced, self._precision.same, given_inputs=self._given_inputs)
         with ExitStack() as stack, torch.enable_grad():
             for name, module in modules.items():
                 stack.callback(module.register_forward_pre_hook(taps.before(name)).remove)
