@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from luigi_prune import registry
 from luigi_prune.api.mask_hooks import held_masks, hold, release
 from luigi_prune.api.pruned import Pruned, PrunedLayer, load, pruned_layers
-from luigi_prune.api.validation import check_arguments, checked_batches, guess_input, missing_loss
+from luigi_prune.api.validation import check_arguments, checked_batches, explained_loss, guess_input, missing_loss
 from luigi_prune.compute import pruning
 from luigi_prune.compute.network_inputs import Inputs, checked
 from luigi_prune.compute.pruning.problem.records import Allocation, Problem
@@ -107,7 +107,7 @@ def prune(
         float(keep_ratio),
         example_input=example,
         calibration=batches,
-        loss=loss if loss is not None else missing_loss(row, by_rules),
+        loss=explained_loss(row, loss) if loss is not None else missing_loss(row, by_rules),
         seed=seed,
         rules=by_rules,
         original_size=before.original_size if before else pruning.count_size(bare),

@@ -133,3 +133,28 @@ def missing_loss(row: MethodRow, rules: Rules) -> Callable[[Any, Any], Tensor]:
         raise ConfigError(f"{rules.data_reader(row)} needs a loss, but none is given")
 
     return missing
+
+
+def explained_loss(row: MethodRow, loss: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor]:
+    """Return `loss`, which raises ConfigError if it fails on an output that is no tensor, or on missing targets."""
+
+    def value(outputs: Any, targets: Any) -> Tensor:
+        try:
+            return loss(outputs, targets)
+        except torch.OutOfMemoryError:
+            raise
+        except (TypeError, ValueError, AttributeError, LookupError, RuntimeError) as error:
+            reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            if targets is None:
+                raise ConfigError(
+                    f"{row.name}: the loss fails without targets ({reason}): a calibration batch "
+                    'that is a dictionary has no "labels"; write (inputs, targets)'
+                ) from error
+            if isinstance(outputs, Tensor):
+                raise
+            raise ConfigError(
+                f"{row.name}: the loss fails on the network's output of type {type(outputs).__name__}, which it gets as "
+                f"it is ({reason}): give one that takes its tensor first, loss=lambda out, y: loss(out.logits, y)"
+            ) from error
+
+    return value

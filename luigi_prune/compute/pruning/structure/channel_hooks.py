@@ -80,6 +80,12 @@ def spread_columns(module: nn.Module, channels: Tensor) -> Tensor:
     return per_group.repeat_interleave(weight.shape[0] // groups, dim=0)
 
 
+def _noise(like: Tensor) -> Tensor:
+    """Return positive noise, the same for the same size."""
+    drawn = torch.rand(like.shape, generator=torch.Generator().manual_seed(like.numel()))
+    return drawn.add_(0.5).to(like)
+
+
 class Taps:
     """The hooks of one run: they fill a `Structure` during the forward and the backward pass.
 
@@ -99,7 +105,7 @@ class Taps:
 
         Norms missing in `silence_unless` are left alone, all of them if it is None. `same`: the relative spread below
         which numbers are equal except for rounding. `given_inputs`: some inputs are those of the example, so that
-        features made of inputs alone (flags, time steps) may be zero or constant by chance: they count as neither.
+        features made of inputs alone (flags, time steps) may be zero or constant by chance: noise replaces them.
         """
         self.modules, self.structure, self._silence_unless = modules, Structure(), silence_unless or {}
         self._same, self._given_inputs = same, given_inputs
@@ -115,17 +121,16 @@ class Taps:
     def before(self, name: str) -> Callable[..., Any]:
         @wrap_torch_function(lambda module, inputs: inputs)
         def hook(module: nn.Module, inputs: tuple[Any, ...]) -> Any:
-            value = inputs[0].detach()
+            noise = _noise(inputs[0]) if self._given_inputs and not inputs[0].requires_grad else None
+            value = inputs[0].detach() if noise is None else noise
             _, others = _axes(module, value)
             largest, smallest = (value.amax(others), value.amin(others)) if others else (value.clone(),) * 2
-            if self._given_inputs and not inputs[0].requires_grad:
-                largest, smallest = torch.ones_like(largest), torch.zeros_like(smallest)
             self._calls.append((name, largest, smallest))
             if isinstance(module, _BatchNorm):
                 if name in self._silence_unless:
                     self._silence(name, module, (largest == 0) & (smallest == 0))
-                return self._before_norm(name, inputs)
-            return None
+                return self._before_norm(name, inputs) if noise is None else (noise, *inputs[1:])
+            return None if noise is None else (noise, *inputs[1:])
 
         return hook
 
