@@ -152,9 +152,10 @@ def explained_loss(row: MethodRow, loss: Callable[[Any, Any], Tensor]) -> Callab
                 ) from error
             if isinstance(outputs, Tensor):
                 raise
+            kind = type(outputs).__name__
             raise ConfigError(
-                f"{row.name}: the loss fails on the network's output of type {type(outputs).__name__}, which it gets as "
-                f"it is ({reason}): give one that takes its tensor first, loss=lambda out, y: loss(out.logits, y)"
+                f"{row.name}: the loss fails on the network's output of type {kind}, which it gets as it is ({reason}): "
+                "give one that takes its tensor first, loss=lambda outputs, y: loss(outputs.logits, y)"
             ) from error
 
     return value
