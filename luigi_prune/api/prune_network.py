@@ -24,7 +24,14 @@ from torch import Tensor, nn
 from luigi_prune import registry
 from luigi_prune.api.mask_hooks import held_masks, hold, release
 from luigi_prune.api.pruned import Pruned, PrunedLayer, load, pruned_layers
-from luigi_prune.api.validation import check_arguments, checked_batches, explained_loss, guess_input, missing_loss
+from luigi_prune.api.validation import (
+    check_arguments,
+    check_signature,
+    checked_batches,
+    explained_loss,
+    guess_input,
+    missing_loss,
+)
 from luigi_prune.compute import pruning
 from luigi_prune.compute.network_inputs import Inputs, checked
 from luigi_prune.compute.pruning.problem.records import Allocation, Problem
@@ -95,6 +102,8 @@ def prune(
     example = batches[0][0] if batches else None
     if example_input is not None:
         example = checked(f"{row.name}: the example input", example_input)
+    for inputs in ([] if example is None else [example]) + [inputs for inputs, _ in batches or ()][:1]:
+        check_signature(row, start, inputs)
     counted = example is not None
     if example is None:
         example = guess_input(start, seed)

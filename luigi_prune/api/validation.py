@@ -94,6 +94,26 @@ def check_arguments(row: MethodRow, network: object, keep_ratio: object) -> None
         raise ConfigError(f"{row.name}: the network has no compressible layer (a Linear or an ungrouped Conv2d)")
 
 
+def check_signature(row: MethodRow, network: nn.Module, inputs: Inputs) -> None:
+    """Raise ConfigError if `forward` does not have the arguments that inputs are for."""
+    values, keywords = ((), inputs) if isinstance(inputs, Mapping) else ((inputs,), {})
+    if isinstance(inputs, (tuple, list)):
+        values = tuple(inputs)
+    try:
+        signature = inspect.signature(network.forward)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(*values, **keywords)
+    except TypeError as error:
+        takes = ", ".join(list(signature.parameters)[:8])
+        given = f"a dictionary of {', '.join(inputs)}" if isinstance(inputs, Mapping) else f"{len(values)} in a row"
+        cure = "; a list that is one argument is written ([a, b],)" if isinstance(inputs, list) else ""
+        raise ConfigError(
+            f"{row.name}: the inputs, {given}, do not fit the network's forward({takes}): {error}{cure}"
+        ) from None
+
+
 def checked_batches(row: MethodRow, calibration: Iterable[Any] | None) -> list[tuple[Inputs, Any]] | None:
     """Return the batches as a list of (inputs, targets); raises ConfigError unless each has as many targets as inputs.
 
@@ -154,8 +174,8 @@ def explained_loss(row: MethodRow, loss: Callable[[Any, Any], Tensor]) -> Callab
                 raise
             kind = type(outputs).__name__
             raise ConfigError(
-                f"{row.name}: the loss fails on the network's output of type {kind}, which it gets as it is ({reason}): "
-                "give one that takes its tensor first, loss=lambda outputs, y: loss(outputs.logits, y)"
+                f"{row.name}: the loss fails on the network's output of type {kind}, which it gets as it is "
+                f"({reason}): give one that takes its tensor first, loss=lambda outputs, y: loss(outputs.logits, y)"
             ) from error
 
     return value
