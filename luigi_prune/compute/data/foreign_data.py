@@ -39,6 +39,8 @@ def foreign_data(row: DatasetRow, split: str, folder: str) -> RawData:
     given, targets = returned[0], _array(returned[1])
     several = isinstance(given, (tuple, Mapping))
     inputs = map_leaves(_array, given) if several else _array(given)
+    if not list(leaves(inputs)):
+        raise wrong(f"expected arrays, got an empty {type(given).__name__}")
     for name, array in leaves(inputs):
         of = f" of input {name!r}" if name else ""
         if array.dtype.kind not in "fiub" or (array.dtype == np.uint8 and (several or array.ndim not in (3, 4))):
