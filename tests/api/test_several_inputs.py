@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import UserDict
+from functools import cache
 from typing import Any
 
 import pytest
@@ -20,6 +21,9 @@ from tests.api.several_inputs import CLASSES, LENGTH, SEVERAL, Classifier, Outpu
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*cannot be met on this network")
 PRUNING = [name for name, row in METHODS.items() if row.granularity != "none"]
+# One of every way in which methods run a network; all methods on two kinds of inputs.
+READERS = ["SnipNet", "SiPPNet", "ThiNet", "PCANet", "FilterThresNet"]
+CASES = [(name, kind) for kind in SEVERAL for name in (PRUNING if kind in ("dict", "fusion") else READERS)]
 
 
 def batches(inputs: Any) -> list[Any]:
@@ -27,18 +31,35 @@ def batches(inputs: Any) -> list[Any]:
     return [(inputs(count), torch.arange(count) % 10) for count in (4, 7, 5)]
 
 
-@pytest.mark.parametrize("kind", SEVERAL)
-@pytest.mark.parametrize("method", PRUNING)
-def test_the_masks_are_those_of_the_same_network_of_one_input(method: str, kind: str) -> None:
-    case, (network, twin) = SEVERAL[kind], pair(kind)
-    pruned = api.prune(network, method, 0.4, calibration=batches(case.inputs), loss=case.loss)
-    wanted = api.prune(twin, method, 0.4, calibration=batches(case.twin_inputs), loss=F.cross_entropy)
+@cache
+def twin_pruned(method: str, twin: type[nn.Module], rules: str) -> api.Pruned:
+    """Return the twin of one input, pruned."""
+    kind = next(kind for kind, case in SEVERAL.items() if case.twin is twin)
+    given = batches(SEVERAL[kind].twin_inputs)
+    return api.prune(pair(kind)[1], method, 0.4, calibration=given, loss=F.cross_entropy, rules=rules)
+
+
+def check_like_its_twin(method: str, kind: str, rules: str) -> None:
+    case, (network, _) = SEVERAL[kind], pair(kind)
+    pruned = api.prune(network, method, 0.4, calibration=batches(case.inputs), loss=case.loss, rules=rules)
+    wanted = twin_pruned(method, case.twin, rules)
     assert (pruned.size, pruned.flops) == (wanted.size, wanted.flops)
     assert pruned.masks.keys() == wanted.masks.keys()
     assert all(torch.equal(mask, wanted.masks[name]) for name, mask in pruned.masks.items())
     assert pruned.structure == wanted.structure
     with torch.no_grad():
         assert torch.isfinite(prediction(call(pruned.network.eval(), case.inputs(3)))).all()
+
+
+@pytest.mark.parametrize(("method", "kind"), CASES)
+def test_the_masks_are_those_of_the_same_network_of_one_input(method: str, kind: str) -> None:
+    check_like_its_twin(method, kind, "paper")
+
+
+@pytest.mark.parametrize("kind", SEVERAL)
+def test_the_rules_of_the_reference_read_several_inputs(kind: str) -> None:
+    check_like_its_twin("SnipNet", kind, "reference")
+    check_like_its_twin("FilterThresNet", kind, "reference")
 
 
 # ----------------------------------------------------------------------------------- what a probe may not take as given
@@ -104,6 +125,37 @@ def test_masks_of_floats_are_no_noise(kind: str) -> None:
         assert (other.amin(-1) == 0).all()
     else:
         assert torch.equal(other, mask[:2])
+
+
+class Attention(nn.Module):
+    """Attention over vectors, with a mask that is added to the scores, multiplied, or selects."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key, self.value, self.out = (nn.Linear(8, 8) for _ in range(4))
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        scores = self.query(x) @ self.key(x).transpose(1, 2)
+        if not mask.is_floating_point():
+            scores = scores.masked_fill(~mask.bool()[:, None], -torch.inf)
+        else:
+            scores = scores + (mask if bool((mask < 0).any()) else (1 - mask) * -1e4)[:, None]
+        return self.head(F.relu(self.out(torch.softmax(scores, -1) @ self.value(x))).mean(1))
+
+
+@pytest.mark.parametrize("method", ["ThresNet", "FilterThresNet", "PFPNet"])
+def test_a_mask_of_any_form_gives_the_same_pruned_network(method: str) -> None:
+    torch.manual_seed(0)
+    network, keep, x = Attention(), tokens(4)[1], torch.randn(4, LENGTH, 8)
+    forms = [keep, keep.bool(), *(MASKS[form](keep) for form in ("0 and 1", "minus infinity", "the least float"))]
+    first, *others = [
+        api.prune(network, method, 0.4, calibration=[((x, mask), torch.arange(4))], loss=F.cross_entropy).masks
+        for mask in forms
+    ]
+    for masks in others:
+        assert masks.keys() == first.keys()
+        assert all(torch.equal(masks[name], first[name]) for name in first)
 
 
 @pytest.mark.parametrize(
