@@ -103,6 +103,26 @@ def ratio_of(row: MethodRow, keep_ratio: Any) -> float:
     return number
 
 
+def check_signature(row: MethodRow, network: nn.Module, inputs: Inputs) -> None:
+    """Raise ConfigError if `forward` does not have the arguments that inputs are for."""
+    values, keywords = ((), inputs) if isinstance(inputs, Mapping) else ((inputs,), {})
+    if isinstance(inputs, (tuple, list)):
+        values = tuple(inputs)
+    try:
+        signature = inspect.signature(network.forward)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(*values, **keywords)
+    except TypeError as error:
+        takes = ", ".join(list(signature.parameters)[:8])
+        given = f"a dictionary of {', '.join(inputs)}" if isinstance(inputs, Mapping) else f"{len(values)} in a row"
+        cure = "; a list that is one argument is written ([a, b],)" if isinstance(inputs, list) else ""
+        raise ConfigError(
+            f"{row.name}: the inputs, {given}, do not fit the network's forward({takes}): {error}{cure}"
+        ) from None
+
+
 def checked_batches(row: MethodRow, calibration: Iterable[Any] | None) -> list[tuple[Inputs, Any]] | None:
     """Return the batches as a list of (inputs, targets); raises ConfigError unless each has as many targets as inputs.
 
@@ -142,3 +162,29 @@ def missing_loss(row: MethodRow, rules: Rules) -> Callable[[Any, Any], Tensor]:
         raise ConfigError(f"{rules.data_reader(row)} needs a loss, but none is given")
 
     return missing
+
+
+def explained_loss(row: MethodRow, loss: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor]:
+    """Return `loss`, which raises ConfigError if it fails on an output that is no tensor, or on missing targets."""
+
+    def value(outputs: Any, targets: Any) -> Tensor:
+        try:
+            return loss(outputs, targets)
+        except torch.OutOfMemoryError:
+            raise
+        except (TypeError, ValueError, AttributeError, LookupError, RuntimeError) as error:
+            reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            if targets is None:
+                raise ConfigError(
+                    f"{row.name}: the loss fails without targets ({reason}): a calibration batch "
+                    'that is a dictionary has no "labels"; write (inputs, targets)'
+                ) from error
+            if isinstance(outputs, Tensor):
+                raise
+            kind = type(outputs).__name__
+            raise ConfigError(
+                f"{row.name}: the loss fails on the network's output of type {kind}, which it gets as it is "
+                f"({reason}): give one that takes its tensor first, loss=lambda outputs, y: loss(outputs.logits, y)"
+            ) from error
+
+    return value
