@@ -78,9 +78,19 @@ def recorded() -> Iterator[list[JobTask]]:
 
 def run(file: Path) -> list[str]:
     """Run an experiment in this process and return the titles of the tasks that started; fails where the run fails."""
+    return build([RunExperiment(config=str(file))])
+
+
+def run_to_tables(file: Path) -> list[str]:
+    """Do the same up to the tables: most of a small experiment's time goes into its report's figures."""
+    return build([report.tables for report in reports(file)])
+
+
+def build(tasks: list[luigi.Task]) -> list[str]:
+    """Run tasks and all that they need in this process; return the titles of those that started."""
     luigi.configuration.get_config().set("compute", "backend", "inline")
     with recorded() as started:
-        assert luigi.build([RunExperiment(config=str(file))], local_scheduler=True, log_level="WARNING")
+        assert luigi.build(tasks, local_scheduler=True, log_level="WARNING")
     return [task.title for task in started]
 
 

@@ -89,26 +89,3 @@ def test_a_low_rank_cascade_ends_in_a_report(tmp_path):
     assert (estimate <= truth * (1 + 1e-6)).all()
     (unknown,) = results(tmp_path, "PCANet/net0-rep0/keep0.2-prune-*.h5")
     assert np.isnan(unknown.arrays["layers/error_operator"]).any()
-
-
-def test_every_weight_filter_and_channel_method_prunes_and_retrains(tmp_path):
-    methods = [
-        "SnipNet",
-        "SiPPNet",
-        "SiPPNetRand",
-        "SiPPNetHybrid",
-        "EllTwoNet",
-        "SoftNet",
-        "ThiNet",
-        "PFPNet",
-        "PFPNetTop",
-    ]
-    file = write_experiment(
-        tmp_path,
-        experiments__mode="retrain",
-        experiments__methods=methods,
-        experiments__spacing=[{"type": "manual", "values": [0.5]}],
-    )
-    counts = stages(run(file))
-    assert counts["Prune"] == counts["Retrain"] == len(methods)
-    assert reports(file)[0].complete()
