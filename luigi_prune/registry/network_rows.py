@@ -67,7 +67,7 @@ NETWORKS = by_name(
 LATER_NETWORKS = (
     r"vgg(11|13|16|19)(_bn)?",
     r"densenet(22|40|100|121|161|169|190|201)",
-    r"wrn(16_8|28_10|50_2)",
+    r"wrn(16_8|28_2|28_10|40_1|40_4|50_2)",
     r"wide_resnet(50|101)_2",
     r"resnet(18|34|50|101|152|1202)",
     r"preresnet\d+|resnext\d+\w*",
@@ -77,7 +77,7 @@ LATER_NETWORKS = (
     r"bert",
     r"deepknight",
     r"cnn60k",
-    r"lenet500_300_100",
+    r"lenet500_300_100|fcnet_nettrim",
     r"(ffjord|cnf|node)\w*",
 )
 

@@ -475,7 +475,7 @@ def test_merge_keys_that_name_one_dictionary_again_and_again_are_one_dictionary(
 def test_a_folder_and_a_file_that_is_nowhere(folder):
     (folder / "e.yaml").mkdir()
     assert message() == "e.yaml: is a folder, not a file"
-    assert message("") == "--config: expected a file name, got ''"
+    assert message("") == "config: expected a file name, got ''"
     assert message(".").endswith(": is a folder, not a file")
     assert message("sample/digit.yaml").endswith("did you mean 'sample/digits.yaml'?")
     assert "file" in message("x" * 5000)  # whether its length is the reason depends on the Python
