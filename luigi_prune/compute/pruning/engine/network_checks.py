@@ -15,12 +15,14 @@ from luigi_prune.compute.pruning.low_rank.decomposed import Decomposed, current_
 from luigi_prune.compute.pruning.problem.layers import READERS
 from luigi_prune.compute.pruning.problem.masks import Masks, kept_counts, mostly_zero_weights
 from luigi_prune.compute.pruning.sizes_and_flops import count_size
+from luigi_prune.compute.zeros import to_numbers
 from luigi_prune.errors import ConfigError
 
 if TYPE_CHECKING:
     from luigi_prune.registry import MethodRow
 
 SHOWN = 3  # names in a message
+FOREIGN = ("torchao", "torch.distributed")  # modules whose tensors are quantised or spread over processes
 TOLERANCE = 0.005  # relative; a larger difference from the target keep ratio is a warning
 
 
@@ -49,23 +51,24 @@ def check_kinds(method: str, network: nn.Module) -> None:
                 "(`load_state_dict(..., assign=True)`)"
             )
     for name, value in network.named_parameters():
-        if type(value.data) is not Tensor or value.layout != torch.strided:
-            kind = str(value.layout) if type(value.data) is Tensor else f"a {type(value.data).__name__}"
-            raise ConfigError(f"{method}: parameter {name!r} is {kind}, not a plain tensor: convert it first")
+        kind = type(value.data)
+        if kind.__module__.startswith(FOREIGN) or value.layout != torch.strided:
+            what = f"a {kind.__name__}" if value.layout == torch.strided else str(value.layout)
+            raise ConfigError(f"{method}: parameter {name!r} is {what}, not a plain tensor: convert it first")
 
 
 def check_finite(method: str, network: nn.Module) -> None:
     """Raise ConfigError for a parameter, or statistics of a normalisation, with NaN or infinite entries."""
-    values = dict(network.named_parameters())
+    values: dict[str, Tensor] = dict(network.named_parameters())
     for name, module in network.named_modules():
         if isinstance(module, _NormBase):
-            values |= {f"{name}.{key}".lstrip("."): value for key, value in module.named_buffers(recurse=False)}  # type: ignore[misc]
-    for name, value in values.items():
-        # A sum is several times as fast as a check of every entry, but it may overflow.
-        if value.is_floating_point() and not bool(torch.isfinite(value.detach().sum())):
-            wrong = int(value.numel() - torch.isfinite(value).sum())
-            if wrong:
-                raise ConfigError(f"{method}: {name!r} has {wrong} NaN or infinite of {value.numel()} entries")
+            values |= {f"{name}.{key}".lstrip("."): value for key, value in module.named_buffers(recurse=False)}
+    values = {name: value.detach() for name, value in values.items() if value.is_floating_point()}
+    # A sum is several times as fast as a check of every entry, but it may overflow.
+    finite = to_numbers(torch.isfinite(value.sum()) for value in values.values())
+    for (name, value), is_finite in zip(values.items(), finite, strict=True):
+        if not is_finite and (wrong := int(value.numel() - torch.isfinite(value).sum())):
+            raise ConfigError(f"{method}: {name!r} has {wrong} NaN or infinite of {value.numel()} entries")
 
 
 def peculiarities(network: nn.Module, masks: Masks | None) -> list[str]:
