@@ -15,7 +15,7 @@ from luigi_prune.compute.memory import explain_oom
 from luigi_prune.compute.network_inputs import Inputs, checked, leaves, sample_count
 from luigi_prune.compute.precision import own_types
 from luigi_prune.compute.pruning import Rules, layer_budgets
-from luigi_prune.compute.pruning.engine.network_checks import check_kinds
+from luigi_prune.compute.pruning.engine.network_checks import check_kinds, computed_weights, listed
 from luigi_prune.errors import ConfigError
 from luigi_prune.seeds import derive_seed
 
@@ -89,13 +89,16 @@ def check_network(row: MethodRow, network: object) -> None:
         raise ConfigError(f"{row.name}: expected a torch.nn.Module, got a {type(network).__name__}")
     check_kinds(row.name, network)
     if row.granularity != "none" and not layer_budgets(network):
-        raise ConfigError(f"{row.name}: the network has no compressible layer (a Linear or an ungrouped Conv2d)")
+        computed = computed_weights(network)
+        why = f"; the weight of {listed(computed)} is computed from other parameters" if computed else ""
+        raise ConfigError(f"{row.name}: the network has no compressible layer (a Linear or an ungrouped Conv2d){why}")
 
 
 def ratio_of(row: MethodRow, keep_ratio: Any) -> float:
     """Return a number of any type (of numpy, a tensor, a fraction) as a float; raises ConfigError outside (0, 1]."""
+    is_number = not isinstance(keep_ratio, (bool, str, bytes)) and "bool" not in str(getattr(keep_ratio, "dtype", ""))
     try:
-        number = math.nan if isinstance(keep_ratio, (bool, str, bytes)) else float(keep_ratio)
+        number = float(keep_ratio) if is_number else math.nan
     except (TypeError, ValueError, RuntimeError):  # no number, or several
         number = math.nan
     if not 0 < number <= 1:  # NaN, too

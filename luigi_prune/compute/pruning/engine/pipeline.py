@@ -44,7 +44,13 @@ from luigi_prune.compute.pruning.engine.arguments import (
     with_noise,
 )
 from luigi_prune.compute.pruning.engine.decompose_network import decompose_network, undecomposed
-from luigi_prune.compute.pruning.engine.network_checks import check_finite, check_kinds, peculiarities
+from luigi_prune.compute.pruning.engine.network_checks import (
+    check_finite,
+    check_kinds,
+    ignores_input,
+    missed_ratio,
+    peculiarities,
+)
 from luigi_prune.compute.pruning.engine.rules import PAPER
 from luigi_prune.compute.pruning.engine.trial_search import search_trial
 from luigi_prune.compute.pruning.low_rank.decomposed import Decomposed, structure_of
@@ -66,7 +72,6 @@ if TYPE_CHECKING:
 
 EXAMPLES = 16  # samples of the example input that are used: enough to measure constants and to check outputs
 TRACED = 2  # samples of it for runs that only find how layers are connected
-TOLERANCE = 0.005  # relative; a larger difference from the target keep ratio is a warning
 
 
 @dataclass(kw_only=True)
@@ -143,7 +148,7 @@ def prune(
         ignored = ignored_names(method, start, ignore)
         outputs = first_outputs(method, start, select(example, slice(min(sample_count(example_input), TRACED))))
         flops = flops_of(start, outputs, masks) if original_flops is None else original_flops
-        record = _Recorder(network, method, keep_ratio, original_size, flops)
+        record = _Recorder(network, method, keep_ratio, example, ignored, bool(masks), original_size, flops)
         target_size = round(keep_ratio * original_size)
         if method.granularity == "none":
             return record.control(masks or {})
@@ -180,31 +185,39 @@ class _Recorder:
     network: nn.Module
     method: MethodRow
     keep_ratio: float
+    example: Tensor
+    ignored: frozenset[str]
+    was_pruned: bool
     original_size: int
     original_flops: int
 
     def __call__(self, pruned: nn.Module, masks: Masks, flops: int, warnings: list[str]) -> PruningResult:
         """Return the record of the network with the weights of `pruned`, under `masks`."""
-        network = with_weights_of(pruned, duplicate(self.network), Decomposed)
+        line = missed_ratio(self.method, self.keep_ratio, pruned, masks, self.original_size, self.ignored)
+        if ignores_input(pruned, self.example) and (self.was_pruned or not ignores_input(self._copy(), self.example)):
+            line = f"{line}; " if line else f"{self.method.name}: "
+            line += "at this size the output does not depend on the input"
+        network = with_weights_of(pruned, self._copy(), Decomposed)
         apply_masks(network, masks)
-        size = count_size(network, masks)
-        achieved = size / self.original_size
         return PruningResult(
             network=network,
             masks=removals(masks),
             structure=structure_of(network),
             layers=layer_budgets(network, masks),
-            size=size,
+            size=count_size(network, masks),
             flops=flops,
             original_size=self.original_size,
             original_flops=self.original_flops,
-            warnings=[*warnings, *_missed(self.method, self.keep_ratio, achieved)],
+            warnings=[*warnings, line] if line else warnings,
         )
+
+    def _copy(self) -> nn.Module:
+        return duplicate(self.network)
 
     def control(self, masks: Masks) -> PruningResult:
         """Return the unchanged network, with sizes as if it had been pruned: the control methods."""
         return PruningResult(
-            network=duplicate(self.network),
+            network=self._copy(),
             masks=removals(masks),
             structure=[],
             layers=layer_budgets(self.network, masks),
@@ -213,10 +226,3 @@ class _Recorder:
             original_size=self.original_size,
             original_flops=self.original_flops,
         )
-
-
-def _missed(method: MethodRow, target: float, achieved: float) -> list[str]:
-    """Return a warning if the achieved keep ratio differs from the target by more than 0.5 %, else nothing."""
-    if abs(achieved - target) <= TOLERANCE * target:
-        return []
-    return [f"{method.name}: keep ratio {target:.4g} cannot be met on this network; the closest is {achieved:.4g}"]
