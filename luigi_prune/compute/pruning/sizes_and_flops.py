@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -10,9 +11,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from luigi_prune.compute.pruning.low_rank.decomposed import Decomposed, current_layers
-from luigi_prune.compute.pruning.problem.layers import COUNTED, compressible_modules, evaluating
+from luigi_prune.compute.pruning.low_rank.decomposed import Decomposed
+from luigi_prune.compute.pruning.problem.layers import (
+    COUNTED,
+    compressible_modules,
+    evaluating,
+    in_layers,
+    needs_equivalents,
+    weight_matrices,
+)
+from luigi_prune.compute.pruning.problem.relaid_weights import UpConvolution
 from luigi_prune.compute.zeros import counts_nonzero
 
 CALIBRATION_CONSTANT = 3  # C of the SiPP and PFP papers' sample sizes
@@ -36,26 +46,42 @@ def count_size(network: nn.Module) -> int:
 def layer_budgets(network: nn.Module) -> list[LayerBudget]:
     """Return the kept and total weights of every compressible layer, in order.
 
-    For a decomposed layer: the weights of its factors, and the total of the original layer.
+    For a decomposed layer: the weights of its factors, and the total of the original layer. The projections of
+    attention and the matrices of a recurrent module are layers of their own.
     """
-    budgets = []
-    layers = current_layers(network)
-    parts = [list(module) if isinstance(module, Decomposed) else [module] for _, module in layers]
-    counts = iter(counts_nonzero(part.get_parameter("weight") for parts_of_one in parts for part in parts_of_one))
-    for (name, module), parts_of_one in zip(layers, parts, strict=True):
-        kept = sum(next(counts) for _ in parts_of_one)
-        shape = module.shape if isinstance(module, Decomposed) else tuple(module.get_parameter("weight").shape)
-        budgets.append(LayerBudget(name, shape, kept, math.prod(shape)))
-    return budgets
+    rows: list[tuple[str, tuple[int, ...], list[Tensor]]] = []
+    inside = {id(part): name for name, module in network.named_modules() if isinstance(module, Decomposed)
+              for part in module}  # fmt: skip
+    for name, module, weight in weight_matrices(network):
+        outer = inside.get(id(module))
+        if outer is None:
+            rows.append((name, tuple(weight.shape), [weight]))
+        elif rows and rows[-1][0] == outer:
+            rows[-1][2].append(weight)
+        else:
+            decomposed = network.get_submodule(outer)
+            assert isinstance(decomposed, Decomposed)
+            rows.append((outer, decomposed.shape, [weight]))
+    counts = iter(counts_nonzero(weight for _, _, weights in rows for weight in weights))
+    return [
+        LayerBudget(name, shape, sum(next(counts) for _ in weights), math.prod(shape)) for name, shape, weights in rows
+    ]
 
 
 def count_outputs(network: nn.Module, example_input: Tensor) -> dict[str, int]:
-    """Return, per name of a `Conv2d` or `Linear`, how many numbers it computes for one sample, over all calls."""
+    """Return, per name of a layer (see `in_layers`), how many numbers it computes for one sample, over all calls.
+
+    That is filters times positions: the number of times that each weight is used. A transposed convolution uses its
+    weights once per input position.
+    """
     outputs: dict[str, int] = {}
 
     def note(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-            outputs[name] += output.numel() // example_input.shape[0]
+            count = output.numel()
+            if isinstance(module, UpConvolution):
+                count = inputs[0].numel() // module.in_channels * module.out_channels
+            outputs[name] += count // example_input.shape[0]
 
         return hook
 
@@ -69,15 +95,18 @@ def count_outputs(network: nn.Module, example_input: Tensor) -> dict[str, int]:
 
 
 def count_flops(network: nn.Module, example_input: Tensor) -> int:
-    """Return the multiply-adds of one sample: non-zero weights times output positions of every `Conv2d` and `Linear`.
+    """Return the multiply-adds of one sample: of every layer the non-zero weights times the positions they are used at.
 
-    Grouped convolutions are counted, too. `example_input` is a batch of any size.
+    `example_input` is a batch of any size. Products of activations, as in attention, are not counted: their number
+    depends on no weight (`count_products`).
     """
+    if needs_equivalents(network):
+        network, _ = in_layers(copy.deepcopy(network))
     return flops_of(network, count_outputs(network, example_input))
 
 
 def flops_of(network: nn.Module, outputs: dict[str, int]) -> int:
-    """Return the multiply-adds of `network` for the output counts of `count_outputs`."""
+    """Return the multiply-adds of `network`, a result of `in_layers`, for the output counts of `count_outputs`."""
     weights = {
         name: module.weight
         for name, module in network.named_modules()
@@ -90,12 +119,24 @@ def flops_of(network: nn.Module, outputs: dict[str, int]) -> int:
     )
 
 
+def count_products(network: nn.Module, example_input: Tensor) -> int:
+    """Return the multiply-adds of one sample in products of activations with each other: those of attention."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), evaluating(network):
+        network(example_input)
+    by_operator = counter.get_flop_counts().get("Global", {})
+    names = ("bmm", "baddbmm", "attention")
+    total = sum(count for operator, count in by_operator.items() if any(name in str(operator) for name in names))
+    return total // 2 // example_input.shape[0]
+
+
 def calibration_size(network: nn.Module, example_input: Tensor, delta_s: float, validation_count: int) -> int:
     """Return the number of validation samples that data-dependent methods read: at most half of `validation_count`.
 
     C log(8 eta_max eta_total / delta) samples bound the sensitivities of all layers with probability 1 - delta
     (SiPP, arXiv 1910.05422), where eta is the number of outputs of a layer for one sample.
     """
+    if needs_equivalents(network):
+        network, _ = in_layers(copy.deepcopy(network))
     outputs = count_outputs(network, example_input)
     etas = [outputs[name] for name, _ in compressible_modules(network)]
     half = max(1, validation_count // 2)

@@ -26,6 +26,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -38,7 +39,15 @@ from luigi_prune.compute.pruning.engine.decompose_network import decompose_netwo
 from luigi_prune.compute.pruning.engine.rules import PAPER
 from luigi_prune.compute.pruning.engine.trial_search import search_trial
 from luigi_prune.compute.pruning.low_rank.decomposed import structure_of
-from luigi_prune.compute.pruning.problem.layers import find_layers
+from luigi_prune.compute.pruning.problem.equivalents import without_equivalents
+from luigi_prune.compute.pruning.problem.layers import (
+    find_layers,
+    in_layers,
+    left_alone,
+    of_reference,
+    takes,
+    uncalled_layers,
+)
 from luigi_prune.compute.pruning.problem.masks import Masks, initial_masks, removals
 from luigi_prune.compute.pruning.problem.records import Batches, Loss, Problem, Rules, Scores
 from luigi_prune.compute.pruning.sizes_and_flops import (
@@ -125,26 +134,33 @@ def prune(
             network, masks = undecomposed(network if original is None else original, method.name), None
         start = copy.deepcopy(network)
         ignored = ignored_names(method, start, ignore)
+        if method.granularity == "none":
+            flops = count_flops(start, example[:TRACED]) if original_flops is None else original_flops
+            return _untouched(start, keep_ratio, original_size, flops, masks)
+        start, masks = in_layers(start, masks)
+        warnings: list[str] = []
         if method.granularity == "rank":
             outputs = count_outputs(start, example[:1])
             flops = flops_of(start, outputs) if original_flops is None else original_flops
             target_size = round(keep_ratio * original_size)
+            ignored |= _uncalled(method, start, outputs, ignored, warnings)
             pruned, held = decompose_network(
                 start, method, target_size, example=example, outputs=outputs, batches=batches, loss=loss, seed=seed,
-                rules=rules, masks=masks, ignored=ignored,
+                rules=rules, masks=masks, ignored=ignored, warnings=warnings,
             )  # fmt: skip
-            return _decomposed(pruned, held, method, keep_ratio, example, original_size, flops)
+            pruned, held = without_equivalents(pruned, held)
+            return _decomposed(pruned, held, method, keep_ratio, example, original_size, flops, warnings)
         outputs = count_outputs(start, example[: min(len(example_input), TRACED)])
         flops = flops_of(start, outputs) if original_flops is None else original_flops
-        if method.granularity == "none":
-            return _untouched(start, keep_ratio, original_size, flops, masks)
+        ignored |= _uncalled(method, start, outputs, ignored, warnings)
         needs = [parameter.requires_grad for parameter in start.parameters()]
-        layers = find_layers(start, example[:TRACED], rules.find_ends, ignored)
+        prunable = partial(_is_prunable, method.granularity, rules)
+        layers = find_layers(start, example[:TRACED], rules.find_ends, ignored, prunable)
         if not layers:
-            raise ConfigError(f"{method.name}: the network has no compressible layer (a Linear or an ungrouped Conv2d)")
+            raise ConfigError(f"{method.name}: the network has no compressible layer ({method.layers})")
         held = initial_masks(start, masks)
         apply_masks(start, held)
-        problem = Problem(start, layers, held, outputs, example, batches, loss, seed, rules, ignored, delta_s)
+        problem = Problem(start, layers, held, outputs, example, batches, loss, seed, rules, ignored, delta_s, warnings)
         trial = search_trial(problem, method, round(keep_ratio * original_size), remember)
         for parameter, needed in zip(trial.network.parameters(), needs, strict=True):
             parameter.requires_grad_(needed)
@@ -152,17 +168,33 @@ def prune(
         size = count_size(pruned)
         if not any(to_numbers(trial.masks[layer.weight_name].any() for layer in layers)):
             raise UnreachableRatio(f"{method.name}: keep ratio {keep_ratio} leaves no weight on this network")
+        flops_now = flops_of(pruned, outputs)
+        pruned, held = without_equivalents(pruned, removals(trial.masks))
         return PruningResult(
             network=pruned,
-            masks=removals(trial.masks),
-            structure=[],
+            masks=held,
+            structure=structure_of(pruned),
             layers=layer_budgets(pruned),
             size=size,
-            flops=flops_of(pruned, outputs),
+            flops=flops_now,
             original_size=original_size,
             original_flops=flops,
             warnings=[*problem.warnings, *_missed(method, keep_ratio, size / original_size)],
         )
+
+
+def _is_prunable(granularity: str, rules: Rules, module: nn.Module) -> bool:
+    return takes(granularity, module) and (rules.takes_every_kind or of_reference(module))
+
+
+def _uncalled(
+    method: MethodRow, network: nn.Module, outputs: dict[str, int], ignored: frozenset[str], warnings: list[str]
+) -> frozenset[str]:
+    """Return the names of layers that no forward pass calls, and add a line that names them to `warnings`."""
+    uncalled = {name: m for name, m in uncalled_layers(network, outputs).items() if name not in ignored}
+    if uncalled:
+        warnings.append(left_alone(method.name, uncalled, "the example input does not reach by a call of the module"))
+    return frozenset(uncalled)
 
 
 def _untouched(network: nn.Module, keep_ratio: float, size: int, flops: int, masks: Masks | None) -> PruningResult:
@@ -180,7 +212,14 @@ def _untouched(network: nn.Module, keep_ratio: float, size: int, flops: int, mas
 
 
 def _decomposed(
-    network: nn.Module, masks: Masks, method: MethodRow, keep_ratio: float, example: Tensor, original: int, flops: int
+    network: nn.Module,
+    masks: Masks,
+    method: MethodRow,
+    keep_ratio: float,
+    example: Tensor,
+    original: int,
+    flops: int,
+    warnings: list[str],
 ) -> PruningResult:
     """Return the record of a network decomposed by `decompose_network`."""
     size = count_size(network)
@@ -193,7 +232,7 @@ def _decomposed(
         flops=count_flops(network, example[:1]),
         original_size=original,
         original_flops=flops,
-        warnings=_missed(method, keep_ratio, size / original),
+        warnings=[*warnings, *_missed(method, keep_ratio, size / original)],
     )
 
 
