@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from luigi_prune.compute.masked import MaskedParameter
 from luigi_prune.errors import ConfigError
 
 Named = Mapping[str, Tensor]
@@ -70,7 +71,8 @@ class Equivalent:
             parameter = nn.Parameter(value.clone(), requires_grad=bool(flag.any()) if flag.numel() else False)
             own.get_submodule(owner).register_parameter(key, parameter)
         own.train(module.training)
-        vars(own).update({name: vars(module)[name] for name in _HOOKS if name in vars(module)})
+        for name in _HOOKS:
+            vars(own)[name] = _without_masks(vars(module)[name]) if name in vars(module) else vars(own)[name]
 
     def original(self) -> nn.Module:
         """Return the replaced module with the present weights."""
@@ -86,6 +88,18 @@ class Equivalent:
         if isinstance(module, nn.RNNBase):
             module._init_flat_weights()
         return module.train(own.training)
+
+
+def _without_masks(hooks: Any) -> Any:
+    """Return hooks without those that enforce masks: these belong to parameters in the replaced module's layout."""
+    if not isinstance(hooks, dict):
+        return hooks
+    held = [key for key, hook in hooks.items() if isinstance(getattr(_owner(hook), "masked", None), MaskedParameter)]
+    return type(hooks)((key, hook) for key, hook in hooks.items() if key not in held)
+
+
+def _owner(hook: object) -> object:
+    return getattr(hook, "__self__", None)
 
 
 def _shell_of(module: nn.Module) -> nn.Module:

@@ -17,9 +17,11 @@ PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 class SplitAttention(Equivalent, nn.Module):
     """Multi-head attention whose query, key, value and output projections are called as layers.
 
-    Arguments and results are those of `nn.MultiheadAttention`. `in_proj_weight` and `in_proj_bias` are computed, for
-    torch's fused encoder layers, which read them.
+    Arguments and results are those of `nn.MultiheadAttention`. `in_proj_weight`, `in_proj_bias` and `merge_masks` are
+    for torch's encoder layers, whose fused path reads them.
     """
+
+    merge_masks = nn.MultiheadAttention.merge_masks
 
     bias_k: nn.Parameter | None
     bias_v: nn.Parameter | None
