@@ -74,7 +74,7 @@ def check_arguments(row: MethodRow, network: object, keep_ratio: object) -> None
     if isinstance(keep_ratio, bool) or not isinstance(keep_ratio, (int, float)) or not 0 < keep_ratio <= 1:  # NaN, too
         raise ConfigError(f"{row.name}: keep ratio {keep_ratio!r} is outside (0, 1]")
     if row.granularity != "none" and not layer_budgets(network):
-        raise ConfigError(f"{row.name}: the network has no compressible layer (a Linear or an ungrouped Conv2d)")
+        raise ConfigError(f"{row.name}: the network has no compressible layer ({row.layers})")
 
 
 def checked_batches(

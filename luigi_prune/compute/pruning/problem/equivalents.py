@@ -202,9 +202,13 @@ def _convert(
         if mask.shape != shapes[key]:
             shape = tuple(shapes[key])
             raise ConfigError(f"mask {prefix + key!r} of shape {tuple(mask.shape)} does not fit: its shape is {shape}")
+    masks.update((prefix + key, mask.contiguous()) for key, mask in convert(full_masks(given, shapes)).items())
+
+
+def full_masks(given: Named, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
+    """Return a mask of each of these shapes: the given one, or one that keeps everything."""
     device = next(iter(given.values())).device
-    full = {key: given.get(key, torch.ones(shape, dtype=torch.bool, device=device)) for key, shape in shapes.items()}
-    masks.update((prefix + key, mask.contiguous()) for key, mask in convert(full).items())
+    return {key: given.get(key, torch.ones(shape, dtype=torch.bool, device=device)) for key, shape in shapes.items()}
 
 
 def replace_modules(network: nn.Module, new: Mapping[int, nn.Module]) -> nn.Module:

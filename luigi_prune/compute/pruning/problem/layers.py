@@ -17,6 +17,7 @@ from luigi_prune.compute.pruning.problem.equivalents import (
     PartLinear,
     RecurrentLinear,
     equivalents_of,
+    full_masks,
     parameters_by_layer,
     with_equivalents,
 )
@@ -149,6 +150,23 @@ def weight_matrices(network: nn.Module) -> list[tuple[str, nn.Module, Tensor]]:
             seen.add(id(module.weight))
             matrices.append((name, module, module.get_parameter("weight")))
     return matrices
+
+
+def layer_masks(network: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return, by layer name (see `weight_matrices`), the mask of each weight that has pruned entries.
+
+    `masks`: by parameter name of `network`.
+    """
+    kinds, found = _kinds(network), {}
+    for name, module in network.named_modules():
+        prefix, kind = f"{name}." if name else "", kinds.get(id(module))
+        own = {key: parameter.shape for key, parameter in module.named_parameters(recurse=kind is not None)}
+        given = {key: masks[prefix + key] for key in own if prefix + key in masks}
+        if kind is not None and given:
+            given = kind.split(module, full_masks(given, own))
+        found.update((f"{prefix}{key}".removesuffix("weight").strip("."), mask)
+                     for key, mask in given.items() if key.rpartition(".")[2] == "weight")  # fmt: skip
+    return found
 
 
 def compressible_modules(network: nn.Module) -> list[tuple[str, nn.Module]]:
