@@ -13,10 +13,10 @@ Function = str | Callable[..., Any]  # a name, an import path "module:function",
 
 # The kinds of layers whose units are defined; `compute.pruning.problem.layers.takes` decides.
 _LAYERS: dict[str, str] = {
-    "none": "none",
+    "none": "",
     "weight": "linear, convolutional (grouped and transposed, too), attention, recurrent and bilinear layers",
-    "filter": "linear, ungrouped convolutional (transposed, too) and attention layers",
-    "channel": "linear, ungrouped convolutional (transposed, too) and attention layers",
+    "filter": "linear, attention and ungrouped convolutional layers (transposed, too)",
+    "channel": "linear, attention and ungrouped convolutional layers (transposed, too)",
     "rank": "linear and attention layers, and ungrouped convolutions along one or two axes",
 }
 
