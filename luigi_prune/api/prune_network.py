@@ -146,7 +146,7 @@ def prune(
         | {
             "flops": result.flops if counted else None,
             "original_flops": before.original_flops if before else result.original_flops if counted else None,
-            "layers": pruned_layers(result.layers, result.masks, result.structure),
+            "layers": pruned_layers(result.network, result.masks, result.structure),
         },
         method=row.name,
         target_keep_ratio=ratio,

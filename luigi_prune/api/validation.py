@@ -91,7 +91,7 @@ def check_network(row: MethodRow, network: object) -> None:
     if row.granularity != "none" and not layer_budgets(network):
         computed = computed_weights(network)
         why = f"; the weight of {listed(computed)} is computed from other parameters" if computed else ""
-        raise ConfigError(f"{row.name}: the network has no compressible layer (a Linear or an ungrouped Conv2d){why}")
+        raise ConfigError(f"{row.name}: the network has no compressible layer ({row.layers}){why}")
 
 
 def ratio_of(row: MethodRow, keep_ratio: Any) -> float:

@@ -240,7 +240,7 @@ def test_measuring_only_what_is_chosen_changes_nothing(method: str, kind: str, m
 
 
 class Attending(nn.Module):
-    """Attention, whose output layer is read, not called; and an embedding that shares its weight with the head."""
+    """Attention, whose projections are read, not called; and an embedding that shares its weight with the head."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -254,12 +254,13 @@ class Attending(nn.Module):
 
 
 @pytest.mark.parametrize("method", ["SVDNet", "ALDSNet", "MessiNet"])
-def test_layers_that_are_shared_or_only_read_stay(method: str) -> None:
+def test_shared_layers_stay_and_those_of_attention_are_replaced(method: str) -> None:
     torch.manual_seed(0)
     network, example = Attending().eval(), torch.randint(0, 20, (4, 7))
     pruned = prune_like(network, method, 0.6, example)
     replaced = {entry["layer"] for entry in pruned.structure}
-    assert replaced == {"block.linear1", "block.linear2"}
+    assert {"block.linear1", "block.linear2", "block.self_attn.v_proj"} <= replaced
+    assert not replaced & {"embed", "head"}
     fresh = restore(Attending().eval(), pruned.structure)
     fresh.load_state_dict(pruned.network.state_dict())
     with torch.no_grad():

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -54,7 +55,15 @@ from luigi_prune.compute.pruning.engine.network_checks import (
 from luigi_prune.compute.pruning.engine.rules import PAPER
 from luigi_prune.compute.pruning.engine.trial_search import search_trial
 from luigi_prune.compute.pruning.low_rank.decomposed import Decomposed, structure_of
-from luigi_prune.compute.pruning.problem.layers import find_layers
+from luigi_prune.compute.pruning.problem.equivalents import without_equivalents
+from luigi_prune.compute.pruning.problem.layers import (
+    find_layers,
+    in_layers,
+    left_alone,
+    of_reference,
+    takes,
+    uncalled_layers,
+)
 from luigi_prune.compute.pruning.problem.masks import Masks, initial_masks, removals
 from luigi_prune.compute.pruning.problem.records import Batches, Loss, Problem, Rules, Scores
 from luigi_prune.compute.pruning.sizes_and_flops import (
@@ -146,36 +155,55 @@ def prune(
         notes = peculiarities(network, masks)
         start = in_one_piece(duplicate(network))
         ignored = ignored_names(method, start, ignore)
+        start, held = in_layers(start, masks)
         outputs = first_outputs(method, start, select(example, slice(min(sample_count(example_input), TRACED))))
-        flops = flops_of(start, outputs, masks) if original_flops is None else original_flops
+        flops = flops_of(start, outputs, held) if original_flops is None else original_flops
         record = _Recorder(network, method, keep_ratio, example, ignored, bool(masks), original_size, flops)
         target_size = round(keep_ratio * original_size)
         if method.granularity == "none":
             return record.control(masks or {})
         by_structure = method.granularity == "rank" or rules.propagate_by_data is None
-        if by_structure and target_size >= count_size(start, masks):
-            return record(start, masks or {}, flops_of(start, outputs, masks), notes)
+        if by_structure and target_size >= count_size(start, held):
+            return record(network, masks or {}, flops_of(start, outputs, held), notes)
         loss = checked_loss(method, loss)
+        ignored |= _uncalled(method, start, outputs, ignored, notes)
         if method.granularity == "rank":
             pruned, held = decompose_network(
                 start, method, target_size, example=example, outputs=outputs, batches=batches, loss=loss, seed=seed,
-                rules=rules, masks=masks, ignored=ignored,
+                rules=rules, masks=held, ignored=ignored, warnings=notes,
             )  # fmt: skip
+            pruned, held = without_equivalents(pruned, held)
             return record(pruned, held, count_flops(pruned, select(example, slice(1)), held), notes)
         needs = [parameter.requires_grad for parameter in start.parameters()]
-        layers = find_layers(start, select(example, slice(TRACED)), rules.find_ends, ignored)
+        prunable = partial(_is_prunable, method.granularity, rules)
+        layers = find_layers(start, select(example, slice(TRACED)), rules.find_ends, ignored, prunable)
         if not layers:
-            raise ConfigError(f"{method.name}: the network has no compressible layer (a Linear or an ungrouped Conv2d)")
-        held = initial_masks(start, masks)
+            raise ConfigError(f"{method.name}: the network has no compressible layer ({method.layers})")
+        held = initial_masks(start, held)
         apply_masks(start, held)
-        problem = Problem(start, layers, held, outputs, example, batches, loss, seed, rules, ignored, delta_s)
+        problem = Problem(start, layers, held, outputs, example, batches, loss, seed, rules, ignored, delta_s, notes)
         trial = search_trial(problem, method, target_size, remember)
         for parameter, needed in zip(trial.network.parameters(), needs, strict=True):
             parameter.requires_grad_(needed)
         if not any(to_numbers(trial.masks[layer.weight_name].any() for layer in layers)):
             raise UnreachableRatio(f"{method.name}: keep ratio {keep_ratio} leaves no weight on this network")
         flops = flops_of(trial.network, outputs, trial.masks)
-        return record(trial.network, trial.masks, flops, [*notes, *problem.warnings])
+        pruned, held = without_equivalents(trial.network, removals(trial.masks))
+        return record(pruned, held, flops, notes)
+
+
+def _is_prunable(granularity: str, rules: Rules, module: nn.Module) -> bool:
+    return takes(granularity, module) and (rules.takes_every_kind or of_reference(module))
+
+
+def _uncalled(
+    method: MethodRow, network: nn.Module, outputs: dict[str, int], ignored: frozenset[str], warnings: list[str]
+) -> frozenset[str]:
+    """Return the names of layers that no forward pass calls, and add a line that names them to `warnings`."""
+    uncalled = {name: m for name, m in uncalled_layers(network, outputs).items() if name not in ignored}
+    if uncalled:
+        warnings.append(left_alone(method.name, uncalled, "the example input does not reach by a call of the module"))
+    return frozenset(uncalled)
 
 
 @dataclass(frozen=True)
@@ -185,7 +213,7 @@ class _Recorder:
     network: nn.Module
     method: MethodRow
     keep_ratio: float
-    example: Tensor
+    example: Inputs
     ignored: frozenset[str]
     was_pruned: bool
     original_size: int

@@ -12,6 +12,7 @@ from luigi_prune.errors import ConfigError
 PAPER = Rules(
     name="paper",
     find_ends=ends_by_graph,
+    takes_every_kind=True,
     protects_ends=True,
     prunes_biases=True,
     selections=SELECTIONS,

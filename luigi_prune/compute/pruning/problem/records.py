@@ -96,6 +96,8 @@ class Rules:
 
     `find_ends(network, compressible modules, example input)`: the names of the layers that read the network's input and
         of those that write its output.
+    `takes_every_kind`: every layer with a weight matrix is pruned, as far as a method's units are defined for it; if
+        not, the layers of the reference implementation are (`layers.of_reference`).
     `protects_ends`: no channel of the former, unless it is a feature of a vector, and no filter of the latter is ever
         pruned, whatever the allocation is.
     `prunes_biases`: the bias of a pruned filter is pruned, too.
@@ -116,6 +118,7 @@ class Rules:
 
     name: str
     find_ends: FindEnds
+    takes_every_kind: bool
     protects_ends: bool
     prunes_biases: bool
     selections: Mapping[str, Selection]

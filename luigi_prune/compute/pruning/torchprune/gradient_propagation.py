@@ -107,6 +107,7 @@ def _gradients(
 REFERENCE = Rules(
     name="reference",
     find_ends=ends_by_order,
+    takes_every_kind=False,
     protects_ends=False,  # that is left to each allocation
     prunes_biases=False,
     selections=REFERENCE_SELECTIONS,
