@@ -87,9 +87,13 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class NetworkRow(ClassRow):
-    """A network: a function of (input shape, output size) and the keywords in `network.kwargs`."""
+    """A network: a function of (input shape, output size) and the keywords in `network.kwargs`.
+
+    `smallest`: the edge length in pixels that its images need.
+    """
 
     summary: str = ""
+    smallest: int = 1
 
 
 @dataclass(frozen=True)

@@ -59,19 +59,11 @@ def test_digits_are_large_enough(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "smallest"),
-    [
-        ("lenet5", 10),
-        ("lenet5_caffe", 16),
-        ("cnn5", 8),
-        ("cnn5_plain", 8),
-        ("resnet20", 5),
-        ("resnet56", 5),
-        ("resnet56_basic", 5),
-    ],
+    ("name", "smallest"), [(name, row.smallest) for name, row in registry.NETWORKS.items() if row.smallest > 1]
 )
 def test_an_input_that_is_too_small_is_refused_with_the_smallest_size(name, smallest):
-    build(name, (1, smallest, smallest), 10, seed=0)
+    network = build(name, (1, smallest, smallest), 10, seed=0)
+    assert network(torch.zeros(1, 1, smallest, smallest)).isfinite().all()  # in training, a single sample
     with pytest.raises(InputTooSmall, match=f"at least {smallest}x{smallest}, got {smallest - 1}x20") as caught:
         build(name, (1, smallest - 1, 20), 10, seed=0)
     assert isinstance(caught.value, ConfigError)

@@ -102,6 +102,7 @@ CHANGES = [
         "3: network.dataset: 'CIFAR' is not a data set; did you mean 'CIFAR10",
     ),
     ("  dataset: MNIST\n  outputSize: 10", "  dataset: ImageNet", "3: network.dataset: 'ImageNet' is a data set that"),
+    ("MNIST", "Digits", "2: network.name: lenet5 needs images of at least 10x10, but those of Digits are 8x8; pad or"),
     ("  dataset: MNIST\n  outputSize: 10", "  outputSize: 10", "1: network.dataset: is missing"),
     ("  dataset: MNIST\n  outputSize: 10", "  dataset: 3", "3: network.dataset: expected a string, got 3"),
     (
