@@ -49,6 +49,7 @@ from luigi_prune.compute.pruning.engine.network_checks import (
     ignores_input,
     missed_ratio,
     peculiarities,
+    without_zero_layers,
 )
 from luigi_prune.compute.pruning.engine.rules import PAPER
 from luigi_prune.compute.pruning.engine.trial_search import search_trial
@@ -142,7 +143,7 @@ def prune(
         if method.from_original:
             network, masks = undecomposed(network if original is None else original, method.name), None
         check_finite(method.name, network)
-        notes = peculiarities(network, masks)
+        notes = peculiarities(network, masks, rules)
         start = in_one_piece(duplicate(network))
         ignored = ignored_names(method, start, ignore)
         outputs = first_outputs(method, start, example[: min(len(example_input), TRACED)])
@@ -167,6 +168,8 @@ def prune(
             raise ConfigError(f"{method.name}: the network has no compressible layer (a Linear or an ungrouped Conv2d)")
         held = initial_masks(start, masks)
         apply_masks(start, held)
+        if rules.spares_zero_layers:
+            layers = without_zero_layers(layers, held)
         problem = Problem(start, layers, held, outputs, example, batches, loss, seed, rules, ignored, delta_s)
         trial = search_trial(problem, method, target_size, remember)
         for parameter, needed in zip(trial.network.parameters(), needs, strict=True):

@@ -13,6 +13,7 @@ PAPER = Rules(
     name="paper",
     find_ends=ends_by_graph,
     protects_ends=True,
+    spares_zero_layers=True,
     prunes_biases=True,
     selections=SELECTIONS,
     propagate_by_data=None,

@@ -107,6 +107,7 @@ REFERENCE = Rules(
     name="reference",
     find_ends=ends_by_order,
     protects_ends=False,  # that is left to each allocation
+    spares_zero_layers=False,
     prunes_biases=False,
     selections=REFERENCE_SELECTIONS,
     propagate_by_data=propagate_gradients,
