@@ -265,8 +265,7 @@ def test_what_lies_behind_zeros_is_alive_and_trains(method: str) -> None:
     result = pruned(network, method, 0.7)
     layers = {layer.name: layer for layer in result.layers}
     assert all(layer.kept for name, layer in layers.items() if name != "idle")
-    if METHODS[method].granularity != "channel":
-        if (hidden := layers["hidden"].mask) is not None:
+    if METHODS[method].granularity != "channel" and (hidden := layers["hidden"].mask) is not None:
         assert layers["head"].mask is not None
         assert layers["head"].mask[:, hidden.any(1)].all()  # whole, but for the inputs that are gone
     assert result.size == count_size(result.network, result.masks)
