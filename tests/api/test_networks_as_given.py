@@ -303,6 +303,8 @@ def test_zeros_of_a_network_that_was_pruned_without_masks() -> None:
     result = pruned(network, "ThresNet", 1, zeros="pruned")
     assert result.size == left
     assert result.masks.keys() == {"3.weight", "6.weight"}
+    result = pruned(network, "ThresNet", 0.5, rules="reference")  # zeros are pruned by its rules
+    assert not (result.masks["6.weight"] & (network.get_parameter("6.weight") == 0)).any()
     with pytest.raises(ConfigError, match="zeros: expected 'kept' or 'pruned', got 'dead'"):
         pruned(network, "ThresNet", 0.5, zeros="dead")
 

@@ -14,7 +14,6 @@ from luigi_prune.compute.pruning.engine.trial import outputs_of
 from luigi_prune.compute.pruning.low_rank.decomposed import Decomposed, current_layers
 from luigi_prune.compute.pruning.problem.layers import READERS, Layer
 from luigi_prune.compute.pruning.problem.masks import Masks, kept_counts, mostly_zero_weights
-from luigi_prune.compute.pruning.problem.records import Rules
 from luigi_prune.compute.pruning.sizes_and_flops import count_size
 from luigi_prune.compute.zeros import to_numbers
 from luigi_prune.errors import ConfigError
@@ -72,7 +71,7 @@ def check_finite(method: str, network: nn.Module) -> None:
             raise ConfigError(f"{method}: {name!r} has {wrong} NaN or infinite of {value.numel()} entries")
 
 
-def peculiarities(network: nn.Module, masks: Masks | None, rules: Rules) -> list[str]:
+def peculiarities(network: nn.Module, masks: Masks | None) -> list[str]:
     """Return lines about layers that are not pruned, or not as one may expect."""
     lines = []
     if computed := computed_weights(network):
@@ -83,8 +82,7 @@ def peculiarities(network: nn.Module, masks: Masks | None, rules: Rules) -> list
     shares = mostly_zero_weights(network, masks)
     count = "they count as trainable parameters; api.prune(..., zeros='pruned') takes zeros as removed"
     if zero := [name for name, share in shares.items() if share == 1]:
-        spared = " and not pruned, because no score ranks them" if rules.spares_zero_layers else ""
-        lines.append(f"{listed(zero)}: all entries are zero{spared}; {count}")
+        lines.append(f"{listed(zero)}: all entries are zero and not pruned, because no score ranks them; {count}")
     if partly := [name for name, share in shares.items() if share < 1]:
         lines.append(f"{listed(partly)}: half of the entries or more are zero and not removed by a mask; {count}")
     return lines

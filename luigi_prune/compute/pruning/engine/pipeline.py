@@ -55,7 +55,13 @@ from luigi_prune.compute.pruning.engine.rules import PAPER
 from luigi_prune.compute.pruning.engine.trial_search import search_trial
 from luigi_prune.compute.pruning.low_rank.decomposed import Decomposed, structure_of
 from luigi_prune.compute.pruning.problem.layers import find_layers
-from luigi_prune.compute.pruning.problem.masks import Masks, initial_masks, removals
+from luigi_prune.compute.pruning.problem.masks import (
+    Masks,
+    initial_masks,
+    joined_masks,
+    removals,
+    zeros_as_masks,
+)
 from luigi_prune.compute.pruning.problem.records import Batches, Loss, Problem, Rules, Scores
 from luigi_prune.compute.pruning.sizes_and_flops import (
     LayerBudget,
@@ -143,7 +149,9 @@ def prune(
         if method.from_original:
             network, masks = undecomposed(network if original is None else original, method.name), None
         check_finite(method.name, network)
-        notes = peculiarities(network, masks, rules)
+        if rules.zeros_are_pruned:
+            masks = joined_masks(zeros_as_masks(network), masks or {})
+        notes = peculiarities(network, masks)
         start = in_one_piece(duplicate(network))
         ignored = ignored_names(method, start, ignore)
         outputs = first_outputs(method, start, example[: min(len(example_input), TRACED)])
@@ -168,7 +176,7 @@ def prune(
             raise ConfigError(f"{method.name}: the network has no compressible layer (a Linear or an ungrouped Conv2d)")
         held = initial_masks(start, masks)
         apply_masks(start, held)
-        if rules.spares_zero_layers:
+        if not rules.zeros_are_pruned:
             layers = without_zero_layers(layers, held)
         problem = Problem(start, layers, held, outputs, example, batches, loss, seed, rules, ignored, delta_s)
         trial = search_trial(problem, method, target_size, remember)

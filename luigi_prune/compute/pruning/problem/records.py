@@ -96,7 +96,8 @@ class Rules:
     `find_ends(network, compressible modules, example input)`: the names of the layers that read the network's input and
         of those that write its output.
     `protects_ends`: no channel of the former and no filter of the latter is ever pruned, whatever the allocation is.
-    `spares_zero_layers`: a layer whose weights are all zero, as initialised, is not pruned: no score ranks them.
+    `zeros_are_pruned`: weights that are zero count as pruned already. If not, only masks remove entries, and a layer
+        whose weights are all zero, as initialised, is not pruned: no score ranks them.
     `prunes_biases`: the bias of a pruned filter is pruned, too.
     `selections`: the functions by the name in a method's row.
     `propagate_by_data(network, masks, problem, structured, protected)`: prunes, in place, the entries that have lost
@@ -110,7 +111,7 @@ class Rules:
     name: str
     find_ends: FindEnds
     protects_ends: bool
-    spares_zero_layers: bool
+    zeros_are_pruned: bool
     prunes_biases: bool
     selections: Mapping[str, Selection]
     propagate_by_data: Callable[[nn.Module, Masks, Problem, bool, frozenset[str]], None] | None
