@@ -108,10 +108,10 @@ def prune(
     by_rules, ratio = pruning.find_rules(rules), ratio_of(row, keep_ratio)
     check_network(row, given)
     bare, masks, lines = plain(given)
-    if zeros == "pruned":
-        masks = joined_masks(zeros_as_masks(bare), masks)
-    elif zeros != "kept":
+    if zeros not in ("kept", "pruned"):
         raise ConfigError(f"{row.name}: zeros: expected 'kept' or 'pruned', got {zeros!r}")
+    if zeros == "pruned" or by_rules.zeros_are_pruned:
+        masks = joined_masks(zeros_as_masks(bare), masks)
     batches = checked_batches(row, calibration)
     example = batches[0][0] if batches else None
     if example_input is not None:

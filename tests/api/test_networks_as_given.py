@@ -250,7 +250,7 @@ class ZeroInitialised(nn.Module):
 @pytest.mark.parametrize("method", PRUNING)
 def test_ratio_one_removes_nothing_and_zeros_are_parameters(method: str) -> None:
     network = ZeroInitialised().eval()
-    with pytest.warns(UserWarning, match=r"'zero_conv.weight', 'head.weight': all of the entries are zero"):
+    with pytest.warns(UserWarning, match=r"'zero_conv.weight', 'head.weight': all entries are zero and not pruned"):
         result = pruned(network, method, 1.0)
     assert result.masks == {}
     assert result.size == result.original_size == sum(p.numel() for p in network.parameters())
@@ -258,13 +258,16 @@ def test_ratio_one_removes_nothing_and_zeros_are_parameters(method: str) -> None
     assert all(torch.equal(value, state[name]) for name, value in result.network.state_dict().items())
 
 
-@pytest.mark.filterwarnings("ignore:.*entries are zero")
+@pytest.mark.filterwarnings("ignore:.*all entries are zero")
 @pytest.mark.parametrize("method", KINDS)
 def test_what_lies_behind_zeros_is_alive_and_trains(method: str) -> None:
     network = ZeroInitialised().eval()
     result = pruned(network, method, 0.7)
-    kept = {layer.name: layer.kept for layer in result.layers}
-    assert all(count for name, count in kept.items() if name != "idle")
+    layers = {layer.name: layer for layer in result.layers}
+    assert all(layer.kept for name, layer in layers.items() if name != "idle")
+    if METHODS[method].granularity != "channel" and (hidden := layers["hidden"].mask) is not None:
+        assert layers["head"].mask is not None
+        assert layers["head"].mask[:, hidden.any(1)].all()  # whole, but for the inputs that are gone
     assert result.size == count_size(result.network, result.masks)
     assert result.keep_ratio == pytest.approx(0.7, abs=0.12)
     before = copy.deepcopy(result.network)
@@ -289,7 +292,7 @@ def test_zeros_of_a_network_that_was_pruned_without_masks() -> None:
             weight[weight.abs() <= weight.abs().median()] = 0
     left = sum(int(parameter.count_nonzero()) for parameter in network.parameters())
     with pytest.warns(
-        UserWarning, match=r"'3.weight', '6.weight': 50% or more of the entries are zero.*zeros='pruned'"
+        UserWarning, match=r"'3.weight', '6.weight': half of the entries or more are zero.*zeros='pruned'"
     ):
         result = pruned(network, "UniNet", 0.5)
     assert result.original_size == sum(parameter.numel() for parameter in network.parameters())
@@ -300,6 +303,8 @@ def test_zeros_of_a_network_that_was_pruned_without_masks() -> None:
     result = pruned(network, "ThresNet", 1, zeros="pruned")
     assert result.size == left
     assert result.masks.keys() == {"3.weight", "6.weight"}
+    result = pruned(network, "ThresNet", 0.5, rules="reference")  # zeros are pruned by its rules
+    assert not (result.masks["6.weight"] & (network.get_parameter("6.weight") == 0)).any()
     with pytest.raises(ConfigError, match="zeros: expected 'kept' or 'pruned', got 'dead'"):
         pruned(network, "ThresNet", 0.5, zeros="dead")
 

@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from luigi_prune.compute.pruning.engine.trial import outputs_of
 from luigi_prune.compute.pruning.low_rank.decomposed import Decomposed, current_layers
-from luigi_prune.compute.pruning.problem.layers import READERS
+from luigi_prune.compute.pruning.problem.layers import READERS, Layer
 from luigi_prune.compute.pruning.problem.masks import Masks, kept_counts, mostly_zero_weights
 from luigi_prune.compute.pruning.sizes_and_flops import count_size
 from luigi_prune.compute.zeros import to_numbers
@@ -79,13 +79,21 @@ def peculiarities(network: nn.Module, masks: Masks | None) -> list[str]:
             f"{listed(computed)}: not pruned, because the weight is computed from other parameters (weight_norm, "
             "spectral_norm or another parametrisation); remove the parametrisation first"
         )
-    if shares := mostly_zero_weights(network, masks):
-        how = f"{min(shares.values()):.0%} or more" if min(shares.values()) < 1 else "all"
-        lines.append(
-            f"{listed(shares)}: {how} of the entries are zero and not removed by a mask, so they count as trainable "
-            "parameters, which scores by magnitude rank last; api.prune(..., zeros='pruned') takes them as removed"
-        )
+    shares = mostly_zero_weights(network, masks)
+    count = "they count as trainable parameters; api.prune(..., zeros='pruned') takes zeros as removed"
+    if zero := [name for name, share in shares.items() if share == 1]:
+        lines.append(f"{listed(zero)}: all entries are zero and not pruned, because no score ranks them; {count}")
+    if partly := [name for name, share in shares.items() if share < 1]:
+        lines.append(f"{listed(partly)}: half of the entries or more are zero and not removed by a mask; {count}")
     return lines
+
+
+def without_zero_layers(layers: list[Layer], masks: Masks) -> list[Layer]:
+    """Return the layers without those whose kept weights are all zero, unless they all are."""
+    some = list(to_numbers(layer.weight.any() for layer in layers))
+    kept = list(to_numbers(masks[layer.weight_name].any() for layer in layers))
+    others = [layer for layer, is_some, is_kept in zip(layers, some, kept, strict=True) if is_some or not is_kept]
+    return others or layers
 
 
 def computed_weights(network: nn.Module) -> list[str]:

@@ -51,6 +51,7 @@ from luigi_prune.compute.pruning.engine.network_checks import (
     ignores_input,
     missed_ratio,
     peculiarities,
+    without_zero_layers,
 )
 from luigi_prune.compute.pruning.engine.rules import PAPER
 from luigi_prune.compute.pruning.engine.trial_search import search_trial
@@ -64,7 +65,13 @@ from luigi_prune.compute.pruning.problem.layers import (
     takes,
     uncalled_layers,
 )
-from luigi_prune.compute.pruning.problem.masks import Masks, initial_masks, removals
+from luigi_prune.compute.pruning.problem.masks import (
+    Masks,
+    initial_masks,
+    joined_masks,
+    removals,
+    zeros_as_masks,
+)
 from luigi_prune.compute.pruning.problem.records import Batches, Loss, Problem, Rules, Scores
 from luigi_prune.compute.pruning.sizes_and_flops import (
     LayerBudget,
@@ -152,6 +159,8 @@ def prune(
         if method.from_original:
             network, masks = undecomposed(network if original is None else original, method.name), None
         check_finite(method.name, network)
+        if rules.zeros_are_pruned:
+            masks = joined_masks(zeros_as_masks(network), masks or {})
         notes = peculiarities(network, masks)
         start = in_one_piece(duplicate(network))
         ignored = ignored_names(method, start, ignore)
@@ -181,6 +190,8 @@ def prune(
             raise ConfigError(f"{method.name}: the network has no compressible layer ({method.layers})")
         held = initial_masks(start, held)
         apply_masks(start, held)
+        if not rules.zeros_are_pruned:
+            layers = without_zero_layers(layers, held)
         problem = Problem(start, layers, held, outputs, example, batches, loss, seed, rules, ignored, delta_s, notes)
         trial = search_trial(problem, method, target_size, remember)
         for parameter, needed in zip(trial.network.parameters(), needs, strict=True):

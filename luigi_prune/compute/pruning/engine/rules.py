@@ -14,6 +14,7 @@ PAPER = Rules(
     find_ends=ends_by_graph,
     takes_every_kind=True,
     protects_ends=True,
+    zeros_are_pruned=False,
     prunes_biases=True,
     selections=SELECTIONS,
     propagate_by_data=None,

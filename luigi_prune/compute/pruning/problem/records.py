@@ -100,6 +100,8 @@ class Rules:
         not, the layers of the reference implementation are (`layers.of_reference`).
     `protects_ends`: no channel of the former, unless it is a feature of a vector, and no filter of the latter is ever
         pruned, whatever the allocation is.
+    `zeros_are_pruned`: weights that are zero count as pruned already. If not, only masks remove entries, and a layer
+        whose weights are all zero, as initialised, is not pruned: no score ranks them.
     `prunes_biases`: the bias of a pruned filter is pruned, too.
     `selections`: the functions by the name in a method's row.
     `propagate_by_data(network, masks, problem, structured, protected)`: prunes, in place, the entries that have lost
@@ -120,6 +122,7 @@ class Rules:
     find_ends: FindEnds
     takes_every_kind: bool
     protects_ends: bool
+    zeros_are_pruned: bool
     prunes_biases: bool
     selections: Mapping[str, Selection]
     propagate_by_data: Callable[[nn.Module, Masks, Problem, bool, frozenset[str]], None] | None
