@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import luigi
 import yaml
@@ -26,7 +27,7 @@ TINY: dict[str, Any] = {
         "batchSize": 128,
         "transformsFinal": [{"type": "ToTensor"}],
         "loss": "CrossEntropyLoss",
-        "metricsTest": [{"type": "TopK", "kwargs": {"topk": 1}}, {"type": "TopK", "kwargs": {"topk": 5}}],
+        "metricsTest": [{"type": "TopK", "kwargs": {"topk": 1}}],
         "optimizer": "SGD",
         "optimizerKwargs": {"lr": 0.1, "momentum": 0.9},
         "numEpochs": 2,
@@ -76,26 +77,40 @@ def recorded() -> Iterator[list[JobTask]]:
         luigi.Task._event_callbacks[luigi.Task][Event.START].discard(hear)
 
 
-def run(file: Path) -> list[str]:
-    """Run an experiment in this process and return the titles of the tasks that started; fails where the run fails."""
+def run(file: Path, pictures: bool = False) -> list[str]:
+    """Run an experiment in this process and return the titles of the tasks that started; fails where the run fails.
+
+    Without `pictures`, plots of the report are dots.
+    """
     luigi.configuration.get_config().set("compute", "backend", "inline")
-    with recorded() as started:
+    function = Report.function if pictures else "tests.blank_pictures:report"
+    with recorded() as started, patch.object(Report, "function", function):
         assert luigi.build([RunExperiment(config=str(file))], local_scheduler=True, log_level="WARNING")
     return [task.title for task in started]
 
 
 def command(
-    file: Path, *more: str, backend: str = "inline", local_scheduler: bool = True, config: str = ""
+    file: Path,
+    *more: str,
+    backend: str = "inline",
+    local_scheduler: bool = True,
+    config: str = "",
+    pictures: bool = False,
 ) -> subprocess.Popen[str]:
-    """Start the `luigi` command on an experiment file, in its folder and in a process group of its own."""
+    """Start the `luigi` command on an experiment file, in its folder and in a process group of its own.
+
+    Without `pictures`, plots of the report are dots.
+    """
     (file.parent / "luigi.cfg").write_text(f"[compute]\nbackend={backend}\n{config}")
-    arguments = ["luigi", "--module", "luigi_prune", "RunExperiment", "--config", file.name, *more]
+    module = "luigi_prune" if pictures else "tests.luigi_prune_blank"
+    arguments = ["luigi", "--module", module, "RunExperiment", "--config", file.name, *more]
     if local_scheduler:
         arguments.append("--local-scheduler")
+    path = [*filter(None, [os.environ.get("PYTHONPATH")]), str(Path(__file__).parents[1])]
     return subprocess.Popen(
         [sys.executable, "-m", *arguments],
         cwd=file.parent,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

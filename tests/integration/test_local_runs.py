@@ -13,8 +13,8 @@ from tests.experiments import command, contents, run, write_experiment
 pytestmark = pytest.mark.slow
 
 
-def finish(file: Path, config: str = "") -> str:
-    process = command(file, backend="local", config=config)
+def finish(file: Path, config: str = "", pictures: bool = False) -> str:
+    process = command(file, backend="local", config=config, pictures=pictures)
     out, _ = process.communicate(timeout=300)
     assert process.returncode == 0, out
     return out
@@ -25,7 +25,7 @@ def test_local_and_inline_give_the_same_arrays(tmp_path):
         (tmp_path / backend).mkdir()
     changes = {"experiments__methods": ["ThresNet", "UniNet", "FilterUniNet"], "experiments__mode": "cascade-rewind"}
     run(write_experiment(tmp_path / "inline", **changes))
-    finish(write_experiment(tmp_path / "local", **changes))
+    finish(write_experiment(tmp_path / "local", **changes), pictures=True)
     assert contents(tmp_path / "local" / "results") == contents(tmp_path / "inline" / "results")
 
 
