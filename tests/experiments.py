@@ -61,6 +61,35 @@ def write_experiment(folder: Path, name: str = "tiny", **changes: Any) -> Path:
     return file
 
 
+PACED = """
+import time
+from math import prod
+from pathlib import Path
+from torch import nn
+
+class Pace(nn.Module):
+    def forward(self, x):
+        if self.training and Path("pace").exists():
+            time.sleep(float(Path("pace").read_text()))
+        return x
+
+def paced(input_shape, output_size):
+    return nn.Sequential(Pace(), nn.Flatten(), nn.Linear(prod(input_shape), 32), nn.ReLU(), nn.Linear(32, output_size))
+"""
+
+
+def write_paced(folder: Path, pace: float = 0.0, **changes: Any) -> Path:
+    """Write an experiment whose training waits `pace` seconds in every step, of which an epoch has three.
+
+    It computes what it computes without a pace, and lasts as long on any machine, without keeping a core busy.
+    """
+    (folder / "pacing.py").write_text(PACED)
+    if pace:
+        (folder / "pace").write_text(str(pace))
+    network = {"name": "pacing:paced", "dataset": "Digits", "outputSize": 10}
+    return write_experiment(folder, **{"network": network, "training__batchSize": 512, **changes})
+
+
 @contextmanager
 def recorded() -> Iterator[list[JobTask]]:
     """Collect the JobTasks that start inside the block."""
