@@ -153,6 +153,7 @@ def test_the_data_of_other_programs(folder: Path) -> None:
     assert 1 - float(row["TopK1"]) == error[2, 3, 1, 2]
 
 
+@pytest.mark.slow
 def test_the_same_input_gives_the_same_files(folder: Path, tmp_path: Path) -> None:
     again = report(aggregate_results(make_grid(), read), tmp_path / "again")
     assert len(again) > 30
