@@ -10,6 +10,8 @@ import pytest
 from luigi_prune.results.hdf5_file import Result, read_result
 from tests.experiments import reports, run, write_experiment
 
+pytestmark = pytest.mark.slow
+
 
 def results(folder: Path, pattern: str) -> list[Result]:
     return [read_result(path) for path in sorted((folder / "results").rglob(pattern))]
