@@ -15,15 +15,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from luigi_prune.compute.pruning.low_rank.decomposed import Decomposed
-from luigi_prune.compute.pruning.problem.layers import (
-    COUNTED,
-    compressible_modules,
-    evaluating,
-    in_layers,
-    needs_equivalents,
-    weight_matrices,
-)
+from luigi_prune.compute.pruning.problem.layers import COUNTED, compressible_modules, evaluating
 from luigi_prune.compute.pruning.problem.relaid_weights import UpConvolution
+from luigi_prune.compute.pruning.problem.weight_matrices import in_layers, needs_equivalents, weight_matrices
 from luigi_prune.compute.zeros import counts_nonzero
 
 CALIBRATION_CONSTANT = 3  # C of the SiPP and PFP papers' sample sizes
