@@ -146,10 +146,10 @@ def test_filters_and_channels_of_attention_are_heads(method: str) -> None:
     for ratio in (0.7, 0.5):
         pruned = prune_like(network, method, ratio, example)
         masks = layer_masks(pruned.network, pruned.masks)
-        kept = {
-            name: masks.get(f"attention.{name}", torch.ones(8, 8).bool()) for name in ("q_proj", "k_proj", "v_proj")
-        }
-        output = masks.get("attention.out_proj", torch.ones(8, 8).bool())
+        q, k, v, output = (
+            masks.get(f"attention.{name}", torch.ones(8, 8, dtype=torch.bool))
+            for name in ("q_proj", "k_proj", "v_proj", "out_proj")
+        )
         heads = v.unflatten(0, (4, 2)).any(2)
         assert torch.equal(heads.any(1), heads.all(1))
         heads = heads.any(1)
