@@ -4,8 +4,8 @@ from luigi_prune.compute.pruning.engine.pipeline import PruningResult, prune
 from luigi_prune.compute.pruning.engine.redecompose import decompose_like
 from luigi_prune.compute.pruning.engine.rules import find_rules
 from luigi_prune.compute.pruning.low_rank import restore
-from luigi_prune.compute.pruning.problem.layers import layer_masks
 from luigi_prune.compute.pruning.problem.records import Rules
+from luigi_prune.compute.pruning.problem.weight_matrices import layer_masks
 from luigi_prune.compute.pruning.sizes_and_flops import (
     LayerBudget,
     calibration_size,

@@ -16,17 +16,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from luigi_prune.compute.duplicates import duplicate
 from luigi_prune.compute.network_inputs import Inputs, call, sample_count
 from luigi_prune.compute.pruning.low_rank.decomposed import Decomposed
-from luigi_prune.compute.pruning.problem.layers import (
-    COUNTED,
-    compressible_modules,
-    evaluating,
+from luigi_prune.compute.pruning.problem.layers import COUNTED, compressible_modules, evaluating
+from luigi_prune.compute.pruning.problem.masks import Masks, kept_counts
+from luigi_prune.compute.pruning.problem.relaid_weights import UpConvolution
+from luigi_prune.compute.pruning.problem.weight_matrices import (
     in_layers,
     layer_masks,
     needs_equivalents,
     weight_matrices,
 )
-from luigi_prune.compute.pruning.problem.masks import Masks, kept_counts
-from luigi_prune.compute.pruning.problem.relaid_weights import UpConvolution
 from luigi_prune.compute.zeros import counts_true
 
 CALIBRATION_CONSTANT = 3  # C of the SiPP and PFP papers' sample sizes

@@ -14,7 +14,8 @@ from torch.nn.utils.rnn import pack_sequence
 from luigi_prune.compute.masked import apply_masks
 from luigi_prune.compute.pruning.low_rank.decomposed import restore
 from luigi_prune.compute.pruning.problem.equivalents import Equivalent, without_equivalents
-from luigi_prune.compute.pruning.problem.layers import evaluating, in_layers, layer_masks, weight_matrices
+from luigi_prune.compute.pruning.problem.layers import evaluating
+from luigi_prune.compute.pruning.problem.weight_matrices import in_layers, layer_masks, weight_matrices
 from luigi_prune.errors import ConfigError
 from tests.compute.pruning.kinds_of_layers import KINDS, Conv1D, Encoder, network_of_kind, noise, seasoned
 

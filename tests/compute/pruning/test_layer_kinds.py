@@ -17,9 +17,10 @@ from luigi_prune import registry
 from luigi_prune.compute.pruning import count_flops, count_products, count_size, layer_budgets, restore
 from luigi_prune.compute.pruning.engine.rules import PAPER
 from luigi_prune.compute.pruning.problem.equivalents import Equivalent
-from luigi_prune.compute.pruning.problem.layers import find_layers, in_layers, layer_masks
+from luigi_prune.compute.pruning.problem.layers import find_layers
 from luigi_prune.compute.pruning.problem.masks import initial_masks
 from luigi_prune.compute.pruning.problem.records import Problem
+from luigi_prune.compute.pruning.problem.weight_matrices import in_layers, layer_masks
 from luigi_prune.compute.pruning.scores import SCORES
 from luigi_prune.compute.pruning.torchprune.gradient_propagation import REFERENCE
 from luigi_prune.errors import ConfigError
@@ -113,7 +114,9 @@ class OneBlock(nn.Module):
         return self.head(F.relu(x + self.attention(x, x, x)[0]).mean(1))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method", [name for name in METHODS if registry.METHODS[name].granularity in ("weight", "rank")]
+)
 def test_attention_is_pruned_as_its_projections_written_out(method: str) -> None:
     packed, example = seasoned(OneBlock), noise(6, 5, 6)
     written = copy.deepcopy(packed)
@@ -130,6 +133,31 @@ def test_attention_is_pruned_as_its_projections_written_out(method: str) -> None
         assert torch.equal(by_layer.get(name, whole), expected.get(name, whole)), name
     with torch.no_grad():
         torch.testing.assert_close(one.network(example), other.network(example), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if registry.METHODS[m].granularity in ("filter", "channel")])
+def test_filters_and_channels_of_attention_are_heads(method: str) -> None:
+    def four_heads() -> nn.Module:
+        network = OneBlock()
+        network.attention = nn.MultiheadAttention(8, 4, batch_first=True)
+        return network
+
+    network, example, removed = seasoned(four_heads), noise(6, 5, 6), 0
+    for ratio in (0.7, 0.5):
+        pruned = prune_like(network, method, ratio, example)
+        masks = layer_masks(pruned.network, pruned.masks)
+        q, k, v, output = (
+            masks.get(f"attention.{name}", torch.ones(8, 8, dtype=torch.bool))
+            for name in ("q_proj", "k_proj", "v_proj", "out_proj")
+        )
+        heads = v.unflatten(0, (4, 2)).any(2)
+        assert torch.equal(heads.any(1), heads.all(1))
+        heads = heads.any(1)
+        removed += int((~heads).sum())
+        assert torch.equal(output.unflatten(1, (4, 2)).any(2).any(0), heads)
+        for mask in (q, k, v):
+            assert torch.equal(mask.unflatten(0, (4, 2)).any(2).any(1), heads)
+    assert removed
 
 
 def scores_of(network: nn.Module, example: Tensor, score: str) -> dict[str, Tensor]:

@@ -57,14 +57,7 @@ from luigi_prune.compute.pruning.engine.rules import PAPER
 from luigi_prune.compute.pruning.engine.trial_search import search_trial
 from luigi_prune.compute.pruning.low_rank.decomposed import Decomposed, structure_of
 from luigi_prune.compute.pruning.problem.equivalents import without_equivalents
-from luigi_prune.compute.pruning.problem.layers import (
-    find_layers,
-    in_layers,
-    left_alone,
-    of_reference,
-    takes,
-    uncalled_layers,
-)
+from luigi_prune.compute.pruning.problem.layers import find_layers, left_alone, of_reference, takes, uncalled_layers
 from luigi_prune.compute.pruning.problem.masks import (
     Masks,
     initial_masks,
@@ -73,6 +66,7 @@ from luigi_prune.compute.pruning.problem.masks import (
     zeros_as_masks,
 )
 from luigi_prune.compute.pruning.problem.records import Batches, Loss, Problem, Rules, Scores
+from luigi_prune.compute.pruning.problem.weight_matrices import in_layers
 from luigi_prune.compute.pruning.sizes_and_flops import (
     LayerBudget,
     count_flops,
@@ -185,7 +179,8 @@ def prune(
             return record(pruned, held, count_flops(pruned, select(example, slice(1)), held), notes)
         needs = [parameter.requires_grad for parameter in start.parameters()]
         prunable = partial(_is_prunable, method.granularity, rules)
-        layers = find_layers(start, select(example, slice(TRACED)), rules.find_ends, ignored, prunable)
+        units = method.granularity if rules.takes_every_kind else "weight"  # the reference has no heads
+        layers = find_layers(start, select(example, slice(TRACED)), rules.find_ends, ignored, prunable, units)
         if not layers:
             raise ConfigError(f"{method.name}: the network has no compressible layer ({method.layers})")
         held = initial_masks(start, held)

@@ -22,9 +22,10 @@ from luigi_prune.compute.pruning.low_rank.approximation_error import decompositi
 from luigi_prune.compute.pruning.low_rank.candidates import SPECTRA, Candidates
 from luigi_prune.compute.pruning.low_rank.decomposed import current_layers, replace_module, square, structure_of
 from luigi_prune.compute.pruning.problem.equivalents import without_equivalents
-from luigi_prune.compute.pruning.problem.layers import Layer, in_layers
+from luigi_prune.compute.pruning.problem.layers import Layer
 from luigi_prune.compute.pruning.problem.masks import Masks
 from luigi_prune.compute.pruning.problem.records import Batches, Decomposition, Loss, Problem, Rules
+from luigi_prune.compute.pruning.problem.weight_matrices import in_layers
 from luigi_prune.compute.pruning.sizes_and_flops import count_outputs
 from luigi_prune.errors import DamagedResult
 

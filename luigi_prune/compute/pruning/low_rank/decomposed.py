@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from luigi_prune.compute.pruning.low_rank.factors import Basis, factorise
 from luigi_prune.compute.pruning.low_rank.foldings import kernels, recompose
 from luigi_prune.compute.pruning.problem.equivalents import replace_module
-from luigi_prune.compute.pruning.problem.layers import compressible_modules, with_layers
+from luigi_prune.compute.pruning.problem.layers import compressible_modules
 from luigi_prune.compute.pruning.problem.records import Decomposition
+from luigi_prune.compute.pruning.problem.weight_matrices import with_layers
 from luigi_prune.errors import DamagedResult
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
@@ -147,7 +148,7 @@ def square(layer: nn.Module) -> Tensor:
 
 def four_axes(weight: Tensor) -> Tensor:
     """Return the weight of a linear layer or of a convolution along one axis as that of a convolution along two."""
-    return weight[(..., *[None] * (4 - weight.dim()))]
+    return weight.reshape(*weight.shape, *[1] * (4 - weight.dim()))
 
 
 @torch.no_grad()

@@ -3,8 +3,8 @@
 Attention multiplies with a packed weight inside a function, a transposed convolution and transformers' `Conv1D` store
 their weight the other way round, an LSTM runs in one kernel. Each has an equivalent: a module with the same outputs
 whose weights are `Linear` layers or convolutions of shape (filters, entries of a filter, ...). Pruning works on a copy
-of the network with equivalents (`layers.in_layers`) and returns modules in their own layout (`without_equivalents`).
-The two layouts differ by views and concatenations only, so that weights and masks convert exactly.
+of the network with equivalents (`weight_matrices.in_layers`), and returns modules in their own layout. The two layouts
+differ by views and concatenations only, so that weights and masks convert exactly.
 """
 
 from __future__ import annotations
@@ -118,9 +118,15 @@ def _shell_of(module: nn.Module) -> nn.Module:
 
 
 class PartLinear(nn.Linear):
-    """A `Linear` that stands for a part of another module; `is_linear`: the part is a `Linear` itself."""
+    """A `Linear` that stands for a part of another module.
+
+    `is_linear`: the part is a `Linear` itself. `heads`: the number of equal groups of its outputs (`head_axis` 0) or
+    inputs (1) that methods which prune filters or channels keep or remove together. `follows_heads`: filters are pruned
+    with the head of another part only.
+    """
 
     is_linear = False
+    heads, head_axis, follows_heads = 1, 0, False
 
 
 class RecurrentLinear(PartLinear):
@@ -184,7 +190,7 @@ def without_equivalents(network: nn.Module, masks: Named) -> tuple[nn.Module, di
     converted = dict(masks)
     for name, module in network.named_modules():
         if isinstance(module, Equivalent) and module.is_whole():
-            shapes = {key: parameter.shape for key, parameter in module.named_parameters()}
+            shapes = {key: parameter.shape for key, parameter in cast("nn.Module", module).named_parameters()}
             _convert(converted, name, shapes, partial(module.join, module._shell[0]))
             new[id(module)] = module.original()
     return replace_modules(network, new), converted

@@ -6,33 +6,21 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from luigi_prune.compute.network_inputs import Inputs, call, device_of, map_tensors, tensors_in
-from luigi_prune.compute.pruning.problem.equivalents import (
-    Equivalent,
-    PartLinear,
-    RecurrentLinear,
-    equivalents_of,
-    full_masks,
-    parameters_by_layer,
-    with_equivalents,
-)
+from luigi_prune.compute.pruning.problem.equivalents import Equivalent, PartLinear, RecurrentLinear
 from luigi_prune.compute.pruning.problem.free_inputs import free_inputs
-from luigi_prune.compute.pruning.problem.relaid_weights import RelaidLinear, UpConvolution
-from luigi_prune.compute.pruning.problem.split_attention import SplitAttention
-from luigi_prune.compute.pruning.problem.unrolled_recurrence import UnrolledRecurrence
+from luigi_prune.compute.pruning.problem.relaid_weights import UpConvolution
 from luigi_prune.errors import ConfigError, nearest
 
 # Modules whose output channels are weighted sums of input channels, and those with a weight matrix, which FLOPs count.
 READERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, UpConvolution, nn.Linear)
 COUNTED = (*READERS, nn.Bilinear)
 NAMED = 5  # layers that a warning names
-EQUIVALENTS = (SplitAttention, UpConvolution, RelaidLinear, UnrolledRecurrence)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +29,8 @@ class Layer:
 
     `reads_input`: no other compressible layer lies between the network's input and it, so its channels are parts of the
     input. `writes_output`: no other one lies between it and the network's output, so its filters are never pruned.
+    `heads`: if not 1, `weight` is split by head along `head_axis`: (heads, channels, features of a head), so that a
+    filter is a head, or (filters, heads, features of a head), so that a channel is one.
     """
 
     name: str
@@ -48,12 +38,27 @@ class Layer:
     weight_name: str
     reads_input: bool
     writes_output: bool
+    heads: int = 1
+    head_axis: int = 0
 
     @property
     def weight(self) -> Tensor:
         weight = self.module.weight
         assert isinstance(weight, Tensor)
-        return weight
+        return self.by_unit(weight)
+
+    def by_unit(self, value: Tensor) -> Tensor:
+        """Return a weight of the module, or its mask, as a view with one filter or channel per unit: see `heads`."""
+        if self.heads == 1:
+            return value
+        split = value.unflatten(self.head_axis, (self.heads, -1))
+        return split if self.head_axis else split.transpose(1, 2)
+
+    def by_entry(self, value: Tensor) -> Tensor:
+        """Return a result of `by_unit` in the shape of the module's weight."""
+        if self.heads == 1:
+            return value
+        return value.flatten(1) if self.head_axis else value.transpose(1, 2).flatten(0, 1)
 
 
 @contextmanager
@@ -78,49 +83,27 @@ def is_compressible(network: nn.Module, module: nn.Module) -> bool:
     """Return whether methods may prune `module`: it has a weight matrix, and the network does not exclude it."""
     if not isinstance(module, COUNTED) or not isinstance(module._parameters.get("weight"), nn.Parameter):
         return False  # zeros cannot be kept in a parametrised or lazy weight
-    return isinstance(module, PartLinear | Equivalent) or _allows(network, module)
+    return isinstance(module, PartLinear | Equivalent) or allows(network, module)
 
 
-def _allows(network: nn.Module, module: nn.Module) -> bool:
+def allows(network: nn.Module, module: nn.Module) -> bool:
+    """Return whether the network, by a method `is_compressible(module)` of its own, lets `module` be pruned."""
     allowed = getattr(network, "is_compressible", None)
     return bool(allowed(module)) if callable(allowed) else True
-
-
-def in_layers(
-    network: nn.Module, masks: Mapping[str, Tensor] | None = None
-) -> tuple[nn.Module, dict[str, Tensor] | None]:
-    """Return `network`, changed in place so that every weight matrix belongs to a layer, and its masks accordingly."""
-    return with_equivalents(network, _kinds(network), masks)
-
-
-def with_layers(network: nn.Module, names: Collection[str]) -> nn.Module:
-    """Return `network`, changed in place so that the layers of these names exist, as far as `in_layers` makes them."""
-    if not names:
-        return network
-    kinds = _kinds(network)
-    prefixes = {name[:end] for name in names for end in range(len(name) + 1) if name[end : end + 1] in ("", ".")}
-    some = {id(m): kinds[id(m)] for name, m in network.named_modules() if id(m) in kinds and name in prefixes | {""}}
-    return with_equivalents(network, some)[0]
-
-
-def needs_equivalents(network: nn.Module) -> bool:
-    """Return whether `in_layers` would change `network`."""
-    return bool(_kinds(network))
-
-
-def _kinds(network: nn.Module) -> dict[int, type[Equivalent]]:
-    return equivalents_of(network, EQUIVALENTS, partial(_allows, network))
 
 
 def takes(granularity: str, module: nn.Module) -> bool:
     """Return whether methods that prune these units are defined for `module`, one of `COUNTED`.
 
-    Filters and channels: not those of grouped convolutions, nor the gates of recurrent modules, nor bilinear layers.
+    Filters and channels: not those of grouped convolutions, nor the gates of recurrent modules, nor bilinear layers;
+    filters: not those of attention's queries and keys, which go with a head's values.
     Ranks: of linear layers and of convolutions with one or two axes.
     """
     if granularity == "weight":
         return True
     if isinstance(module, RecurrentLinear | nn.Bilinear) or getattr(module, "groups", 1) != 1:
+        return False
+    if granularity == "filter" and isinstance(module, PartLinear) and module.follows_heads:
         return False
     return granularity != "rank" or isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d)
 
@@ -130,45 +113,6 @@ def of_reference(module: nn.Module) -> bool:
     if isinstance(module, nn.Linear):
         return not isinstance(module, PartLinear) or module.is_linear
     return isinstance(module, nn.Conv2d) and module.groups == 1
-
-
-def weight_matrices(network: nn.Module) -> list[tuple[str, nn.Module, Tensor]]:
-    """Return (name, module, weight) of every compressible layer in the order of `modules()`, tied weights once.
-
-    Names and weights are those that the layers have after `in_layers`; the module is the one in `network`.
-    """
-    kinds, seen, inside = _kinds(network), set[int](), set[int]()
-    matrices = []
-    for name, module in network.named_modules():
-        if id(module) in inside:
-            continue
-        kind = kinds.get(id(module))
-        if kind is not None:
-            inside.update(id(child) for child in module.modules())
-            for key, value in parameters_by_layer(module, kind).items():
-                if key.rpartition(".")[2] == "weight":
-                    matrices.append((f"{name}.{key}".removesuffix("weight").strip("."), module, value))
-        elif is_compressible(network, module) and id(module.weight) not in seen:
-            seen.add(id(module.weight))
-            matrices.append((name, module, module.get_parameter("weight")))
-    return matrices
-
-
-def layer_masks(network: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return, by layer name (see `weight_matrices`), the mask of each weight that has pruned entries.
-
-    `masks`: by parameter name of `network`.
-    """
-    kinds, found = _kinds(network), {}
-    for name, module in network.named_modules():
-        prefix, kind = f"{name}." if name else "", kinds.get(id(module))
-        own = {key: parameter.shape for key, parameter in module.named_parameters(recurse=kind is not None)}
-        given = {key: masks[prefix + key] for key in own if prefix + key in masks}
-        if kind is not None and given:
-            given = kind.split(module, full_masks(given, own))
-        found.update((f"{prefix}{key}".removesuffix("weight").strip("."), mask)
-                     for key, mask in given.items() if key.rpartition(".")[2] == "weight")  # fmt: skip
-    return found
 
 
 def compressible_modules(network: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -224,22 +168,30 @@ def find_layers(
     find_ends: FindEnds,
     ignored: Collection[str] = frozenset(),
     prunable: Callable[[nn.Module], bool] = lambda module: True,
+    granularity: str = "weight",
 ) -> list[Layer]:
     """Return the compressible layers of `network`, with `requires_grad` of all its parameters switched off.
 
     `find_ends(network, compressible modules, example input)` returns the names of the first and of the last layers.
 
     Layers named in `ignored`, and those that are not `prunable`, are left out, but count when the first and last layers
-    are determined.
+    are determined. `granularity`: filters and channels of attention's projections are heads if the layer has them.
     """
     modules = compressible_modules(network)
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     first, last = find_ends(network, modules, example_input)
     return [
-        Layer(name, module, names[id(module.weight)], reads_input=name in first, writes_output=name in last)
+        Layer(name, module, names[id(module.weight)], name in first, name in last, *_heads(module, granularity))
         for name, module in modules
         if name not in ignored and prunable(module)
     ]
+
+
+def _heads(module: nn.Module, granularity: str) -> tuple[int, int]:
+    """Return the number of heads, and their axis, if they are the units of this granularity; else 1."""
+    if isinstance(module, PartLinear) and granularity == ("filter", "channel")[module.head_axis]:
+        return module.heads, module.head_axis
+    return 1, 0
 
 
 def ends_by_graph(

@@ -154,7 +154,8 @@ def _spread_out(module: UpConvolution, value: Tensor) -> Tensor:
     original: Any = module._shell[0]
     sizes = [(size - 1) * step + 1 for size, step in zip(value.shape[2:], module.stride, strict=True)]
     spread = value.new_zeros(*value.shape[:2], *sizes)
-    spread[(..., *(slice(None, None, step) for step in module.stride))] = value
+    steps: list[Any] = [..., *(slice(None, None, step) for step in module.stride)]
+    spread[tuple(steps)] = value
     pads: list[int] = []
     for axis in reversed(range(len(sizes))):
         border = module.dilation[axis] * (module.kernel_size[axis] - 1) - int(module.padding[axis])

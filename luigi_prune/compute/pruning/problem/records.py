@@ -43,8 +43,8 @@ class Problem:
         return torch.Generator().manual_seed(derive_seed(self.seed, *parts))
 
     def kept(self, layer: Layer) -> Tensor:
-        """Return the mask of the layer's weight at this step."""
-        return self.masks[layer.weight_name]
+        """Return the mask of the layer's weight at this step, in the shape of `layer.weight`."""
+        return layer.by_unit(self.masks[layer.weight_name])
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ class RelaidLinear(Equivalent, PartLinear):
 
     @staticmethod
     def fits(module: nn.Module) -> bool:
-        named = next((kind for kind in type(module).__mro__ if kind.__name__ == "Conv1D"), None)
+        named: Any = next((kind for kind in type(module).__mro__ if kind.__name__ == "Conv1D"), None)
         if named is None or list(module._parameters) != ["weight", "bias"] or module._modules:
             return False
         weight, bias = module._parameters["weight"], module._parameters["bias"]

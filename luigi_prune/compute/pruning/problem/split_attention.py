@@ -34,10 +34,13 @@ class SplitAttention(Equivalent, nn.Module):
         self.kdim, self.vdim, self._qkv_same_embed_dim = module.kdim, module.vdim, module._qkv_same_embed_dim
         has_bias = module.in_proj_bias is not None
         for name, width in zip(PROJECTIONS, (self.embed_dim, self.kdim, self.vdim), strict=True):
-            self.add_module(name, PartLinear(width, self.embed_dim, bias=has_bias, device="meta"))
+            part = PartLinear(width, self.embed_dim, bias=has_bias, device="meta")
+            part.follows_heads = name != "v_proj"  # a head is removed with its values, not with its queries or keys
+            part.heads = 1 if part.follows_heads else self.num_heads
+            self.add_module(name, part)
         has_bias = module.out_proj.bias is not None
         self.out_proj = PartLinear(self.embed_dim, self.embed_dim, bias=has_bias, device="meta")
-        self.out_proj.is_linear = True
+        self.out_proj.is_linear, self.out_proj.heads, self.out_proj.head_axis = True, self.num_heads, 1
         self.register_parameter("bias_k", None)
         self.register_parameter("bias_v", None)
         self.adopt(module)
@@ -52,7 +55,7 @@ class SplitAttention(Equivalent, nn.Module):
 
     @staticmethod
     def split(module: nn.Module, values: Named) -> dict[str, Tensor]:
-        parts = {}
+        parts: dict[str, Tensor] = {}
         for key, value in values.items():
             if key.startswith("in_proj_"):
                 names = (f"{name}.{key.removeprefix('in_proj_')}" for name in PROJECTIONS)

@@ -64,7 +64,8 @@ def _fill(features: Tensor, layer: Layer, value: Tensor, sample: Tensor, chance:
         features[:, inside] = (window * weight[row]).flatten(2).sum(2).T
     else:
         position = (chance[2, inside] * value.shape[1]).long().clamp_max(value.shape[1] - 1)
-        features[:, inside] = (value[sample[inside], position] * weight[row]).T
+        products = value[sample[inside], position] * weight[row].flatten(1)
+        features[:, inside] = products.unflatten(1, (len(features), -1)).sum(2).T
 
 
 def _windows(module: nn.Conv2d, image: Tensor, sample: Tensor, chance: Tensor) -> Tensor:
