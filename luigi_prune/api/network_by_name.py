@@ -32,7 +32,7 @@ def network(name: str, /, input_shape: Any, outputs: int, *, seed: int | None = 
     """
     if not _is_shape(input_shape):
         raise ConfigError(f"input_shape: expected positive integers without the batch axis, got {input_shape!r}")
-    shape = input_shape if isinstance(input_shape, Mapping) else tuple(input_shape)
+    shape: Any = input_shape if isinstance(input_shape, Mapping) else tuple(input_shape)
     if not _is_positive_integer(outputs):
         raise ConfigError(f"outputs: expected a positive integer, got {outputs!r}")
     folder = Path.cwd()
