@@ -45,9 +45,7 @@ class RankLevels(Levels):
     fill: Callable[[float], list[Choice]] | None = None
 
 
-def levels_of(
-    paths: list[Path], refined: Callable[..., Any] = lambda choices: None, *, fills: bool = False
-) -> RankLevels:
+def levels_of(paths: list[Path], refined: Callable[..., Any] = lambda _: None, *, fills: bool = False) -> RankLevels:
     """Return the levels that walk all paths together, in the order of their keys; ties in the order of the layers.
 
     `fills`: the method's definition leaves open how a remaining budget is spent.
