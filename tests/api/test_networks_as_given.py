@@ -400,6 +400,13 @@ def test_it_is_said_that_the_output_has_become_constant() -> None:
         pruned(result, "ThresNet", 0.04)
 
 
+def test_one_sample_shows_no_dependence() -> None:
+    network = nn.Sequential(nn.Embedding(20, 8), nn.Flatten(), nn.Linear(56, 8), nn.ReLU(), nn.Linear(8, 6))
+    example = torch.arange(7)[None]
+    first = api.prune(network, "ThresNet", 0.9, example_input=example)
+    assert api.prune(first, "ThresNet", 0.8, example_input=example).warnings == first.warnings == []
+
+
 @pytest.mark.parametrize(
     "ratio",
     [np.float32(0.5), np.float64(0.5), np.array(0.5), torch.tensor(0.5), Fraction(1, 2), Decimal("0.5")],

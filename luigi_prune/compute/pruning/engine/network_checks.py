@@ -144,8 +144,10 @@ def _fixed_shares(network: nn.Module, masks: Masks, ignored: Collection[str]) ->
 def ignores_input(network: nn.Module, example: Tensor) -> bool:
     """Return whether the outputs of `network` are the same for all samples of the example.
 
-    For most networks two samples from either end, data and noise, are enough.
+    For most networks two samples from either end, data and noise, are enough. Samples that are equal show nothing.
     """
+    if bool((example == example[:1]).all()):
+        return False
     return _is_constant(network, torch.cat([example[:2], example[-2:]])) and _is_constant(network, example)
 
 
