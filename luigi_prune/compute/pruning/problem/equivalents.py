@@ -155,15 +155,40 @@ def equivalents_of(
 ) -> dict[int, type[Equivalent]]:
     """Return the kinds of equivalents for modules of `network`, by id.
 
-    Modules with tied parameters have none, as their parts could not stay tied, nor those that `allows` refuses.
+    Modules with tied parameters have none, as their parts could not stay tied, nor those that the network also holds
+    elsewhere, as they cannot be replaced there, nor those that `allows` refuses.
     """
+    elsewhere = held_elsewhere(network)
     owners = Counter(id(p) for m in network.modules() for p in m._parameters.values() if p is not None)
     found: dict[int, type[Equivalent]] = {}
     for module in network.modules():
-        kind = None if isinstance(module, Equivalent) else next((kind for kind in kinds if kind.fits(module)), None)
+        if isinstance(module, Equivalent) or id(module) in elsewhere:
+            continue
+        kind = next((kind for kind in kinds if kind.fits(module)), None)
         if kind is not None and all(owners[id(p)] == 1 for p in module.parameters()) and allows(module):
             found[id(module)] = kind
     return found
+
+
+def held_elsewhere(network: nn.Module) -> set[int]:
+    """Return the ids of modules that modules of `network` hold in an attribute other than as a submodule."""
+    attributes = (
+        value
+        for module in network.modules()
+        if not isinstance(module, Equivalent)
+        for value in vars(module).values()
+        if value is not module._modules
+    )
+    return {id(module) for value in attributes for module in _modules_in(value)}
+
+
+def _modules_in(value: object) -> list[nn.Module]:
+    """Return the modules in a value: itself, or the entries of nested lists, tuples, sets and dictionaries."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple | set | frozenset):
+        return [module for entry in value for module in _modules_in(entry)]
+    return [value] if isinstance(value, nn.Module) else []
 
 
 def with_equivalents(
