@@ -21,14 +21,10 @@ from luigi_prune.compute.pruning.low_rank.decomposed import (
     square,
 )
 from luigi_prune.compute.pruning.low_rank.rank_levels import RANK_ALLOCATIONS, RankLevels, choose_measured
-from luigi_prune.compute.pruning.problem.equivalents import (
-    has_hooks,
-    has_own_forward,
-    held_elsewhere,
-    replace_module,
-)
+from luigi_prune.compute.pruning.problem.equivalents import has_hooks, has_own_forward
 from luigi_prune.compute.pruning.problem.layers import Layer, left_alone, of_reference, takes
 from luigi_prune.compute.pruning.problem.masks import Masks, initial_masks, removals
+from luigi_prune.compute.pruning.problem.module_references import held_elsewhere, replace_module
 from luigi_prune.compute.pruning.problem.records import Batches, Choice, Decomposition, Levels, Loss, Problem, Rules
 from luigi_prune.compute.pruning.sizes_and_flops import count_size, layer_budgets
 from luigi_prune.compute.zeros import count_nonzero

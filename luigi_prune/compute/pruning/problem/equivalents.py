@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from luigi_prune.compute.masked import MaskedParameter
+from luigi_prune.compute.pruning.problem.module_references import held_elsewhere, replace_modules
 from luigi_prune.errors import ConfigError
 
 Named = Mapping[str, Tensor]
@@ -170,27 +171,6 @@ def equivalents_of(
     return found
 
 
-def held_elsewhere(network: nn.Module) -> set[int]:
-    """Return the ids of modules that modules of `network` hold in an attribute other than as a submodule."""
-    attributes = (
-        value
-        for module in network.modules()
-        if not isinstance(module, Equivalent)
-        for value in vars(module).values()
-        if value is not module._modules
-    )
-    return {id(module) for value in attributes for module in _modules_in(value)}
-
-
-def _modules_in(value: object) -> list[nn.Module]:
-    """Return the modules in a value: itself, or the entries of nested lists, tuples, sets and dictionaries."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list | tuple | set | frozenset):
-        return [module for entry in value for module in _modules_in(entry)]
-    return [value] if isinstance(value, nn.Module) else []
-
-
 def with_equivalents(
     network: nn.Module, kinds: Mapping[int, type[Equivalent]], masks: Named | None = None
 ) -> tuple[nn.Module, dict[str, Tensor] | None]:
@@ -240,22 +220,6 @@ def full_masks(given: Named, shapes: Mapping[str, torch.Size]) -> dict[str, Tens
     """Return a mask of each of these shapes: the given one, or one that keeps everything."""
     device = next(iter(given.values())).device
     return {key: given.get(key, torch.ones(shape, dtype=torch.bool, device=device)) for key, shape in shapes.items()}
-
-
-def replace_modules(network: nn.Module, new: Mapping[int, nn.Module]) -> nn.Module:
-    """Return `network` with every module whose id is in `new` replaced, wherever it occurs."""
-    if id(network) in new:
-        return new[id(network)]
-    for parent in list(network.modules()):
-        for name, child in parent._modules.items():
-            if child is not None and id(child) in new:
-                parent._modules[name] = new[id(child)]
-    return network
-
-
-def replace_module(network: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
-    """Return `network` with every occurrence of `old` replaced by `new`; `new` itself if `old` is the network."""
-    return replace_modules(network, {id(old): new})
 
 
 def parameters_by_layer(module: nn.Module, kind: type[Equivalent]) -> dict[str, Tensor]:
