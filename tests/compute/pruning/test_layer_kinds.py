@@ -319,6 +319,32 @@ def test_a_convolution_that_pads_itself_is_scored_on_its_padded_input(score: str
         assert sorted(found.flatten().tolist())[-1] > 0
 
 
+class Listed(nn.Module):
+    """Layers that are called from a plain list, too, where a replacement would not reach them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.attention = nn.Linear(6, 8), nn.MultiheadAttention(8, 2, batch_first=True)
+        self.middle, self.head = nn.Linear(8, 16), nn.Linear(16, 10)
+        self.steps = [self.attention, self.middle]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        return self.head(F.relu(self.steps[1](self.steps[0](x, x, x)[0])).mean(1))
+
+
+@pytest.mark.parametrize("method", ["ThresNet", "ALDSNet"])
+def test_modules_that_a_list_holds_are_not_replaced(method: str) -> None:
+    network, example = seasoned(Listed), noise(6, 5, 6)
+    pruned = prune_like(network, method, 0.8, example)
+    steps: list[nn.Module] = pruned.network.steps  # type: ignore[assignment]
+    assert steps[0] is pruned.network.get_submodule("attention")
+    assert steps[1] is pruned.network.get_submodule("middle")
+    assert any("'attention.out_proj'" in line for line in pruned.warnings)
+    assert any("'middle' (Linear)" in line for line in pruned.warnings) == (method == "ALDSNet")
+    assert pruned.size < count_size(network)
+
+
 class Functional(nn.Module):
     """A layer whose weight is read by a function, and one that is not used."""
 

@@ -22,9 +22,10 @@ from luigi_prune.compute.pruning.low_rank.decomposed import (
     square,
 )
 from luigi_prune.compute.pruning.low_rank.rank_levels import RANK_ALLOCATIONS, RankLevels, choose_measured
-from luigi_prune.compute.pruning.problem.equivalents import has_hooks, has_own_forward, replace_module
+from luigi_prune.compute.pruning.problem.equivalents import has_hooks, has_own_forward
 from luigi_prune.compute.pruning.problem.layers import Layer, left_alone, of_reference, takes
 from luigi_prune.compute.pruning.problem.masks import Masks, initial_masks, removals
+from luigi_prune.compute.pruning.problem.module_references import held_elsewhere, replace_module
 from luigi_prune.compute.pruning.problem.records import Batches, Choice, Decomposition, Levels, Loss, Problem, Rules
 from luigi_prune.compute.pruning.sizes_and_flops import count_size, layer_budgets
 from luigi_prune.compute.zeros import count_true, nonzero
@@ -33,7 +34,9 @@ from luigi_prune.errors import ConfigError
 if TYPE_CHECKING:
     from luigi_prune.registry import MethodRow
 
-OWN_FORWARD = "compute in a way of their own (an overridden forward, or hooks), which two factors would not reproduce"
+OWN_FORWARD = (
+    "two factors cannot stand for (a forward of their own, forward hooks, or a second reference from the network)"
+)
 
 
 @torch.no_grad()
@@ -63,7 +66,12 @@ def decompose_network(
     current = [(name, module) for name, module in current_layers(network) if _is_replaceable(module, rules)]
     if not current:
         raise ConfigError(f"{method.name}: the network has no compressible layer ({method.layers})")
-    special = {name: module for name, module in current if _is_special(module) and name not in ignored}
+    elsewhere = held_elsewhere(network)
+    special = {
+        name: module
+        for name, module in current
+        if (_is_special(module) or id(module) in elsewhere) and name not in ignored
+    }
     if special:
         ignored |= special.keys()
         warnings.append(left_alone(method.name, special, OWN_FORWARD))

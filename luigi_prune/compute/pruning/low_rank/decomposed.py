@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from luigi_prune.compute.pruning.low_rank.factors import Basis, factorise
 from luigi_prune.compute.pruning.low_rank.foldings import kernels, recompose
-from luigi_prune.compute.pruning.problem.equivalents import replace_module
 from luigi_prune.compute.pruning.problem.layers import compressible_modules
+from luigi_prune.compute.pruning.problem.module_references import replace_module
 from luigi_prune.compute.pruning.problem.records import Decomposition
 from luigi_prune.compute.pruning.problem.weight_matrices import with_layers
 from luigi_prune.errors import DamagedResult

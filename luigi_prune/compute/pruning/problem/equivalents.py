@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from luigi_prune.compute.masked import MaskedParameter
+from luigi_prune.compute.pruning.problem.module_references import held_elsewhere, replace_modules
 from luigi_prune.errors import ConfigError
 
 Named = Mapping[str, Tensor]
@@ -155,12 +156,16 @@ def equivalents_of(
 ) -> dict[int, type[Equivalent]]:
     """Return the kinds of equivalents for modules of `network`, by id.
 
-    Modules with tied parameters have none, as their parts could not stay tied, nor those that `allows` refuses.
+    Modules with tied parameters have none, as their parts could not stay tied, nor those that the network also holds
+    elsewhere, as they cannot be replaced there, nor those that `allows` refuses.
     """
+    elsewhere = held_elsewhere(network)
     owners = Counter(id(p) for m in network.modules() for p in m._parameters.values() if p is not None)
     found: dict[int, type[Equivalent]] = {}
     for module in network.modules():
-        kind = None if isinstance(module, Equivalent) else next((kind for kind in kinds if kind.fits(module)), None)
+        if isinstance(module, Equivalent) or id(module) in elsewhere:
+            continue
+        kind = next((kind for kind in kinds if kind.fits(module)), None)
         if kind is not None and all(owners[id(p)] == 1 for p in module.parameters()) and allows(module):
             found[id(module)] = kind
     return found
@@ -215,22 +220,6 @@ def full_masks(given: Named, shapes: Mapping[str, torch.Size]) -> dict[str, Tens
     """Return a mask of each of these shapes: the given one, or one that keeps everything."""
     device = next(iter(given.values())).device
     return {key: given.get(key, torch.ones(shape, dtype=torch.bool, device=device)) for key, shape in shapes.items()}
-
-
-def replace_modules(network: nn.Module, new: Mapping[int, nn.Module]) -> nn.Module:
-    """Return `network` with every module whose id is in `new` replaced, wherever it occurs."""
-    if id(network) in new:
-        return new[id(network)]
-    for parent in list(network.modules()):
-        for name, child in parent._modules.items():
-            if child is not None and id(child) in new:
-                parent._modules[name] = new[id(child)]
-    return network
-
-
-def replace_module(network: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
-    """Return `network` with every occurrence of `old` replaced by `new`; `new` itself if `old` is the network."""
-    return replace_modules(network, {id(old): new})
 
 
 def parameters_by_layer(module: nn.Module, kind: type[Equivalent]) -> dict[str, Tensor]:

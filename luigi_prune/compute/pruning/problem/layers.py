@@ -133,7 +133,7 @@ def uncalled_layers(network: nn.Module, outputs: Mapping[str, int]) -> dict[str,
 
 
 def left_alone(method: str, layers: Mapping[str, nn.Module], why: str) -> str:
-    """Return the warning that `method` does not prune these layers, which `why`."""
+    """Return the warning that `method` does not prune these layers, that `why` (a relative clause) describes."""
     some = [f"{name!r} ({type(module).__name__})" for name, module in layers.items()]
     more = f" and {len(some) - NAMED} more" if len(some) > NAMED else ""
     return f"{method}: not pruned are layers that {why}: {', '.join(some[:NAMED])}{more}"
