@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from luigi_prune.compute.pruning.engine import trial
 from tests.compute.pruning.test_contract import METHODS, prune_like
 from tests.compute.pruning.zoo import trained_like
 
@@ -70,3 +71,12 @@ def test_resident_memory_does_not_grow() -> None:
         prune_like(network, "FilterThresNet", 0.5, torch.randn(2, 3, 180, 180), calibration=None)
         sizes.append(resident_bytes())
     assert sizes[-1] - sizes[3] < 20 * 2**20
+
+
+@pytest.mark.parametrize("method", ["EllOneNet", "SiPPNetRand", "SiPPNetHybrid", "PFPNetRand"])
+def test_draws_that_are_not_kept_are_the_same_again(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, example = trained_like("convnet")
+    kept = prune_like(network, method, 0.4, example).network.state_dict()
+    monkeypatch.setattr(trial, "KEPT_DRAWS", 0)
+    again = prune_like(network, method, 0.4, example).network.state_dict()
+    assert all(torch.equal(kept[name], again[name]) for name in kept)

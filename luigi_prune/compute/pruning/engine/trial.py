@@ -19,6 +19,7 @@ from luigi_prune.compute.pruning.structure.propagation import propagate, silence
 from luigi_prune.compute.zeros import equal, to_numbers
 
 CHECKED_SAMPLES = 16
+KEPT_DRAWS = 2**20  # weights of a layer above which its random numbers, about as many, are drawn again at every level
 
 
 class Trial:
@@ -79,7 +80,9 @@ class Trial:
             assert isinstance(choice, (Tensor, Mixed))
             alive = unit.alive(self.problem.kept(layer))
             rows = (choice.top if isinstance(choice, Mixed) else choice).numel()
-            draws = self._draws.setdefault(layer.name, LayerDraws(self.problem.generator("draws", layer.name), rows))
+            draws = self._draws.get(layer.name) or LayerDraws(self.problem.generator("draws", layer.name), rows)
+            if score.numel() <= KEPT_DRAWS:
+                self._draws[layer.name] = draws
             selected = self._selection(score, alive, choice, draws)
             cut(
                 self._granularity, layer, self._modules[layer.name], selected, self.masks, with_bias=rules.prunes_biases
