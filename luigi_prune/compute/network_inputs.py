@@ -124,6 +124,14 @@ def form(inputs: Inputs, *, dtypes: bool = False) -> Any:
     ]
 
 
+def same_samples(batch: Inputs, other: Inputs) -> bool:
+    """Return whether `other` begins with the samples of `batch`."""
+    if form(batch, dtypes=True) != form(other, dtypes=True):
+        return False
+    count = sample_count(batch)
+    return all(torch.equal(a, b[:count]) for a, b in zip(tensors_of(batch), tensors_of(other), strict=True))
+
+
 def to_device(inputs: Inputs, device: torch.device | str, *, non_blocking: bool = False) -> Inputs:
     """Return `inputs` with all tensors on `device`."""
     return map_tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking), inputs)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from luigi_prune.compute.network_inputs import call, sample_count, select, split_output
-from luigi_prune.compute.pruning.problem.batches import merge_batches
+from luigi_prune.compute.pruning.problem.batches import merge_for_gradients
 from luigi_prune.compute.pruning.problem.layers import evaluating
 from luigi_prune.compute.pruning.problem.records import Batches, Loss, Problem, Scores
 
@@ -47,7 +47,7 @@ def _losses(problem: Problem) -> Iterator[Tensor]:
     original = iter(problem.batches)
     samples = sum(sample_count(inputs) for inputs, _ in problem.batches)
     is_sum: bool | None = None
-    for inputs, targets in merge_batches(problem.batches):
+    for inputs, targets in merge_for_gradients(problem.batches, problem.outputs):
         group: Batches = []
         while sum(sample_count(part) for part, _ in group) < sample_count(inputs):
             group.append(next(original))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
@@ -38,17 +38,27 @@ FEW = 8  # patches from which on a product takes longer to compute than to write
 class _Half:
     """A layer's weights of one sign, and the largest products a_j r_i for them so far, both (entries, filters).
 
+    The weights exist while they are used: with those of all layers a network would take thrice its memory.
     `relative`: see `reciprocal_sums`.
     """
 
     layer: Layer
-    weight: Tensor
+    sign: int
     best: Tensor
     relative: bool
+
+    @cached_property
+    def weight(self) -> Tensor:
+        """The weights of this sign without it, 0 for the others."""
+        return _of_sign(self.layer, self.sign)
 
     @property
     def filters(self) -> Tensor:
         return self.weight.T
+
+    def release(self) -> None:
+        """Free the weights until they are used again."""
+        self.__dict__.pop("weight", None)
 
     def shares(self) -> Tensor:
         """Return the largest shares, 0 for weights of the other sign."""
@@ -98,20 +108,29 @@ def _sensitivities(
                 of_layer.see(inputs)
             else:
                 grow(of_layer, inputs)
+        if not isinstance(of_layer, UnfoldedShares):
+            for half in of_layer:
+                half.release()
 
     visit_inputs(problem, visit)
-    return [
-        each.shares()
-        if isinstance(each, UnfoldedShares)
-        else (each[0].shares() + each[1].shares()).T.reshape(layer.weight.shape)
-        for each, layer in zip(seen, problem.layers, strict=True)
-    ]
+    sensitivities = []
+    for layer in problem.layers:
+        of_layer = seen.pop(0)
+        if isinstance(of_layer, UnfoldedShares):
+            sensitivities.append(of_layer.shares())
+        else:
+            one, other = of_layer
+            sensitivities.append((one.shares() + other.shares()).T.reshape(layer.weight.shape))
+    return sensitivities
+
+
+def _of_sign(layer: Layer, sign: int) -> Tensor:
+    weight = layer.weight.detach().float().flatten(1).T
+    return (weight if sign > 0 else -weight).clamp_min(0).contiguous()
 
 
 def _halves(layer: Layer, start: Callable[[Layer, Tensor], Tensor], relative: bool) -> list[_Half]:
-    weight = layer.weight.detach().float().flatten(1).T
-    signs = (weight.clamp_min(0).contiguous(), (-weight).clamp_min(0).contiguous())
-    return [_Half(layer, sign, start(layer, sign), relative) for sign in signs]
+    return [_Half(layer, sign, start(layer, _of_sign(layer, sign)), relative) for sign in (1, -1)]
 
 
 def _infinite_elsewhere(layer: Layer, weight: Tensor) -> Tensor:
