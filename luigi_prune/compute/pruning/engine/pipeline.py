@@ -153,6 +153,7 @@ def prune(
             masks = joined_masks(zeros_as_masks(network), masks or {})
         notes = peculiarities(network, masks)
         start = in_one_piece(duplicate(network))
+        held = initial_masks(start, masks)  # refuses masks that do not fit
         ignored = ignored_names(method, start, ignore)
         outputs = first_outputs(method, start, example[: min(len(example_input), TRACED)])
         flops = flops_of(start, outputs, masks) if original_flops is None else original_flops
@@ -174,7 +175,6 @@ def prune(
         layers = find_layers(start, example[:TRACED], rules.find_ends, ignored)
         if not layers:
             raise ConfigError(f"{method.name}: the network has no compressible layer (a Linear or an ungrouped Conv2d)")
-        held = initial_masks(start, masks)
         apply_masks(start, held)
         if not rules.zeros_are_pruned:
             layers = without_zero_layers(layers, held)
