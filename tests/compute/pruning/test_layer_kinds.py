@@ -46,7 +46,7 @@ def test_every_method_prunes_every_kind_and_the_record_agrees(method: str, kind:
     before = {name: value.clone() for name, value in network.state_dict().items()}
     pruned = prune_like(network, method, 0.6, example)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-    assert pruned.size == count_size(pruned.network)
+    assert pruned.size == count_size(pruned.network, pruned.masks)
     assert pruned.size < count_size(network) or "the closest is 1" in str(pruned.warnings)
     assert pruned.flops == count_flops(pruned.network, example)
     assert pruned.original_flops == count_flops(network, example)
@@ -398,7 +398,7 @@ def test_decomposed_attention_is_decomposed_again_and_packed_when_it_is_whole() 
     assert second.structure
     mixed = prune_like(second.network, "ThresNet", 0.3, example, original_size=original, original_flops=flops)
     assert mixed.structure == second.structure
-    assert mixed.size == count_size(mixed.network) == pytest.approx(0.3 * original, rel=0.005)
+    assert mixed.size == count_size(mixed.network, mixed.masks) == pytest.approx(0.3 * original, rel=0.005)
 
 
 @pytest.mark.parametrize("method", ["ThresNet", "SiPPNet", "FilterThresNet", "PFPNet"])

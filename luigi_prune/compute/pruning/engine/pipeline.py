@@ -157,6 +157,7 @@ def prune(
             masks = joined_masks(zeros_as_masks(network), masks or {})
         notes = peculiarities(network, masks)
         start = in_one_piece(duplicate(network))
+        initial_masks(start, masks)  # refuses masks that do not fit
         ignored = ignored_names(method, start, ignore)
         start, held = in_layers(start, masks)
         outputs = first_outputs(method, start, select(example, slice(min(sample_count(example_input), TRACED))))
