@@ -131,7 +131,7 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, rules, *rows])
 
 
-KINDS = ("equal", "within noise", "explained", "no result of the reference", "unexplained")
+KINDS = ("equal", "within noise", "explained", "without a result of the reference", "unexplained")
 
 
 def kind(reason: str) -> str:
@@ -140,7 +140,7 @@ def kind(reason: str) -> str:
         return "equal" if reason == "=" else reason
     if reason == "within 3" or reason.startswith("clusters are drawn"):
         return "within noise"
-    return "no result of the reference" if reason in (*FAILED.values(), NO_RESULT) else "explained"
+    return "without a result of the reference" if reason in (*FAILED.values(), NO_RESULT) else "explained"
 
 
 def verdict(sections: dict[str, list[str]]) -> str:
@@ -154,7 +154,9 @@ def verdict(sections: dict[str, list[str]]) -> str:
         for name, reasons in sections.items()
     ]
     lines = "\n".join("| " + " | ".join(row) + " |" for row in [head, rules, *rows])
-    return f"""**Of {total.total()} cells (method, network and ratio): {counted}.** A cell is equal if all masks or
+    return f"""**Of {total.total()} cells (method, network and ratio): {counted}.**
+
+A cell is equal if all masks or
 decompositions are, within noise if its differences are those of random draws (three standard errors). The last column
 of the tables below gives the cause of each other one.
 
