@@ -17,7 +17,7 @@ from luigi_prune.compute.state import to_arrays
 from luigi_prune.registry import METHODS
 from luigi_prune.results.hdf5_file import write_result
 
-SHAPES = {"lenet300_100": (1, 28, 28), "lenet5": (1, 28, 28)}
+SHAPES = {"lenet300_100": (1, 28, 28), "lenet5_caffe": (1, 28, 28)}
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ import argparse
 import functools
 import logging
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ from tests.compute.pruning.lowrank_agreement import CLUSTERED, OPTIMAL, RANK_MET
 SEEDS, THEIR_SEEDS, FIGURES = 20, 10, 5.5  # figures: size, accuracy, and the counts of three or four layers
 
 INTRODUCTION = """# Parity with the reference
+
+{verdict}
 
 Made by `python benchmarks/parity.py --write docs/parity.md` from stored results of the reference (`torchprune`) on two
 networks trained on scikit-learn's digits, and ours with `rules="reference"`. Differences of the default,
@@ -76,6 +79,7 @@ BY_CHANCE = {  # a test names these cells, too
         "0.5",
     ): "chance: 2.7 with 40, 3.0 with 200 seeds of ours; its ten accuracies are 0.08-0.18",
 }
+NO_RESULT = "no result"
 FAILED = {
     "FilterUniNet": "the reference fails: it scores the kernel axis",
     "PFPNetTop": "the reference fails: stale probabilities are NaN",
@@ -127,24 +131,54 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, rules, *rows])
 
 
-def exact_table(methods: list[str]) -> str:
-    """Return the table of the deterministic methods."""
+KINDS = ("equal", "within noise", "explained", "no result of the reference", "unexplained")
+
+
+def kind(reason: str) -> str:
+    """Return which of KINDS a cell is, by its reason."""
+    if reason in ("=", "unexplained"):
+        return "equal" if reason == "=" else reason
+    if reason == "within 3" or reason.startswith("clusters are drawn"):
+        return "within noise"
+    return "no result of the reference" if reason in (*FAILED.values(), NO_RESULT) else "explained"
+
+
+def verdict(sections: dict[str, list[str]]) -> str:
+    """Return the counts of all cells by kind, in a sentence and in a table; `sections`: the cells' reasons."""
+    total = Counter(kind(reason) for reasons in sections.values() for reason in reasons)
+    counted = ", ".join(f"{total[each]} {each}" for each in KINDS)
+    head = ["", *KINDS, "cells"]
+    rules = ["---", *["---:"] * (len(head) - 1)]
+    rows = [
+        [name, *(str(Counter(map(kind, reasons))[each]) for each in KINDS), str(len(reasons))]
+        for name, reasons in sections.items()
+    ]
+    lines = "\n".join("| " + " | ".join(row) + " |" for row in [head, rules, *rows])
+    return f"""**Of {total.total()} cells (method, network and ratio): {counted}.** A cell is equal if all masks or
+decompositions are, within noise if its differences are those of random draws (three standard errors). The last column
+of the tables below gives the cause of each other one.
+
+{lines}"""
+
+
+def exact_table(methods: list[str]) -> tuple[str, list[str]]:
+    """Return the table of the deterministic methods, and the reasons of its cells."""
     head = ["method", "network", "ratio", "equal masks", "at budget", "logits off by", "size", "reference"]
     rows = []
     for method, network, ratio, cell in cells(methods, compare_exact):
         agreement = [f"{100 * cell.masks:.2f} %", str(cell.at_budget), f"{cell.logits:.0e}"]
         numbers = [str(number) for number in (cell.size, cell.reference_size, cell.flops, cell.reference_flops)]
         rows.append([method, network, ratio, *agreement, *numbers, exact_reason(method, cell)])
-    return table([*head, "multiply-adds", "reference", "why"], rows)
+    return table([*head, "multiply-adds", "reference", "why"], rows), [row[-1] for row in rows]
 
 
-def sampled_table(methods: list[str]) -> str:
-    """Return the table of the randomised methods and the number of figures outside three standard errors."""
+def sampled_table(methods: list[str]) -> tuple[str, list[str]]:
+    """Return the table of the randomised methods, with the number of figures outside, and the reasons of its cells."""
     head = ["method", "network", "ratio", "size", "reference", "size", "layers", "accuracy", "first seed", "why"]
     rows, outside, compared = [], 0, 0
     for method, network, ratio, cell in cells(methods, functools.partial(compare_sampled, seeds=SEEDS)):
         if cell is None:
-            rows.append([method, network, ratio, *["-"] * 6, FAILED.get(method, "no result")])
+            rows.append([method, network, ratio, *["-"] * 6, FAILED.get(method, NO_RESULT)])
             continue
         off = (cell.z_size, cell.z_counts, cell.z_accuracy)
         outside, compared = outside + sum(value > 3 for value in off), compared + 1
@@ -154,11 +188,11 @@ def sampled_table(methods: list[str]) -> str:
     count = (
         f"\nOutside three standard errors: {outside} figures of {compared} cells; expected by chance: {expected:.1f}.\n"
     )
-    return table(head, rows) + "\n" + count
+    return table(head, rows) + "\n" + count, [row[-1] for row in rows]
 
 
-def rank_table(methods: list[str]) -> str:
-    """Return the table of the low-rank methods."""
+def rank_table(methods: list[str]) -> tuple[str, list[str]]:
+    """Return the table of the low-rank methods, and the reasons of its cells."""
     head = ["method", "network", "ratio", "same layers", "weights off by", "logits off by", "size", "reference"]
     rows = []
     for method, network, ratio, cell in cells(methods, compare_ranks):
@@ -166,7 +200,7 @@ def rank_table(methods: list[str]) -> str:
         numbers = [str(number) for number in (cell.size, cell.reference_size, cell.flops, cell.reference_flops)]
         errors = [f"{cell.error:.4f}", f"{cell.reference_error:.4f}"]
         rows.append([method, network, ratio, *agreement, *numbers, *errors, rank_reason(method, cell)])
-    return table([*head, "multiply-adds", "reference", "error", "reference", "why"], rows)
+    return table([*head, "multiply-adds", "reference", "error", "reference", "why"], rows), [row[-1] for row in rows]
 
 
 def choices_table(methods: list[str]) -> str:
@@ -194,10 +228,17 @@ def report(selected: list[str]) -> str:
         for methods in (EXACT, RANDOMISED, RANK_METHODS)
     )
     differing = [method for method in ranks if method in (*OPTIMAL, "ALDSNetOptK")]
-    parts = [INTRODUCTION]
-    parts += [EXACT_TEXT, exact_table(exact)] if exact else []
-    parts += [SAMPLED_TEXT.format(seeds=SEEDS), sampled_table(sampled)] if sampled else []
-    parts += [RANK_TEXT, rank_table(ranks)] if ranks else []
+    parts: list[str] = []
+    sections: dict[str, list[str]] = {}
+    for text, chosen, make in (
+        (EXACT_TEXT, exact, exact_table),
+        (SAMPLED_TEXT.format(seeds=SEEDS), sampled, sampled_table),
+        (RANK_TEXT, ranks, rank_table),
+    ):
+        if chosen:
+            rows, sections[text.partition("\n")[0].removeprefix("## ")] = make(chosen)
+            parts += [text, rows]
+    parts = [INTRODUCTION.format(verdict=verdict(sections)), *parts]
     choices = (
         "Cells with different choices, layer by layer, as rank x groups (folding); `-`: the layer is left as it is.\n"
     )

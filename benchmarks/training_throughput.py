@@ -1,6 +1,6 @@
 """Training throughput relative to a bare PyTorch loop.
 
-python benchmarks/training_throughput.py [--networks lenet5 resnet8]
+python benchmarks/training_throughput.py [--networks lenet5_caffe resnet8]
 
 Prints one ratio per network. Both loops train the same network on the same tensors with the same batch size, optimizer
 and base learning rate, and compute loss and accuracy on the validation data after each epoch; the bare loop does
@@ -96,7 +96,7 @@ def main() -> None:
     """Print the ratio of each network."""
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--networks", nargs="+", default=["lenet5", "resnet8"])
+    parser.add_argument("--networks", nargs="+", default=["lenet5_caffe", "resnet8"])
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--pairs", type=int, default=15)

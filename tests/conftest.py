@@ -14,6 +14,34 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
 
+CLUSTERS = 2  # at once; each has ten daemons, and takes ten seconds to start
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep pytest-xdist from handing out the files of most tests first; ours is the order below."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark tests that need a cluster as slow; under `--dist loadgroup`, share out all tests among the processes.
+
+    One process per file, but `CLUSTERS` for all tests that need a cluster. They start first, because they mostly wait,
+    while others compute; then files with slow tests, so that no long file is left for the end.
+    """
+    clustered = [item for item in items if "start_cluster" in getattr(item, "fixturenames", ())]
+    for item in clustered:
+        item.add_marker("slow")
+    if not getattr(config.option, "loadgroup", False):
+        return
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    group = {item: f"cluster{number % CLUSTERS}" for number, item in enumerate(clustered)}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group.get(item, item.nodeid.partition("::")[0])))
+    items.sort(key=lambda item: (item not in group, item.path not in slow))
+
+
 @pytest.fixture
 def backend(monkeypatch):
     """Put a pretended backend where runs in this process take theirs from."""

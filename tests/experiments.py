@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import luigi
 import yaml
@@ -26,7 +27,7 @@ TINY: dict[str, Any] = {
         "batchSize": 128,
         "transformsFinal": [{"type": "ToTensor"}],
         "loss": "CrossEntropyLoss",
-        "metricsTest": [{"type": "TopK", "kwargs": {"topk": 1}}, {"type": "TopK", "kwargs": {"topk": 5}}],
+        "metricsTest": [{"type": "TopK", "kwargs": {"topk": 1}}],
         "optimizer": "SGD",
         "optimizerKwargs": {"lr": 0.1, "momentum": 0.9},
         "numEpochs": 2,
@@ -60,6 +61,35 @@ def write_experiment(folder: Path, name: str = "tiny", **changes: Any) -> Path:
     return file
 
 
+PACED = """
+import time
+from math import prod
+from pathlib import Path
+from torch import nn
+
+class Pace(nn.Module):
+    def forward(self, x):
+        if self.training and Path("pace").exists():
+            time.sleep(float(Path("pace").read_text()))
+        return x
+
+def paced(input_shape, output_size):
+    return nn.Sequential(Pace(), nn.Flatten(), nn.Linear(prod(input_shape), 32), nn.ReLU(), nn.Linear(32, output_size))
+"""
+
+
+def write_paced(folder: Path, pace: float = 0.0, **changes: Any) -> Path:
+    """Write an experiment whose training waits `pace` seconds in every step, of which an epoch has three.
+
+    It computes what it computes without a pace, and lasts as long on any machine, without keeping a core busy.
+    """
+    (folder / "pacing.py").write_text(PACED)
+    if pace:
+        (folder / "pace").write_text(str(pace))
+    network = {"name": "pacing:paced", "dataset": "Digits", "outputSize": 10}
+    return write_experiment(folder, **{"network": network, "training__batchSize": 512, **changes})
+
+
 @contextmanager
 def recorded() -> Iterator[list[JobTask]]:
     """Collect the JobTasks that start inside the block."""
@@ -76,26 +106,50 @@ def recorded() -> Iterator[list[JobTask]]:
         luigi.Task._event_callbacks[luigi.Task][Event.START].discard(hear)
 
 
-def run(file: Path) -> list[str]:
-    """Run an experiment in this process and return the titles of the tasks that started; fails where the run fails."""
+def run(file: Path, pictures: bool = False) -> list[str]:
+    """Run an experiment in this process and return the titles of the tasks that started; fails where the run fails.
+
+    Without `pictures`, plots of the report are dots.
+    """
+    return build([RunExperiment(config=str(file))], pictures)
+
+
+def run_to_tables(file: Path) -> list[str]:
+    """Do the same up to the tables: most of a small experiment's time goes into its report's figures."""
+    return build([report.tables for report in reports(file)])
+
+
+def build(tasks: list[luigi.Task], pictures: bool = False) -> list[str]:
+    """Run tasks and all that they need in this process; return the titles of those that started."""
     luigi.configuration.get_config().set("compute", "backend", "inline")
-    with recorded() as started:
-        assert luigi.build([RunExperiment(config=str(file))], local_scheduler=True, log_level="WARNING")
+    function = Report.function if pictures else "tests.blank_pictures:report"
+    with recorded() as started, patch.object(Report, "function", function):
+        assert luigi.build(tasks, local_scheduler=True, log_level="WARNING")
     return [task.title for task in started]
 
 
 def command(
-    file: Path, *more: str, backend: str = "inline", local_scheduler: bool = True, config: str = ""
+    file: Path,
+    *more: str,
+    backend: str = "inline",
+    local_scheduler: bool = True,
+    config: str = "",
+    pictures: bool = False,
 ) -> subprocess.Popen[str]:
-    """Start the `luigi` command on an experiment file, in its folder and in a process group of its own."""
+    """Start the `luigi` command on an experiment file, in its folder and in a process group of its own.
+
+    Without `pictures`, plots of the report are dots.
+    """
     (file.parent / "luigi.cfg").write_text(f"[compute]\nbackend={backend}\n{config}")
-    arguments = ["luigi", "--module", "luigi_prune", "RunExperiment", "--config", file.name, *more]
+    module = "luigi_prune" if pictures else "tests.luigi_prune_blank"
+    arguments = ["luigi", "--module", module, "RunExperiment", "--config", file.name, *more]
     if local_scheduler:
         arguments.append("--local-scheduler")
+    path = [*filter(None, [os.environ.get("PYTHONPATH")]), str(Path(__file__).parents[1])]
     return subprocess.Popen(
         [sys.executable, "-m", *arguments],
         cwd=file.parent,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

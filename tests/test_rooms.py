@@ -98,3 +98,14 @@ def test_no_two_files_have_the_same_name() -> None:
 def test_no_two_public_classes_have_the_same_name() -> None:
     trees = [ast.parse(path.read_text()) for path in modules().values()]
     assert repeated(node.name for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)) == []
+
+
+def test_networks_are_called_in_one_place_which_takes_inputs_of_every_form() -> None:
+    direct = [
+        f"{name}:{node.lineno}"
+        for name, path in modules().items()
+        if name != "luigi_prune.compute.network_inputs"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) == "network"
+    ]
+    assert direct == []

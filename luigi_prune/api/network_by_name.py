@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,13 @@ from luigi_prune.errors import ConfigError, nearest
 __all__ = ["network"]
 
 
-def network(
-    name: str, /, input_shape: Sequence[int], outputs: int, *, seed: int | None = None, **kwargs: Any
-) -> nn.Module:
+def network(name: str, /, input_shape: Any, outputs: int, *, seed: int | None = None, **kwargs: Any) -> nn.Module:
     """Return the network `name`, untrained.
 
     name: of a network in docs/networks.md or of an installed package, or an import path ("module:function") of a module
         in the working directory or on the Python path.
-    input_shape: of one sample, without the batch axis: (3, 32, 32).
+    input_shape: of one sample, without the batch axis: (3, 32, 32). A tuple or dictionary of shapes if a network from
+        outside takes several inputs.
     outputs: the number of outputs, such as classes.
     seed: of the weights; by default they are drawn from torch's global generator, like those of any module.
     kwargs: further keywords of the function that builds the network.
@@ -31,9 +30,9 @@ def network(
     Raises ConfigError for an unknown name (with the nearest one), for keywords that the network does not have, and for
     inputs that it cannot take.
     """
-    shape = tuple(input_shape)
-    if not shape or not all(_is_positive_integer(size) for size in shape):
+    if not _is_shape(input_shape):
         raise ConfigError(f"input_shape: expected positive integers without the batch axis, got {input_shape!r}")
+    shape: Any = input_shape if isinstance(input_shape, Mapping) else tuple(input_shape)
     if not _is_positive_integer(outputs):
         raise ConfigError(f"outputs: expected a positive integer, got {outputs!r}")
     folder = Path.cwd()
@@ -48,6 +47,15 @@ def network(
         raise ConfigError(f"{row.name} needs the keyword {missing[0]!r}")
     drawn = int(torch.randint(2**62, ())) if seed is None else seed
     return networks.build(resolved, shape, int(outputs), drawn, kwargs)
+
+
+def _is_shape(value: object) -> bool:
+    """Return whether `value` is a shape, or a sequence or dictionary of shapes."""
+    if isinstance(value, Mapping):
+        return bool(value) and all(map(_is_shape, value.values()))
+    if not isinstance(value, Sequence) or isinstance(value, str) or not value:
+        return False
+    return all(map(_is_positive_integer, value)) or all(map(_is_shape, value))
 
 
 def _is_positive_integer(value: object) -> bool:

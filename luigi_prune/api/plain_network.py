@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import nn
 from torch.nn.utils import prune as torch_prune
 
 from luigi_prune.api.mask_hooks import held_masks, release
-from luigi_prune.compute.duplicates import duplicate
+from luigi_prune.compute.duplicates import without_wrappers, wrapper_of
 from luigi_prune.compute.pruning.engine.network_checks import listed
 from luigi_prune.compute.pruning.problem.masks import Masks, joined_masks
 
@@ -19,11 +17,11 @@ def plain(network: nn.Module) -> tuple[nn.Module, Masks, list[str]]:
     Compiled and parallel modules are unwrapped. Masks of an earlier result and of `torch.nn.utils.prune` become plain
     ones. The given network does not change; it is returned itself if there is nothing to do.
     """
-    wrappers = {name: kind for name, module in network.named_modules() if (kind := _wrapper(module))}
+    wrappers = {name: kind for name, module in network.named_modules() if (kind := wrapper_of(module))}
     hooked = [name for name, module in network.named_modules() if _pruned_tensors(module)]
     if not wrappers and not hooked and not held_masks(network):
         return network, {}, []
-    copied = _unwrapped(network)
+    copied = without_wrappers(network)
     masks = held_masks(copied)
     lines = []
     if wrappers:
@@ -40,31 +38,9 @@ def plain(network: nn.Module) -> tuple[nn.Module, Masks, list[str]]:
 
 def unwrapped(network: nn.Module) -> nn.Module:
     """Return a copy of `network` without wrappers and without masks: a plain architecture to load a result into."""
-    copied = release(_unwrapped(network))
+    copied = release(without_wrappers(network))
     _take_masks(copied)
     return copied
-
-
-def _wrapper(module: nn.Module) -> str | None:
-    """Return the name of what wraps a network in `module`, or None if `module` is no wrapper."""
-    if isinstance(module, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
-        return type(module).__name__
-    # Importing the class of compiled modules would load the compiler.
-    if isinstance(module._modules.get("_orig_mod"), nn.Module) or module._compiled_call_impl is not None:
-        return "torch.compile"
-    return None
-
-
-def _unwrapped(network: nn.Module) -> nn.Module:
-    """Return a copy of `network` in which every wrapper is replaced by a copy of the module inside."""
-    copies: dict[int, Any] = {}
-    for module in reversed(list(network.modules())):  # inner ones first
-        inside = module._modules.get("_orig_mod")
-        if isinstance(module, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
-            inside = module.module
-        if isinstance(inside, nn.Module):
-            copies[id(module)] = duplicate(inside, copies)
-    return duplicate(network, copies)
 
 
 def _pruned_tensors(module: nn.Module) -> list[str]:

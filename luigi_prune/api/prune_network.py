@@ -24,7 +24,15 @@ from luigi_prune import registry
 from luigi_prune.api.mask_hooks import hold, release
 from luigi_prune.api.plain_network import plain
 from luigi_prune.api.pruned import Pruned, PrunedLayer, load, pruned_layers
-from luigi_prune.api.validation import check_network, checked_batches, guess_input, missing_loss, ratio_of
+from luigi_prune.api.validation import (
+    check_network,
+    check_signature,
+    checked_batches,
+    explained_loss,
+    guess_input,
+    missing_loss,
+    ratio_of,
+)
 from luigi_prune.compute import pruning
 from luigi_prune.compute.duplicates import duplicate
 from luigi_prune.compute.network_inputs import Inputs, checked
@@ -100,14 +108,16 @@ def prune(
     by_rules, ratio = pruning.find_rules(rules), ratio_of(row, keep_ratio)
     check_network(row, given)
     bare, masks, lines = plain(given)
-    if zeros == "pruned":
-        masks = joined_masks(zeros_as_masks(bare), masks)
-    elif zeros != "kept":
+    if zeros not in ("kept", "pruned"):
         raise ConfigError(f"{row.name}: zeros: expected 'kept' or 'pruned', got {zeros!r}")
+    if zeros == "pruned" or by_rules.zeros_are_pruned:
+        masks = joined_masks(zeros_as_masks(bare), masks)
     batches = checked_batches(row, calibration)
     example = batches[0][0] if batches else None
     if example_input is not None:
         example = checked(f"{row.name}: the example input", example_input)
+    for inputs in ([] if example is None else [example]) + [inputs for inputs, _ in batches or ()][:1]:
+        check_signature(row, bare, inputs)
     counted = example is not None
     if example is None:
         example = guess_input(bare, seed)
@@ -118,7 +128,7 @@ def prune(
         ratio,
         example_input=example,
         calibration=batches,
-        loss=loss if loss is not None else missing_loss(row, by_rules),
+        loss=explained_loss(row, loss) if loss is not None else missing_loss(row, by_rules),
         seed=seed,
         rules=by_rules,
         original_size=before.original_size if before else pruning.count_size(bare, masks),
@@ -136,7 +146,7 @@ def prune(
         | {
             "flops": result.flops if counted else None,
             "original_flops": before.original_flops if before else result.original_flops if counted else None,
-            "layers": pruned_layers(result.layers, result.masks, result.structure),
+            "layers": pruned_layers(result.network, result.masks, result.structure),
         },
         method=row.name,
         target_keep_ratio=ratio,

@@ -99,7 +99,7 @@ def load(path: str | Path, network: nn.Module) -> Pruned:
         network=hold(fresh, masks),
         masks=masks,
         structure=structure,
-        layers=pruned_layers(pruning.layer_budgets(fresh, masks), masks, structure),
+        layers=pruned_layers(fresh, masks, structure),
         method=result.spec["method"],
         target_keep_ratio=result.spec["keep_ratio"],
         **numbers,
@@ -117,18 +117,19 @@ def _with_weights(network: nn.Module, result: Result, path: str | Path) -> nn.Mo
 
 
 def pruned_layers(
-    budgets: Sequence[LayerBudget], masks: Mapping[str, Tensor], structure: list[dict[str, Any]]
+    network: nn.Module, masks: Mapping[str, Tensor], structure: list[dict[str, Any]]
 ) -> list[PrunedLayer]:
     """Return the record of every compressible layer, with its mask or its decomposition."""
     decomposed = {entry["layer"]: entry for entry in structure}
+    by_layer = pruning.layer_masks(network, masks)
     layers = []
-    for layer in budgets:
+    for layer in pruning.layer_budgets(network, dict(masks)):
         more: dict[str, Any] = {}
         if (entry := decomposed.get(layer.name)) is not None:
             more = {name: int(entry[name]) for name in ("rank", "groups", "folding")}
             more |= {name: entry.get(name) for name in ("error_estimate", "error_operator")}
         else:
-            mask = masks.get(f"{layer.name}.weight" if layer.name else "weight")
+            mask = by_layer.get(layer.name)
             more["mask"] = torch.ones(layer.shape, dtype=torch.bool) if mask is None else mask
         layers.append(PrunedLayer(layer.name, layer.shape, layer.kept, layer.total, **more))
     return layers

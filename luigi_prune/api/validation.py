@@ -15,7 +15,7 @@ from luigi_prune.compute.memory import explain_oom
 from luigi_prune.compute.network_inputs import Inputs, checked, leaves, sample_count
 from luigi_prune.compute.precision import own_types
 from luigi_prune.compute.pruning import Rules, layer_budgets
-from luigi_prune.compute.pruning.engine.network_checks import check_kinds
+from luigi_prune.compute.pruning.engine.network_checks import check_kinds, computed_weights, listed
 from luigi_prune.errors import ConfigError
 from luigi_prune.seeds import derive_seed
 
@@ -89,18 +89,41 @@ def check_network(row: MethodRow, network: object) -> None:
         raise ConfigError(f"{row.name}: expected a torch.nn.Module, got a {type(network).__name__}")
     check_kinds(row.name, network)
     if row.granularity != "none" and not layer_budgets(network):
-        raise ConfigError(f"{row.name}: the network has no compressible layer (a Linear or an ungrouped Conv2d)")
+        computed = computed_weights(network)
+        why = f"; the weight of {listed(computed)} is computed from other parameters" if computed else ""
+        raise ConfigError(f"{row.name}: the network has no compressible layer ({row.layers}){why}")
 
 
 def ratio_of(row: MethodRow, keep_ratio: Any) -> float:
     """Return a number of any type (of numpy, a tensor, a fraction) as a float; raises ConfigError outside (0, 1]."""
+    is_number = not isinstance(keep_ratio, (bool, str, bytes)) and "bool" not in str(getattr(keep_ratio, "dtype", ""))
     try:
-        number = math.nan if isinstance(keep_ratio, (bool, str, bytes)) else float(keep_ratio)
+        number = float(keep_ratio) if is_number else math.nan
     except (TypeError, ValueError, RuntimeError):  # no number, or several
         number = math.nan
     if not 0 < number <= 1:  # NaN, too
         raise ConfigError(f"{row.name}: keep ratio {keep_ratio!r} is outside (0, 1]")
     return number
+
+
+def check_signature(row: MethodRow, network: nn.Module, inputs: Inputs) -> None:
+    """Raise ConfigError if `forward` does not have the arguments that inputs are for."""
+    values, keywords = ((), inputs) if isinstance(inputs, Mapping) else ((inputs,), {})
+    if isinstance(inputs, (tuple, list)):
+        values = tuple(inputs)
+    try:
+        signature = inspect.signature(network.forward)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(*values, **keywords)
+    except TypeError as error:
+        takes = ", ".join(list(signature.parameters)[:8])
+        given = f"a dictionary of {', '.join(inputs)}" if isinstance(inputs, Mapping) else f"{len(values)} in a row"
+        cure = "; a list that is one argument is written ([a, b],)" if isinstance(inputs, list) else ""
+        raise ConfigError(
+            f"{row.name}: the inputs, {given}, do not fit the network's forward({takes}): {error}{cure}"
+        ) from None
 
 
 def checked_batches(row: MethodRow, calibration: Iterable[Any] | None) -> list[tuple[Inputs, Any]] | None:
@@ -142,3 +165,29 @@ def missing_loss(row: MethodRow, rules: Rules) -> Callable[[Any, Any], Tensor]:
         raise ConfigError(f"{rules.data_reader(row)} needs a loss, but none is given")
 
     return missing
+
+
+def explained_loss(row: MethodRow, loss: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor]:
+    """Return `loss`, which raises ConfigError if it fails on an output that is no tensor, or on missing targets."""
+
+    def value(outputs: Any, targets: Any) -> Tensor:
+        try:
+            return loss(outputs, targets)
+        except torch.OutOfMemoryError:
+            raise
+        except (TypeError, ValueError, AttributeError, LookupError, RuntimeError) as error:
+            reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            if targets is None:
+                raise ConfigError(
+                    f"{row.name}: the loss fails without targets ({reason}): a calibration batch "
+                    'that is a dictionary has no "labels"; write (inputs, targets)'
+                ) from error
+            if isinstance(outputs, Tensor):
+                raise
+            kind = type(outputs).__name__
+            raise ConfigError(
+                f"{row.name}: the loss fails on the network's output of type {kind}, which it gets as it is "
+                f"({reason}): give one that takes its tensor first, loss=lambda outputs, y: loss(outputs.logits, y)"
+            ) from error
+
+    return value

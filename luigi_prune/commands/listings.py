@@ -22,12 +22,15 @@ def add_to(commands: Any) -> None:
 
 
 def print_methods(options: argparse.Namespace) -> int:
-    """Print the table of methods."""
+    """Print the table of methods, and the kinds of layers that they prune."""
     table = Table("method", "short", "prunes", "data", "random", "what", "paper", box=None)
     for row in METHODS.values():
         data, random = ("yes" if flag else "no" for flag in (row.needs_data, row.randomised))
         table.add_row(row.name, row.short, row.granularity, data, random, row.summary, row.paper)
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    console.print(table)
+    for granularity, layers in {row.granularity: row.layers for row in METHODS.values() if row.layers}.items():
+        console.print(f" {granularity}: of {layers}", soft_wrap=True)
     return 0
 
 

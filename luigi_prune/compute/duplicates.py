@@ -1,4 +1,4 @@
-"""Copies of networks that hold tensors with a history, and moving pruned weights into a fresh copy."""
+"""Copies of networks: of those that hold tensors with a history, without wrappers, and with weights of another."""
 
 from __future__ import annotations
 
@@ -30,6 +30,28 @@ def duplicate(network: nn.Module, memo: dict[int, Any] | None = None) -> nn.Modu
     """
     with _WithoutHistory():
         return copy.deepcopy(network, memo)
+
+
+def wrapper_of(module: nn.Module) -> str | None:
+    """Return the name of what wraps a network in `module`, or None if `module` is no wrapper."""
+    if isinstance(module, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
+        return type(module).__name__
+    # Importing the class of compiled modules would load the compiler.
+    if isinstance(module._modules.get("_orig_mod"), nn.Module) or module._compiled_call_impl is not None:
+        return "torch.compile"
+    return None
+
+
+def without_wrappers(network: nn.Module) -> nn.Module:
+    """Return a copy of `network` in which every wrapper is replaced by a copy of the module inside."""
+    copies: dict[int, Any] = {}
+    for module in reversed(list(network.modules())):  # inner ones first
+        inside = module._modules.get("_orig_mod")
+        if isinstance(module, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
+            inside = module.module
+        if isinstance(inside, nn.Module):
+            copies[id(module)] = duplicate(inside, copies)
+    return duplicate(network, copies)
 
 
 @torch.no_grad()

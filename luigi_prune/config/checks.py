@@ -18,6 +18,11 @@ from luigi_prune.errors import ConfigError, nearest
 Notes = list[tuple[KeyPath, str]]
 
 REFERENCE = "ReferenceNet"
+SIZE_PRESERVING = {
+    *("ToTensor", "Normalize", "RandomHorizontalFlip", "RandomVerticalFlip"),
+    *("Grayscale", "RandomGrayscale", "ColorJitter", "RandomErasing"),
+}
+"""Transforms of an image to one of the same size."""
 MAX_STEPS = 1_000_000
 """Maximum number of steps of all evaluated chains, whose keys take a minute; more are probably a typing error."""
 
@@ -57,8 +62,18 @@ def check_experiment(experiment: Experiment) -> tuple[Experiment, Notes]:
 
 def _check_network(experiment: Experiment) -> None:
     network = experiment.network
-    check_keywords(find_row("network", network.name, ("network", "name")), network.kwargs, ("network", "kwargs"))
+    row = find_row("network", network.name, ("network", "name"))
+    check_keywords(row, network.kwargs, ("network", "kwargs"))
     dataset = find_row("dataset", network.dataset, ("network", "dataset"))
+    shape, training = dataset.input_shape, experiment.training
+    names = {transform.type for transform in (*training.transforms_train, *training.transforms_final)}
+    images = isinstance(shape, tuple) and len(shape) == 3 and all(isinstance(size, int) for size in shape)
+    if images and min(shape[1:]) < row.smallest and names <= SIZE_PRESERVING:
+        raise SettingError(
+            ("network", "name"),
+            f"{row.name} needs images of at least {row.smallest}x{row.smallest}, but those of {dataset.name} are "
+            f"{shape[1]}x{shape[2]}; pad or resize them in the transforms, or choose another network",
+        )
     if dataset.num_classes is not None and network.output_size != dataset.num_classes:
         raise SettingError(
             ("network", "output_size"),

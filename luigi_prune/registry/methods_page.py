@@ -15,7 +15,9 @@ Generated from the registry by `python -m luigi_prune.registry.methods_page > do
 `luigi_prune/registry/` instead.
 
 A method is a score of units, an allocation of how many are kept in each layer, and a selection of which. Experiment
-files and `--methods` take a name or its short name. *Data*: the score reads calibration samples. *Random*: repetitions
+files and `--methods` take a name or its short name. Attention's layers are its query, key, value and output
+projections, a recurrent module's are its matrices; under `rules: reference` every method prunes linear layers and
+ungrouped two-dimensional convolutions only. *Data*: the score reads calibration samples. *Random*: repetitions
 differ. [fidelity.md](fidelity.md) lists where the reference (`torchprune`) departs from its papers, and what the
 methods compute there.
 """
@@ -64,7 +66,8 @@ def methods_markdown() -> str:
     for granularity, title in _TITLES.items():
         rows = [row for row in METHODS.values() if row.granularity == granularity]
         if rows:
-            parts.append(f"## {title}\n\n{_INTRODUCTIONS[granularity]}\n\n{_table(rows)}")
+            layers = f" Prunes {rows[0].layers}." if rows[0].layers else ""
+            parts.append(f"## {title}\n\n{_INTRODUCTIONS[granularity]}{layers}\n\n{_table(rows)}")
     return "\n".join(parts)
 
 

@@ -6,6 +6,7 @@ from luigi_prune.registry.rows import DatasetRow, NetworkRow, by_name
 
 _NETWORKS = "luigi_prune.compute.networks"
 _DIGITS = "luigi_prune.compute.data.digits:read_digits"
+_RESNET = 5  # below, the last stage's input is one pixel, and BatchNorm cannot normalise a batch of one sample
 _VISION = "luigi_prune.compute.data.vision:read_vision"
 
 NETWORKS = by_name(
@@ -18,29 +19,34 @@ NETWORKS = by_name(
             f"{_NETWORKS}.lenet:lenet5",
             summary="6 and 16 3x3 filters, 120 units as a convolution, 84: torchprune's LeNet-5 "
             "(after LeCun et al. 1998)",
+            smallest=10,
         ),
         NetworkRow(
             "lenet5_caffe",
             f"{_NETWORKS}.lenet:lenet5_caffe",
             summary="20 and 50 5x5 filters, 500 units: Caffe's LeNet-5, that of many pruning papers",
+            smallest=16,
         ),
         NetworkRow(
             "cnn5",
             f"{_NETWORKS}.cnn5:cnn5",
             summary="Four convolutions with BatchNorm, 64 to 512 filters, and a linear layer (Nakkiran et al. 2020, "
             "arXiv 1912.02292)",
+            smallest=8,
         ),
         NetworkRow(
             "cnn5_plain",
             f"{_NETWORKS}.cnn5:cnn5_plain",
             summary="Five convolutions and three linear layers: Conv-6 of Frankle and Carbin (arXiv 1803.03635) "
             "without its last convolution",
+            smallest=8,
         ),
         *(
             NetworkRow(
                 f"resnet{depth}",
                 f"{_NETWORKS}.resnet:resnet{depth}",
                 summary=f"Residual network for small images with {depth} layers (He et al. 2016, arXiv 1512.03385)",
+                smallest=_RESNET,
             )
             for depth in (8, 20, 32)
         ),
@@ -50,6 +56,7 @@ NETWORKS = by_name(
                 f"{_NETWORKS}.resnet:resnet{depth}",
                 summary=f"torchprune's resnet{depth}: {(depth - 2) // 6} bottleneck blocks per stage, "
                 f"{(depth - 2) // 2 * 3 + 2} layers",
+                smallest=_RESNET,
             )
             for depth in (44, 56, 110)
         ),
@@ -58,6 +65,7 @@ NETWORKS = by_name(
                 f"resnet{depth}_basic",
                 f"{_NETWORKS}.resnet:resnet{depth}_basic",
                 summary=f"Residual network for small images with {depth} layers (He et al. 2016, arXiv 1512.03385)",
+                smallest=_RESNET,
             )
             for depth in (44, 56, 110)
         ),
@@ -67,7 +75,7 @@ NETWORKS = by_name(
 LATER_NETWORKS = (
     r"vgg(11|13|16|19)(_bn)?",
     r"densenet(22|40|100|121|161|169|190|201)",
-    r"wrn(16_8|28_10|50_2)",
+    r"wrn(16_8|28_2|28_10|40_1|40_4|50_2)",
     r"wide_resnet(50|101)_2",
     r"resnet(18|34|50|101|152|1202)",
     r"preresnet\d+|resnext\d+\w*",
@@ -77,7 +85,7 @@ LATER_NETWORKS = (
     r"bert",
     r"deepknight",
     r"cnn60k",
-    r"lenet500_300_100",
+    r"lenet500_300_100|fcnet_nettrim",
     r"(ffjord|cnf|node)\w*",
 )
 

@@ -11,6 +11,15 @@ Selection = Literal["top", "sample", "mixed", "none"]
 
 Function = str | Callable[..., Any]  # a name, an import path "module:function", or the function itself
 
+# The kinds of layers whose units are defined; `compute.pruning.problem.layers.takes` decides.
+_LAYERS: dict[str, str] = {
+    "none": "",
+    "weight": "linear, convolutional (grouped and transposed, too), attention, recurrent and bilinear layers",
+    "filter": "linear, attention and ungrouped convolutional layers (transposed, too)",
+    "channel": "linear, attention and ungrouped convolutional layers (transposed, too)",
+    "rank": "linear and attention layers, and ungrouped convolutions along one or two axes",
+}
+
 
 @dataclass(frozen=True)
 class MethodRow:
@@ -40,6 +49,11 @@ class MethodRow:
     def __post_init__(self) -> None:
         object.__setattr__(self, "short", self.short or self.name)
         object.__setattr__(self, "label", self.label or self.name)
+
+    @property
+    def layers(self) -> str:
+        """The kinds of layers that the method prunes."""
+        return _LAYERS[self.granularity]
 
     @property
     def score_name(self) -> str:
@@ -73,9 +87,13 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class NetworkRow(ClassRow):
-    """A network: a function of (input shape, output size) and the keywords in `network.kwargs`."""
+    """A network: a function of (input shape, output size) and the keywords in `network.kwargs`.
+
+    `smallest`: the edge length in pixels that its images need.
+    """
 
     summary: str = ""
+    smallest: int = 1
 
 
 @dataclass(frozen=True)

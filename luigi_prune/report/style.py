@@ -134,18 +134,36 @@ def drawing() -> Iterator[None]:
 def settle(figure: Figure) -> Figure:
     """Return the figure with its layout computed and frozen, so that it is not recomputed for every file format."""
     with drawing():
-        FigureCanvasAgg(figure).figure.draw_without_rendering()
+        FigureCanvasAgg(figure)
+        engine = figure.get_layout_engine()
+        if engine is not None:
+            engine.execute(figure)
     figure.set_layout_engine("none")
     return figure
+
+
+@contextlib.contextmanager
+def _background(figure: Figure, color: str) -> Iterator[None]:
+    """Give the figure a background and keep its resolution, for the writers of single formats.
+
+    `print_figure` would do both, but it draws everything a second time, for a layout that is settled here.
+    """
+    face, edge, dpi = figure.get_facecolor(), figure.get_edgecolor(), figure.get_dpi()
+    figure.set(facecolor=color, edgecolor=color)
+    try:
+        yield
+    finally:
+        figure.set(facecolor=face, edgecolor=edge, dpi=dpi)
 
 
 def save(figure: Figure, stem: Path, resolution: float = 150.0) -> list[Path]:
     """Write `stem`.pdf and `stem`.png, on white, without timestamps; return their paths."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     pdf, png = stem.with_name(stem.name + ".pdf"), stem.with_name(stem.name + ".png")
-    with drawing():
-        FigureCanvasPdf(figure).print_figure(pdf, facecolor="white", metadata={"CreationDate": None, "Creator": None})
-        FigureCanvasAgg(figure).print_figure(png, dpi=resolution, facecolor="white", metadata={"Software": None})
+    with drawing(), _background(figure, "white"):
+        FigureCanvasPdf(figure).print_pdf(pdf, metadata={"CreationDate": None, "Creator": None})
+        figure.set_dpi(resolution)
+        FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
     return [pdf, png]
 
 
@@ -156,7 +174,8 @@ def inline_svg(figure: Figure, name: str, description: str) -> str:
         for axes in figure.axes:
             axes.patch.set_alpha(0.0)
         metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
-        FigureCanvasSVG(figure).print_figure(buffer, facecolor="none", edgecolor="none", metadata=metadata)
+        with _background(figure, "none"):
+            FigureCanvasSVG(figure).print_svg(buffer, metadata=metadata)
     svg = buffer.getvalue().decode()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     prefix = "f" + hashlib.sha256(name.encode()).hexdigest()[:8] + "-"

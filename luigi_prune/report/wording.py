@@ -131,7 +131,7 @@ def definitions(arrays: Arrays, meta: dict[str, Any]) -> list[tuple[str, str]]:
     terms = [
         (
             "Pruned parameters",
-            "one minus the non-zero entries of the pruned network over those of the unpruned one, counted over all "
+            "one minus the kept entries of the pruned network over those of the unpruned one, counted over all "
             "parameters: weights, biases and BatchNorm. They are masked or factorised; files and memory "
             "need not shrink by as much.",
         ),

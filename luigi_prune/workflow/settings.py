@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, NoReturn
 
 import luigi.configuration
+from luigi.cmdline_parser import CmdlineParser
 
 from luigi_prune.config.schema import Directories, Experiment
 from luigi_prune.errors import ConfigError, LuigiPruneError, nearest
@@ -39,6 +40,13 @@ def load_packaged_config() -> None:
     if path not in parser._config_paths:
         parser._config_paths.insert(0, path)
         parser.reload()
+
+
+def empty_on_command_line(task: str, parameter: str) -> bool:
+    """Return whether the command line gives a parameter the value "", for which Luigi takes the default unasked."""
+    parser = CmdlineParser.get_instance()
+    given = vars(parser.known_args) if parser is not None else {}
+    return "" in (given.get(parameter), given.get(f"{task}_{parameter}"))
 
 
 def directories_for(experiment: Experiment) -> Directories:

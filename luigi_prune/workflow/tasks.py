@@ -27,7 +27,7 @@ from luigi_prune.identity.spec import (
 )
 from luigi_prune.registry import METHODS, plain
 from luigi_prune.workflow.job_task import JobTask
-from luigi_prune.workflow.settings import directories_for, exit_with_error
+from luigi_prune.workflow.settings import directories_for, empty_on_command_line, exit_with_error
 
 
 class TrainBase(JobTask):
@@ -289,7 +289,7 @@ class RunExperiment(luigi.WrapperTask):
     def reports(self) -> list[Report]:
         """The report of every sweep member of the file; a configuration error ends the run with one line."""
         try:
-            experiments = load_experiments(self.config)
+            experiments = load_experiments("" if empty_on_command_line("RunExperiment", "config") else self.config)
             return [Report.of(experiment, directories_for(experiment)) for experiment in experiments]
         except LuigiPruneError as error:
             exit_with_error(error)

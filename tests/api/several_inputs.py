@@ -121,7 +121,7 @@ class Several:
     build: Callable[[], nn.Module]
     inputs: Callable[[int], Any]
     loss: Callable[[Any, Tensor], Tensor]
-    twin: Callable[[], nn.Module]
+    twin: type[nn.Module]
     twin_inputs: Callable[[int], Tensor]
 
 

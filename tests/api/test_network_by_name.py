@@ -54,6 +54,7 @@ def test_without_a_seed_the_weights_follow_the_global_generator() -> None:
     assert not torch.equal(*first.chunk(2))
 
 
+@pytest.mark.filterwarnings("ignore:.*cannot be met on this network")
 def test_a_network_of_a_module_in_the_working_directory_with_keywords_and_its_pruning() -> None:
     network = api.network("own_nets:net", (6,), 3, width=20, bias=False)
     assert [tuple(parameter.shape) for parameter in network.parameters()] == [(20, 6), (3, 20), (3,)]

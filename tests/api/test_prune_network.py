@@ -445,7 +445,7 @@ def test_complaints_are_one_line_and_name_the_matter() -> None:
     cases: list[tuple[str, object, dict[str, object]]] = [
         ("did you mean 'SiPPNet'?", network, {"method": "SiPPet"}),
         ("no compressible layer", nn.Sequential(nn.BatchNorm1d(3), nn.ReLU()), {}),
-        ("no compressible layer", nn.Conv2d(4, 4, 3, groups=2), {}),
+        ("no compressible layer (linear, ", nn.LSTM(64, 4), {"method": "FilterThresNet"}),
         ("expected a torch.nn.Module, got a str", "resnet20", {}),
         ("calibration batch 1 has NaN", network, {"calibration": [(inputs, targets), (broken, targets)]}),
         ("calibration batch 0 is not a pair", network, {"calibration": flat}),

@@ -109,6 +109,15 @@ def test_the_checkpoint_of_another_training_is_ignored_with_a_warning(tmp_path, 
     assert "another training" in caplog.text
 
 
+def test_a_training_goes_on_with_another_test_batch_size(tmp_path, caplog):
+    with pytest.raises(Interrupted):
+        run(settings(), checkpoint=tmp_path / "c", should_stop=after(30))
+    resumed = run(settings(test_batch_size=9), checkpoint=tmp_path / "c")
+    assert "another training" not in caplog.text
+    undisturbed = run(settings())
+    assert all(torch.equal(value, resumed.state[name]) for name, value in undisturbed.state.items())
+
+
 def test_checkpoints_are_bounded_by_time_and_left_to_the_caller(tmp_path):
     run(settings(), checkpoint=tmp_path / "seldom", checkpoint_seconds=1000)
     assert not (tmp_path / "seldom").exists()

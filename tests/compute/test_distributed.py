@@ -8,11 +8,13 @@ import pytest
 import torch
 from digits_training import CPU, dropout_net, run, settings, splits_of
 
+from luigi_prune.compute.data import RawData, Samples, Splits
 from luigi_prune.compute.distributed import Ranks, close_group, open_group
 from luigi_prune.compute.networks import build
 from luigi_prune.compute.training import Interrupted
 from luigi_prune.config.schema import Component
 from luigi_prune.errors import ConfigError
+from tests.api.several_inputs import pair, tokens
 
 pytestmark = pytest.mark.slow
 
@@ -24,8 +26,20 @@ def lenet():
     return build("lenet300_100", (1, 8, 8), 10, seed=1)
 
 
-def _train(rank, group, folder, training, network):
-    return asdict(run(training, network(), process_group=group))
+def encoder():
+    return pair("dict")[0]
+
+
+def sentences():
+    """Return 130 sentences and 20 held out, inputs by name; the class is the first word's."""
+    ids, mask = (part.numpy() for part in tokens(150))
+    raw = RawData({"input_ids": ids, "attention_mask": mask}, ids[:, 0] % 10)
+    train, validation = Samples(raw, [], range(130)), Samples(raw, [], range(130, 150))
+    return Splits(train, validation, train.input_shape)
+
+
+def _train(rank, group, folder, training, network, splits=None):
+    return asdict(run(training, network(), splits() if splits else None, process_group=group))
 
 
 def _train_stopped_by_rank_1(rank, group, folder, training):
@@ -70,6 +84,8 @@ UNEQUAL = settings(optimizer_kwargs=SGD, batch_size=63, test_batch_size=25, metr
 EMPTY = settings(
     optimizer_kwargs=SGD, batch_size=431, loss_kwargs={"weight": [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]}, num_epochs=4
 )
+# 130 = 3 * 43 + 1: uneven shares, and none for rank 1 in the last batch.
+SENTENCES = settings(optimizer_kwargs=SGD, batch_size=43, test_batch_size=11, transforms_final=())
 LINE_SEARCH = settings(
     optimizer="LBFGS",
     optimizer_kwargs={"lr": 1.0, "line_search_fn": "strong_wolfe", "max_iter": 3},
@@ -81,6 +97,7 @@ RESUMED = settings(optimizer_kwargs=SGD, metrics_test=METRICS)
 WORK = {
     "unequal": (_train, UNEQUAL, lenet),
     "empty": (_train, EMPTY, lenet),
+    "several inputs": (_train, SENTENCES, encoder, sentences),
     "line search": (_train, LINE_SEARCH, lenet),
     "undisturbed": (_train, RESUMED, lenet),
     "resumed": (_train_stopped_by_rank_1, RESUMED),
@@ -125,11 +142,12 @@ def same_weights(states, tolerance=0.0):
     return all(torch.allclose(first[name], other[name], atol=tolerance, rtol=0) for other in others for name in first)
 
 
-@pytest.mark.parametrize(("name", "training"), [("unequal", UNEQUAL), ("empty", EMPTY)])
-def test_two_processes_train_the_weights_that_one_trains(results, name, training):
-    alone = run(training, lenet())
+@pytest.mark.parametrize("name", ["unequal", "empty", "several inputs"])
+def test_two_processes_train_the_weights_that_one_trains(results, name):
+    _, training, network, *splits = WORK[name]
+    alone = run(training, network(), *(build_splits() for build_splits in splits))
     assert same_weights([alone.state, *(result["state"] for result in results[name])], tolerance=1e-5)
-    assert not same_weights([alone.state, lenet().state_dict()], tolerance=1e-2)
+    assert not same_weights([alone.state, network().state_dict()], tolerance=1e-2)
     for result in results[name]:
         for series, values in alone.history.items():
             assert result["history"][series] == pytest.approx(values, abs=1e-4), series

@@ -46,6 +46,17 @@ def test_networks_that_bear_a_name_of_torchprune_are_its_networks(name, input_sh
     assert (name, *input_shape, parameters, multiply_adds) in [row[:6] for row in SIZES]
 
 
+def test_a_compiled_network_is_used_without_its_wrapper(monkeypatch, caplog):
+    inner = torch.nn.Linear(4, 2)
+    built = torch.nn.Sequential(torch.compile(inner))
+    monkeypatch.setattr("luigi_prune.compute.networks.resolve", lambda path: lambda *_: torch.compile(built))
+    network = build("lenet5", (4,), 2, seed=0)
+    assert list(network.state_dict()) == ["0.weight", "0.bias"]
+    assert type(network[0]) is torch.nn.Linear
+    assert torch.equal(network[0].weight, inner.weight)
+    assert "lenet5: used without torch.compile" in caplog.text
+
+
 @pytest.mark.parametrize("name", sorted(registry.NETWORKS))
 def test_every_network_of_the_catalogue_gives_the_outputs_asked_for(name):
     network = build(name, (1, 16, 16), 7, seed=0).eval()
@@ -59,19 +70,11 @@ def test_digits_are_large_enough(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "smallest"),
-    [
-        ("lenet5", 10),
-        ("lenet5_caffe", 16),
-        ("cnn5", 8),
-        ("cnn5_plain", 8),
-        ("resnet20", 5),
-        ("resnet56", 5),
-        ("resnet56_basic", 5),
-    ],
+    ("name", "smallest"), [(name, row.smallest) for name, row in registry.NETWORKS.items() if row.smallest > 1]
 )
 def test_an_input_that_is_too_small_is_refused_with_the_smallest_size(name, smallest):
-    build(name, (1, smallest, smallest), 10, seed=0)
+    network = build(name, (1, smallest, smallest), 10, seed=0)
+    assert network(torch.zeros(1, 1, smallest, smallest)).isfinite().all()  # in training, a single sample
     with pytest.raises(InputTooSmall, match=f"at least {smallest}x{smallest}, got {smallest - 1}x20") as caught:
         build(name, (1, smallest - 1, 20), 10, seed=0)
     assert isinstance(caught.value, ConfigError)

@@ -4,11 +4,14 @@ import torch
 import torchvision.transforms as tv
 from PIL import Image
 
+from luigi_prune.compute import networks
 from luigi_prune.compute.data import RawData, Samples, load_raw, load_splits, load_test
+from luigi_prune.compute.data.foreign_data import foreign_data
 from luigi_prune.compute.data.loading import load_batches
 from luigi_prune.compute.data.sample_order import held_out
 from luigi_prune.config.schema import Component, NetworkConfig, TrainingConfig
 from luigi_prune.errors import ConfigError
+from luigi_prune.registry import DatasetRow
 
 TO_TENSOR = Component(type="ToTensor")
 NORMALIZE = Component(type="Normalize", kwargs={"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]})
@@ -164,3 +167,81 @@ def test_no_sample_is_in_two_parts_unless_a_single_one_is_held_out(samples, size
     assert tuple(map(len, parts)) == sizes
     assert set(np.concatenate(parts)) == set(range(samples))
     assert sum(sizes) == samples or np.array_equal(parts[1], parts[2])
+
+
+# ---------------------------------------------------------------------------------------------------- several inputs
+
+
+class Dropped:
+    """Replaces a word at random, and counts the words that the mask keeps."""
+
+    def __call__(self, sample):
+        words, mask = sample["words"].clone(), sample["mask"]
+        words[torch.randint(len(words), ())] = 0
+        return {"words": words, "count": mask.sum()}
+
+
+def sentences(count=9):
+    rng = np.random.default_rng(0)
+    words = rng.integers(1, 30, (count, 5))
+    return {"words": words, "mask": rng.random((count, 5)) < 0.5}, np.arange(count) % 3
+
+
+def several(returned):
+    return foreign_data(DatasetRow("Sentences", lambda split, folder: returned, 3), "train", "")
+
+
+def test_several_inputs_are_tensors_from_the_start():
+    inputs, targets = sentences()
+    samples = Samples(several((inputs, targets)), [TO_TENSOR], chosen=np.arange(2, 9))
+    assert samples.input_shape == {"words": (5,), "mask": (5,)}
+    x, y = samples.get([4, 0])
+    assert (x["words"].dtype, x["mask"].dtype) == (torch.int64, torch.bool)
+    assert x["words"].tolist() == inputs["words"][[6, 2]].tolist()
+    assert y.tolist() == [0, 2]
+    assert samples.get([])[0]["words"].shape == (0, 5)
+    as_tuple = Samples(several(((inputs["words"].astype(np.uint16), targets * 0.5), targets)), [])
+    assert as_tuple.input_shape == ((5,), ())
+    assert [part.dtype for part in as_tuple.get([1])[0]] == [torch.int64, torch.float32]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_transforms_get_all_inputs_of_a_sample_and_workers_pass_them_on(workers):
+    named = [Component(type="tests.compute.test_samples:Dropped")]
+    samples = Samples(several(sentences()), named)
+    assert samples.random
+    batches = [np.array([3, 1]), np.array([0])]
+    loaded = list(load_batches(samples, batches, epoch=2, seed=5, device=torch.device("cpu"), workers=workers))
+    wanted = [samples.get(batch, 2, 5)[0] for batch in batches]
+    assert all(torch.equal(x[name], each[name]) for (x, _), each in zip(loaded, wanted, strict=True) for name in x)
+    assert loaded[0][0]["count"].shape == (2,)
+    assert not torch.equal(wanted[0]["words"], samples.get(batches[0], 3, 5)[0]["words"])
+
+
+WORDS, TARGETS = sentences()[0]["words"], sentences()[1]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        ({"words": WORDS, "mask": WORDS[:4]}, "got 4 inputs of input 'mask' and 9 targets"),
+        ((WORDS, np.zeros((9, 4, 4), dtype=np.uint8)), "integers or bools, got uint8 numbers of input '1'"),
+        ((WORDS, np.array(["a"] * 9)), "got <U1 numbers of input '1'"),
+        ((WORDS, WORDS * np.nan), "inputs of input '1' are NaN or infinite"),
+        (WORDS.astype(np.uint8), "expected floats, integers or uint8 images, got uint8 numbers, shape (9, 5)"),
+        ((), "expected arrays, got an empty tuple"),
+    ],
+)  # fmt: skip
+def test_inputs_that_do_not_go_together_are_refused_by_name(inputs, words):
+    with pytest.raises(ConfigError) as error:
+        several((inputs, TARGETS))
+    assert words in str(error.value)
+    assert str(error.value).startswith("network.dataset: Sentences, split 'train'")
+
+
+def test_transforms_of_images_and_networks_of_one_input_refuse_several():
+    with pytest.raises(ConfigError, match=r"Normalize cannot be applied to inputs of shape \{'words': ") as error:
+        Samples(several(sentences()), [NORMALIZE])
+    assert "\n" not in str(error.value)
+    with pytest.raises(ConfigError, match="lenet300_100 takes one input, but the data set has several"):
+        networks.build("lenet300_100", {"words": (5,), "mask": (5,)}, 3, seed=0)

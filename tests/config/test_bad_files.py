@@ -102,6 +102,7 @@ CHANGES = [
         "3: network.dataset: 'CIFAR' is not a data set; did you mean 'CIFAR10",
     ),
     ("  dataset: MNIST\n  outputSize: 10", "  dataset: ImageNet", "3: network.dataset: 'ImageNet' is a data set that"),
+    ("MNIST", "Digits", "2: network.name: lenet5 needs images of at least 10x10, but those of Digits are 8x8; pad or"),
     ("  dataset: MNIST\n  outputSize: 10", "  outputSize: 10", "1: network.dataset: is missing"),
     ("  dataset: MNIST\n  outputSize: 10", "  dataset: 3", "3: network.dataset: expected a string, got 3"),
     (
@@ -475,7 +476,7 @@ def test_merge_keys_that_name_one_dictionary_again_and_again_are_one_dictionary(
 def test_a_folder_and_a_file_that_is_nowhere(folder):
     (folder / "e.yaml").mkdir()
     assert message() == "e.yaml: is a folder, not a file"
-    assert message("") == "--config: expected a file name, got ''"
+    assert message("") == "config: expected a file name, got ''"
     assert message(".").endswith(": is a folder, not a file")
     assert message("sample/digit.yaml").endswith("did you mean 'sample/digits.yaml'?")
     assert "file" in message("x" * 5000)  # whether its length is the reason depends on the Python

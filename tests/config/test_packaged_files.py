@@ -4,10 +4,12 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from luigi_prune import registry
+from luigi_prune.compute.data import RawData, Samples
 from luigi_prune.config.configuration_page import reference_markdown
 from luigi_prune.config.json_schema import file_schema
 from luigi_prune.config.loader.experiment_files import load_experiments
@@ -114,6 +116,16 @@ def test_digits_is_the_experiment_that_is_promised(elsewhere):
     assert len(experiment.experiments.methods) >= 5
     assert experiment.experiments.num_nets == 2
     assert len(experiment.experiments.spacing[0].values) == 4
+
+
+def test_lenet5_gets_the_padded_images_that_its_namesake_of_torchprune_needs(elsewhere):
+    (experiment,) = load_experiments("paper/pfp/mnist/lenet5.yaml")
+    training, retraining = experiment.training, experiment.retraining
+    assert (training.num_epochs, retraining.num_epochs) == (50, 50)
+    image = np.zeros((1, 28, 28), dtype=np.uint8)
+    for transforms in (training.transforms_train, training.transforms_test, retraining.transforms_test):
+        samples = Samples(RawData(image, np.zeros(1, dtype=np.int64)), (*transforms, *training.transforms_final))
+        assert samples.input_shape == (1, 32, 32)
 
 
 TYPES = {

@@ -30,7 +30,7 @@ def page(tmp_path_factory) -> Path:
     """Return the report of a tiny experiment."""
     folder = tmp_path_factory.mktemp("browser")
     file = write_experiment(folder, experiments__methods=["ThresNet", "FilterThresNet"])
-    run(file)
+    run(file, pictures=True)
     (report,) = reports(file)
     return report.path
 

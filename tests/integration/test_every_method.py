@@ -1,7 +1,8 @@
-"""Every method in every mode, two steps each, from the file to the report; rewinding of decomposed layers."""
+"""Every method in every mode, two steps each, from the file to the tables; rewinding of decomposed layers."""
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,7 +16,7 @@ from luigi_prune.compute.pruning.low_rank.foldings import fold, recompose
 from luigi_prune.config.schema import Mode
 from luigi_prune.registry.method_rows import BUILTIN_METHODS
 from luigi_prune.results.hdf5_file import Result, read_result
-from tests.experiments import reports, run, write_experiment
+from tests.experiments import run_to_tables, write_experiment
 
 TINY_NETWORK = """
 from torch import nn
@@ -46,12 +47,12 @@ def result(folder: Path, pattern: str) -> Result:
     return read_result(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", get_args(Mode))
 def test_every_method_goes_all_the_way_in_every_mode(tmp_path: Path, mode: str) -> None:
     methods = [name for name in BUILTIN_METHODS if name != "ReferenceNet"]
     file = write(tmp_path, experiments__mode=mode, experiments__methods=methods)
-    ran = run(file)
-    assert reports(file)[0].complete()
+    ran = run_to_tables(file)
     retrained = [title for title in ran if title.startswith("Retrain ")]
     if mode == "train":
         assert retrained == []
@@ -75,31 +76,28 @@ def _choice(entry: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(entry[key] for key in ("layer", "rank", "groups", "folding"))
 
 
-@pytest.mark.parametrize("method", ["SVDNet", "ALDSNetSimple", "LearnedRankNet", "MessiNet", "PCANet", "ALDSNetOne"])
-def test_rewound_factors_are_those_of_the_early_weights(tmp_path: Path, method: str) -> None:
+def test_rewound_factors_are_those_of_the_early_weights(tmp_path: Path) -> None:
     """Without an epoch of retraining: the best approximation of the early weights at the ranks of the pruned ones."""
-    run(
-        write(
-            tmp_path, experiments__mode="cascade-rewind", experiments__methods=[method],
-            retraining={"startEpoch": 1, "numEpochs": 1},
-        )
-    )  # fmt: skip
+    methods = ["SVDNet", "ALDSNetSimple", "LearnedRankNet", "MessiNet", "PCANet", "ALDSNetOne"]
+    schedule = {"startEpoch": 1, "numEpochs": 1}
+    run_to_tables(
+        write(tmp_path, experiments__mode="cascade-rewind", experiments__methods=methods, retraining=schedule)
+    )
     early = result(tmp_path, "TrainBase/net0-*.h5").group("rewind")
-    for ratio in RATIOS:
-        pruned = result(tmp_path, f"keep{ratio}-prune-*.h5")
-        after = result(tmp_path, f"keep{ratio}-retrain-*.h5")
+    for method, ratio in itertools.product(methods, RATIOS):
+        name = f"{method}/net0-rep0/keep{ratio}"
+        pruned, after = (result(tmp_path, f"{name}-{stage}-*.h5") for stage in ("prune", "retrain"))
         weights, replaced = after.group("weights"), {entry["layer"]: entry for entry in after.meta["structure"]}
         assert replaced
         assert [_choice(entry) for entry in pruned.meta["structure"]] == [_choice(e) for e in replaced.values()]
-        for name, value in early.items():
-            layer, _, kind = name.rpartition(".")
+        for key, value in early.items():
+            layer, _, kind = key.rpartition(".")
             if layer not in replaced:
-                np.testing.assert_array_equal(weights[name], value)
+                np.testing.assert_array_equal(weights[key], value)
             elif kind == "weight" and method != "PCANet":
                 parts = [torch.from_numpy(weights[f"{layer}.{part}.weight"]) for part in ("encode", "decode")]
-                check_error(
-                    torch.from_numpy(value), replaced[layer], *parts, exact=method in ("SVDNet", "LearnedRankNet")
-                )
+                exact = method in ("SVDNet", "LearnedRankNet")
+                check_error(torch.from_numpy(value), replaced[layer], *parts, exact=exact)
 
 
 def check_error(early: Tensor, entry: dict[str, Any], encode: Tensor, decode: Tensor, *, exact: bool) -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.experiments import command, contents, write_experiment
+from tests.experiments import command, contents, write_experiment, write_paced
 
-KILLS = int(os.environ.get("LUIGI_PRUNE_KILLS", "4"))  # the acceptance run has 20
+KILLS = int(os.environ.get("LUIGI_PRUNE_KILLS", "3"))  # the acceptance run has 20
 CHANGES = {
     "training__numEpochs": 6,
     "retraining": {"startEpoch": 3},
@@ -26,7 +26,7 @@ CHANGES = {
 def finish(file: Path, backend: str) -> tuple[float, str]:
     """Run to the end and return the seconds it took and what it printed."""
     began = time.monotonic()
-    process = command(file, backend=backend)
+    process = command(file, backend=backend, pictures=backend == "inline")
     out, _ = process.communicate(timeout=600)
     assert process.returncode == 0, out
     return time.monotonic() - began, out
@@ -44,7 +44,7 @@ def test_killed_at_random_moments_and_resumed_gives_the_same_arrays(tmp_path, ba
     moments = random.Random(KILLS)
     kills = 0
     while kills < KILLS:
-        process = command(file, backend=backend)
+        process = command(file, backend=backend, pictures=backend == "inline")
         with contextlib.suppress(subprocess.TimeoutExpired):
             # any moment of a run's life, from its first imports on
             process.wait(timeout=moments.uniform(0.3, 0.8 * seconds))
@@ -63,7 +63,7 @@ def test_killed_at_random_moments_and_resumed_gives_the_same_arrays(tmp_path, ba
 @pytest.mark.slow
 def test_killed_while_training_it_goes_on_from_its_checkpoint(tmp_path):
     """A training that had a checkpoint does not begin anew: its log says where it goes on."""
-    file = write_experiment(tmp_path, training__numEpochs=400, experiments__mode="train", training__batchSize=16)
+    file = write_paced(tmp_path, pace=0.05, training__numEpochs=60, experiments__mode="train")
     process = command(file, backend="local")
     deadline = time.monotonic() + 120
     while not list(tmp_path.rglob(".*.checkpoint")) and time.monotonic() < deadline:
@@ -77,11 +77,11 @@ def test_killed_while_training_it_goes_on_from_its_checkpoint(tmp_path):
     epochs = [
         int(line.split("epoch ")[1].split("/")[0])
         for line in log.read_text().splitlines()
-        if "epoch " in line and "/400" in line
+        if "epoch " in line and "/60" in line
     ]
-    assert epochs[-1] == 400
+    assert epochs[-1] == 60
     assert epochs.count(1) == 1
-    assert len(epochs) < 2 * 400
+    assert len(epochs) < 2 * 60
 
 
 @pytest.mark.slow

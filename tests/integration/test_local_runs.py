@@ -11,10 +11,11 @@ from luigi_prune.results.hdf5_file import read_result
 from tests.experiments import command, contents, run, write_experiment
 
 pytestmark = pytest.mark.slow
+ONE_RATIO = [{"type": "manual", "values": [0.5]}]
 
 
-def finish(file: Path, config: str = "") -> str:
-    process = command(file, backend="local", config=config)
+def finish(file: Path, config: str = "", pictures: bool = False) -> str:
+    process = command(file, backend="local", config=config, pictures=pictures)
     out, _ = process.communicate(timeout=300)
     assert process.returncode == 0, out
     return out
@@ -25,7 +26,7 @@ def test_local_and_inline_give_the_same_arrays(tmp_path):
         (tmp_path / backend).mkdir()
     changes = {"experiments__methods": ["ThresNet", "UniNet", "FilterUniNet"], "experiments__mode": "cascade-rewind"}
     run(write_experiment(tmp_path / "inline", **changes))
-    finish(write_experiment(tmp_path / "local", **changes))
+    finish(write_experiment(tmp_path / "local", **changes), pictures=True)
     assert contents(tmp_path / "local" / "results") == contents(tmp_path / "inline" / "results")
 
 
@@ -34,10 +35,9 @@ def weights(folder: Path, pattern: str) -> dict[str, np.ndarray]:
     return read_result(path).group("weights")
 
 
-@pytest.mark.parametrize("mode", ["cascade", "retrain"])
-def test_two_processes_train_and_retrain_the_weights_that_one_does(tmp_path, mode):
+def test_two_processes_train_and_retrain_the_weights_that_one_does(tmp_path):
     """A network without BatchNorm, SGD, a few epochs, batches that two processes cannot split evenly."""
-    changes = {"training__numEpochs": 3, "training__batchSize": 31, "experiments__mode": mode}
+    changes = {"training__numEpochs": 3, "training__batchSize": 31, "experiments__spacing": ONE_RATIO}
     for name, config in (("one", ""), ("two", "[compute.TrainBase]\nprocesses=2\n[compute.Retrain]\nprocesses=2\n")):
         (tmp_path / name).mkdir()
         finish(write_experiment(tmp_path / name, **changes), config)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.experiments import command, write_experiment
+from tests.experiments import command, write_experiment, write_paced
 
 pytestmark = pytest.mark.slow
 
@@ -59,12 +59,12 @@ def driver(file: Path, url: str, backend: str = "local") -> subprocess.Popen[str
 
 
 def test_tasks_and_their_progress_are_seen_at_luigid(tmp_path, luigid):
-    file = write_experiment(tmp_path, training__numEpochs=150, training__batchSize=16, experiments__mode="train")
+    file = write_paced(tmp_path, pace=0.05, training__numEpochs=30, experiments__mode="train")
     process = driver(file, luigid)
     seen: dict[str, Any] = {}
     while process.poll() is None and "percentage" not in seen:
         for task_id, task in ask(luigid, "task_list", status="RUNNING", upstream_status="").items():
-            assert task["params"]["network"] == "lenet300_100"
+            assert task["params"]["network"] == "pacing:paced"
             assert "spec" not in task["params"]
             status = ask(luigid, "get_task_status_message", task_id=task_id)["statusMessage"]
             percentage = ask(luigid, "get_task_progress_percentage", task_id=task_id)["progressPercentage"]
@@ -74,14 +74,16 @@ def test_tasks_and_their_progress_are_seen_at_luigid(tmp_path, luigid):
     out, _ = process.communicate(timeout=300)
     assert process.returncode == 0, out
     assert "using a local scheduler" not in out
-    assert re.match(r"epoch \d+/150, validation TopK1 0\.\d+", seen["status"])
+    assert re.match(r"epoch \d+/30, validation TopK1 0\.\d+", seen["status"])
     assert 0 < seen["percentage"] <= 100
     done = ask(luigid, "task_list", status="DONE", upstream_status="")
     assert {task["name"] for task in done.values()} == {"TrainBase", "Evaluate", "Aggregate", "Report", "RunExperiment"}
 
 
 def test_two_drivers_share_the_work_and_do_nothing_twice(tmp_path, luigid):
-    file = write_experiment(tmp_path, training__numEpochs=20, experiments__methods=["ThresNet", "UniNet"])
+    one = [{"type": "manual", "values": [0.5]}]
+    changes = {"experiments__methods": ["ThresNet", "UniNet"], "experiments__spacing": one}
+    file = write_experiment(tmp_path, training__numEpochs=20, **changes)
     drivers = [driver(file, luigid), driver(file, luigid)]
     outs = [process.communicate(timeout=300)[0] for process in drivers]
     assert [process.returncode for process in drivers] == [0, 0], outs

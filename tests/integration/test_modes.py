@@ -10,6 +10,8 @@ import pytest
 from luigi_prune.results.hdf5_file import Result, read_result
 from tests.experiments import reports, run, write_experiment
 
+pytestmark = pytest.mark.slow
+
 
 def results(folder: Path, pattern: str) -> list[Result]:
     return [read_result(path) for path in sorted((folder / "results").rglob(pattern))]
@@ -89,26 +91,3 @@ def test_a_low_rank_cascade_ends_in_a_report(tmp_path):
     assert (estimate <= truth * (1 + 1e-6)).all()
     (unknown,) = results(tmp_path, "PCANet/net0-rep0/keep0.2-prune-*.h5")
     assert np.isnan(unknown.arrays["layers/error_operator"]).any()
-
-
-def test_every_weight_filter_and_channel_method_prunes_and_retrains(tmp_path):
-    methods = [
-        "SnipNet",
-        "SiPPNet",
-        "SiPPNetRand",
-        "SiPPNetHybrid",
-        "EllTwoNet",
-        "SoftNet",
-        "ThiNet",
-        "PFPNet",
-        "PFPNetTop",
-    ]
-    file = write_experiment(
-        tmp_path,
-        experiments__mode="retrain",
-        experiments__methods=methods,
-        experiments__spacing=[{"type": "manual", "values": [0.5]}],
-    )
-    counts = stages(run(file))
-    assert counts["Prune"] == counts["Retrain"] == len(methods)
-    assert reports(file)[0].complete()

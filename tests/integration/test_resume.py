@@ -18,7 +18,7 @@ from tests.experiments import contents, reports, run, write_experiment
 def finished(tmp_path_factory) -> Path:
     """Return the folder of a finished tiny experiment (two ratios of ThresNet)."""
     folder = tmp_path_factory.mktemp("finished")
-    run(write_experiment(folder))
+    run(write_experiment(folder), pictures=True)
     return folder
 
 

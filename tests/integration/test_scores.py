@@ -9,6 +9,8 @@ import pytest
 from luigi_prune.results.hdf5_file import read_result
 from tests.experiments import contents, run, write_experiment
 
+pytestmark = pytest.mark.slow
+
 CHANGES = {
     "experiments__mode": "retrain",
     "experiments__methods": ["PFPNet", "PFPNetRand"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 import re
@@ -231,17 +230,17 @@ def test_a_broken_package_is_named_and_harms_who_uses_it_only(tmp_path: Path) ->
 
 # ------------------------------------------------------------------------------------------ the table, in this process
 
-ROW = dataclasses.replace(BUILTIN_METHODS["ThresNet"], name="MyNet", short="My")
-TWIN = dataclasses.replace(ROW, name="TwinNet")
-SHORT_OF_OURS = dataclasses.replace(ROW, short="WT")
-NAME_AS_SHORT = dataclasses.replace(ROW, short="UniNet")
-OTHER_NAME = dataclasses.replace(ROW, name="OtherNet")
-ODD = dataclasses.replace(ROW, granularity="neuron")  # type: ignore[arg-type]
-TEXT = "MyNet"
+OUTSIDE = Path(__file__).parent / "outside"
+
+
+@pytest.fixture
+def rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the module `plugin_rows` importable."""
+    monkeypatch.syspath_prepend(str(OUTSIDE))
 
 
 def entry(name: str, attribute: str) -> metadata.EntryPoint:
-    return metadata.EntryPoint(name=name, value=f"{__name__}:{attribute}", group="luigi_prune.methods")
+    return metadata.EntryPoint(name=name, value=f"plugin_rows:{attribute}", group="luigi_prune.methods")
 
 
 def table(*entries: metadata.EntryPoint) -> tuple[PartTable, ShortNames]:
@@ -249,11 +248,11 @@ def table(*entries: metadata.EntryPoint) -> tuple[PartTable, ShortNames]:
     return methods, ShortNames(methods, BUILTIN_METHODS)
 
 
-def test_rows_of_packages_stand_behind_ours() -> None:
+def test_rows_of_packages_stand_behind_ours(rows: None) -> None:
     methods, short = table(entry("MyNet", "ROW"), entry("MyNet", "ROW"))  # found twice on the path is one
     assert list(methods) == [*BUILTIN_METHODS, "MyNet"]
     assert len(methods) == len(BUILTIN_METHODS) + 1
-    assert methods["MyNet"] == ROW
+    assert methods["MyNet"].short == "My"
     assert short["My"] == "MyNet"
     assert short.get("MyNet") is None
     assert methods.resolve("ThresNet") == "ThresNet"
@@ -267,15 +266,15 @@ def test_rows_of_packages_stand_behind_ours() -> None:
     [
         (
             (entry("ThresNet", "ROW"),),
-            "'ThresNet' of tests.registry.test_plugins has the same name as one of luigi_prune",
+            "'ThresNet' of plugin_rows has the same name as one of luigi_prune",
         ),
         (
             (entry("MyNet", "ROW"), entry("MyNet", "TWIN")),
-            "'MyNet' of tests.registry.test_plugins has the same name as one of tests",
+            "'MyNet' of plugin_rows has the same name as one of plugin_rows",
         ),
     ],
 )
-def test_a_name_may_be_given_once(entries: tuple[metadata.EntryPoint, ...], message: str) -> None:
+def test_a_name_may_be_given_once(rows: None, entries: tuple[metadata.EntryPoint, ...], message: str) -> None:
     methods, _ = table(*entries)
     for _ in range(2):
         with pytest.raises(ConfigError, match=message):
@@ -293,7 +292,7 @@ def test_a_name_may_be_given_once(entries: tuple[metadata.EntryPoint, ...], mess
         ),
     ],
 )
-def test_a_short_name_may_be_given_once(entries: tuple[metadata.EntryPoint, ...], message: str) -> None:
+def test_a_short_name_may_be_given_once(rows: None, entries: tuple[metadata.EntryPoint, ...], message: str) -> None:
     _, short = table(*entries)
     with pytest.raises(ConfigError, match=message):
         list(short)
@@ -305,11 +304,11 @@ def test_a_short_name_may_be_given_once(entries: tuple[metadata.EntryPoint, ...]
         ("OTHER_NAME", "its row is called 'OtherNet'"),
         ("ODD", "unknown granularity 'neuron'"),
         ("TEXT", "is a str, not a MethodRow"),
-        ("ABSENT", "test_plugins.py defines no 'ABSENT'"),
+        ("ABSENT", "plugin_rows.py defines no 'ABSENT'"),
     ],
 )
 def test_what_is_no_row_is_left_out_with_one_warning(
-    attribute: str, message: str, caplog: pytest.LogCaptureFixture
+    rows: None, attribute: str, message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     methods, _ = table(entry("MyNet", attribute))
     with caplog.at_level(logging.WARNING, logger="luigi_prune"):

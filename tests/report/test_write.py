@@ -6,6 +6,7 @@ import csv
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from luigi_prune.analysis.aggregate import Aggregated, aggregate_results
 from luigi_prune.analysis.costs import Measured, family_costs
 from luigi_prune.report import write, write_report
+from tests.blank_pictures import dots
 from tests.synthetic import FakeResult, make_grid, read
 
 SETTINGS = {"network": {"name": "cnn5"}, "experiments": {"methods": ["ThresNet"], "note": "<b>ü & é</b>"}}
@@ -38,6 +40,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("reports") / "report"
     report(aggregate_results(make_grid(), read), place)
     return place
+
+
+@pytest.fixture
+def without_pictures() -> Iterator[None]:
+    """Draw nothing: for what a report says."""
+    with dots():
+        yield
 
 
 class _Page(HTMLParser):
@@ -144,6 +153,7 @@ def test_the_data_of_other_programs(folder: Path) -> None:
     assert 1 - float(row["TopK1"]) == error[2, 3, 1, 2]
 
 
+@pytest.mark.slow
 def test_the_same_input_gives_the_same_files(folder: Path, tmp_path: Path) -> None:
     again = report(aggregate_results(make_grid(), read), tmp_path / "again")
     assert len(again) > 30
@@ -151,7 +161,7 @@ def test_the_same_input_gives_the_same_files(folder: Path, tmp_path: Path) -> No
         assert path.read_bytes() == (folder / path.relative_to(tmp_path / "again")).read_bytes(), path.name
 
 
-def test_missing_results_are_announced_and_say_how_many(tmp_path: Path) -> None:
+def test_missing_results_are_announced_and_say_how_many(tmp_path: Path, without_pictures: None) -> None:
     grid = make_grid(nets=2, repetitions=1, test_sets=("Digits", "Digits_noisy"))
     grid["cells"]["Digits"][1][3][0][1] = None
     report(aggregate_results(grid, read), tmp_path / "report")
@@ -168,7 +178,7 @@ def test_an_empty_experiment_still_has_a_report(tmp_path: Path) -> None:
     assert "No results yet." in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
 
 
-def test_mode_train_has_curves_and_no_pruning(tmp_path: Path) -> None:
+def test_mode_train_has_curves_and_no_pruning(tmp_path: Path, without_pictures: None) -> None:
     report(aggregate_results(make_grid(mode="train"), read), tmp_path / "report")
     text = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
     assert "The unpruned cnn5 has a TopK1 of" in text
@@ -177,7 +187,7 @@ def test_mode_train_has_curves_and_no_pruning(tmp_path: Path) -> None:
     parsed(tmp_path / "report" / "report.html")
 
 
-def test_without_validation_the_choice_is_said_to_be_on_the_test_set(tmp_path: Path) -> None:
+def test_without_validation_the_choice_is_said_to_be_on_the_test_set(tmp_path: Path, without_pictures: None) -> None:
     def without_history(path: str) -> FakeResult:
         result = read(path)
         return FakeResult({name: values for name, values in result.arrays.items() if "history" not in name}, {})
@@ -190,7 +200,9 @@ def test_without_validation_the_choice_is_said_to_be_on_the_test_set(tmp_path: P
     assert "Training curves" not in text
 
 
-def test_a_report_is_replaced_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_is_replaced_as_a_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without_pictures: None
+) -> None:
     place = tmp_path / "report"
     train = aggregate_results(make_grid(mode="train"), read)
     report(train, place)
@@ -224,7 +236,7 @@ def test_analysis_is_light() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_what_the_summary_says_when_nothing_stays_within_the_drop(tmp_path: Path) -> None:
+def test_what_the_summary_says_when_nothing_stays_within_the_drop(tmp_path: Path, without_pictures: None) -> None:
     tables = aggregate_results(
         make_grid(nets=1, repetitions=1, methods=("ReferenceNet", "UniNet"), ratios=(0.1, 0.05)), read
     )
@@ -239,7 +251,7 @@ def test_measured_numbers_have_units(folder: Path) -> None:
     assert "| method | evaluate (s) | peak (MB) |" in text
 
 
-def test_the_cost_of_families_stands_in_both_reports(tmp_path: Path) -> None:
+def test_the_cost_of_families_stands_in_both_reports(tmp_path: Path, without_pictures: None) -> None:
     tables = aggregate_results(make_grid(nets=1, repetitions=1), read)
     numbers = {"prune_seconds": 7200.0, "prune_gpu_seconds": 14400.0, "prune_peak_bytes": 3e8}
     costs = family_costs(["p"], {"p": Measured("Prune", "k", numbers, {})}.get)

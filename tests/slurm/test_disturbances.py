@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 
 from luigi_prune.identity.paths import checkpoint_path
-from tests.experiments import command, contents, write_experiment
+from tests.experiments import command, contents, write_paced
 from tests.slurm.cluster import Cluster, environments
 from tests.slurm.recording_listener import follow, until
 
 CHANGES: dict[str, Any] = {
     "experiments__methods": [],
     "experiments__numNets": 5,
-    "training__numEpochs": 700,
+    "training__numEpochs": 80,
     "training__lrSchedulers": [],
 }
 CONFIG = "device=cpu\n[slurm]\npoll_seconds=1\npoll_seconds_max=2\ngrace_seconds=3\ntimeout_min=10\n"
@@ -35,11 +35,11 @@ def test_whatever_happens_to_its_jobs_an_experiment_comes_to_the_same_arrays(
     monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
     (tmp_path / "calm").mkdir()
     (tmp_path / "disturbed").mkdir()
-    calm = command(write_experiment(tmp_path / "calm", **CHANGES), backend="inline")
+    calm = command(write_paced(tmp_path / "calm", **CHANGES), backend="inline")
     said, _ = calm.communicate(timeout=300)
     assert calm.returncode == 0, said
 
-    file = write_experiment(tmp_path / "disturbed", **CHANGES)
+    file = write_paced(tmp_path / "disturbed", pace=0.1, **CHANGES)
     process = command(file, "--workers", "20", backend="slurm", config=CONFIG)
     lines = follow(process)
     trainings = _trainings(tmp_path / "disturbed", cluster)
@@ -78,7 +78,7 @@ def test_whatever_happens_to_its_jobs_an_experiment_comes_to_the_same_arrays(
     starts = [log.count("process 1 of 1") for log in logs]
     assert len(starts) == 5
     assert min(starts) >= 2  # every one of them was interrupted
-    epochs = [[int(epoch) for epoch in re.findall(r"INFO epoch (\d+)/700", log)] for log in logs]
+    epochs = [[int(epoch) for epoch in re.findall(r"INFO epoch (\d+)/80", log)] for log in logs]
     assert all(seen.count(1) == 1 for seen in epochs)  # and none began anew
 
 

@@ -18,6 +18,7 @@ from tests.experiments import command, contents, reports, write_experiment
 from tests.slurm.cluster import Cluster
 from tests.slurm.recording_listener import follow, until
 
+ONE_RATIO = [{"type": "manual", "values": [0.5]}]
 QUICK = """device=cpu
 [slurm]
 poll_seconds=1
@@ -52,7 +53,7 @@ def jobs_of(folder: Path) -> Counter[str]:
 def test_slurm_computes_what_one_process_computes(tmp_path: Path, cluster: Cluster):
     (tmp_path / "inline").mkdir()
     (tmp_path / "slurm").mkdir()
-    changes = {"experiments__methods": ["ThresNet", "PFPNet"], "experiments__mode": "retrain"}
+    changes = {"experiments__methods": ["ThresNet", "PFPNet"], "experiments__spacing": ONE_RATIO}
     run(write_experiment(tmp_path / "inline", **changes), backend="inline", config="")
     said = run(write_experiment(tmp_path / "slurm", **changes))
     expected = contents(tmp_path / "inline" / "results")
@@ -70,7 +71,7 @@ def test_slurm_computes_what_one_process_computes(tmp_path: Path, cluster: Clust
 def test_a_killed_driver_adopts_its_jobs(tmp_path: Path, cluster: Cluster):
     (tmp_path / "calm").mkdir()
     (tmp_path / "killed").mkdir()
-    changes = {"experiments__mode": "retrain", "training__numEpochs": 20}
+    changes = {"experiments__spacing": ONE_RATIO, "training__numEpochs": 20}
     run(write_experiment(tmp_path / "calm", **changes), backend="inline", config="")
     file = write_experiment(tmp_path / "killed", **changes)
     for moment in ("TrainBase", "Prune", "Evaluate"):
@@ -86,7 +87,7 @@ def test_a_killed_driver_adopts_its_jobs(tmp_path: Path, cluster: Cluster):
 
 
 def test_a_driver_killed_before_it_knows_the_job_id_adopts_its_job(tmp_path: Path, cluster: Cluster):
-    file = write_experiment(tmp_path)
+    file = write_experiment(tmp_path, experiments__mode="train")
     (tmp_path / "bin").mkdir()
     deadly = tmp_path / "bin" / "sbatch"
     deadly.write_text(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import luigi.configuration
 import pytest
+from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import LuigiConfigParser
 
 from luigi_prune.config.schema import Directories, NetworkConfig
@@ -17,6 +18,14 @@ from luigi_prune.execution.job import ComputeSettings
 from luigi_prune.identity import paths
 from luigi_prune.workflow.settings import compute_settings
 from tests.experiments import write_experiment
+
+
+@pytest.mark.parametrize("flag", ["--config", "--RunExperiment-config"])
+def test_an_empty_name_of_the_experiment_file_is_refused_instead_of_running_the_default(flag, capsys):
+    arguments = ["--module", "luigi_prune", "RunExperiment", flag, ""]
+    with CmdlineParser.global_instance(arguments) as parser, pytest.raises(SystemExit):
+        parser.get_task_obj().requires()
+    assert capsys.readouterr().err == "error: config: expected a file name, got ''\n"
 
 
 def places(folder: Path, config: str) -> list[str]:

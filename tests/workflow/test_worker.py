@@ -106,7 +106,8 @@ def test_a_failure_of_the_machine_is_tried_again(tmp_path, backend, luigi_option
     assert backend.submitted[-1] == "Report"
 
 
-def test_a_job_that_writes_nothing_has_failed(tmp_path, backend, capsys):
+def test_a_job_that_writes_nothing_has_failed(tmp_path, backend, capsys, luigi_option):
+    luigi_option("scheduler", "retry_delay", "0.1")
     backend.outcomes["TrainBase"] = [Outcome("done")]
     build(write_experiment(tmp_path))
     assert "ended without writing" in capsys.readouterr().out
@@ -122,7 +123,9 @@ def test_a_run_whose_output_nobody_reads_goes_on(tmp_path, backend, monkeypatch)
     assert backend.submitted[-1] == "Report"
 
 
-def test_an_error_while_a_result_is_judged_is_a_failure_and_no_hang(tmp_path, backend, monkeypatch):
+def test_an_error_while_a_result_is_judged_is_a_failure_and_no_hang(tmp_path, backend, monkeypatch, luigi_option):
+    luigi_option("scheduler", "retry_delay", "0.1")
+
     def broken(*args: Any) -> None:
         raise OSError("read-only file system")
 

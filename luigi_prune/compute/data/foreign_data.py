@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,20 +36,8 @@ def foreign_data(row: DatasetRow, split: str, folder: str) -> RawData:
         raise wrong(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}") from error
     if not isinstance(returned, (tuple, list)) or len(returned) != 2:
         raise wrong(f"expected a pair (inputs, targets), got a {type(returned).__name__}")
-    given, targets = returned[0], _array(returned[1])
-    several = isinstance(given, (tuple, Mapping))
-    inputs = map_leaves(_array, given) if several else _array(given)
-    for name, array in leaves(inputs):
-        of = f" of input {name!r}" if name else ""
-        if array.dtype.kind not in "fiub" or (array.dtype == np.uint8 and (several or array.ndim not in (3, 4))):
-            wanted = "floats, integers or bools" if several else "floats, integers or uint8 images"
-            raise wrong(f"expected {wanted}, got {array.dtype} numbers{of}, shape {array.shape}")
-        if not array.ndim or not len(array) or len(array) != len(targets):
-            count = len(array) if array.ndim else "no"
-            raise wrong(f"expected as many targets as inputs, got {count} inputs{of} and {len(targets)} targets")
-        if not np.isfinite(array).all() and not (several and (np.isfinite(array) | (array == -np.inf)).all()):
-            raise wrong(f"inputs{of} are NaN or infinite")
-    inputs = map_leaves(_in_our_type, inputs)
+    targets = _array(returned[1])
+    inputs = _checked_inputs(returned[0], len(targets), wrong)
     if targets.dtype.kind not in "iuf" or (targets.dtype.kind != "f" and targets.ndim != 1):
         raise wrong(f"expected class numbers or floats, got {targets.dtype} targets of shape {targets.shape}")
     targets = targets.astype(np.float32 if targets.dtype.kind == "f" else np.int64)
@@ -61,6 +49,26 @@ def foreign_data(row: DatasetRow, split: str, folder: str) -> RawData:
     if targets.dtype.kind == "f" or targets.min() < 0 or targets.max() >= highest:
         raise wrong(f"expected class numbers from 0 to {highest - 1}, got {targets.min():g} to {targets.max():g}")
     return RawData(inputs, targets)
+
+
+def _checked_inputs(given: Any, targets: int, wrong: Callable[[str], ConfigError]) -> Any:
+    """Return the inputs in our types; raises what `wrong` returns unless each has a sample for each of `targets`."""
+    several = isinstance(given, (tuple, Mapping))
+    inputs = map_leaves(_array, given) if several else _array(given)
+    if not list(leaves(inputs)):
+        raise wrong(f"expected arrays, got an empty {type(given).__name__}")
+    for name, array in leaves(inputs):
+        of = f" of input {name!r}" if name else ""
+        if array.dtype.kind not in "fiub" or (array.dtype == np.uint8 and (several or array.ndim not in (3, 4))):
+            wanted = "floats, integers or bools" if several else "floats, integers or uint8 images"
+            raise wrong(f"expected {wanted}, got {array.dtype} numbers{of}, shape {array.shape}")
+        if not array.ndim or not len(array) or len(array) != targets:
+            count = len(array) if array.ndim else "no"
+            raise wrong(f"expected as many targets as inputs, got {count} inputs{of} and {targets} targets")
+        # One of several inputs may be a mask that excludes positions by minus infinity.
+        if not (np.isfinite(array) | (several & (array == -np.inf))).all():
+            raise wrong(f"inputs{of} are NaN or infinite")
+    return map_leaves(_in_our_type, inputs)
 
 
 def _array(part: Any) -> np.ndarray:

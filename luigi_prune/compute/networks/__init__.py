@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,11 +10,14 @@ import torch
 from torch import nn
 
 from luigi_prune import registry
+from luigi_prune.compute.duplicates import without_wrappers, wrapper_of
 from luigi_prune.compute.named import resolve
 from luigi_prune.compute.networks.sizes import InputTooSmall
 from luigi_prune.errors import ConfigError, LuigiPruneError
 
 __all__ = ["InputTooSmall", "build"]
+
+log = logging.getLogger("luigi_prune")
 
 
 def build(
@@ -55,4 +59,7 @@ def build(
         raise ConfigError(
             f"network.name: {registry.plain(name)}: expected a torch.nn.Module, got a {type(network).__name__}"
         )
+    if kinds := {kind for module in network.modules() if (kind := wrapper_of(module))}:
+        log.warning("network.name: %s: used without %s", registry.plain(name), " and ".join(sorted(kinds)))
+        network = without_wrappers(network)
     return network

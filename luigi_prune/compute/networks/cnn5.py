@@ -17,7 +17,7 @@ def cnn5(input_shape: tuple[int, ...], output_size: int) -> nn.Module:
     then a 1x1 convolution with bias in place of the linear layer; 1,557,066 parameters on 3x32x32 with 10 classes.
     Needs 8x8 pixels.
     """
-    channels, height, width = image_shape("cnn5", input_shape, minimum=8)
+    channels, height, width = image_shape("cnn5", input_shape)
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for position, (filters, pooled) in enumerate(
         [(64, None), (128, 2), (256, 2), (512, (height // 4, width // 4))], start=1
@@ -39,7 +39,7 @@ def cnn5_plain(input_shape: tuple[int, ...], output_size: int) -> nn.Module:
     It is Conv-6 of Frankle and Carbin (arXiv 1803.03635, figure 2) without its sixth convolution; 1,672,522
     parameters on 3x32x32 with 10 classes. Needs 8x8 pixels.
     """
-    channels, height, width = image_shape("cnn5_plain", input_shape, minimum=8)
+    channels, height, width = image_shape("cnn5_plain", input_shape)
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for position, (filters, pooled) in enumerate([(64, False), (64, True), (128, False), (128, True), (256, True)], 1):
         layers[f"conv{position}"] = nn.Conv2d(channels, filters, kernel_size=3, padding=1)

@@ -31,7 +31,7 @@ def lenet5(input_shape: tuple[int, ...], output_size: int) -> nn.Module:
     one of its input channels is a whole feature map. 81,194 parameters on 1x32x32 with 10 classes. torchprune's kernel
     is always 6x6, so that 28x28 pixels fail there; here it is 5x5 then (60,074 parameters). Needs 10x10 pixels.
     """
-    channels, height, width = image_shape("lenet5", input_shape, minimum=10)
+    channels, height, width = image_shape("lenet5", input_shape)
     covering = (_after_convolutions(height, kernel=3), _after_convolutions(width, kernel=3))
     return nn.Sequential(
         OrderedDict(
@@ -57,7 +57,7 @@ def lenet5_caffe(input_shape: tuple[int, ...], output_size: int) -> nn.Module:
     Pruning papers use this variant (Han et al., arXiv 1506.02626, table 3), not the 6-16-120-84 of 1998. Unlike Caffe's
     it has a ReLU after each convolution, too, not only after the fully connected layer. Needs 16x16 pixels.
     """
-    channels, height, width = image_shape("lenet5_caffe", input_shape, minimum=16)
+    channels, height, width = image_shape("lenet5_caffe", input_shape)
     features = 50 * _after_convolutions(height, kernel=5) * _after_convolutions(width, kernel=5)
     return nn.Sequential(
         OrderedDict(

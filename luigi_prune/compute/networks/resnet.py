@@ -101,13 +101,12 @@ def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential
 
 
 def _basic(name: str, blocks: int, input_shape: tuple[int, ...], output_size: int) -> nn.Module:
-    # Below 5x5 the last stage's input is one pixel, and BatchNorm cannot normalise a batch of one sample.
-    channels, _, _ = image_shape(name, input_shape, minimum=5)
+    channels, _, _ = image_shape(name, input_shape)
     return ResNetCifar(ResidualBlock, blocks, channels, output_size)
 
 
 def _bottleneck(name: str, blocks: int, input_shape: tuple[int, ...], output_size: int) -> nn.Module:
-    channels, _, _ = image_shape(name, input_shape, minimum=5)
+    channels, _, _ = image_shape(name, input_shape)
     return ResNetCifar(BottleneckBlock, blocks, channels, output_size)
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from luigi_prune.errors import ConfigError
+from luigi_prune.registry.network_rows import NETWORKS
 
 
 class InputTooSmall(ConfigError, ValueError):
     """An input too small for a network's layers."""
 
 
-def image_shape(name: str, input_shape: tuple[int, ...], minimum: int) -> tuple[int, int, int]:
-    """Return (channels, height, width); raise InputTooSmall for less than `minimum` pixels per edge."""
+def image_shape(name: str, input_shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Return (channels, height, width); raise InputTooSmall for fewer pixels per edge than `name` needs by its row."""
+    minimum = NETWORKS[name].smallest
     if len(input_shape) != 3:
         raise ConfigError(
             f"network.name: {name}: expected images (channels, height, width), got inputs of shape {input_shape}"

@@ -10,11 +10,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
+from luigi_prune.compute.duplicates import duplicate
 from luigi_prune.compute.network_inputs import Inputs, call, sample_count
-from luigi_prune.compute.pruning.low_rank.decomposed import Decomposed, current_layers
+from luigi_prune.compute.pruning.low_rank.decomposed import Decomposed
 from luigi_prune.compute.pruning.problem.layers import COUNTED, compressible_modules, evaluating
 from luigi_prune.compute.pruning.problem.masks import Masks, kept_counts
+from luigi_prune.compute.pruning.problem.relaid_weights import UpConvolution
+from luigi_prune.compute.pruning.problem.weight_matrices import (
+    in_layers,
+    layer_masks,
+    needs_equivalents,
+    weight_matrices,
+)
+from luigi_prune.compute.zeros import counts_true
 
 CALIBRATION_CONSTANT = 3  # C of the SiPP and PFP papers' sample sizes
 
@@ -40,28 +51,50 @@ def count_size(network: nn.Module, masks: Masks | None = None) -> int:
 def layer_budgets(network: nn.Module, masks: Masks | None = None) -> list[LayerBudget]:
     """Return the kept and total weights of every compressible layer, in order.
 
-    For a decomposed layer: the weights of its factors, and the total of the original layer.
+    For a decomposed layer: the weights of its factors, and the total of the original layer. The projections of
+    attention and the matrices of a recurrent module are layers of their own.
     """
-    budgets = []
-    layers = current_layers(network)
-    parts = [list(module) if isinstance(module, Decomposed) else [module] for _, module in layers]
-    weights = (part.get_parameter("weight") for parts_of_one in parts for part in parts_of_one)
-    counts = iter(kept_counts(network, masks, weights))
-    for (name, module), parts_of_one in zip(layers, parts, strict=True):
-        kept = sum(next(counts) for _ in parts_of_one)
-        shape = module.shape if isinstance(module, Decomposed) else tuple(module.get_parameter("weight").shape)
-        budgets.append(LayerBudget(name, shape, kept, math.prod(shape)))
-    return budgets
+    rows: list[tuple[str, tuple[int, ...], list[tuple[Tensor, Tensor | None]]]] = []
+    by_layer = layer_masks(network, masks or {})
+    inside = {id(part): name for name, module in network.named_modules() if isinstance(module, Decomposed)
+              for part in module}  # fmt: skip
+    for name, module, weight in weight_matrices(network):
+        outer, entries = inside.get(id(module)), (weight, by_layer.get(name))
+        if outer is None:
+            rows.append((name, tuple(weight.shape), [entries]))
+        elif rows and rows[-1][0] == outer:
+            rows[-1][2].append(entries)
+        else:
+            decomposed = network.get_submodule(outer)
+            assert isinstance(decomposed, Decomposed)
+            rows.append((outer, decomposed.shape, [entries]))
+    counts = iter(counts_true(mask for _, _, parts in rows for _, mask in parts if mask is not None))
+    return [
+        LayerBudget(
+            name,
+            shape,
+            sum(weight.numel() if mask is None else next(counts) for weight, mask in parts),
+            math.prod(shape),
+        )
+        for name, shape, parts in rows
+    ]
 
 
 def count_outputs(network: nn.Module, example_input: Inputs) -> dict[str, int]:
-    """Return, per name of a `Conv2d` or `Linear`, how many numbers it computes for one sample, over all calls."""
+    """Return, per name of a layer (see `in_layers`), how many numbers it computes for one sample, over all calls.
+
+    That is filters times positions: the number of times that each weight is used. A transposed convolution uses its
+    weights once per input position.
+    """
     outputs: dict[str, int] = {}
     samples = sample_count(example_input)
 
     def note(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-            outputs[name] += output.numel() // samples
+            count = output.numel()
+            if isinstance(module, UpConvolution):
+                count = inputs[0].numel() // module.in_channels * module.out_channels
+            outputs[name] += count // samples
 
         return hook
 
@@ -75,15 +108,18 @@ def count_outputs(network: nn.Module, example_input: Inputs) -> dict[str, int]:
 
 
 def count_flops(network: nn.Module, example_input: Inputs, masks: Masks | None = None) -> int:
-    """Return the multiply-adds of one sample: kept weights times output positions of every `Conv2d` and `Linear`.
+    """Return the multiply-adds of one sample: of every layer the kept weights times the positions they are used at.
 
-    Grouped convolutions are counted, too. `example_input` is a batch of any size.
+    `example_input` is a batch of any size. Products of activations, as in attention, are not counted: their number
+    depends on no weight (`count_products`).
     """
+    if needs_equivalents(network):
+        network, masks = in_layers(duplicate(network), masks)
     return flops_of(network, count_outputs(network, example_input), masks)
 
 
 def flops_of(network: nn.Module, outputs: dict[str, int], masks: Masks | None = None) -> int:
-    """Return the multiply-adds of `network` under `masks` for the output counts of `count_outputs`."""
+    """Return the multiply-adds of `network`, a result of `in_layers`, for the counts of `count_outputs`."""
     weights = {
         name: module.weight
         for name, module in network.named_modules()
@@ -96,12 +132,24 @@ def flops_of(network: nn.Module, outputs: dict[str, int], masks: Masks | None = 
     )
 
 
+def count_products(network: nn.Module, example_input: Inputs) -> int:
+    """Return the multiply-adds of one sample in products of activations with each other: those of attention."""
+    # Fused attention is not counted on a CPU; its plain form is two products.
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad(), evaluating(network):
+        call(network, example_input)
+    by_operator = counter.get_flop_counts().get("Global", {})
+    total = sum(count for operator, count in by_operator.items() if "bmm" in str(operator))
+    return total // 2 // sample_count(example_input)
+
+
 def calibration_size(network: nn.Module, example_input: Inputs, delta_s: float, validation_count: int) -> int:
     """Return the number of validation samples that data-dependent methods read: at most half of `validation_count`.
 
     C log(8 eta_max eta_total / delta) samples bound the sensitivities of all layers with probability 1 - delta
     (SiPP, arXiv 1910.05422), where eta is the number of outputs of a layer for one sample.
     """
+    if needs_equivalents(network):
+        network, _ = in_layers(duplicate(network))
     outputs = count_outputs(network, example_input)
     etas = [outputs[name] for name, _ in compressible_modules(network)]
     half = max(1, validation_count // 2)

@@ -96,7 +96,9 @@ def prepare(network: nn.Module, request: Request, masks: dict[str, Tensor] | Non
     training, device, ranks = request.training, request.device, request.ranks
     network = network.to(device)
     ranks.spread_([*network.parameters(), *network.buffers()])
-    described = (training, request.seed, request.start_epoch, request.rewind_epoch, len(request.splits.train))
+    # testBatchSize may have been lowered because memory ran out; steps do not depend on it.
+    steps = training.model_copy(update={"test_batch_size": training.batch_size})
+    described = (steps, request.seed, request.start_epoch, request.rewind_epoch, len(request.splits.train))
     identity = fingerprint(described, [network.state_dict(), masks or {}])
     network = synchronise_batchnorm(network, ranks, device)
     masked = masked_parameters(network, {name: mask.clone() for name, mask in (masks or {}).items()})

@@ -32,7 +32,7 @@ def load_experiments(config: str | Path) -> list[Experiment]:
     try:
         path = find_file(str(config))
     except ConfigError as error:
-        raise ConfigError(f"--config: {error}") from None
+        raise ConfigError(f"config: {error}") from None
     root = load_tree(path)
     messages: dict[tuple[int, str], None] = {}
     experiments = []

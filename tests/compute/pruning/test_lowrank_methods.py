@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from luigi_prune import registry
 from luigi_prune.compute.masked import masked_parameters
 from luigi_prune.compute.pruning import count_flops, count_size, layer_budgets, prune, restore
+from luigi_prune.compute.pruning.engine.rules import PAPER
 from luigi_prune.compute.pruning.low_rank import spectra
 from luigi_prune.compute.pruning.low_rank.candidates import Candidates
 from luigi_prune.compute.pruning.low_rank.clusters import cluster_rows
@@ -21,6 +22,7 @@ from luigi_prune.compute.pruning.low_rank.decomposed import Decomposed, decompos
 from luigi_prune.compute.pruning.low_rank.factors import Basis
 from luigi_prune.compute.pruning.low_rank.rank_levels import (
     RANK_ALLOCATIONS,
+    RankLevels,
     choose_measured,
     largest_error,
     weight_fraction,
@@ -240,7 +242,7 @@ def test_measuring_only_what_is_chosen_changes_nothing(method: str, kind: str, m
 
 
 class Attending(nn.Module):
-    """Attention, whose output layer is read, not called; and an embedding that shares its weight with the head."""
+    """Attention, whose projections are read, not called; and an embedding that shares its weight with the head."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -254,12 +256,13 @@ class Attending(nn.Module):
 
 
 @pytest.mark.parametrize("method", ["SVDNet", "ALDSNet", "MessiNet"])
-def test_layers_that_are_shared_or_only_read_stay(method: str) -> None:
+def test_shared_layers_stay_and_those_of_attention_are_replaced(method: str) -> None:
     torch.manual_seed(0)
     network, example = Attending().eval(), torch.randint(0, 20, (4, 7))
     pruned = prune_like(network, method, 0.6, example)
     replaced = {entry["layer"] for entry in pruned.structure}
-    assert replaced == {"block.linear1", "block.linear2"}
+    assert {"block.linear1", "block.linear2", "block.self_attn.v_proj"} <= replaced
+    assert not replaced & {"embed", "head"}
     fresh = restore(Attending().eval(), pruned.structure)
     fresh.load_state_dict(pruned.network.state_dict())
     with torch.no_grad():
@@ -345,3 +348,35 @@ def test_calibration_data_are_asked_for_where_they_are_needed() -> None:
 @pytest.mark.parametrize(("channels", "groups", "wanted"), [(64, 3, 4), (16, 5, 4), (48, 5, 6), (1, 3, 1), (7, 4, 7)])
 def test_the_nearest_divisor(channels: int, groups: int, wanted: int) -> None:
     assert nearest_divisor(channels, groups) == wanted
+
+
+@pytest.mark.parametrize("name", list(RANK_ALLOCATIONS))
+def test_only_an_objective_is_filled_up(name: str) -> None:
+    """A fraction of the rank or a threshold defines all ranks; the largest error leaves some open."""
+    layers = [Candidates(c.kept, c.total, 5, c.spectra[:1], c.build) for c in small_layers(foldings=False)]
+    levels = RANK_ALLOCATIONS[name](None, layers, "rank")  # type: ignore[arg-type]
+    assert isinstance(levels, RankLevels)
+    assert (levels.fill is not None) == (name == "largest_error")
+
+
+@pytest.mark.parametrize("method", [name for name in RANK_METHODS if not name.startswith(("ALDSNetPlus", "Messi"))])
+def test_every_layer_grows_with_the_budget(method: str) -> None:
+    """Without filling, a layer keeps at least as many weights as at any smaller budget; misses are reported."""
+    network, example = trained_like("convnet")
+    kept: list[list[int]] = []
+    for ratio in (0.15, 0.2, 0.27, 0.35, 0.45, 0.6):
+        pruned = prune_like(network, method, ratio, example, rules=REFERENCE)
+        kept.append([layer.kept for layer in pruned.layers])
+        missed = abs(pruned.size / pruned.original_size - ratio) > 0.005 * ratio
+        assert [line for line in pruned.warnings if "cannot be met" in line] == pruned.warnings
+        assert bool(pruned.warnings) == missed
+    for fewer, more in itertools.pairwise(kept):
+        assert all(one <= other for one, other in zip(fewer, more, strict=True))
+    assert kept[0] != kept[-1]
+
+
+@pytest.mark.parametrize("method", ["SVDNet", "SVDErrorNet", "ALDSNetSimple", "PCANet", "ALDSNetOptK"])
+def test_both_rules_choose_the_same_level_if_it_defines_the_method(method: str) -> None:
+    network, example = trained_like("convnet")
+    paper, reference = (prune_like(network, method, 0.3, example, rules=rules) for rules in (PAPER, REFERENCE))
+    assert paper.structure == reference.structure

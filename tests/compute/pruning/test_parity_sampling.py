@@ -120,6 +120,7 @@ def figures(cell: Sampled) -> list[float]:
     return [cell.z_size, cell.z_counts, cell.z_accuracy]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "network", "ratio"), CELLS)
 def test_means_over_seeds(method: str, network: str, ratio: str) -> None:
     cell = compared(network, method, ratio)
@@ -128,6 +129,7 @@ def test_means_over_seeds(method: str, network: str, ratio: str) -> None:
     assert max(figures(cell)) <= (4 if (method, network, ratio) in BY_CHANCE else 3)
 
 
+@pytest.mark.slow
 def test_as_few_means_are_outside_as_chance_allows() -> None:
     """Each figure is a difference with 28 degrees of freedom; layers' counts are the largest of three or four."""
     cells = [cell for method, network, ratio in CELLS if (cell := compared(network, method, ratio)) is not None]

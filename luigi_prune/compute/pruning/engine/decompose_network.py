@@ -19,12 +19,13 @@ from luigi_prune.compute.pruning.low_rank.decomposed import (
     Decomposed,
     current_layers,
     recompose_layer,
-    replace_module,
     square,
 )
 from luigi_prune.compute.pruning.low_rank.rank_levels import RANK_ALLOCATIONS, RankLevels, choose_measured
-from luigi_prune.compute.pruning.problem.layers import Layer
+from luigi_prune.compute.pruning.problem.equivalents import has_hooks, has_own_forward
+from luigi_prune.compute.pruning.problem.layers import Layer, left_alone, of_reference, takes
 from luigi_prune.compute.pruning.problem.masks import Masks, initial_masks, removals
+from luigi_prune.compute.pruning.problem.module_references import held_elsewhere, replace_module
 from luigi_prune.compute.pruning.problem.records import Batches, Choice, Decomposition, Levels, Loss, Problem, Rules
 from luigi_prune.compute.pruning.sizes_and_flops import count_size, layer_budgets
 from luigi_prune.compute.zeros import count_true, nonzero
@@ -32,6 +33,10 @@ from luigi_prune.errors import ConfigError
 
 if TYPE_CHECKING:
     from luigi_prune.registry import MethodRow
+
+OWN_FORWARD = (
+    "two factors cannot stand for (a forward of their own, forward hooks, or a second reference from the network)"
+)
 
 
 @torch.no_grad()
@@ -47,24 +52,35 @@ def decompose_network(
     seed: int,
     rules: Rules,
     masks: Masks | None,
+    warnings: list[str],
     ignored: frozenset[str] = frozenset(),
 ) -> tuple[nn.Module, Masks]:
     """Return `network`, changed in place, at the size nearest to `target_size` that the method's levels offer.
 
     And the masks of its pruned entries: `masks` as far as they still apply, and the zeros of the factors. Decomposed
     layers are recomposed and decomposed again, or left unchanged. `outputs`: the result of `count_outputs`.
-    `ignored`: names of layers that stay unchanged.
+    `ignored`: names of layers that stay unchanged. Lines about others that do are added to `warnings`.
     """
     masks = initial_masks(network, masks) if masks else {}
     apply_masks(network, masks)
-    current = current_layers(network)
+    current = [(name, module) for name, module in current_layers(network) if _is_replaceable(module, rules)]
     if not current:
-        raise ConfigError(f"{method.name}: the network has no compressible layer (a Linear or an ungrouped Conv2d)")
+        raise ConfigError(f"{method.name}: the network has no compressible layer ({method.layers})")
+    elsewhere = held_elsewhere(network)
+    special = {
+        name: module
+        for name, module in current
+        if (_is_special(module) or id(module) in elsewhere) and name not in ignored
+    }
+    if special:
+        ignored |= special.keys()
+        warnings.append(left_alone(method.name, special, OWN_FORWARD))
     layers = [
         Layer(name, recompose_layer(module) if isinstance(module, Decomposed) else module, name, False, False)
         for name, module in current
     ]
-    kept = {budget.name: torch.tensor(budget.kept) for budget in layer_budgets(network, masks)}
+    budgets = {budget.name: budget for budget in layer_budgets(network, masks)}
+    kept = {name: torch.tensor(budgets[name].kept) for name, _ in current}
     problem = Problem(network, layers, kept, _outputs(current, outputs), example, batches, loss, seed, rules, ignored)
     scores = cast("list[Candidates]", resolve_function("score", method.score, SPECTRA)(problem))
     levels = resolve_function("allocation", method.allocation, RANK_ALLOCATIONS)(problem, scores, method.granularity)
@@ -98,6 +114,17 @@ def decompose_network(
             network = replace_module(network, old, new)
             replaced[name] = factor_masks(new, layers[index], masks)
     return network, combined_masks(network, masks, replaced)
+
+
+def _is_replaceable(module: nn.Module, rules: Rules) -> bool:
+    """Return whether the method takes `module`, a compressible or decomposed layer."""
+    return isinstance(module, Decomposed) or (
+        takes("rank", module) and (rules.takes_every_kind or of_reference(module))
+    )
+
+
+def _is_special(module: nn.Module) -> bool:
+    return not isinstance(module, Decomposed) and (has_own_forward(module) or has_hooks(module))
 
 
 def _choose(

@@ -1,19 +1,29 @@
-"""Checks of a network before it is pruned: what cannot be pruned is refused, what deserves a word gets a line."""
+"""Checks of a network: refusals before it is pruned, and lines about results that one may not expect."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
 
-from luigi_prune.compute.pruning.problem.layers import READERS
-from luigi_prune.compute.pruning.problem.masks import Masks, mostly_zero_weights
+from luigi_prune.compute.pruning.engine.trial import outputs_of
+from luigi_prune.compute.pruning.low_rank.decomposed import Decomposed, current_layers
+from luigi_prune.compute.pruning.problem.layers import READERS, Layer
+from luigi_prune.compute.pruning.problem.masks import Masks, kept_counts, mostly_zero_weights
+from luigi_prune.compute.pruning.sizes_and_flops import count_size
+from luigi_prune.compute.zeros import to_numbers
 from luigi_prune.errors import ConfigError
 
+if TYPE_CHECKING:
+    from luigi_prune.registry import MethodRow
+
 SHOWN = 3  # names in a message
+FOREIGN = ("torchao", "torch.distributed")  # modules whose tensors are quantised or spread over processes
+TOLERANCE = 0.005  # relative; a larger difference from the target keep ratio is a warning
 
 
 def listed(names: Collection[str]) -> str:
@@ -41,42 +51,106 @@ def check_kinds(method: str, network: nn.Module) -> None:
                 "(`load_state_dict(..., assign=True)`)"
             )
     for name, value in network.named_parameters():
-        if type(value.data) is not Tensor or value.layout != torch.strided:
-            kind = str(value.layout) if type(value.data) is Tensor else f"a {type(value.data).__name__}"
-            raise ConfigError(f"{method}: parameter {name!r} is {kind}, not a plain tensor: convert it first")
+        kind = type(value.data)
+        if kind.__module__.startswith(FOREIGN) or value.layout != torch.strided:
+            what = f"a {kind.__name__}" if value.layout == torch.strided else str(value.layout)
+            raise ConfigError(f"{method}: parameter {name!r} is {what}, not a plain tensor: convert it first")
 
 
 def check_finite(method: str, network: nn.Module) -> None:
     """Raise ConfigError for a parameter, or statistics of a normalisation, with NaN or infinite entries."""
-    values = dict(network.named_parameters())
+    values: dict[str, Tensor] = dict(network.named_parameters())
     for name, module in network.named_modules():
         if isinstance(module, _NormBase):
-            values |= {f"{name}.{key}".lstrip("."): value for key, value in module.named_buffers(recurse=False)}  # type: ignore[misc]
-    for name, value in values.items():
-        # A sum is several times as fast as a check of every entry, but it may overflow.
-        if value.is_floating_point() and not bool(torch.isfinite(value.detach().sum())):
-            wrong = int(value.numel() - torch.isfinite(value).sum())
-            if wrong:
-                raise ConfigError(f"{method}: {name!r} has {wrong} NaN or infinite of {value.numel()} entries")
+            values |= {f"{name}.{key}".lstrip("."): value for key, value in module.named_buffers(recurse=False)}
+    values = {name: value.detach() for name, value in values.items() if value.is_floating_point()}
+    # A sum is several times as fast as a check of every entry, but it may overflow.
+    finite = to_numbers(torch.isfinite(value.sum()) for value in values.values())
+    for (name, value), is_finite in zip(values.items(), finite, strict=True):
+        if not is_finite and (wrong := int(value.numel() - torch.isfinite(value).sum())):
+            raise ConfigError(f"{method}: {name!r} has {wrong} NaN or infinite of {value.numel()} entries")
 
 
 def peculiarities(network: nn.Module, masks: Masks | None) -> list[str]:
     """Return lines about layers that are not pruned, or not as one may expect."""
     lines = []
-    computed = [
-        name
-        for name, module in network.named_modules()
-        if isinstance(module, READERS) and not isinstance(module._parameters.get("weight"), nn.Parameter)
-    ]
-    if computed:
+    if computed := computed_weights(network):
         lines.append(
             f"{listed(computed)}: not pruned, because the weight is computed from other parameters (weight_norm, "
             "spectral_norm or another parametrisation); remove the parametrisation first"
         )
-    if shares := mostly_zero_weights(network, masks):
-        how = f"{min(shares.values()):.0%} or more" if min(shares.values()) < 1 else "all"
-        lines.append(
-            f"{listed(shares)}: {how} of the entries are zero and not removed by a mask, so they count as trainable "
-            'parameters; api.prune(..., zeros="pruned") takes zeros as removed'
-        )
+    shares = mostly_zero_weights(network, masks)
+    count = "they count as trainable parameters; api.prune(..., zeros='pruned') takes zeros as removed"
+    if zero := [name for name, share in shares.items() if share == 1]:
+        lines.append(f"{listed(zero)}: all entries are zero and not pruned, because no score ranks them; {count}")
+    if partly := [name for name, share in shares.items() if share < 1]:
+        lines.append(f"{listed(partly)}: half of the entries or more are zero and not removed by a mask; {count}")
     return lines
+
+
+def without_zero_layers(layers: list[Layer], masks: Masks) -> list[Layer]:
+    """Return the layers without those whose kept weights are all zero, unless they all are."""
+    some = list(to_numbers(layer.weight.any() for layer in layers))
+    kept = list(to_numbers(masks[layer.weight_name].any() for layer in layers))
+    others = [layer for layer, is_some, is_kept in zip(layers, some, kept, strict=True) if is_some or not is_kept]
+    return others or layers
+
+
+def computed_weights(network: nn.Module) -> list[str]:
+    """Return the names of layers whose weight is no parameter of their own, which cannot be pruned."""
+    return [
+        name
+        for name, module in network.named_modules()
+        if isinstance(module, READERS) and not isinstance(module._parameters.get("weight"), nn.Parameter)
+    ]
+
+
+def missed_ratio(
+    method: MethodRow, target: float, network: nn.Module, masks: Masks, original_size: int, ignored: Collection[str]
+) -> str:
+    """Return a line if the size of a pruned network is not the target, else an empty one: target, size and reason.
+
+    The reason is given if parameters that the method does not prune are more than half of those that are left.
+    """
+    size = count_size(network, masks)
+    achieved = size / original_size
+    if abs(achieved - target) <= TOLERANCE * target:
+        return ""
+    line = f"{method.name}: keep ratio {target:.4g} cannot be met on this network; the closest is {achieved:.4g}"
+    shares = _fixed_shares(network, masks, ignored)
+    if achieved < target or 2 * sum(shares.values()) <= size:
+        return line
+    largest = sorted(shares, key=shares.__getitem__, reverse=True)[:SHOWN]
+    first, *others = [f"in {name}" for name in largest if name == largest[0] or 10 * shares[name] > size]
+    parts = [f"{shares[largest[0]] / original_size:.0%} of the parameters are {first}"]
+    parts += [f"{shares[name] / original_size:.0%} {where}" for name, where in zip(largest[1:], others, strict=False)]
+    return f"{line}: {', '.join(parts)}, which it does not prune"
+
+
+def _fixed_shares(network: nn.Module, masks: Masks, ignored: Collection[str]) -> dict[str, int]:
+    """Return the number of kept parameters that no method prunes in every module that has some, by its description."""
+    layers = [module for name, module in current_layers(network) if name not in ignored]
+    parts = [part for layer in layers for part in (layer if isinstance(layer, Decomposed) else [layer])]
+    counted = {id(part.weight) for part in parts}
+    shares = {}
+    for name, module in network.named_modules():
+        own = [value for value in module._parameters.values() if value is not None and id(value) not in counted]
+        counted |= {id(value) for value in own}
+        if count := sum(kept_counts(network, masks, own)):
+            shares[f"{type(module).__name__} {name!r}" if name else "the network itself"] = count
+    return shares
+
+
+def ignores_input(network: nn.Module, example: Tensor) -> bool:
+    """Return whether the outputs of `network` are the same for all samples of the example.
+
+    For most networks two samples from either end, data and noise, are enough. Samples that are equal show nothing.
+    """
+    if bool((example == example[:1]).all()):
+        return False
+    return _is_constant(network, torch.cat([example[:2], example[-2:]])) and _is_constant(network, example)
+
+
+def _is_constant(network: nn.Module, inputs: Tensor) -> bool:
+    outputs = [value for value in outputs_of(network, [inputs]) if value.dim() and len(value) == len(inputs)]
+    return bool(outputs) and all(torch.allclose(value, value[:1].expand_as(value), rtol=1e-6) for value in outputs)

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -44,13 +45,28 @@ from luigi_prune.compute.pruning.engine.arguments import (
     with_noise,
 )
 from luigi_prune.compute.pruning.engine.decompose_network import decompose_network, undecomposed
-from luigi_prune.compute.pruning.engine.network_checks import check_finite, check_kinds, peculiarities
+from luigi_prune.compute.pruning.engine.network_checks import (
+    check_finite,
+    check_kinds,
+    ignores_input,
+    missed_ratio,
+    peculiarities,
+    without_zero_layers,
+)
 from luigi_prune.compute.pruning.engine.rules import PAPER
 from luigi_prune.compute.pruning.engine.trial_search import search_trial
 from luigi_prune.compute.pruning.low_rank.decomposed import Decomposed, structure_of
-from luigi_prune.compute.pruning.problem.layers import find_layers
-from luigi_prune.compute.pruning.problem.masks import Masks, initial_masks, removals
+from luigi_prune.compute.pruning.problem.equivalents import without_equivalents
+from luigi_prune.compute.pruning.problem.layers import find_layers, left_alone, of_reference, takes, uncalled_layers
+from luigi_prune.compute.pruning.problem.masks import (
+    Masks,
+    initial_masks,
+    joined_masks,
+    removals,
+    zeros_as_masks,
+)
 from luigi_prune.compute.pruning.problem.records import Batches, Loss, Problem, Rules, Scores
+from luigi_prune.compute.pruning.problem.weight_matrices import in_layers
 from luigi_prune.compute.pruning.sizes_and_flops import (
     LayerBudget,
     count_flops,
@@ -66,7 +82,6 @@ if TYPE_CHECKING:
 
 EXAMPLES = 16  # samples of the example input that are used: enough to measure constants and to check outputs
 TRACED = 2  # samples of it for runs that only find how layers are connected
-TOLERANCE = 0.005  # relative; a larger difference from the target keep ratio is a warning
 
 
 @dataclass(kw_only=True)
@@ -138,39 +153,63 @@ def prune(
         if method.from_original:
             network, masks = undecomposed(network if original is None else original, method.name), None
         check_finite(method.name, network)
+        if rules.zeros_are_pruned:
+            masks = joined_masks(zeros_as_masks(network), masks or {})
         notes = peculiarities(network, masks)
         start = in_one_piece(duplicate(network))
         ignored = ignored_names(method, start, ignore)
+        start, held = in_layers(start, masks)
         outputs = first_outputs(method, start, select(example, slice(min(sample_count(example_input), TRACED))))
-        flops = flops_of(start, outputs, masks) if original_flops is None else original_flops
-        record = _Recorder(network, method, keep_ratio, original_size, flops)
+        flops = flops_of(start, outputs, held) if original_flops is None else original_flops
+        record = _Recorder(network, method, keep_ratio, example, ignored, bool(masks), original_size, flops)
         target_size = round(keep_ratio * original_size)
         if method.granularity == "none":
             return record.control(masks or {})
         by_structure = method.granularity == "rank" or rules.propagate_by_data is None
-        if by_structure and target_size >= count_size(start, masks):
-            return record(start, masks or {}, flops_of(start, outputs, masks), notes)
+        if by_structure and target_size >= count_size(start, held):
+            return record(network, masks or {}, flops_of(start, outputs, held), notes)
         loss = checked_loss(method, loss)
+        ignored |= _uncalled(method, start, outputs, ignored, notes)
         if method.granularity == "rank":
             pruned, held = decompose_network(
                 start, method, target_size, example=example, outputs=outputs, batches=batches, loss=loss, seed=seed,
-                rules=rules, masks=masks, ignored=ignored,
+                rules=rules, masks=held, ignored=ignored, warnings=notes,
             )  # fmt: skip
+            pruned, held = without_equivalents(pruned, held)
             return record(pruned, held, count_flops(pruned, select(example, slice(1)), held), notes)
         needs = [parameter.requires_grad for parameter in start.parameters()]
-        layers = find_layers(start, select(example, slice(TRACED)), rules.find_ends, ignored)
+        prunable = partial(_is_prunable, method.granularity, rules)
+        units = method.granularity if rules.takes_every_kind else "weight"  # the reference has no heads
+        layers = find_layers(start, select(example, slice(TRACED)), rules.find_ends, ignored, prunable, units)
         if not layers:
-            raise ConfigError(f"{method.name}: the network has no compressible layer (a Linear or an ungrouped Conv2d)")
-        held = initial_masks(start, masks)
+            raise ConfigError(f"{method.name}: the network has no compressible layer ({method.layers})")
+        held = initial_masks(start, held)
         apply_masks(start, held)
-        problem = Problem(start, layers, held, outputs, example, batches, loss, seed, rules, ignored, delta_s)
+        if not rules.zeros_are_pruned:
+            layers = without_zero_layers(layers, held)
+        problem = Problem(start, layers, held, outputs, example, batches, loss, seed, rules, ignored, delta_s, notes)
         trial = search_trial(problem, method, target_size, remember)
         for parameter, needed in zip(trial.network.parameters(), needs, strict=True):
             parameter.requires_grad_(needed)
         if not any(to_numbers(trial.masks[layer.weight_name].any() for layer in layers)):
             raise UnreachableRatio(f"{method.name}: keep ratio {keep_ratio} leaves no weight on this network")
         flops = flops_of(trial.network, outputs, trial.masks)
-        return record(trial.network, trial.masks, flops, [*notes, *problem.warnings])
+        pruned, held = without_equivalents(trial.network, removals(trial.masks))
+        return record(pruned, held, flops, notes)
+
+
+def _is_prunable(granularity: str, rules: Rules, module: nn.Module) -> bool:
+    return takes(granularity, module) and (rules.takes_every_kind or of_reference(module))
+
+
+def _uncalled(
+    method: MethodRow, network: nn.Module, outputs: dict[str, int], ignored: frozenset[str], warnings: list[str]
+) -> frozenset[str]:
+    """Return the names of layers that no forward pass calls, and add a line that names them to `warnings`."""
+    uncalled = {name: m for name, m in uncalled_layers(network, outputs).items() if name not in ignored}
+    if uncalled:
+        warnings.append(left_alone(method.name, uncalled, "the example input does not reach by a call of the module"))
+    return frozenset(uncalled)
 
 
 @dataclass(frozen=True)
@@ -180,31 +219,39 @@ class _Recorder:
     network: nn.Module
     method: MethodRow
     keep_ratio: float
+    example: Inputs
+    ignored: frozenset[str]
+    was_pruned: bool
     original_size: int
     original_flops: int
 
     def __call__(self, pruned: nn.Module, masks: Masks, flops: int, warnings: list[str]) -> PruningResult:
         """Return the record of the network with the weights of `pruned`, under `masks`."""
-        network = with_weights_of(pruned, duplicate(self.network), Decomposed)
+        line = missed_ratio(self.method, self.keep_ratio, pruned, masks, self.original_size, self.ignored)
+        if ignores_input(pruned, self.example) and (self.was_pruned or not ignores_input(self._copy(), self.example)):
+            line = f"{line}; " if line else f"{self.method.name}: "
+            line += "at this size the output does not depend on the input"
+        network = with_weights_of(pruned, self._copy(), Decomposed)
         apply_masks(network, masks)
-        size = count_size(network, masks)
-        achieved = size / self.original_size
         return PruningResult(
             network=network,
             masks=removals(masks),
             structure=structure_of(network),
             layers=layer_budgets(network, masks),
-            size=size,
+            size=count_size(network, masks),
             flops=flops,
             original_size=self.original_size,
             original_flops=self.original_flops,
-            warnings=[*warnings, *_missed(self.method, self.keep_ratio, achieved)],
+            warnings=[*warnings, line] if line else warnings,
         )
+
+    def _copy(self) -> nn.Module:
+        return duplicate(self.network)
 
     def control(self, masks: Masks) -> PruningResult:
         """Return the unchanged network, with sizes as if it had been pruned: the control methods."""
         return PruningResult(
-            network=duplicate(self.network),
+            network=self._copy(),
             masks=removals(masks),
             structure=[],
             layers=layer_budgets(self.network, masks),
@@ -213,10 +260,3 @@ class _Recorder:
             original_size=self.original_size,
             original_flops=self.original_flops,
         )
-
-
-def _missed(method: MethodRow, target: float, achieved: float) -> list[str]:
-    """Return a warning if the achieved keep ratio differs from the target by more than 0.5 %, else nothing."""
-    if abs(achieved - target) <= TOLERANCE * target:
-        return []
-    return [f"{method.name}: keep ratio {target:.4g} cannot be met on this network; the closest is {achieved:.4g}"]

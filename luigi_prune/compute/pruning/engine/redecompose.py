@@ -21,9 +21,11 @@ from luigi_prune.compute.pruning.engine.rules import PAPER
 from luigi_prune.compute.pruning.low_rank.approximation_error import decomposition_error
 from luigi_prune.compute.pruning.low_rank.candidates import SPECTRA, Candidates
 from luigi_prune.compute.pruning.low_rank.decomposed import current_layers, replace_module, square, structure_of
+from luigi_prune.compute.pruning.problem.equivalents import without_equivalents
 from luigi_prune.compute.pruning.problem.layers import Layer
 from luigi_prune.compute.pruning.problem.masks import Masks
 from luigi_prune.compute.pruning.problem.records import Batches, Decomposition, Loss, Problem, Rules
+from luigi_prune.compute.pruning.problem.weight_matrices import in_layers
 from luigi_prune.compute.pruning.sizes_and_flops import count_outputs
 from luigi_prune.errors import DamagedResult
 
@@ -52,10 +54,13 @@ def decompose_like(
     """
     device = next((parameter.device for parameter in network.parameters()), device_of(example_input))
     with full_precision(device), torch.inference_mode(False), torch.no_grad():
-        network = duplicate(network)
+        network, _ = in_layers(duplicate(network))
         example = copied(select(example_input, slice(1)), device)
         batches = [(copied(x, device), copied(y, device)) for x, y in calibration or []]
-        layers = [Layer(name, module, name, False, False) for name, module in current_layers(network)]
+        decomposed = {entry["layer"] for entry in structure}
+        layers = [
+            Layer(name, module, name, False, False) for name, module in current_layers(network) if name in decomposed
+        ]
         kept = {layer.name: torch.tensor(layer.weight.numel()) for layer in layers}
         outputs, ignored = count_outputs(network, example), ignored_names(method, network, ignore)
         problem = Problem(network, layers, kept, outputs, example, batches, loss, seed, rules, ignored)
@@ -72,7 +77,8 @@ def decompose_like(
                 new.error = decomposition_error(square(layer.module), choice, candidates.spectra)
             network = replace_module(network, layer.module, new)
             replaced[layer.name] = factor_masks(new, layer, {})
-        return network, combined_masks(network, {}, replaced), structure_of(network)
+        network, masks = without_equivalents(network, combined_masks(network, {}, replaced))
+        return network, masks, structure_of(network)
 
 
 def _choice_of(entry: dict[str, Any], candidates: Candidates) -> Decomposition:

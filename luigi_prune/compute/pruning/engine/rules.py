@@ -12,7 +12,9 @@ from luigi_prune.errors import ConfigError
 PAPER = Rules(
     name="paper",
     find_ends=ends_by_graph,
+    takes_every_kind=True,
     protects_ends=True,
+    zeros_are_pruned=False,
     prunes_biases=True,
     selections=SELECTIONS,
     propagate_by_data=None,

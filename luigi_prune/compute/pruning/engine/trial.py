@@ -115,7 +115,8 @@ class Trial:
     @staticmethod
     def _channels(masks: Masks, layer: Layer) -> list[Tensor]:
         """Return which filters and which channels of a layer have weights left."""
-        matrix = masks[layer.weight_name].flatten(2).any(2) if layer.weight.dim() > 2 else masks[layer.weight_name]
+        mask = masks[layer.weight_name]
+        matrix = mask.flatten(2).any(2) if mask.dim() > 2 else mask
         return [matrix.any(1), matrix.any(0)]
 
     def is_sound(self, level: int) -> bool:

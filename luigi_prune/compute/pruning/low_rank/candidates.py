@@ -22,6 +22,7 @@ from luigi_prune.compute.pruning.low_rank.spectra import (
 )
 from luigi_prune.compute.pruning.problem.layers import Layer
 from luigi_prune.compute.pruning.problem.records import Decomposition, Problem, Score
+from luigi_prune.compute.zeros import to_numbers
 from luigi_prune.errors import ConfigError
 
 
@@ -126,13 +127,13 @@ def _replaceable(problem: Problem) -> Callable[[Layer], bool]:
     """
     parameters = (parameter for module in problem.network.modules() for parameter in module._parameters.values())
     owners = Counter(id(parameter) for parameter in parameters)
+    some = to_numbers(layer.weight.any() for layer in problem.layers)
+    zero = {layer.name for layer, has_some in zip(problem.layers, some, strict=True) if not has_some}
 
     def is_replaceable(layer: Layer) -> bool:
-        if layer.name in problem.ignored:
+        if layer.name in problem.ignored or layer.name in zero:
             return False
-        if not problem.outputs.get(layer.name, 0) or owners[id(layer.weight)] > 1:
-            return False
-        return bool(layer.weight.any())
+        return problem.outputs.get(layer.name, 0) > 0 and owners[id(layer.weight)] <= 1
 
     return is_replaceable
 

@@ -12,8 +12,12 @@ from torch import Tensor, nn
 from luigi_prune.compute.pruning.low_rank.factors import Basis, factorise
 from luigi_prune.compute.pruning.low_rank.foldings import kernels, recompose
 from luigi_prune.compute.pruning.problem.layers import compressible_modules
+from luigi_prune.compute.pruning.problem.module_references import replace_module
 from luigi_prune.compute.pruning.problem.records import Decomposition
+from luigi_prune.compute.pruning.problem.weight_matrices import with_layers
 from luigi_prune.errors import DamagedResult
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
 
 
 @dataclass(frozen=True)
@@ -48,13 +52,14 @@ class Decomposed(nn.Sequential):
         encoder, decoder = (self.get_submodule(name).get_parameter("weight") for name in ("encode", "decode"))
         if encoder.dim() == 2:
             return decoder @ encoder
-        return recompose(encoder, decoder, self.choice.groups)
+        weight = recompose(four_axes(encoder), four_axes(decoder), self.choice.groups)
+        return weight.squeeze(3) if encoder.dim() == 3 else weight
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the replaced layer's weight."""
         encode, decode = self.get_submodule("encode"), self.get_submodule("decode")
-        if not isinstance(encode, nn.Conv2d) or not isinstance(decode, nn.Conv2d):
+        if not isinstance(encode, CONVOLUTIONS) or not isinstance(decode, CONVOLUTIONS):
             return decode.get_parameter("weight").shape[0], encode.get_parameter("weight").shape[1]
         size = (a * b for a, b in zip(encode.kernel_size, decode.kernel_size, strict=True))
         return decode.out_channels, encode.in_channels, *size
@@ -79,18 +84,17 @@ def build_decomposed(layer: nn.Module, choice: Decomposition, *, add_bias: bool 
         encode: nn.Module = _empty_module(nn.Linear, layer.in_features, inner, bias=False, **kind)
         decode = _empty_module(nn.Linear, inner, layer.out_features, bias=has_bias, **kind)
         return Decomposed(encode, decode, choice, adds_bias)
-    if not isinstance(layer, nn.Conv2d) or layer.groups != 1:
+    if not isinstance(layer, CONVOLUTIONS) or layer.groups != 1:
         raise TypeError(f"a {type(layer).__name__} cannot be decomposed")
-    size = (layer.kernel_size[0], layer.kernel_size[1])
-    encoder, decoder = kernels(size, choice.folding)
+    axes = range(len(layer.kernel_size))
+    size = (layer.kernel_size[0], 1 if isinstance(layer, nn.Conv1d) else layer.kernel_size[1])
+    encoder, decoder = (kernel[: len(axes)] for kernel in kernels(size, choice.folding))
+    of_encoder = [encoder[axis] > 1 or decoder[axis] == 1 for axis in axes]
 
-    def settings(kernel: tuple[int, int], other: tuple[int, int]) -> dict[str, Any]:
+    def settings(*, encodes: bool) -> dict[str, Any]:
         # An axis with kernel size 1 in both is the encoder's, so that strides apply as early as possible.
-        applies = [kernel[axis] > 1 or (other[axis] == 1 and kernel is encoder) for axis in (0, 1)]
-
-        def pick(values: Sequence[int], neutral: int) -> tuple[int, int]:
-            first, second = (int(values[axis]) if applies[axis] else neutral for axis in (0, 1))
-            return first, second
+        def pick(values: Sequence[int], neutral: int) -> tuple[int, ...]:
+            return tuple(int(values[axis]) if of_encoder[axis] == encodes else neutral for axis in axes)
 
         padding = layer.padding if isinstance(layer.padding, str) else pick(layer.padding, 0)
         return {
@@ -100,12 +104,13 @@ def build_decomposed(layer: nn.Module, choice: Decomposition, *, add_bias: bool 
             "padding_mode": layer.padding_mode,
         }
 
+    convolution = nn.Conv1d if isinstance(layer, nn.Conv1d) else nn.Conv2d
     first = _empty_module(
-        nn.Conv2d, layer.in_channels, inner, encoder,
-        groups=choice.groups, bias=False, **settings(encoder, decoder), **kind,
+        convolution, layer.in_channels, inner, encoder,
+        groups=choice.groups, bias=False, **settings(encodes=True), **kind,
     )  # fmt: skip
     second = _empty_module(
-        nn.Conv2d, inner, layer.out_channels, decoder, bias=has_bias, **settings(decoder, encoder), **kind
+        convolution, inner, layer.out_channels, decoder, bias=has_bias, **settings(encodes=False), **kind
     )
     return Decomposed(first, second, choice, adds_bias)
 
@@ -125,7 +130,7 @@ def _empty_module(
 def decompose(
     layer: nn.Module, choice: Decomposition, bases: Mapping[tuple[int, int], Basis | None] | None = None
 ) -> Decomposed:
-    """Return `layer`, a `Linear` or ungrouped `Conv2d`, approximated at the rank of `choice`.
+    """Return `layer`, a `Linear` or ungrouped `Conv1d` or `Conv2d`, approximated at the rank of `choice`.
 
     `bases`: those already computed, by (folding, groups).
     """
@@ -138,8 +143,12 @@ def decompose(
 
 def square(layer: nn.Module) -> Tensor:
     """Return the weight of a layer as (f, c, k1, k2)."""
-    weight = layer.get_parameter("weight").detach()
-    return weight if weight.dim() == 4 else weight[:, :, None, None]
+    return four_axes(layer.get_parameter("weight").detach())
+
+
+def four_axes(weight: Tensor) -> Tensor:
+    """Return the weight of a linear layer or of a convolution along one axis as that of a convolution along two."""
+    return weight.reshape(*weight.shape, *[1] * (4 - weight.dim()))
 
 
 @torch.no_grad()
@@ -170,10 +179,11 @@ def recompose_layer(decomposed: Decomposed) -> nn.Module:
     if isinstance(encode, nn.Linear):
         layer = nn.Linear(weight.shape[1], weight.shape[0], **kind)
     else:
-        assert isinstance(encode, nn.Conv2d)
-        assert isinstance(decode, nn.Conv2d)
-        settings = _merged_settings(encode, decode)
-        layer = nn.Conv2d(weight.shape[1], weight.shape[0], (weight.shape[2], weight.shape[3]), **settings, **kind)
+        assert isinstance(encode, CONVOLUTIONS)
+        assert isinstance(decode, CONVOLUTIONS)
+        settings, size = _merged_settings(encode, decode), tuple(weight.shape[2:])
+        convolution: Any = nn.Conv1d if isinstance(encode, nn.Conv1d) else nn.Conv2d
+        layer = convolution(weight.shape[1], weight.shape[0], size, **settings, **kind)
     layer.get_parameter("weight").copy_(weight)
     if bias is not None:
         layer.get_parameter("bias").copy_(bias)
@@ -183,7 +193,7 @@ def recompose_layer(decomposed: Decomposed) -> nn.Module:
     return layer.train(decomposed.training)
 
 
-def _merged_settings(encode: nn.Conv2d, decode: nn.Conv2d) -> dict[str, Any]:
+def _merged_settings(encode: nn.Conv1d | nn.Conv2d, decode: nn.Conv1d | nn.Conv2d) -> dict[str, Any]:
     """Return the settings of the convolution that was split in two: each axis is neutral in one of them."""
 
     def both(first: Sequence[int], second: Sequence[int], neutral: int) -> tuple[int, ...]:
@@ -233,8 +243,9 @@ def restore(network: nn.Module, structure: list[dict[str, Any]]) -> nn.Module:
 
     Weights are not set: load the state dict next. Raises DamagedResult if `structure` does not fit the network.
     """
-    for entry in structure:
-        name = str(entry["layer"])
+    layers = [str(entry["layer"]) for entry in structure]
+    network = with_layers(network, layers)
+    for name, entry in zip(layers, structure, strict=True):
         try:
             layer = network.get_submodule(name)
             choice = Decomposition(int(entry["rank"]), int(entry["groups"]), int(entry["folding"]))
@@ -244,15 +255,4 @@ def restore(network: nn.Module, structure: list[dict[str, Any]]) -> nn.Module:
         except (AttributeError, TypeError, KeyError, ValueError) as error:
             raise DamagedResult(f"layer {name!r}", f"the network has no such layer to decompose: {error}") from error
         network = replace_module(network, layer, new)
-    return network
-
-
-def replace_module(network: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
-    """Return `network` with every occurrence of `old` replaced by `new`; `new` itself if `old` is the network."""
-    if network is old:
-        return new
-    for parent in list(network.modules()):
-        for name, child in parent._modules.items():
-            if child is old:
-                parent._modules[name] = new
     return network

@@ -42,7 +42,7 @@ def observe_outputs(problem: Problem, layers: list[Layer]) -> dict[str, tuple[Te
         generator = problem.generator("outputs", layer.name)
 
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-            axis = -1 if isinstance(layer.module, nn.Linear) else output.dim() - 3
+            axis = output.dim() - 1 - len(getattr(layer.module, "kernel_size", ()))
             rows = output.detach().movedim(axis, -1)
             if share < 1:
                 drawn = torch.rand(rows.shape[:-1].numel(), generator=generator) < share

@@ -36,22 +36,16 @@ class RankLevels(Levels):
 
     `refined(choices)`: the levels after measuring spectra of `choices` that so far are only bounded; None if all of
     them are measured, so that the choices are the same as if every spectrum were.
-    `fill(cost)`: choices that cost at most `cost`, on a finer scale than the levels: those of the highest level within
-    the cost; the remainder goes to the next layers in the order of their keys, skipping layers whose next choice is too
-    expensive. So every layer keeps at least as much as at that level. None if the levels themselves define the method:
-    then layers that step out of turn would make it another one.
+    `fill(cost)`: choices that cost at most `cost`: those of the highest level within it; the remainder goes to the next
+    layers in the order of their keys, skipping those whose next choice is too expensive. None if the levels define the
+    method: layers that step out of turn would make it another one.
     """
 
     refined: Callable[[list[Choice]], RankLevels | None] = lambda choices: None
     fill: Callable[[float], list[Choice]] | None = None
 
 
-def levels_of(
-    paths: list[Path],
-    refined: Callable[[list[Choice]], RankLevels | None] = lambda choices: None,
-    *,
-    fills: bool = False,
-) -> RankLevels:
+def levels_of(paths: list[Path], refined: Callable[..., Any] = lambda _: None, *, fills: bool = False) -> RankLevels:
     """Return the levels that walk all paths together, in the order of their keys; ties in the order of the layers.
 
     `fills`: the method's definition leaves open how a remaining budget is spent.
@@ -211,11 +205,8 @@ class Frontier:
         return [*choices, None], np.append(costs, self._layer.kept), np.append(errors, 0.0)
 
 
-def _along_frontiers(
-    scores: Scores, keys_of: Callable[[Candidates, np.ndarray, np.ndarray], np.ndarray], *, fills: bool
-) -> Levels:
+def _along_frontiers(scores: Scores, keys_of: Callable[..., np.ndarray], *, fills: bool) -> Levels:
     """Return the levels along the layers' frontiers; `keys_of(layer, costs, errors)`."""
-
     frontiers = [Frontier(layer) for layer in scores]
 
     def path(index: int) -> Path:
@@ -237,8 +228,7 @@ def largest_error(problem: Problem, scores: Scores, granularity: str) -> Levels:
     """Return levels at which the largest relative error over the layers is the smallest possible for their cost.
 
     The exact optimum of ALDS's objective (arXiv 2107.11442): for an error v every layer takes its cheapest
-    (folding, groups, rank) with at most that error. The objective is the largest error alone, so that layers may spend
-    a remaining budget: no error grows.
+    (folding, groups, rank) with at most that error. A remaining budget may be spent: no error grows.
     """
     return _along_frontiers(scores, lambda layer, costs, errors: -errors[:-1], fills=True)
 

@@ -68,15 +68,16 @@ def cut(kind: str, layer: Layer, module: nn.Module, selected: Selected, masks: M
     `module` is `layer.module` in a copy of the network. `with_bias`: the bias of a pruned filter is pruned with it.
     """
     unit = GRANULARITIES[kind]
-    mask = masks[layer.weight_name]
+    mask = layer.by_unit(masks[layer.weight_name])
     weight = module.weight
     assert isinstance(weight, Tensor)
-    mask = mask & unit.spread(selected.kept, mask)
+    mask = layer.by_entry(mask & unit.spread(selected.kept, mask))
     if selected.factor is not None:
-        weight.mul_(unit.spread(selected.factor, weight))
+        by_unit = layer.by_unit(weight)  # a view
+        by_unit.mul_(unit.spread(selected.factor, by_unit))
     keep_only(weight, mask)
     masks[layer.weight_name] = mask
     bias_name = layer.weight_name.removesuffix("weight") + "bias"
     if kind == "filter" and with_bias and bias_name in masks and isinstance(module.bias, Tensor):
-        masks[bias_name] = masks[bias_name] & selected.kept
+        masks[bias_name] = masks[bias_name] & selected.kept.repeat_interleave(len(module.bias) // len(selected.kept))
         keep_only(module.bias, masks[bias_name])

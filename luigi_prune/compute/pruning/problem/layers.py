@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -12,13 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from luigi_prune.compute.network_inputs import Inputs, call, device_of, map_tensors, tensors_in
+from luigi_prune.compute.pruning.problem.equivalents import Equivalent, PartLinear, RecurrentLinear
 from luigi_prune.compute.pruning.problem.free_inputs import free_inputs
+from luigi_prune.compute.pruning.problem.relaid_weights import UpConvolution
 from luigi_prune.errors import ConfigError, nearest
 
-# Modules whose output channels are weighted sums of input channels: those that FLOPs count, and those that propagation
-# reads.
-COUNTED = (nn.Conv2d, nn.Linear)
-READERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+# Modules whose output channels are weighted sums of input channels, and those with a weight matrix, which FLOPs count.
+READERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, UpConvolution, nn.Linear)
+COUNTED = (*READERS, nn.Bilinear)
+NAMED = 5  # layers that a warning names
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +29,8 @@ class Layer:
 
     `reads_input`: no other compressible layer lies between the network's input and it, so its channels are parts of the
     input. `writes_output`: no other one lies between it and the network's output, so its filters are never pruned.
+    `heads`: if not 1, `weight` is split by head along `head_axis`: (heads, channels, features of a head), so that a
+    filter is a head, or (filters, heads, features of a head), so that a channel is one.
     """
 
     name: str
@@ -34,12 +38,27 @@ class Layer:
     weight_name: str
     reads_input: bool
     writes_output: bool
+    heads: int = 1
+    head_axis: int = 0
 
     @property
     def weight(self) -> Tensor:
         weight = self.module.weight
         assert isinstance(weight, Tensor)
-        return weight
+        return self.by_unit(weight)
+
+    def by_unit(self, value: Tensor) -> Tensor:
+        """Return a weight of the module, or its mask, as a view with one filter or channel per unit: see `heads`."""
+        if self.heads == 1:
+            return value
+        split = value.unflatten(self.head_axis, (self.heads, -1))
+        return split if self.head_axis else split.transpose(1, 2)
+
+    def by_entry(self, value: Tensor) -> Tensor:
+        """Return a result of `by_unit` in the shape of the module's weight."""
+        if self.heads == 1:
+            return value
+        return value.flatten(1) if self.head_axis else value.transpose(1, 2).flatten(0, 1)
 
 
 @contextmanager
@@ -61,12 +80,39 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 
 def is_compressible(network: nn.Module, module: nn.Module) -> bool:
-    """Return whether methods may prune `module`: a `Linear` or ungrouped `Conv2d` that the network does not exclude."""
-    plain = isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
-    if not plain or not isinstance(module._parameters.get("weight"), nn.Parameter):
+    """Return whether methods may prune `module`: it has a weight matrix, and the network does not exclude it."""
+    if not isinstance(module, COUNTED) or not isinstance(module._parameters.get("weight"), nn.Parameter):
         return False  # zeros cannot be kept in a parametrised or lazy weight
+    return isinstance(module, PartLinear | Equivalent) or allows(network, module)
+
+
+def allows(network: nn.Module, module: nn.Module) -> bool:
+    """Return whether the network, by a method `is_compressible(module)` of its own, lets `module` be pruned."""
     allowed = getattr(network, "is_compressible", None)
     return bool(allowed(module)) if callable(allowed) else True
+
+
+def takes(granularity: str, module: nn.Module) -> bool:
+    """Return whether methods that prune these units are defined for `module`, one of `COUNTED`.
+
+    Filters and channels: not those of grouped convolutions, nor the gates of recurrent modules, nor bilinear layers;
+    filters: not those of attention's queries and keys, which go with a head's values.
+    Ranks: of linear layers and of convolutions with one or two axes.
+    """
+    if granularity == "weight":
+        return True
+    if isinstance(module, RecurrentLinear | nn.Bilinear) or getattr(module, "groups", 1) != 1:
+        return False
+    if granularity == "filter" and isinstance(module, PartLinear) and module.follows_heads:
+        return False
+    return granularity != "rank" or isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d)
+
+
+def of_reference(module: nn.Module) -> bool:
+    """Return whether the reference implementation prunes `module`: a `Linear` or an ungrouped `Conv2d`."""
+    if isinstance(module, nn.Linear):
+        return not isinstance(module, PartLinear) or module.is_linear
+    return isinstance(module, nn.Conv2d) and module.groups == 1
 
 
 def compressible_modules(network: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -78,6 +124,19 @@ def compressible_modules(network: nn.Module) -> list[tuple[str, nn.Module]]:
             seen.add(id(module.weight))
             modules.append((name, module))
     return modules
+
+
+def uncalled_layers(network: nn.Module, outputs: Mapping[str, int]) -> dict[str, nn.Module]:
+    """Return the compressible layers that no forward pass calls, according to `outputs` of `count_outputs`."""
+    called = {id(network.get_submodule(name).weight) for name, count in outputs.items() if count}
+    return {name: module for name, module in compressible_modules(network) if id(module.weight) not in called}
+
+
+def left_alone(method: str, layers: Mapping[str, nn.Module], why: str) -> str:
+    """Return the warning that `method` does not prune these layers, that `why` (a relative clause) describes."""
+    some = [f"{name!r} ({type(module).__name__})" for name, module in layers.items()]
+    more = f" and {len(some) - NAMED} more" if len(some) > NAMED else ""
+    return f"{method}: not pruned are layers that {why}: {', '.join(some[:NAMED])}{more}"
 
 
 def ignored_layers(names: Sequence[str], patterns: Iterable[str]) -> frozenset[str]:
@@ -104,22 +163,35 @@ FindEnds = Callable[[nn.Module, list[tuple[str, nn.Module]], Inputs], tuple[set[
 
 
 def find_layers(
-    network: nn.Module, example_input: Inputs, find_ends: FindEnds, ignored: Collection[str] = frozenset()
+    network: nn.Module,
+    example_input: Inputs,
+    find_ends: FindEnds,
+    ignored: Collection[str] = frozenset(),
+    prunable: Callable[[nn.Module], bool] = lambda module: True,
+    granularity: str = "weight",
 ) -> list[Layer]:
     """Return the compressible layers of `network`, with `requires_grad` of all its parameters switched off.
 
     `find_ends(network, compressible modules, example input)` returns the names of the first and of the last layers.
 
-    Layers named in `ignored` are left out, but count when the first and last layers are determined.
+    Layers named in `ignored`, and those that are not `prunable`, are left out, but count when the first and last layers
+    are determined. `granularity`: filters and channels of attention's projections are heads if the layer has them.
     """
     modules = compressible_modules(network)
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     first, last = find_ends(network, modules, example_input)
     return [
-        Layer(name, module, names[id(module.weight)], reads_input=name in first, writes_output=name in last)
+        Layer(name, module, names[id(module.weight)], name in first, name in last, *_heads(module, granularity))
         for name, module in modules
-        if name not in ignored
+        if name not in ignored and prunable(module)
     ]
+
+
+def _heads(module: nn.Module, granularity: str) -> tuple[int, int]:
+    """Return the number of heads, and their axis, if they are the units of this granularity; else 1."""
+    if isinstance(module, PartLinear) and granularity == ("filter", "channel")[module.head_axis]:
+        return module.heads, module.head_axis
+    return 1, 0
 
 
 def ends_by_graph(

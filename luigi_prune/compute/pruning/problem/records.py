@@ -43,8 +43,8 @@ class Problem:
         return torch.Generator().manual_seed(derive_seed(self.seed, *parts))
 
     def kept(self, layer: Layer) -> Tensor:
-        """Return the mask of the layer's weight at this step."""
-        return self.masks[layer.weight_name]
+        """Return the mask of the layer's weight at this step, in the shape of `layer.weight`."""
+        return layer.by_unit(self.masks[layer.weight_name])
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,12 @@ class Rules:
 
     `find_ends(network, compressible modules, example input)`: the names of the layers that read the network's input and
         of those that write its output.
+    `takes_every_kind`: every layer with a weight matrix is pruned, as far as a method's units are defined for it; if
+        not, the layers of the reference implementation are (`layers.of_reference`).
     `protects_ends`: no channel of the former, unless it is a feature of a vector, and no filter of the latter is ever
         pruned, whatever the allocation is.
+    `zeros_are_pruned`: weights that are zero count as pruned already. If not, only masks remove entries, and a layer
+        whose weights are all zero, as initialised, is not pruned: no score ranks them.
     `prunes_biases`: the bias of a pruned filter is pruned, too.
     `selections`: the functions by the name in a method's row.
     `propagate_by_data(network, masks, problem, structured, protected)`: prunes, in place, the entries that have lost
@@ -116,7 +120,9 @@ class Rules:
 
     name: str
     find_ends: FindEnds
+    takes_every_kind: bool
     protects_ends: bool
+    zeros_are_pruned: bool
     prunes_biases: bool
     selections: Mapping[str, Selection]
     propagate_by_data: Callable[[nn.Module, Masks, Problem, bool, frozenset[str]], None] | None

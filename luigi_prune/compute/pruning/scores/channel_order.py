@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from luigi_prune.compute.pruning.problem.granularity import is_protected
 from luigi_prune.compute.pruning.problem.layers import Layer
 from luigi_prune.compute.pruning.problem.patches import visit_inputs
 from luigi_prune.compute.pruning.problem.records import Problem, Scores
@@ -26,7 +27,10 @@ MEMORY = 2**25  # bytes of bounds that are held at a time
 def order_channels(problem: Problem, scores: Scores) -> Scores:
     """Return the scores, one per channel, in double precision, with ties broken and without zeros if others differ."""
     scores = [score.double() for score in scores]
-    equals = [_equals(score) for score in scores]
+    equals = [
+        _equals(score) & (not is_protected("channel", layer, problem))
+        for score, layer in zip(scores, problem.layers, strict=True)
+    ]
     tied = list(to_numbers(each.any() for each in equals))
     if problem.rules.keeps_last_of_equals:
         keys = [torch.arange(len(score), device=score.device).double() for score in scores]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from luigi_prune.compute.network_inputs import sample_count
 from luigi_prune.compute.pruning.problem.layers import Layer
-from luigi_prune.compute.pruning.problem.patches import padded, visit_inputs
+from luigi_prune.compute.pruning.problem.patches import is_plain, padded, unfold, visit_inputs
 from luigi_prune.compute.pruning.problem.records import Problem, Scores
 
 POSITIONS = 100  # sampled outputs of a layer
@@ -54,12 +54,18 @@ def _fill(features: Tensor, layer: Layer, value: Tensor, sample: Tensor, chance:
         return
     weight = layer.weight.detach().float()
     row = (chance[1, inside] * len(weight)).long().clamp_max(len(weight) - 1)
-    if isinstance(layer.module, nn.Conv2d):
+    if not is_plain(layer):
+        entries = unfold(layer, value)[:, 0]
+        position = (chance[2, inside] * entries.shape[2]).long().clamp_max(entries.shape[2] - 1)
+        products = entries[sample[inside], :, position] * weight.flatten(1)[row]
+        features[:, inside] = products.unflatten(1, (weight.shape[1], -1)).sum(2).T
+    elif isinstance(layer.module, nn.Conv2d):
         window = _windows(layer.module, padded(layer, value), sample[inside], chance[2, inside])
         features[:, inside] = (window * weight[row]).flatten(2).sum(2).T
     else:
         position = (chance[2, inside] * value.shape[1]).long().clamp_max(value.shape[1] - 1)
-        features[:, inside] = (value[sample[inside], position] * weight[row]).T
+        products = value[sample[inside], position] * weight[row].flatten(1)
+        features[:, inside] = products.unflatten(1, (len(features), -1)).sum(2).T
 
 
 def _windows(module: nn.Conv2d, image: Tensor, sample: Tensor, chance: Tensor) -> Tensor:

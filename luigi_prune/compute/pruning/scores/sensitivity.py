@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 
 from luigi_prune.compute.pruning.problem.layers import Layer
-from luigi_prune.compute.pruning.problem.patches import patches, visit_inputs
+from luigi_prune.compute.pruning.problem.patches import is_plain, patches, visit_inputs
 from luigi_prune.compute.pruning.problem.records import Problem, Scores
 from luigi_prune.compute.pruning.scores.channel_order import order_channels
 from luigi_prune.compute.pruning.scores.largest_products import images, raise_largest, reciprocal_sums, windows
+from luigi_prune.compute.pruning.scores.unfolded_shares import UnfoldedShares
 from luigi_prune.compute.pruning.selection.drawing import IN_CACHE
 from luigi_prune.compute.zeros import count_true, keep_only, nonzero
 
@@ -83,17 +84,27 @@ def _sensitivities(
 
     `start(layer, weight of one sign)`: the initial largest products; `grow(halves, inputs)` raises them.
     """
-    halves = [_halves(layer, start, problem.rules.scales_epsilon) for layer in problem.layers]
+    mean, relative = grow is _raise_means, problem.rules.scales_epsilon
+    seen = [
+        _halves(layer, start, relative) if is_plain(layer) else UnfoldedShares(layer, mean=mean)
+        for layer in problem.layers
+    ]
 
     def visit(index: int, value: Tensor, sample: int) -> None:
         signs = [value.clamp_min(0), (-value).clamp_min(0)] if value.numel() and float(value.amin()) < 0 else [value]
+        of_layer = seen[index]
         for inputs in signs:
-            grow(halves[index], inputs)
+            if isinstance(of_layer, UnfoldedShares):
+                of_layer.see(inputs)
+            else:
+                grow(of_layer, inputs)
 
     visit_inputs(problem, visit)
     return [
-        (one.shares() + other.shares()).T.reshape(layer.weight.shape)
-        for (one, other), layer in zip(halves, problem.layers, strict=True)
+        each.shares()
+        if isinstance(each, UnfoldedShares)
+        else (each[0].shares() + each[1].shares()).T.reshape(layer.weight.shape)
+        for each, layer in zip(seen, problem.layers, strict=True)
     ]
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from luigi_prune.compute.pruning.problem.equivalents import RecurrentLinear
 from luigi_prune.compute.pruning.problem.layers import READERS
 
 TINY = 1e-30  # smaller than any number but zero
@@ -36,8 +37,12 @@ def is_norm(module: nn.Module) -> bool:
 
 
 def is_reader(module: nn.Module) -> bool:
-    """Return whether `module` is a linear map from input to output channels with its own weight."""
-    return isinstance(module, READERS) and isinstance(module._parameters.get("weight"), nn.Parameter)
+    """Return whether `module` is a linear map from input to output channels with its own weight.
+
+    Those of recurrent modules are not: their input is zero in the first steps, which may be all of the example's.
+    """
+    known = isinstance(module, READERS) and not isinstance(module, RecurrentLinear)
+    return known and isinstance(module._parameters.get("weight"), nn.Parameter)
 
 
 def axes_of(module: nn.Module, value: Tensor) -> tuple[int, list[int]]:

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from luigi_prune.compute.network_inputs import Inputs, call
+from luigi_prune.compute.pruning.problem.equivalents import has_own_forward
 from luigi_prune.compute.pruning.problem.layers import evaluating
 from luigi_prune.compute.pruning.problem.masks import Masks
+from luigi_prune.compute.pruning.problem.relaid_weights import UpConvolution
 from luigi_prune.compute.pruning.structure.channel_hooks import Structure, channels_last, is_reader, spread_columns
 from luigi_prune.compute.zeros import keep_only, to_numbers
 
@@ -109,7 +111,10 @@ def _matrix(mask: Tensor) -> Tensor:
     return mask.flatten(2).any(2) if mask.dim() > 2 else mask
 
 
-def _pads_with_zeros(module: nn.Module) -> bool:
+def _depends_on_position(module: nn.Module) -> bool:
+    """Return whether the contribution of a constant channel may differ between positions, or is not known."""
+    if has_own_forward(module) or isinstance(module, UpConvolution):
+        return True
     if isinstance(module, nn.Linear) or getattr(module, "padding_mode", "zeros") != "zeros":
         return False
     padding = getattr(module, "padding", 0)
@@ -147,7 +152,7 @@ def _fold_reader(
 def _absorbing_filters(name: str, module: nn.Module, norm: nn.Module | None, masks: Masks, moved: Tensor) -> Tensor:
     """Return which filters can absorb a constant, bool of shape (filters,)."""
     rows = torch.zeros(moved.shape[0], dtype=torch.bool, device=moved.device)
-    if _pads_with_zeros(module):
+    if _depends_on_position(module):
         return rows
     if isinstance(module.bias, Tensor):
         return masks[f"{name}.bias" if name else "bias"]

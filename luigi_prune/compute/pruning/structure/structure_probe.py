@@ -11,7 +11,7 @@ so a channel that is equal over all samples and positions is structurally consta
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -56,9 +56,21 @@ class _Leaky(TorchFunctionMode):
             leak = torch.nan_to_num(value, neginf=0.0, posinf=0.0)  # attention masks are infinite
             leak = F.softsign(leak) if name in _SQUASHING else leak
             return func(value.clone(), *args[1:], **(kwargs or {})) + LEAK * leak
+        if name == "embedding" and len(args) > 1:
+            return func(*_all_rows(*args[:2]), *args[2:], **(kwargs or {}))
         if name in ("detach", "detach_"):
             return args[0]
         return func(*args, **(kwargs or {}))
+
+
+def _all_rows(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the arguments of an embedding, in their order, with as many of its rows as there are indices.
+
+    The example may hold one category or token only, whose features are not constant for that.
+    """
+    indices, table = (other, one) if one.is_floating_point() else (one, other)
+    varied = torch.arange(indices.numel(), device=indices.device).view(indices.shape) % max(1, len(table))
+    return (table, varied) if one.is_floating_point() else (varied, table)
 
 
 @dataclass(frozen=True)
@@ -101,7 +113,9 @@ class StructureProbe:
         self._input = self._random_input(example_input, samples)
         self._blocks = self._random_parameters()
         self._projections: list[Tensor] = []
-        self.can_see_constants = any(free_inputs(example_input)) or sample_count(example_input) > 1
+        free = free_inputs(example_input)
+        self._given_inputs = not all(free)
+        self.can_see_constants = any(free) or sample_count(example_input) > 1
         self._zero_at_first: dict[str, Tensor] = {}
         self._baseline: Structure | None = None
         self._baseline, sizes = self._run(None, silence=False)
@@ -176,6 +190,13 @@ class StructureProbe:
             for storage, _ in sizes:
                 storage.resize_(0)
 
+    def _mark_embeddings(self, stack: ExitStack, observed: Iterable[nn.Module]) -> None:
+        """Let parameters of modules that are not observed require gradients: what depends on them is no bare input."""
+        known = {id(parameter) for module in observed for parameter in module.parameters(recurse=False)}
+        for parameter in self.network.parameters():
+            if id(parameter) not in known and parameter.is_floating_point():
+                stack.callback(parameter.requires_grad_(True).requires_grad_, False)
+
     def observe(self, masks: Masks, *, silence: bool) -> Structure:
         """Return the network's structure under `masks`.
 
@@ -188,11 +209,13 @@ class StructureProbe:
     def _run(self, masks: Masks | None, *, silence: bool) -> tuple[Structure, list[Tensor]]:
         """Return the network's structure under `masks`, and the magnitudes of all channels in the run."""
         modules = {**self._modules, **self._bare_norms}
-        zeros = self._zero_at_first if silence else None
-        taps = Taps(modules, zeros, self._precision.same, find_sole_readers=self._baseline is None)
+        zeros, find_sole = self._zero_at_first if silence else None, self._baseline is None
+        taps = Taps(modules, zeros, self._precision.same, find_sole_readers=find_sole, given_inputs=self._given_inputs)
         with ExitStack() as stack, torch.enable_grad():
             stack.enter_context(self._filled(masks))
             stack.callback(taps.release)
+            if self._given_inputs:
+                self._mark_embeddings(stack, modules.values())
             for name, module in modules.items():
                 stack.callback(module.register_forward_pre_hook(taps.before(name)).remove)
                 stack.callback(module.register_forward_hook(taps.after(name)).remove)

@@ -42,6 +42,12 @@ class _Output:
         return value._version == self.version and axes == self.axes
 
 
+def _noise(like: Tensor) -> Tensor:
+    """Return positive noise, the same for the same size."""
+    drawn = torch.rand(like.shape, generator=torch.Generator().manual_seed(like.numel()))
+    return drawn.add_(0.5).to(like)
+
+
 class Taps:
     """The hooks of one run: they fill a `Structure` during the forward and the backward pass.
 
@@ -57,14 +63,17 @@ class Taps:
         same: float,
         *,
         find_sole_readers: bool,
+        given_inputs: bool = False,
     ) -> None:
         """Observe `modules`. A BatchNorm channel that reads only zeros is silenced unless `silence_unless` marks it.
 
         Norms missing in `silence_unless` are left alone, all of them if it is None. `same`: the relative spread below
         which numbers are equal except for rounding. `find_sole_readers`: fill `Structure.normalised_by`.
+        `given_inputs`: some inputs are those of the example, so that features made of inputs alone (flags, time steps)
+        may be zero or constant by chance: noise replaces them. Then parameters of all other modules require gradients.
         """
         self.modules, self.structure, self._silence_unless = modules, Structure(), silence_unless or {}
-        self._same, self._find_sole = same, find_sole_readers
+        self._same, self._find_sole, self._given_inputs = same, find_sole_readers, given_inputs
         self.first: list[Tensor] = []  # outputs that no other output leads to: gradients have to reach these
         # The hooks only record; `finish` evaluates the records of all channels at once.
         self._calls: list[tuple[str, Tensor, Tensor]] = []  # module, largest and smallest value of its input channels
@@ -92,6 +101,8 @@ class Taps:
     def before(self, name: str) -> Callable[..., Any]:
         @wrap_torch_function(lambda module, inputs: inputs)
         def hook(module: nn.Module, inputs: tuple[Any, ...]) -> Any:
+            noise = _noise(inputs[0]) if self._given_inputs and not inputs[0].requires_grad else None
+            inputs = inputs if noise is None else (noise, *inputs[1:])
             source = self._source_of(inputs[0])
             known = source is not None and source.holds(inputs[0], axes_of(module, inputs[0]))
             largest, smallest = source.extremes if source and known else extremes_of(module, inputs[0].detach())
@@ -105,7 +116,7 @@ class Taps:
                     self._silence(name, module, (largest == 0) & (smallest == 0))
                 if self._find_sole and source is not None:
                     return self._before_norm(name, source.name, inputs)
-            return None
+            return None if noise is None else inputs
 
         return hook
 
@@ -171,7 +182,7 @@ class Taps:
                 return scaled(module, gradient, size)
 
             self._handles.append(output.register_hook(collect))
-            if not any(value.requires_grad for value in inputs if isinstance(value, Tensor)):
+            if self._given_inputs or not any(value.requires_grad for value in inputs if isinstance(value, Tensor)):
                 self.first.append(output)
             return output if reads else None
 

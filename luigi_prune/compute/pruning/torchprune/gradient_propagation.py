@@ -107,7 +107,9 @@ def _gradients(
 REFERENCE = Rules(
     name="reference",
     find_ends=ends_by_order,
+    takes_every_kind=False,
     protects_ends=False,  # that is left to each allocation
+    zeros_are_pruned=True,
     prunes_biases=False,
     selections=REFERENCE_SELECTIONS,
     propagate_by_data=propagate_gradients,
