@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
 
+from luigi_prune.compute.network_inputs import Inputs, join, sample_count, select, tensors_of
 from luigi_prune.compute.pruning.engine.trial import outputs_of
 from luigi_prune.compute.pruning.low_rank.decomposed import Decomposed, current_layers
 from luigi_prune.compute.pruning.problem.layers import READERS, Layer
@@ -141,16 +142,18 @@ def _fixed_shares(network: nn.Module, masks: Masks, ignored: Collection[str]) ->
     return shares
 
 
-def ignores_input(network: nn.Module, example: Tensor) -> bool:
+def ignores_input(network: nn.Module, example: Inputs) -> bool:
     """Return whether the outputs of `network` are the same for all samples of the example.
 
     For most networks two samples from either end, data and noise, are enough. Samples that are equal show nothing.
     """
-    if bool((example == example[:1]).all()):
+    if all(bool((value == value[:1]).all()) for value in tensors_of(example)):
         return False
-    return _is_constant(network, torch.cat([example[:2], example[-2:]])) and _is_constant(network, example)
+    few = join([select(example, slice(2)), select(example, slice(-2, None))])
+    return _is_constant(network, few) and _is_constant(network, example)
 
 
-def _is_constant(network: nn.Module, inputs: Tensor) -> bool:
-    outputs = [value for value in outputs_of(network, [inputs]) if value.dim() and len(value) == len(inputs)]
+def _is_constant(network: nn.Module, inputs: Inputs) -> bool:
+    count = sample_count(inputs)
+    outputs = [value for value in outputs_of(network, [inputs]) if value.dim() and len(value) == count]
     return bool(outputs) and all(torch.allclose(value, value[:1].expand_as(value), rtol=1e-6) for value in outputs)
