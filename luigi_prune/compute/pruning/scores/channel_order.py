@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from luigi_prune.compute.pruning.problem.granularity import is_protected
 from luigi_prune.compute.pruning.problem.layers import Layer
-from luigi_prune.compute.pruning.problem.patches import visit_inputs
+from luigi_prune.compute.pruning.problem.patches import is_plain, unfold, visit_inputs
 from luigi_prune.compute.pruning.problem.records import Problem, Scores
-from luigi_prune.compute.pruning.scores.largest_products import PRODUCTS, images, reciprocal_sums
+from luigi_prune.compute.pruning.scores.largest_products import PRODUCTS, images, reciprocal_sums, reciprocals
 from luigi_prune.compute.zeros import places, to_numbers
 
 ALIKE = 2.0**-30  # relative: differences that order equal scores, below the resolution of single precision
@@ -83,21 +83,41 @@ def sums_over_samples(problem: Problem, channels: list[Tensor]) -> list[Tensor]:
 
 def sample_sensitivities(problem: Problem, layer: Layer, inputs: Tensor, channels: Tensor) -> Tensor:
     """Return the sensitivities of `channels` for every sample of non-negative `inputs`: (samples, channels)."""
+    if not is_plain(layer) or layer.heads > 1:
+        relative = problem.rules.scales_epsilon
+        return torch.cat([_unfolded_sensitivities(layer, sample, channels, relative) for sample in inputs.split(1)])
     image = images(layer, inputs)
     weight = layer.weight.detach().float()
     largest = image.new_zeros(len(image), len(channels))
     entries = channels.numel() * weight[0, 0].numel()
     for sign in (1, -1):
         half = (sign * weight).clamp_min(0)
-        of_channels = (
-            half.view(*half.shape[:2], -1).index_select(1, channels).permute(1, 2, 0).flatten(0, 1)
-        )  # (entries, filters)
+        of_channels = _of_channels(half, channels)
         r = reciprocal_sums(layer, image, half.flatten(1), relative=problem.rules.scales_epsilon)
         step = max(1, MEMORY // (4 * entries * r[0, 0].numel()))
         for some, of_some, best in zip(image.split(step), r.split(step), largest.split(step), strict=True):
             values = _entries(layer, some.index_select(1, channels))
             torch.maximum(best, _largest_shares(values, of_some.flatten(2), of_channels, len(channels)), out=best)
     return largest.clamp_max_(1)
+
+
+def _unfolded_sensitivities(layer: Layer, inputs: Tensor, channels: Tensor, relative: bool) -> Tensor:
+    """Return the sensitivities of `channels` for layers of any kind, and for channels of several entries (heads)."""
+    weight, entries = layer.weight.detach().float(), unfold(layer, inputs)  # (samples, 1, entries, patches)
+    by_channel = entries.view(len(entries), weight.shape[1], -1, entries.shape[3])
+    values = by_channel.index_select(1, channels).flatten(1, 2)
+    largest = values.new_zeros(len(values), len(channels))
+    for sign in (1, -1):
+        half = (sign * weight).clamp_min(0)
+        r = reciprocals(half.flatten(1) @ entries, relative=relative)[:, 0]
+        shares = _largest_shares(values, r, _of_channels(half, channels), len(channels))
+        torch.maximum(largest, shares, out=largest)
+    return largest.clamp_max_(1)
+
+
+def _of_channels(weight: Tensor, channels: Tensor) -> Tensor:
+    """Return the weights of `channels` as (entries, filters)."""
+    return weight.view(*weight.shape[:2], -1).index_select(1, channels).permute(1, 2, 0).flatten(0, 1)
 
 
 def _entries(layer: Layer, image: Tensor) -> Tensor:
