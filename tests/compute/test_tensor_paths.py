@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luigi_prune.compute.pruning.allocations.by_score import _ranks, ranks_by_tensors
-from luigi_prune.compute.pruning.allocations.sampling_error import _tails, tails_by_tensors
+from luigi_prune.compute.pruning.allocations.sampling_error import _pairs, _tails, tails_by_tensors
 from luigi_prune.compute.pruning.problem.records import LayerDraws
 from luigi_prune.compute.pruning.selection.drawing import _draw_singly, draw_singly_by_tensors
 from luigi_prune.compute.pruning.selection.top_and_sample import (
@@ -77,8 +77,8 @@ def test_draws_of_a_row_one_by_one(seed: int, rows: int, units: int) -> None:
 @quick
 @given(st.integers(0, 10**6), st.integers(1, 5), st.integers(1, 9))
 def test_sums_of_what_is_left(seed: int, filters: int, entries: int) -> None:
-    pairs = torch.rand(filters, 2, entries, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    expected, found = _tails(pairs), tails_by_tensors(pairs.flatten(0, 1))
+    score = torch.rand(filters, entries, generator=torch.Generator().manual_seed(seed)) - 0.5
+    expected, found = _tails(score), tails_by_tensors(_pairs(score).flatten(0, 1))
     for k in range(entries + 1):
         kept = torch.full((2 * filters,), k)
         torch.testing.assert_close(found(kept), expected(kept), rtol=1e-12, atol=1e-12)

@@ -49,10 +49,8 @@ _Rank = Callable[[int], tuple[list[int], list[int]]]
 
 
 def _ranks(vectors: list[np.ndarray]) -> _Rank:
-    everything = np.concatenate(vectors) if vectors else np.empty(0, dtype=np.float32)
-
     def rank(k: int) -> tuple[list[int], list[int]]:
-        threshold = kth_largest(everything, k)
+        threshold = kth_largest(vectors, k)
         above = [int(np.count_nonzero(vector > threshold)) for vector in vectors]
         ties = k - sum(above)
         equal = []

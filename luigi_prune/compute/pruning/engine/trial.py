@@ -14,18 +14,21 @@ from luigi_prune.compute.pruning.problem.masks import Masks
 from luigi_prune.compute.pruning.problem.records import LayerDraws, Levels, Mixed, Problem, Scores, Selection
 from luigi_prune.compute.pruning.sizes_and_flops import count_size
 from luigi_prune.compute.pruning.structure.channel_hooks import Structure
+from luigi_prune.compute.pruning.structure.probes import Probes
 from luigi_prune.compute.pruning.structure.propagation import propagate, silence
-from luigi_prune.compute.pruning.structure.structure_probe import StructureProbe
 from luigi_prune.compute.zeros import equal, to_numbers
 
 CHECKED_SAMPLES = 16
+KEPT_DRAWS = 2**20  # weights of a layer above which its random numbers, about as many, are drawn again at every level
 
 
 class Trial:
     """A copy of the problem's network that is cut and propagated again at every level that is tried.
 
-    `probe` None: no propagation by structure (the rules propagate by data, or the probe misjudges the network).
+    `probes` None: no propagation by structure (the rules propagate by data, or the probe misjudges the network).
     """
+
+    quick = False  # propagate by the probe on smaller images if there is one, for levels that are only tried
 
     def __init__(
         self,
@@ -34,9 +37,9 @@ class Trial:
         levels: Levels,
         selection: Selection,
         granularity: str,
-        probe: StructureProbe | None,
+        probes: Probes | None,
     ) -> None:
-        self.problem, self.levels, self.probe = problem, levels, probe
+        self.problem, self.levels, self.probes = problem, levels, probes
         self.network = copy.deepcopy(problem.network)
         self.masks: Masks = {}
         self._structure: Structure | None = None
@@ -44,17 +47,17 @@ class Trial:
         self._modules = dict(self.network.named_modules())
         self._tensors = changing_tensors(self.network)
         self._protected = protected_parameters(self.network, problem.ignored)
-        self._before_propagation: list[Tensor] = []  # their values before propagation
         self._living = [self._channels(problem.masks, layer) for layer in problem.layers]
         self._draws: dict[str, LayerDraws] = {}
-        self._level: int | None = None
+        self._level: int | None = None  # at which the network is cut,
+        self._is_exact = True  # and whether it is propagated by the exact probe
 
     def size_at(self, level: int) -> int:
         """Return the size of the network cut at `level` and propagated; `network` and `masks` keep that state.
 
         Return 0 for a network that has become constant: no weight of a compressible layer is left.
         """
-        if level != self._level:
+        if level != self._level or not (self.quick or self._is_exact):
             self._reset()
             self._cut(level)
             self._propagate()
@@ -77,7 +80,9 @@ class Trial:
             assert isinstance(choice, (Tensor, Mixed))
             alive = unit.alive(self.problem.kept(layer))
             rows = (choice.top if isinstance(choice, Mixed) else choice).numel()
-            draws = self._draws.setdefault(layer.name, LayerDraws(self.problem.generator("draws", layer.name), rows))
+            draws = self._draws.get(layer.name) or LayerDraws(self.problem.generator("draws", layer.name), rows)
+            if score.numel() <= KEPT_DRAWS:
+                self._draws[layer.name] = draws
             selected = self._selection(score, alive, choice, draws)
             cut(
                 self._granularity, layer, self._modules[layer.name], selected, self.masks, with_bias=rules.prunes_biases
@@ -85,18 +90,14 @@ class Trial:
 
     def _propagate(self) -> None:
         problem, structured = self.problem, GRANULARITIES[self._granularity].structured
-        self._structure = None
+        self._structure, self._is_exact = None, True
         if problem.rules.propagate_by_data is not None:
             problem.rules.propagate_by_data(self.network, self.masks, problem, structured, self._protected)
-        elif self.probe is not None and not self._all_channels_live():
-            self._before_propagation = [tensor.clone() for tensor in self._tensors]
+        elif self.probes is not None and not self._all_channels_live():
+            probe, example = self.probes.smaller if self.quick else self.probes.exact
+            self._is_exact = probe is self.probes.exact[0]
             self._structure = propagate(
-                self.network,
-                self.masks,
-                self.probe,
-                problem.example_input,
-                structured=structured,
-                protected=self._protected,
+                self.network, self.masks, probe, example, structured=structured, protected=self._protected
             )
 
     def _all_channels_live(self) -> bool:
@@ -123,12 +124,15 @@ class Trial:
         self.size_at(level)
         if self._structure is None:
             return True
-        inputs, propagated = check_inputs(self.problem), [tensor.clone() for tensor in self._tensors]
+        inputs, masks = check_inputs(self.problem), self.masks
         after = outputs_of(self.network, inputs)
-        write_tensors(self._tensors, self._before_propagation)
-        silence(self.network, dict(self.masks), self._structure)
+        propagated = [tensor.clone() for tensor in self._tensors]
+        self._reset()
+        self._cut(level)  # the draws of a level are always the same
+        silence(self.network, self.masks, self._structure)
         before = outputs_of(self.network, inputs)
         write_tensors(self._tensors, propagated)
+        self.masks = masks
         return same_outputs(before, after)
 
 
@@ -145,8 +149,10 @@ def write_tensors(targets: list[Tensor], values: list[Tensor]) -> None:
 
 
 def check_inputs(problem: Problem) -> list[Tensor]:
-    """Return the inputs on which propagation is checked: the example and the first calibration batch."""
-    inputs = [problem.example_input, *(batch[:CHECKED_SAMPLES] for batch, _ in problem.batches[:1])]
+    """Return the inputs on which propagation is checked: the example and, if it is another, the first batch."""
+    example = problem.example_input
+    batches = [batch[:CHECKED_SAMPLES] for batch, _ in problem.batches[:1]]
+    inputs = [example, *(batch for batch in batches if not torch.equal(batch, example[: len(batch)]))]
     alike = len({(value.shape[1:], value.dtype) for value in inputs}) == 1
     return [torch.cat(inputs)] if alike else inputs
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from luigi_prune.compute.pruning.problem.records import Batches
 
 LARGEST_BATCH = 128
+LARGEST_GRAPH = 2**26  # numbers that layers compute in a merged batch: a gigabyte for a forward and backward
 
 
 def merge_batches(batches: Batches, largest: int = LARGEST_BATCH) -> Batches:
@@ -27,3 +30,11 @@ def merge_batches(batches: Batches, largest: int = LARGEST_BATCH) -> Batches:
         held.append((inputs, targets))
     flush()
     return merged
+
+
+def merge_for_gradients(batches: Batches, outputs: Mapping[str, int]) -> Batches:
+    """Return the same samples in fewer batches, as large as a backward pass fits into memory, none smaller than before.
+
+    `outputs`: per layer how many numbers it computes for one sample.
+    """
+    return merge_batches(batches, min(LARGEST_BATCH, LARGEST_GRAPH // max(1, sum(outputs.values()))))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from luigi_prune.compute.pruning.problem.batches import merge_batches
+from luigi_prune.compute.pruning.problem.batches import merge_for_gradients
 from luigi_prune.compute.pruning.problem.layers import evaluating
 from luigi_prune.compute.pruning.problem.records import Batches, Loss, Problem, Scores
 
@@ -45,7 +45,7 @@ def _losses(problem: Problem) -> Iterator[Tensor]:
     original = iter(problem.batches)
     samples = sum(len(inputs) for inputs, _ in problem.batches)
     is_sum: bool | None = None
-    for inputs, targets in merge_batches(problem.batches):
+    for inputs, targets in merge_for_gradients(problem.batches, problem.outputs):
         group: Batches = []
         while sum(len(part) for part, _ in group) < len(inputs):
             group.append(next(original))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
@@ -34,15 +34,27 @@ FEW = 8  # patches from which on a product takes longer to compute than to write
 
 @dataclass(frozen=True, eq=False)
 class _Half:
-    """A layer's weights of one sign, and the largest products a_j r_i for them so far, both (entries, filters)."""
+    """A layer's weights of one sign, and the largest products a_j r_i for them so far, both (entries, filters).
+
+    The weights exist while they are used: with those of all layers a network would take thrice its memory.
+    """
 
     layer: Layer
-    weight: Tensor
+    sign: int
     best: Tensor
+
+    @cached_property
+    def weight(self) -> Tensor:
+        """The weights of this sign without it, 0 for the others."""
+        return _of_sign(self.layer, self.sign)
 
     @property
     def filters(self) -> Tensor:
         return self.weight.T
+
+    def release(self) -> None:
+        """Free the weights until they are used again."""
+        self.__dict__.pop("weight", None)
 
     def shares(self) -> Tensor:
         """Return the largest shares, 0 for weights of the other sign."""
@@ -82,18 +94,24 @@ def _sensitivities(
         signs = [value.clamp_min(0), (-value).clamp_min(0)] if value.numel() and float(value.amin()) < 0 else [value]
         for inputs in signs:
             grow(halves[index], inputs)
+        for half in halves[index]:
+            half.release()
 
     visit_inputs(problem, visit)
-    return [
-        (one.shares() + other.shares()).T.reshape(layer.weight.shape)
-        for (one, other), layer in zip(halves, problem.layers, strict=True)
-    ]
+    sensitivities = []
+    for layer in problem.layers:
+        one, other = halves.pop(0)
+        sensitivities.append((one.shares() + other.shares()).T.reshape(layer.weight.shape))
+    return sensitivities
+
+
+def _of_sign(layer: Layer, sign: int) -> Tensor:
+    weight = layer.weight.detach().float().flatten(1).T
+    return (weight if sign > 0 else -weight).clamp_min(0).contiguous()
 
 
 def _halves(layer: Layer, start: Callable[[Layer, Tensor], Tensor]) -> list[_Half]:
-    weight = layer.weight.detach().float().flatten(1).T
-    signs = (weight.clamp_min(0).contiguous(), (-weight).clamp_min(0).contiguous())
-    return [_Half(layer, sign, start(layer, sign)) for sign in signs]
+    return [_Half(layer, sign, start(layer, _of_sign(layer, sign))) for sign in (1, -1)]
 
 
 def _infinite_elsewhere(layer: Layer, weight: Tensor) -> Tensor:

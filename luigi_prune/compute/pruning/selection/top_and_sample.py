@@ -46,7 +46,7 @@ def _best(score: Tensor, count: int) -> Tensor:
     if count <= 0:
         return torch.zeros_like(score, dtype=torch.bool)
     values = score.numpy()  # numpy compares many times as fast as torch
-    threshold = np.float32(kth_largest(values, count))
+    threshold = np.float32(kth_largest([values], count))
     kept = values > threshold
     ties = np.flatnonzero(values == threshold)
     kept[ties[: count - int(np.count_nonzero(kept))]] = True
@@ -62,19 +62,22 @@ def best_by_tensors(score: Tensor, count: int) -> Tensor:
     return kept | (ties & (ties.cumsum(0) <= count - kept.sum()))
 
 
-def kth_largest(values: np.ndarray, k: int) -> float:
-    """Return the k-th largest number of a vector, 1 <= k: in a long one, a sample brackets the few to sort."""
-    rank = k
-    if values.size > 64 * SAMPLED:
-        some = np.sort(values[:: values.size // SAMPLED])
-        place = (1 - k / values.size) * len(some)
+def kth_largest(vectors: list[np.ndarray], k: int) -> float:
+    """Return the k-th largest number of all vectors, 1 <= k: of many numbers, a sample brackets the few to sort."""
+    size = sum(vector.size for vector in vectors)
+    if size > 64 * SAMPLED:
+        step = size // SAMPLED
+        some = np.sort(np.concatenate([vector[::step] for vector in vectors]))
+        place = (1 - k / size) * len(some)
         slack = 4 * math.sqrt(len(some))
         low, high = some[max(0, int(place - slack))], some[min(len(some) - 1, int(place + slack))]
-        between = values[np.flatnonzero((values >= low) & (values <= high))]
-        above = int(np.count_nonzero(values > high))
-        if above < k <= above + between.size:
-            values, rank = between, k - above
-    return float(np.partition(values, values.size - rank)[values.size - rank])
+        between = [vector[np.flatnonzero((vector >= low) & (vector <= high))] for vector in vectors]
+        above = sum(int(np.count_nonzero(vector > high)) for vector in vectors)
+        count = sum(vector.size for vector in between)
+        if above < k <= above + count:
+            vectors, k, size = between, k - above, count
+    values = np.concatenate(vectors)
+    return float(np.partition(values, size - k)[size - k])
 
 
 def best_of_rows(rows: Tensor, counts: Tensor) -> Tensor:

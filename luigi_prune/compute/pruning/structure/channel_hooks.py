@@ -8,11 +8,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from luigi_prune.compute.pruning.problem.layers import READERS
+from luigi_prune.compute.zeros import equal
 
 TINY = 1e-30  # smaller than any number but zero
 
 
-@dataclass
+@dataclass(eq=False)
 class Structure:
     """The observations of one run. Keys are module names; vectors run over a module's input or output channels."""
 
@@ -25,6 +26,19 @@ class Structure:
     calls: dict[str, int] = field(default_factory=dict)
     silenced: dict[str, Tensor] = field(default_factory=dict)  # BatchNorm channels that read only pruned filters
     normalised_by: dict[str, str] = field(default_factory=dict)  # module -> BatchNorm that is its only reader
+
+    def same_as(self, other: Structure) -> bool:
+        """Return whether two runs observed the same."""
+        if self.calls != other.calls or self.normalised_by != other.normalised_by:
+            return False
+        vectors = [
+            (one, another)
+            for name in ("zero_inputs", "constant_inputs", "reaching", "linked", "silenced")
+            for one, another in [(getattr(self, name), getattr(other, name))]
+        ]
+        if any(one.keys() != another.keys() for one, another in vectors):
+            return False
+        return all(equal((one[name], another[name]) for one, another in vectors for name in one))
 
 
 def is_norm(module: nn.Module) -> bool:

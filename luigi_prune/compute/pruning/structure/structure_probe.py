@@ -102,9 +102,8 @@ class StructureProbe:
         self._projections: list[Tensor] = []
         self.can_see_constants = self._input.is_floating_point() or example_input.shape[0] > 1
         self._zero_at_first: dict[str, Tensor] = {}
-        self._baseline: Structure | None = None
-        self._baseline, sizes = self._run(None, silence=False)
-        baseline = self._baseline
+        self.baseline, sizes = self._run(None, silence=False, find_sole_readers=True)
+        baseline = self.baseline
         shared = {name for name, calls in baseline.calls.items() if calls > 1} | self._tied()
         self._zero_at_first = {name: zero for name, zero in baseline.zero_inputs.items() if name not in shared}
         self.normalised_by = baseline.normalised_by
@@ -172,15 +171,17 @@ class StructureProbe:
 
         `silence`: a BatchNorm channel whose input has become zero, because all its sources are pruned, is pruned, too.
         """
-        if not silence and self._baseline is not None and all(to_numbers(mask.all() for mask in masks.values())):
-            return self._baseline
+        if not silence and all(to_numbers(mask.all() for mask in masks.values())):
+            return self.baseline
         return self._run(masks, silence=silence)[0]
 
-    def _run(self, masks: Masks | None, *, silence: bool) -> tuple[Structure, list[Tensor]]:
+    def _run(
+        self, masks: Masks | None, *, silence: bool, find_sole_readers: bool = False
+    ) -> tuple[Structure, list[Tensor]]:
         """Return the network's structure under `masks`, and the magnitudes of all channels in the run."""
         modules = {**self._modules, **self._bare_norms}
         zeros = self._zero_at_first if silence else None
-        taps = Taps(modules, zeros, self._precision.same, find_sole_readers=self._baseline is None)
+        taps = Taps(modules, zeros, self._precision.same, find_sole_readers=find_sole_readers)
         with ExitStack() as stack, torch.enable_grad():
             stack.enter_context(self._filled(masks))
             stack.callback(taps.release)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from luigi_prune.compute.masked import apply_masks
-from luigi_prune.compute.pruning.problem.batches import merge_batches
+from luigi_prune.compute.pruning.problem.batches import merge_for_gradients
 from luigi_prune.compute.pruning.problem.layers import evaluating
 from luigi_prune.compute.pruning.problem.masks import Masks
 from luigi_prune.compute.pruning.problem.records import Batches, Loss, Problem, Rules
@@ -49,7 +49,12 @@ def propagate_gradients(
     """
     assert problem.loss is not None
     layers = problem.layers
-    gradients, constant = _gradients(network, [layer.name for layer in layers], problem.batches, problem.loss)
+    gradients, constant = _gradients(
+        network,
+        [layer.name for layer in layers],
+        merge_for_gradients(problem.batches, problem.outputs),
+        problem.loss,
+    )
     embeddings = {id(m.weight) for m in network.modules() if isinstance(m, nn.Embedding)}
     if structured:
         for layer in layers:
@@ -91,7 +96,7 @@ def _gradients(
         with ExitStack() as stack, torch.enable_grad(), evaluating(network):
             for name in names:
                 stack.callback(modules[name].register_forward_pre_hook(note(name)).remove)
-            for inputs, targets in merge_batches(batches):
+            for inputs, targets in batches:
                 value = loss(network(inputs), targets)
                 gradients = torch.autograd.grad(value, parameters, allow_unused=True)
                 for name, gradient in zip(total, gradients, strict=True):
