@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from luigi_prune.compute.pruning.problem.granularity import is_protected
 from luigi_prune.compute.pruning.problem.layers import Layer
-from luigi_prune.compute.pruning.problem.patches import visit_inputs
+from luigi_prune.compute.pruning.problem.patches import is_plain, unfold, visit_inputs
 from luigi_prune.compute.pruning.problem.records import Problem, Scores
-from luigi_prune.compute.pruning.scores.largest_products import PRODUCTS, images, reciprocal_sums
+from luigi_prune.compute.pruning.scores.largest_products import PRODUCTS, images, reciprocal_sums, reciprocals
 from luigi_prune.compute.zeros import places, to_numbers
 
 ALIKE = 2.0**-30  # relative: differences that order equal scores, below the resolution of single precision
@@ -83,7 +83,8 @@ def sums_over_samples(problem: Problem, channels: list[Tensor]) -> list[Tensor]:
 
 def sample_sensitivities(problem: Problem, layer: Layer, inputs: Tensor, channels: Tensor) -> Tensor:
     """Return the sensitivities of `channels` for every sample of non-negative `inputs`: (samples, channels)."""
-    image = images(layer, inputs)
+    relative = problem.rules.scales_epsilon
+    image = images(layer, inputs) if is_plain(layer) else unfold(layer, inputs)[:, 0]
     weight = layer.weight.detach().float()
     largest = image.new_zeros(len(image), len(channels))
     entries = channels.numel() * weight[0, 0].numel()
@@ -92,20 +93,24 @@ def sample_sensitivities(problem: Problem, layer: Layer, inputs: Tensor, channel
         of_channels = (
             half.view(*half.shape[:2], -1).index_select(1, channels).permute(1, 2, 0).flatten(0, 1)
         )  # (entries, filters)
-        r = reciprocal_sums(layer, image, half.flatten(1), relative=problem.rules.scales_epsilon)
+        if is_plain(layer):
+            r = reciprocal_sums(layer, image, half.flatten(1), relative=relative)
+        else:
+            r = reciprocals((half.flatten(1) @ image)[:, None], relative=relative)[:, 0]
         step = max(1, MEMORY // (4 * entries * r[0, 0].numel()))
         for some, of_some, best in zip(image.split(step), r.split(step), largest.split(step), strict=True):
-            values = _entries(layer, some.index_select(1, channels))
+            values = _entries(layer, some, channels)
             torch.maximum(best, _largest_shares(values, of_some.flatten(2), of_channels, len(channels)), out=best)
     return largest.clamp_max_(1)
 
 
-def _entries(layer: Layer, image: Tensor) -> Tensor:
-    """Return the padded input as (samples, entries of a filter, patches)."""
+def _entries(layer: Layer, image: Tensor, channels: Tensor) -> Tensor:
+    """Return the padded or unfolded input of some channels as (samples, entries of a filter, patches)."""
     module = layer.module
-    if not isinstance(module, nn.Conv2d):
-        return image.flatten(2)
-    return F.unfold(image, module.kernel_size, module.dilation, 0, module.stride)
+    if isinstance(module, nn.Conv2d) and is_plain(layer):
+        return F.unfold(image.index_select(1, channels), module.kernel_size, module.dilation, 0, module.stride)
+    by_channel = image.flatten(2).unflatten(1, (layer.weight.shape[1], -1))  # a channel may be a head of several inputs
+    return by_channel.index_select(1, channels).flatten(1, 2)
 
 
 def _largest_shares(values: Tensor, r: Tensor, weight: Tensor, channels: int) -> Tensor:

@@ -82,6 +82,11 @@ def reciprocal_sums(layer: Layer, image: Tensor, weight: Tensor, *, relative: bo
         sums = F.conv2d(image, kernel, None, module.stride, 0, module.dilation)
     else:
         sums = F.linear(image.flatten(1), weight)[:, :, None, None]
+    return reciprocals(sums, relative=relative)
+
+
+def reciprocals(sums: Tensor, *, relative: bool) -> Tensor:
+    """Return 1 over the sums of samples, (samples, three axes), 0 where nearly 0: see `reciprocal_sums`."""
     least: Tensor | float = EPSILON
     if relative and sums.numel():
         least = (EPSILON * sums.amax((1, 2, 3), keepdim=True)).clamp_min(LEAST)

@@ -96,7 +96,7 @@ def _sensitivities(
     """
     mean, relative = grow is _raise_means, problem.rules.scales_epsilon
     seen = [
-        _halves(layer, start, relative) if is_plain(layer) else UnfoldedShares(layer, mean=mean)
+        _halves(layer, start, relative) if is_plain(layer) else UnfoldedShares(layer, mean=mean, relative=relative)
         for layer in problem.layers
     ]
 

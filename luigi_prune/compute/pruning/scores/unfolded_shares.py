@@ -10,7 +10,7 @@ from torch import Tensor
 
 from luigi_prune.compute.pruning.problem.layers import Layer
 from luigi_prune.compute.pruning.problem.patches import unfold
-from luigi_prune.compute.pruning.scores.largest_products import EPSILON
+from luigi_prune.compute.pruning.scores.largest_products import reciprocals
 from luigi_prune.compute.zeros import keep_only, nonzero
 
 MEMORY = 32 * 2**20  # bytes of patches, and of products, that are held at a time
@@ -19,9 +19,12 @@ MEMORY = 32 * 2**20  # bytes of patches, and of products, that are held at a tim
 class UnfoldedShares:
     """The largest shares of a layer's weights in the sums of their filters, over the inputs seen so far."""
 
-    def __init__(self, layer: Layer, *, mean: bool) -> None:
-        """`mean`: over the patches of a sample a share is averaged, before the largest of all samples is taken."""
-        self._layer, self._mean = layer, mean
+    def __init__(self, layer: Layer, *, mean: bool, relative: bool) -> None:
+        """`mean`: over the patches of a sample a share is averaged, before the largest of all samples is taken.
+
+        `relative`: see `reciprocals`.
+        """
+        self._layer, self._mean, self._relative = layer, mean, relative
         groups = int(getattr(layer.module, "groups", 1))
         weight = layer.weight.detach().float().flatten(1).unflatten(0, (groups, -1))  # (groups, filters, entries)
         self._signs = [weight.clamp_min(0), (-weight).clamp_min(0)]
@@ -38,8 +41,7 @@ class UnfoldedShares:
                     self._raise(weight, best, some)
 
     def _raise(self, weight: Tensor, best: Tensor, entries: Tensor) -> None:
-        sums = weight @ entries
-        r = sums.reciprocal().masked_fill_(sums <= EPSILON, 0)
+        r = reciprocals(weight @ entries, relative=self._relative)
         if self._mean:
             torch.maximum(best, (r @ entries.mT).div_(entries.shape[3]).amax(0), out=best)
             return
