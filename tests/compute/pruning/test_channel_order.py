@@ -37,6 +37,8 @@ def sensitivities_by_definition(layer: nn.Module, inputs: Tensor) -> Tensor:
     if isinstance(layer, nn.Conv2d):
         image = padded(Layer("", layer, "", False, False), inputs)
         values = F.unfold(image, layer.kernel_size, layer.dilation, 0, layer.stride)
+    elif isinstance(layer, nn.Conv1d):
+        values = F.unfold(inputs[:, :, None], (1, *layer.kernel_size), 1, (0, *layer.padding), (1, *layer.stride))
     else:
         values = inputs[:, :, None]
     found = torch.zeros(len(inputs), weight.shape[1])
@@ -53,13 +55,14 @@ def sensitivities_by_definition(layer: nn.Module, inputs: Tensor) -> Tensor:
         nn.Conv2d(5, 7, 3, padding=1),
         nn.Conv2d(5, 4, (3, 2), stride=(2, 1), padding=(0, 2), dilation=(1, 2)),
         nn.Conv2d(5, 6, 1, stride=2),
+        nn.Conv1d(5, 6, 3, stride=2, padding=1),
         nn.Linear(5, 8),
     ],
 )
 @pytest.mark.parametrize("signed", [False, True])
 def test_sums_over_samples_are_those_of_the_definition(layer: nn.Module, signed: bool) -> None:
     generator = torch.Generator().manual_seed(0)
-    shape = (40, 5, 6, 7) if isinstance(layer, nn.Conv2d) else (40, 5)
+    shape = (40, 5, 6, 7) if isinstance(layer, nn.Conv2d) else (40, 5, 9) if isinstance(layer, nn.Conv1d) else (40, 5)
     inputs = torch.randn(shape, generator=generator)
     inputs = inputs if signed else inputs.relu()
     channels = torch.tensor([0, 1, 4])
@@ -68,6 +71,29 @@ def test_sums_over_samples_are_those_of_the_definition(layer: nn.Module, signed:
     wanted = torch.stack([sensitivities_by_definition(layer, part).double().sum(0) for part in parts]).sum(0)
     assert torch.allclose(found[channels], wanted[channels], rtol=1e-5)
     assert not found[[2, 3]].any()
+
+
+def test_a_channel_that_is_a_head_has_the_largest_share_of_its_features() -> None:
+    torch.manual_seed(0)
+    module, inputs = nn.Linear(6, 8), torch.rand(10, 6)
+    problem = problem_of(module, inputs)
+    problem.layers[0] = Layer("0", module, "0.weight", False, False, heads=3, head_axis=1)
+    (found,) = sums_over_samples(problem, [torch.tensor([0, 2])])
+    wanted = sensitivities_by_definition(module, inputs).unflatten(1, (3, 2)).amax(2).double().sum(0)
+    assert torch.allclose(found[[0, 2]], wanted[[0, 2]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["SiPPNet", "SiPPNetRand", "PFPNet"])
+def test_the_scale_of_inputs_of_other_layers_decides_nothing(method: str) -> None:
+    torch.manual_seed(0)
+    body = [nn.Conv1d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv1d(6, 8, 3, bias=False), nn.Flatten(), nn.Linear(48, 4)]
+    network, inputs = nn.Sequential(*body), torch.rand(4, 3, 8)
+    small = copy.deepcopy(network)
+    with torch.no_grad():
+        for parameter in small[0].parameters():
+            parameter.mul_(2.0**-40)
+    one, other = (prune_like(each, method, 0.6, inputs).masks for each in (network, small))
+    assert all(torch.equal(one[name], other[name]) for name in one | other)
 
 
 def lone(channel: int, channels: int = 4) -> Tensor:
