@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from luigi_prune import registry
 from luigi_prune.compute.pruning import PruningResult, Rules, count_flops, count_size, layer_budgets, prune, restore
 from luigi_prune.compute.pruning.allocations.by_score import ALLOCATIONS
 from luigi_prune.compute.pruning.engine.named_parts import resolve_function
+from luigi_prune.compute.pruning.engine.pipeline import is_prunable
 from luigi_prune.compute.pruning.engine.rules import PAPER
 from luigi_prune.compute.pruning.engine.trial import Trial
 from luigi_prune.compute.pruning.problem.granularity import GRANULARITIES
@@ -122,7 +124,8 @@ def trial_of(method: str, kind: str) -> Trial:
     targets = torch.arange(len(example)) % 10
     batches = [(example, targets), (example.flip(0), targets)]
     with torch.no_grad():
-        layers = find_layers(network, example, PAPER.find_ends)
+        prunable = partial(is_prunable, row.granularity, PAPER)
+        layers = find_layers(network, example, PAPER.find_ends, prunable=prunable)
         masks = initial_masks(network, None)
         problem = Problem(network, layers, masks, {}, example, batches, F.cross_entropy, 0, PAPER)
         probe = propagated_start(problem)

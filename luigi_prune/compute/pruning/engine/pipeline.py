@@ -179,7 +179,7 @@ def prune(
             pruned, held = without_equivalents(pruned, held)
             return record(pruned, held, count_flops(pruned, select(example, slice(1)), held), notes)
         needs = [parameter.requires_grad for parameter in start.parameters()]
-        prunable = partial(_is_prunable, method.granularity, rules)
+        prunable = partial(is_prunable, method.granularity, rules)
         units = method.granularity if rules.takes_every_kind else "weight"  # the reference has no heads
         layers = find_layers(start, select(example, slice(TRACED)), rules.find_ends, ignored, prunable, units)
         if not layers:
@@ -199,7 +199,8 @@ def prune(
         return record(pruned, held, flops, notes)
 
 
-def _is_prunable(granularity: str, rules: Rules, module: nn.Module) -> bool:
+def is_prunable(granularity: str, rules: Rules, module: nn.Module) -> bool:
+    """Return whether methods of this granularity prune `module`, a compressible layer, under these rules."""
     return takes(granularity, module) and (rules.takes_every_kind or of_reference(module))
 
 
