@@ -370,7 +370,7 @@ def test_networks_and_losses_that_cannot_work_are_refused_in_one_line() -> None:
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("method", ["ThresNet", "FilterThresNet", "ALDSNet"])
+@pytest.mark.parametrize("method", ["FilterThresNet", "ALDSNet"])
 def test_it_is_said_what_holds_the_parameters_that_cannot_be_pruned(method: str) -> None:
     class Recurrent(nn.Module):
         def __init__(self) -> None:

@@ -136,7 +136,7 @@ def trial_of(method: str, kind: str) -> Trial:
 @pytest.mark.parametrize("method", MASKING)
 def test_every_layer_keeps_a_unit_and_levels_only_grow(method: str, kind: str) -> None:
     trial = trial_of(method, kind)
-    trial.probe = None  # the allocation, before propagation
+    trial.probes = None  # the allocation, before propagation
     unit = GRANULARITIES[registry.METHODS[method].granularity]
     previous: dict[str, Tensor] = {}
     last = trial.levels.count - 1

@@ -18,7 +18,7 @@ def held_elsewhere(network: nn.Module) -> set[int]:
 
 
 def _modules_in(value: object, depth: int = 3) -> list[nn.Module]:
-    """Return the modules in a value: itself, or those in lists, tuples, sets and dictionaries up to `depth`."""
+    """Return the modules in a value: itself, or entries of lists, sets and dictionaries, nested up to `depth`."""
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list | tuple | set | frozenset):

@@ -83,34 +83,49 @@ def sums_over_samples(problem: Problem, channels: list[Tensor]) -> list[Tensor]:
 
 def sample_sensitivities(problem: Problem, layer: Layer, inputs: Tensor, channels: Tensor) -> Tensor:
     """Return the sensitivities of `channels` for every sample of non-negative `inputs`: (samples, channels)."""
-    relative = problem.rules.scales_epsilon
-    image = images(layer, inputs) if is_plain(layer) else unfold(layer, inputs)[:, 0]
+    if not is_plain(layer) or layer.heads > 1:
+        relative = problem.rules.scales_epsilon
+        return torch.cat([_unfolded_sensitivities(layer, sample, channels, relative) for sample in inputs.split(1)])
+    image = images(layer, inputs)
     weight = layer.weight.detach().float()
     largest = image.new_zeros(len(image), len(channels))
     entries = channels.numel() * weight[0, 0].numel()
     for sign in (1, -1):
         half = (sign * weight).clamp_min(0)
-        of_channels = (
-            half.view(*half.shape[:2], -1).index_select(1, channels).permute(1, 2, 0).flatten(0, 1)
-        )  # (entries, filters)
-        if is_plain(layer):
-            r = reciprocal_sums(layer, image, half.flatten(1), relative=relative)
-        else:
-            r = reciprocals((half.flatten(1) @ image)[:, None], relative=relative)[:, 0]
+        of_channels = _of_channels(half, channels)
+        r = reciprocal_sums(layer, image, half.flatten(1), relative=problem.rules.scales_epsilon)
         step = max(1, MEMORY // (4 * entries * r[0, 0].numel()))
         for some, of_some, best in zip(image.split(step), r.split(step), largest.split(step), strict=True):
-            values = _entries(layer, some, channels)
+            values = _entries(layer, some.index_select(1, channels))
             torch.maximum(best, _largest_shares(values, of_some.flatten(2), of_channels, len(channels)), out=best)
     return largest.clamp_max_(1)
 
 
-def _entries(layer: Layer, image: Tensor, channels: Tensor) -> Tensor:
-    """Return the padded or unfolded input of some channels as (samples, entries of a filter, patches)."""
+def _unfolded_sensitivities(layer: Layer, inputs: Tensor, channels: Tensor, relative: bool) -> Tensor:
+    """Return the sensitivities of `channels` for layers of any kind, and for channels of several entries (heads)."""
+    weight, entries = layer.weight.detach().float(), unfold(layer, inputs)  # (samples, 1, entries, patches)
+    by_channel = entries.view(len(entries), weight.shape[1], -1, entries.shape[3])
+    values = by_channel.index_select(1, channels).flatten(1, 2)
+    largest = values.new_zeros(len(values), len(channels))
+    for sign in (1, -1):
+        half = (sign * weight).clamp_min(0)
+        r = reciprocals(half.flatten(1) @ entries, relative=relative)[:, 0]
+        shares = _largest_shares(values, r, _of_channels(half, channels), len(channels))
+        torch.maximum(largest, shares, out=largest)
+    return largest.clamp_max_(1)
+
+
+def _of_channels(weight: Tensor, channels: Tensor) -> Tensor:
+    """Return the weights of `channels` as (entries, filters)."""
+    return weight.view(*weight.shape[:2], -1).index_select(1, channels).permute(1, 2, 0).flatten(0, 1)
+
+
+def _entries(layer: Layer, image: Tensor) -> Tensor:
+    """Return the padded input as (samples, entries of a filter, patches)."""
     module = layer.module
-    if isinstance(module, nn.Conv2d) and is_plain(layer):
-        return F.unfold(image.index_select(1, channels), module.kernel_size, module.dilation, 0, module.stride)
-    by_channel = image.flatten(2).unflatten(1, (layer.weight.shape[1], -1))  # a channel may be a head of several inputs
-    return by_channel.index_select(1, channels).flatten(1, 2)
+    if not isinstance(module, nn.Conv2d):
+        return image.flatten(2)
+    return F.unfold(image, module.kernel_size, module.dilation, 0, module.stride)
 
 
 def _largest_shares(values: Tensor, r: Tensor, weight: Tensor, channels: int) -> Tensor:

@@ -72,10 +72,7 @@ def windows(layer: Layer, image: Tensor) -> Windows:
 
 
 def reciprocal_sums(layer: Layer, image: Tensor, weight: Tensor, *, relative: bool) -> Tensor:
-    """Return 1 over the sums for `weight` (filters, entries), 0 where nearly 0: (samples, filters, height, width).
-
-    `relative`: nearly 0 compared with the sample's largest sum, so that the scale of inputs and weights has no effect.
-    """
+    """Return 1 over the sums for `weight` (filters, entries), as `reciprocals`: (samples, filters, height, width)."""
     module = layer.module
     if isinstance(module, nn.Conv2d):
         kernel = weight.view(module.weight.shape)
@@ -86,7 +83,10 @@ def reciprocal_sums(layer: Layer, image: Tensor, weight: Tensor, *, relative: bo
 
 
 def reciprocals(sums: Tensor, *, relative: bool) -> Tensor:
-    """Return 1 over the sums of samples, (samples, three axes), 0 where nearly 0: see `reciprocal_sums`."""
+    """Return 1 over non-negative sums, four axes of which the first runs over samples, and 0 where they are nearly 0.
+
+    `relative`: nearly 0 compared with the sample's largest sum, so that the scale of inputs and weights has no effect.
+    """
     least: Tensor | float = EPSILON
     if relative and sums.numel():
         least = (EPSILON * sums.amax((1, 2, 3), keepdim=True)).clamp_min(LEAST)
