@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import platform
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 from typing import Any
@@ -16,6 +17,8 @@ from tests.zoo.networks import Specimen
 TITLES = {"weight": "single weights", "filter": "filters", "channel": "channels", "rank": "low rank"}
 CLOSEST = "the closest is"
 PACKAGES = ("torch", "torchvision", "timm", "transformers", "onnx", "onnxruntime")
+COLOURS = re.compile(r"\x1b\[\d+m|Next steps:")  # of torch.onnx's messages
+LONGEST = 300  # characters of a note
 Cell = dict[str, Any]
 
 
@@ -28,7 +31,10 @@ def page(cells: list[Cell], zoo: dict[str, Specimen], for_large: Collection[str]
     parts = [head(for_large, exported)]
     groups: dict[str, list[str]] = defaultdict(list)
     for name in zoo:
-        if name in by_network:
+        done = {cell["method"] for cell in by_network[name]}
+        if done < set(METHODS):
+            by_network[name] = [cell for cell in by_network[name] if cell["method"] in for_large]
+        if done >= set(for_large):  # else its run was cut short
             groups[name.split(": ")[0]].append(name)
     titles = " | ".join(f"{title} ({count})" for title, count in counts.items())
     for group, names in groups.items():
@@ -54,23 +60,26 @@ def head(for_large: Collection[str], exported: Collection[str]) -> str:
 Measured by `python benchmarks/compatibility.py --write docs/compatibility.md` on {datetime.date.today()}, on a CPU,
 with Python {platform.python_version()}, {", ".join(versions)}. The networks are in `tests/zoo/`, with random weights.
 
-Every network is pruned to half of its parameters by every method (`*`: a large network, by {", ".join(for_large)}
+Every network is pruned to half of its parameters by every method (`*`: by {", ".join(for_large)}
 only). A cell is **ok** if all checks passed and the ratio was met. *Near*: the methods offer no size within 0.5 %, so
 the closest is used, with a warning; its range is given. *Refused*: one line says why, before work begins.
+
+*-* stands for an export that was not tried, *nor the unpruned* for one that fails without pruning, too.
 
 The checks of every pair: the network that is passed in stays as it is, and so does the global random generator; the
 size is that of the network; the output is finite and depends on the input; ratio 1 removes nothing; pruned entries stay
 zero in two steps of training, and others change; `copy.deepcopy`; `load_state_dict` into the unpruned network (into a
-copy, if layers were decomposed); `save` and `api.load`; no tensor outlives a second prune. Results of
-{", ".join(exported)} are exported by `torch.export` and to ONNX, where onnxruntime must compute the same.
+copy, if layers were decomposed); `save` and `api.load`; the number of live tensors does not
+grow from prune to prune. Results of {", ".join(exported)} are exported by `torch.export` and to ONNX, where onnxruntime must compute the same.
 """
 
 
 def table_row(name: str, specimen: Specimen, cells: list[Cell]) -> str:
     """Return the row of one network."""
     parameters = sum(parameter.numel() for parameter in specimen.network().parameters())
-    size = f"{parameters / 1e6:.1f} M" if parameters >= 1e6 else f"{parameters / 1e3:.0f} k"
-    title = name.split(": ")[1] + (" *" if specimen.large else "") + (f" ({specimen.note})" if specimen.note else "")
+    size = f"{parameters / 1e6:.1f} M" if parameters >= 1e6 else f"{parameters / 1e3:.1f} k"
+    some = len({cell["method"] for cell in cells}) < len(METHODS)
+    title = name.split(": ")[1] + (" *" if some else "") + (f" ({specimen.note})" if specimen.note else "")
     groups = [
         summary([cell for cell in cells if METHODS[cell["method"]].granularity == kind]) for kind in TITLES
     ]  # fmt: skip
@@ -103,7 +112,7 @@ def export_of(check: str, cells: list[Cell]) -> str:
     if any(check in cell["failures"] for cell in cells):
         return "**fails**"
     if any(check in cell["impossible"] for cell in cells):
-        return "nor unpruned"
+        return "nor the unpruned"
     return "ok" if any(check in cell["passed"] for cell in cells) else "-"
 
 
@@ -113,11 +122,16 @@ def notes_of(name: str, cells: list[Cell]) -> list[str]:
     for cell in cells:
         texts = [("refused: ", cell["refusal"])] if cell["refusal"] else []
         texts += [("", text) for text in cell["warnings"] if CLOSEST not in text]
+        # "... the closest is 0.88: 81% of the parameters are in ...": the reason is that of all methods of a kind
+        texts += [
+            ("ratio: ", text.partition(CLOSEST)[2].partition(": ")[2]) for text in cell["warnings"] if CLOSEST in text
+        ]
         texts += [(f"**fails** ({check}): ", text) for check, text in cell["failures"].items()]
         texts += [(f"{check} of the unpruned network: ", text) for check, text in cell["impossible"].items()]
         for label, text in texts:
-            plain = text.replace(f"{cell['method']}: ", "").replace("|", "/").strip()
-            methods_by_text[label + plain[:300]].append(cell["method"])
+            plain = COLOURS.sub("", text.replace(f"{cell['method']}: ", "").replace("|", "/")).strip()
+            if plain:
+                methods_by_text[label + plain[:LONGEST]].append(cell["method"])
     ran = [cell["method"] for cell in cells]
     title = name.split(": ")[1]
     return [f"- *{title}*, {concerned(methods, ran)}: {text}" for text, methods in methods_by_text.items()]

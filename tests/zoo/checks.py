@@ -147,12 +147,17 @@ def close(one: list[Tensor], other: list[Tensor], tolerance: float = 0.0) -> str
 
 
 def growth(run: Callable[[], object]) -> str:
-    """Return by how many live tensors the second of two runs exceeds the first; "" if by none."""
-    run()
-    first = live_tensors()
-    run()
-    second = live_tensors()
-    return f"{second - first} more tensors after a second prune" if second > first else ""
+    """Return by how many live tensors each of two runs exceeds the one before it; "" if one of them does not.
+
+    A cache may hold more after a second run, but what is never released grows with every run.
+    """
+    counts = []
+    for _ in range(3):
+        run()
+        counts.append(live_tensors())
+        if len(counts) > 1 and counts[-1] <= counts[-2]:
+            return ""
+    return f"{counts[1] - counts[0]} and {counts[2] - counts[1]} more tensors after another prune"
 
 
 def live_tensors() -> int:

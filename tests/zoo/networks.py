@@ -16,16 +16,9 @@ from torch import Tensor, nn
 
 from luigi_prune.compute.network_inputs import prediction
 from tests.api.several_inputs import SEVERAL
+from tests.compute.pruning.kinds_of_layers import Audio, Encoder, OwnForward, Pair, Recurrent, Video
 from tests.compute.pruning.zoo import Concat, Grouped, Residual, Shared
-from tests.zoo.own_networks import (
-    Adapted,
-    Recurrent,
-    Rows,
-    Segmenter,
-    Standardised,
-    Tied,
-    ZeroInitialised,
-)
+from tests.zoo.own_networks import Adapted, Rows, Segmenter, Tied, ZeroInitialised
 
 CLASSES = 10
 
@@ -97,8 +90,13 @@ OWN: dict[str, Specimen] = {
     "tied weights": Specimen(Tied, words()),
     "LoRA": Specimen(Adapted, noise(12)),
     "zero-initialised": Specimen(ZeroInitialised, IMAGES),
-    "weight-standardised": Specimen(Standardised, IMAGES),
+    "layers with a forward of their own": Specimen(OwnForward, IMAGES),
     "LSTM": Specimen(Recurrent, words()),
+    "GRU": Specimen(lambda: Recurrent(nn.GRU), words()),
+    "attention": Specimen(Encoder, noise(5, 6)),
+    "one axis": Specimen(Audio, noise(2, 24)),
+    "three axes": Specimen(Video, noise(2, 4, 4, 4)),
+    "bilinear": Specimen(Pair, noise(8)),
     "U-Net": Specimen(Segmenter, IMAGES),
     "two inputs": Specimen(SEVERAL["fusion"].build, SEVERAL["fusion"].inputs),
     "inputs by name": Specimen(SEVERAL["dict"].build, SEVERAL["dict"].inputs),

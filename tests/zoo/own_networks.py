@@ -77,42 +77,6 @@ class ZeroInitialised(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
-class WeightStandardised(nn.Conv2d):
-    """A convolution with the weights of every filter standardised."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
-        weight = weight / (weight.std((1, 2, 3), keepdim=True) + 1e-5)
-        return self._conv_forward(x, weight, self.bias)
-
-
-class Standardised(nn.Module):
-    """Weight-standardised convolutions with GroupNorm, and a linear head."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.norm1 = WeightStandardised(3, 8, 3, padding=1), nn.GroupNorm(2, 8)
-        self.second, self.norm2 = WeightStandardised(8, 12, 3, padding=1), nn.GroupNorm(3, 12)
-        self.plain, self.head = nn.Conv2d(12, 12, 3, padding=1), nn.Linear(12, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.norm1(self.first(x)))
-        x = F.relu(self.norm2(self.second(x)))
-        return self.head(F.relu(self.plain(x)).mean((2, 3)))
-
-
-class Recurrent(nn.Module):
-    """An LSTM over embedded tokens, and a linear layer on its last state."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed, self.rnn = nn.Embedding(20, 8), nn.LSTM(8, 12, num_layers=2, batch_first=True)
-        self.hidden, self.head = nn.Linear(12, 16), nn.Linear(16, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(F.relu(self.hidden(self.rnn(self.embed(x))[0][:, -1])))
-
-
 class Segmenter(nn.Module):
     """A U-Net of two levels: its output is an image of class scores."""
 

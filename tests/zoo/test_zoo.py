@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from torch import nn
 
 from luigi_prune import api
 from luigi_prune.registry import METHODS
-from tests.zoo.checks import CHECKS, EXPORTS, QUICK, Finding, Subject, examine, fingerprint, prune
+from tests.zoo.checks import CHECKS, EXPORTS, QUICK, Finding, Subject, examine, fingerprint, growth, prune
 from tests.zoo.networks import OWN, Specimen, noise
 from tests.zoo.torchvision_networks import TORCHVISION
 
@@ -110,6 +111,13 @@ def test_a_changed_input_shows_in_the_fingerprint() -> None:
         after = fingerprint(network)
         assert str(before) != str(after)
         before = after
+
+
+def test_what_grows_with_every_run_is_growth_and_a_cache_is_none() -> None:
+    kept: dict[object, torch.Tensor] = {}
+    assert "1 and 1 more" in growth(lambda: kept.update({object(): torch.zeros(1)}))
+    numbers = itertools.chain([1], itertools.repeat(2))
+    assert growth(lambda: kept.update({next(numbers): torch.zeros(1)})) == ""
 
 
 def test_a_crash_and_a_refusal_are_findings() -> None:

@@ -87,6 +87,23 @@ def test_a_norm_over_a_concatenation_is_cut_where_its_source_is() -> None:
         assert not bool((norm.weight[:6] != 0)[~stem].any())  # type: ignore[index, operator, union-attr]
 
 
+class ImageNorm(nn.LayerNorm):
+    """Normalises the channels of every pixel, as in ConvNeXt."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+def test_the_channels_of_a_layer_norm_are_the_axis_whose_size_fits() -> None:
+    body = [nn.Conv2d(3, 12, 3), ImageNorm(12), nn.GELU(), nn.Conv2d(12, 16, 3), nn.ReLU(), nn.Flatten()]
+    network = nn.Sequential(*body, nn.Linear(256, 10))
+    result = prune_like(network, "PFPNet", 0.4, images())
+    assert not any("probed" in text or "propagation" in text for text in result.warnings)
+    read = result.masks["3.weight"].flatten(2).any(2).any(0)
+    assert 0 < int(read.sum()) < 12
+    assert torch.equal(result.masks["1.weight"], read)
+
+
 def test_never_the_network_s_inputs_nor_its_outputs() -> None:
     for kind in ("residual", "concat", "plain", "shared", "sequence"):
         network, example = trained_like(kind)

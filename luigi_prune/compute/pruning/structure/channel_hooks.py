@@ -60,9 +60,14 @@ def is_reader(module: nn.Module) -> bool:
 
 
 def axes_of(module: nn.Module, value: Tensor) -> tuple[int, list[int]]:
-    """Return the axis of `value`, an input or output of `module`, that runs over channels, and the other axes."""
+    """Return the axis of `value`, an input or output of `module`, that runs over channels, and the other axes.
+
+    Subclasses of LayerNorm may move channels from the second axis to the last: the one whose size fits is theirs.
+    """
     axis = value.dim() - 1
-    if not isinstance(module, (nn.Linear, nn.LayerNorm)):
+    if isinstance(module, nn.LayerNorm) and value.shape[-1] != module.normalized_shape[0]:
+        axis = 1
+    elif not isinstance(module, (nn.Linear, nn.LayerNorm)):
         axis -= len(module.kernel_size) if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) else value.dim() - 2
     return axis, [other for other in range(value.dim()) if other != axis]
 
