@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -18,14 +19,24 @@ WORKING = {"idle", "mixed", "allocated", "completing", "draining", "drained"}
 def start_database(folder: Path) -> None:
     """Start MariaDB, which listens on its socket only."""
     if not (folder / "database" / "mysql").exists():
-        command = ["mariadb-install-db", "--no-defaults", f"--user={user_name()}", f"--datadir={folder}/database"]
-        command += ["--auth-root-authentication-method=socket", "--skip-test-db", "--skip-name-resolve"]
-        with open(folder / "log" / "mariadb-install-db.out", "w") as output:
-            done = subprocess.run(command, env=environment(folder), stdout=output, stderr=output, cwd="/")
-        if done.returncode != 0:
-            raise ClusterError("mariadb-install-db failed")
+        install_database(folder)
     start(folder, "mariadbd", ["mariadbd", f"--defaults-file={folder}/etc/my.cnf"])
     await_daemon(folder, "mariadbd", lambda: answers(f"{folder}/run/mariadb.sock"), "database")
+
+
+def install_database(folder: Path, attempts: int = 3) -> None:
+    """Write the system tables of MariaDB, in `attempts` attempts: rarely one fails on a busy machine."""
+    command = ["mariadb-install-db", "--no-defaults", f"--user={user_name()}", f"--datadir={folder}/database"]
+    command += ["--auth-root-authentication-method=socket", "--skip-test-db", "--skip-name-resolve"]
+    log = folder / "log" / "mariadb-install-db.out"
+    for _ in range(attempts):
+        with open(log, "a") as output:
+            done = subprocess.run(command, env=environment(folder), stdout=output, stderr=output, cwd="/")
+        if done.returncode == 0:
+            return
+        shutil.rmtree(folder / "database", ignore_errors=True)
+    errors = [line for line in log.read_text(errors="replace").splitlines() if "ERROR" in line]
+    raise ClusterError("mariadb-install-db failed" + "".join(f": {line}" for line in errors[-1:]))
 
 
 def start_munged(folder: Path) -> None:

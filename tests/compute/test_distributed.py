@@ -35,7 +35,7 @@ def sentences():
     ids, mask = (part.numpy() for part in tokens(150))
     raw = RawData({"input_ids": ids, "attention_mask": mask}, ids[:, 0] % 10)
     train, validation = Samples(raw, [], range(130)), Samples(raw, [], range(130, 150))
-    return Splits(train, validation, train.input_shape)
+    return Splits(train, validation, train.input_shape, validation)
 
 
 def _train(rank, group, folder, training, network, splits=None):

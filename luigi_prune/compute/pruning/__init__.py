@@ -1,6 +1,7 @@
 """Pruning a network: `prune` is the algorithm, `problem.records` holds the records that its parts exchange."""
 
-from luigi_prune.compute.pruning.engine.pipeline import PruningResult, prune
+from luigi_prune.compute.pruning.engine.pipeline import prune
+from luigi_prune.compute.pruning.engine.pruning_result import PruningResult
 from luigi_prune.compute.pruning.engine.redecompose import decompose_like
 from luigi_prune.compute.pruning.engine.rules import find_rules
 from luigi_prune.compute.pruning.low_rank import restore

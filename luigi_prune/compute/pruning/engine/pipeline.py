@@ -23,15 +23,14 @@ unchanged; the cost grows with the level, and the search finds the smallest v th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from luigi_prune.compute.duplicates import duplicate, with_weights_of
+from luigi_prune.compute.duplicates import duplicate
 from luigi_prune.compute.masked import apply_masks
 from luigi_prune.compute.network_inputs import Inputs, copied, device_of, sample_count, select
 from luigi_prune.compute.precision import full_precision, own_types
@@ -48,14 +47,12 @@ from luigi_prune.compute.pruning.engine.decompose_network import decompose_netwo
 from luigi_prune.compute.pruning.engine.network_checks import (
     check_finite,
     check_kinds,
-    ignores_input,
-    missed_ratio,
     peculiarities,
     without_zero_layers,
 )
+from luigi_prune.compute.pruning.engine.pruning_result import PruningResult, Recorder
 from luigi_prune.compute.pruning.engine.rules import PAPER
 from luigi_prune.compute.pruning.engine.trial_search import search_trial
-from luigi_prune.compute.pruning.low_rank.decomposed import Decomposed, structure_of
 from luigi_prune.compute.pruning.problem.equivalents import without_equivalents
 from luigi_prune.compute.pruning.problem.layers import find_layers, left_alone, of_reference, takes, uncalled_layers
 from luigi_prune.compute.pruning.problem.masks import (
@@ -68,11 +65,9 @@ from luigi_prune.compute.pruning.problem.masks import (
 from luigi_prune.compute.pruning.problem.records import Batches, Loss, Problem, Rules, Scores
 from luigi_prune.compute.pruning.problem.weight_matrices import in_layers
 from luigi_prune.compute.pruning.sizes_and_flops import (
-    LayerBudget,
     count_flops,
     count_size,
     flops_of,
-    layer_budgets,
 )
 from luigi_prune.compute.zeros import to_numbers
 from luigi_prune.errors import ConfigError, UnreachableRatio
@@ -82,26 +77,6 @@ if TYPE_CHECKING:
 
 EXAMPLES = 16  # samples of the example input that are used: enough to measure constants and to check outputs
 TRACED = 2  # samples of it for runs that only find how layers are connected
-
-
-@dataclass(kw_only=True)
-class PruningResult:
-    """A pruned network and its pruned entries. `masks`: True = kept; only parameters with pruned entries.
-
-    `structure`: the replaced layers, from which `restore` rebuilds them on a fresh network; empty if there are none.
-    `layers`: per compressible layer. `size`: parameters that no mask removes. `flops`: multiply-adds of one sample.
-    `warnings`: lines for the caller's user.
-    """
-
-    network: nn.Module = field(repr=False)
-    masks: Masks = field(repr=False)
-    structure: list[dict[str, Any]] = field(repr=False)
-    layers: Sequence[LayerBudget] = field(repr=False)
-    size: int
-    flops: int | None
-    original_size: int
-    original_flops: int | None
-    warnings: list[str] = field(default_factory=list, repr=False)
 
 
 def prune(
@@ -162,7 +137,7 @@ def prune(
         start, held = in_layers(start, masks)
         outputs = first_outputs(method, start, select(example, slice(min(sample_count(example_input), TRACED))))
         flops = flops_of(start, outputs, held) if original_flops is None else original_flops
-        record = _Recorder(network, method, keep_ratio, example, ignored, bool(masks), original_size, flops)
+        record = Recorder(network, method, keep_ratio, example, ignored, bool(masks), original_size, flops)
         target_size = round(keep_ratio * original_size)
         if method.granularity == "none":
             return record.control(masks or {})
@@ -212,53 +187,3 @@ def _uncalled(
     if uncalled:
         warnings.append(left_alone(method.name, uncalled, "the example input does not reach by a call of the module"))
     return frozenset(uncalled)
-
-
-@dataclass(frozen=True)
-class _Recorder:
-    """Makes the result of a step: a copy of the input with the pruned weights, so that all its other state is kept."""
-
-    network: nn.Module
-    method: MethodRow
-    keep_ratio: float
-    example: Inputs
-    ignored: frozenset[str]
-    was_pruned: bool
-    original_size: int
-    original_flops: int
-
-    def __call__(self, pruned: nn.Module, masks: Masks, flops: int, warnings: list[str]) -> PruningResult:
-        """Return the record of the network with the weights of `pruned`, under `masks`."""
-        line = missed_ratio(self.method, self.keep_ratio, pruned, masks, self.original_size, self.ignored)
-        if ignores_input(pruned, self.example) and (self.was_pruned or not ignores_input(self._copy(), self.example)):
-            line = f"{line}; " if line else f"{self.method.name}: "
-            line += "at this size the output does not depend on the input"
-        network = with_weights_of(pruned, self._copy(), Decomposed)
-        apply_masks(network, masks)
-        return PruningResult(
-            network=network,
-            masks=removals(masks),
-            structure=structure_of(network),
-            layers=layer_budgets(network, masks),
-            size=count_size(network, masks),
-            flops=flops,
-            original_size=self.original_size,
-            original_flops=self.original_flops,
-            warnings=[*warnings, line] if line else warnings,
-        )
-
-    def _copy(self) -> nn.Module:
-        return duplicate(self.network)
-
-    def control(self, masks: Masks) -> PruningResult:
-        """Return the unchanged network, with sizes as if it had been pruned: the control methods."""
-        return PruningResult(
-            network=self._copy(),
-            masks=removals(masks),
-            structure=[],
-            layers=layer_budgets(self.network, masks),
-            size=round(self.keep_ratio * self.original_size),
-            flops=round(self.keep_ratio * self.original_flops),
-            original_size=self.original_size,
-            original_flops=self.original_flops,
-        )
