@@ -70,7 +70,8 @@ The checks of every pair: the network that is passed in stays as it is, and so d
 size is that of the network; the output is finite and depends on the input; ratio 1 removes nothing; pruned entries stay
 zero in two steps of training, and others change; `copy.deepcopy`; `load_state_dict` into the unpruned network (into a
 copy, if layers were decomposed); `save` and `api.load`; the number of live tensors does not
-grow from prune to prune. Results of {", ".join(exported)} are exported by `torch.export` and to ONNX, where onnxruntime must compute the same.
+grow from prune to prune. Results of {", ".join(exported)} are exported
+by `torch.export` and to ONNX, where onnxruntime must compute the same.
 """
 
 
