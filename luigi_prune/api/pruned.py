@@ -15,7 +15,7 @@ from luigi_prune.api.mask_hooks import hold
 from luigi_prune.api.plain_network import unwrapped
 from luigi_prune.compute import pruning
 from luigi_prune.compute.pruning import LayerBudget, PruningResult
-from luigi_prune.compute.state import from_arrays, to_arrays
+from luigi_prune.compute.state import from_arrays, load_state, to_arrays
 from luigi_prune.errors import ConfigError
 from luigi_prune.results.hdf5_file import Result, content_sha256, read_about, read_result, write_result
 from luigi_prune.results.provenance import provenance
@@ -109,7 +109,7 @@ def load(path: str | Path, network: nn.Module) -> Pruned:
 def _with_weights(network: nn.Module, result: Result, path: str | Path) -> nn.Module:
     """Return `network` with the weights of a result; raises ConfigError if they do not match."""
     try:
-        network.load_state_dict(from_arrays(result.group("weights"), result.meta["types"]))
+        load_state(network, from_arrays(result.group("weights"), result.meta["types"]))
     except RuntimeError as error:
         reason = [line.strip() for line in str(error).splitlines()[1:]] or [str(error)]
         raise ConfigError(f"{path}: the network does not match the pruned one: {reason[0]}") from error

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 # types that numpy lacks: stored as the bits in an integer array and the name of the type
 _AS_BITS = {torch.bfloat16: torch.int16}
@@ -34,3 +35,14 @@ def from_arrays(arrays: Mapping[str, np.ndarray], types: Mapping[str, str]) -> d
         tensor = torch.from_numpy(np.array(array))
         state[name] = tensor.view(_BITS[types[name]]) if name in types else tensor
     return state
+
+
+def load_state(network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load a stored state into `network`, as one of the modules' present versions.
+
+    Stored states do not hold the versions of modules. Without them a module takes the state for one of the time before
+    versions, and converts it or fails.
+    """
+    versioned: OrderedDict[str, Tensor] = OrderedDict(state)
+    versioned._metadata = network.state_dict()._metadata  # type: ignore[attr-defined]
+    network.load_state_dict(versioned)

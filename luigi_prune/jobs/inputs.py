@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from luigi_prune.compute import data, networks, pruning
 from luigi_prune.compute.data import Samples, Splits
 from luigi_prune.compute.network_inputs import Inputs, to_device
-from luigi_prune.compute.state import from_arrays
+from luigi_prune.compute.state import from_arrays, load_state
 from luigi_prune.config.schema import Directories, TrainingConfig
 from luigi_prune.identity.spec import ChainSpec, TrainSpec
 from luigi_prune.results.hdf5_file import Result
@@ -43,7 +43,7 @@ def restore_network(
     """Return the network stored in a result, on `device`, and its masks, on the CPU."""
     network = pruning.restore(initial_network(base, input_shape), result.meta["structure"])
     types = {name.removeprefix("weights/"): kind for name, kind in result.meta["types"].items()}
-    network.load_state_dict(from_arrays(result.group("weights"), types))
+    load_state(network, from_arrays(result.group("weights"), types))
     return network.to(device), {name: torch.from_numpy(mask) for name, mask in result.group("masks").items()}
 
 
@@ -51,7 +51,7 @@ def early_network(base: TrainSpec, trained: Result, input_shape: Any) -> nn.Modu
     """Return the unpruned network with the weights of the epoch that the trained network stores for rewinding."""
     network = initial_network(base, input_shape)
     types = {name.removeprefix("rewind/"): kind for name, kind in trained.meta["types"].items()}
-    network.load_state_dict(from_arrays(trained.group("rewind"), types))
+    load_state(network, from_arrays(trained.group("rewind"), types))
     return network
 
 

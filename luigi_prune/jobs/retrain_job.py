@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from luigi_prune.compute.state import load_state
 from luigi_prune.compute.training import discard
 from luigi_prune.execution.job import Context
 from luigi_prune.identity import paths
@@ -43,7 +44,7 @@ def retrain(request: dict[str, Any], context: Context) -> None:
     )
     if context.rank:
         return
-    network.load_state_dict(trained.state)
+    load_state(network, trained.state)
     arrays, types = state_arrays("weights", trained.state)
     arrays |= mask_arrays(masks)
     network.to(context.device)  # already there, unless no epoch was trained

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from luigi_prune.compute.state import from_arrays, to_arrays
+from luigi_prune.compute.state import from_arrays, load_state, to_arrays
 from luigi_prune.results.hdf5_file import read_result, write_result
 
 
@@ -38,3 +38,23 @@ def test_negative_zeros_of_masked_weights_become_zeros(tmp_path):
     assert torch.equal(back, state["weight"])
     assert not bool((torch.signbit(back) & (back == 0)).any())
     assert (tmp_path / "r.h5").stat().st_size < 0.35 * weight.numel() * 4
+
+
+class Versioned(nn.Linear):
+    """A layer whose second version stores its weight doubled, as torchvision's MNASNet refuses states without one."""
+
+    _version = 2
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *others):
+        if local_metadata.get("version", 1) < 2:
+            state_dict[f"{prefix}weight"] = 2 * state_dict[f"{prefix}weight"]
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *others)
+
+
+def test_a_stored_state_is_one_of_the_present_version(tmp_path):
+    network, fresh = nn.Sequential(Versioned(3, 2)), nn.Sequential(Versioned(3, 2))
+    state = through_a_file(tmp_path / "r.h5", network.state_dict())
+    load_state(fresh, state)
+    assert torch.equal(fresh[0].weight, network[0].weight)
+    fresh.load_state_dict(dict(state))
+    assert not torch.equal(fresh[0].weight, network[0].weight)

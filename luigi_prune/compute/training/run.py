@@ -18,6 +18,7 @@ from luigi_prune.compute.distributed import Ranks, synchronise_batchnorm
 from luigi_prune.compute.masked import MaskedParameter, masked_parameters
 from luigi_prune.compute.metrics.losses import Loss
 from luigi_prune.compute.metrics.tally import Tally
+from luigi_prune.compute.state import load_state
 from luigi_prune.compute.training.checkpoint import decode, read_payload, write_checkpoint
 from luigi_prune.compute.training.optimizers import build_optimizer, needs_closure
 from luigi_prune.compute.training.progress import Progress, fingerprint, snapshot
@@ -194,7 +195,7 @@ def resume(run: Run) -> None:
         if ranks.is_rank_zero:
             log.warning("checkpoint %s belongs to another training; training starts anew", path)
         return
-    run.network.load_state_dict(content["network"])
+    load_state(run.network, content["network"])
     run.optimizer.load_state_dict(content["optimizer"])
     run.scaler.load_state_dict(content["scaler"])
     run.progress = Progress(**content["progress"])
