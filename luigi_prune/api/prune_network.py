@@ -165,7 +165,9 @@ def _row(
     if (method is None) == (score is None):
         raise ConfigError("give either a method or a score" + (", not both" if method is not None else ""))
     if score is None:
-        return registry.find("method", method) if isinstance(method, str) else method  # type: ignore[return-value]
+        if not isinstance(method, (str, MethodRow)):
+            raise ConfigError(f"method: expected a name or a MethodRow, got a {type(method).__name__}")
+        return registry.find("method", method) if isinstance(method, str) else method
     name = getattr(score, "__name__", type(score).__name__)
     return MethodRow(name, granularity=granularity, score=score, allocation=allocation, needs_data=has_data)
 

@@ -96,6 +96,8 @@ def check_network(row: MethodRow, network: object) -> None:
 
 def ratio_of(row: MethodRow, keep_ratio: Any) -> float:
     """Return a number of any type (of numpy, a tensor, a fraction) as a float; raises ConfigError outside (0, 1]."""
+    if keep_ratio is math.nan:
+        raise ConfigError(f"{row.name}: give a keep_ratio in (0, 1]")
     is_number = not isinstance(keep_ratio, (bool, str, bytes)) and "bool" not in str(getattr(keep_ratio, "dtype", ""))
     try:
         number = float(keep_ratio) if is_number else math.nan
@@ -133,6 +135,8 @@ def checked_batches(row: MethodRow, calibration: Iterable[Any] | None) -> list[t
     """
     if calibration is None:
         return None
+    if not isinstance(calibration, Iterable):
+        raise ConfigError(f"{row.name}: calibration: expected batches, got a {type(calibration).__name__}")
     batches = []
     for index, batch in enumerate(calibration):
         where = f"{row.name}: calibration batch {index}"

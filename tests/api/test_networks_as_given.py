@@ -381,7 +381,7 @@ def test_it_is_said_what_holds_the_parameters_that_cannot_be_pruned(method: str)
             return self.out(torch.relu(self.fc(self.rnn(x[:, 0].flatten(1)))))
 
     network = Recurrent()
-    with pytest.warns(UserWarning, match=r"9\d% of the parameters are in GRUCell 'rnn', which it does not prune"):
+    with pytest.warns(UserWarning, match=r"9\d% of the parameters are in GRUCell 'rnn', which is not pruned"):
         straight = pruned(network, method, 0.3)
     by_way = pruned(pruned(network, method, 0.5), method, 0.3)
     assert straight.warnings == by_way.warnings
@@ -431,3 +431,27 @@ def test_any_type_of_floats_is_pruned_in_its_own(dtype: torch.dtype) -> None:
         result = pruned(network, method, 0.5, calibration=[(INPUTS.to(dtype), TARGETS)])
         assert {parameter.dtype for parameter in result.network.parameters()} == {dtype}
         assert result.keep_ratio == pytest.approx(0.5, abs=0.1), method
+
+
+def test_a_parametrised_layer_separates_others_from_the_ends() -> None:
+    """The layer behind it loses channels, and the one before it filters, as between plain layers."""
+    torch.manual_seed(0)
+    norm = torch.nn.utils.parametrizations.spectral_norm
+    network = nn.Sequential(
+        nn.Flatten(), norm(nn.Linear(108, 24)), nn.ReLU(), nn.Linear(24, 24), nn.ReLU(), norm(nn.Linear(24, 6))
+    )
+    for method, axis in (("ThiNet", 0), ("FilterUniNet", 1)):
+        assert not bool(pruned(network, method, 0.9).masks["3.weight"].any(axis).all())
+
+
+def test_the_reason_of_a_missed_ratio_is_the_reason() -> None:
+    network = plain()
+    at_a_third = pruned(network, "ThresNet", 0.3)
+    with pytest.warns(UserWarning, match="keep ratio 0.5 is more than earlier steps have left; it stays at 0.3"):
+        pruned(at_a_third, "ThresNet", 0.5)
+    with pytest.raises(ConfigError, match="method: expected a name or a MethodRow, got a int"):
+        pruned(network, 3, 0.5)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="calibration: expected batches, got a int"):
+        pruned(network, "SnipNet", 0.5, calibration=3)
+    with pytest.raises(ConfigError, match=r"give a keep_ratio in \(0, 1\]"):
+        api.prune(network, "ThresNet")

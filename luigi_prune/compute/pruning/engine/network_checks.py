@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SHOWN = 3  # names in a message
 FOREIGN = ("torchao", "torch.distributed")  # modules whose tensors are quantised or spread over processes
+REASON = 0.9  # the share of the parameters left that, if not pruned, explains a missed ratio
 TOLERANCE = 0.005  # relative; a larger difference from the target keep ratio is a warning
 
 
@@ -107,25 +108,35 @@ def computed_weights(network: nn.Module) -> list[str]:
 
 
 def missed_ratio(
-    method: MethodRow, target: float, network: nn.Module, masks: Masks, original_size: int, ignored: Collection[str]
+    method: MethodRow,
+    target: float,
+    network: nn.Module,
+    masks: Masks,
+    original_size: int,
+    ignored: Collection[str],
+    start_size: int,
 ) -> str:
     """Return a line if the size of a pruned network is not the target, else an empty one: target, size and reason.
 
-    The reason is given if parameters that the method does not prune are more than half of those that are left.
+    `start_size`: before this step. Layers are named as the reason if almost all parameters that are left are in them.
     """
     size = count_size(network, masks)
     achieved = size / original_size
     if abs(achieved - target) <= TOLERANCE * target:
         return ""
+    if size == start_size < original_size and achieved < target:
+        return (
+            f"{method.name}: keep ratio {target:.4g} is more than earlier steps have left; it stays at {achieved:.4g}"
+        )
     line = f"{method.name}: keep ratio {target:.4g} cannot be met on this network; the closest is {achieved:.4g}"
     shares = _fixed_shares(network, masks, ignored)
-    if achieved < target or 2 * sum(shares.values()) <= size:
+    if achieved < target or sum(shares.values()) < REASON * size:
         return line
     largest = sorted(shares, key=shares.__getitem__, reverse=True)[:SHOWN]
     first, *others = [f"in {name}" for name in largest if name == largest[0] or 10 * shares[name] > size]
     parts = [f"{shares[largest[0]] / original_size:.0%} of the parameters are {first}"]
     parts += [f"{shares[name] / original_size:.0%} {where}" for name, where in zip(largest[1:], others, strict=False)]
-    return f"{line}: {', '.join(parts)}, which it does not prune"
+    return f"{line}: {', '.join(parts)}, which is not pruned"
 
 
 def _fixed_shares(network: nn.Module, masks: Masks, ignored: Collection[str]) -> dict[str, int]:
@@ -138,7 +149,9 @@ def _fixed_shares(network: nn.Module, masks: Masks, ignored: Collection[str]) ->
         own = [value for value in module._parameters.values() if value is not None and id(value) not in counted]
         counted |= {id(value) for value in own}
         if count := sum(kept_counts(network, masks, own)):
-            shares[f"{type(module).__name__} {name!r}" if name else "the network itself"] = count
+            name = name.partition(".parametrizations")[0]  # a part of the layer whose weight it computes
+            owner = f"{type(network.get_submodule(name)).__name__} {name!r}" if name else "the network itself"
+            shares[owner] = shares.get(owner, 0) + count
     return shares
 
 

@@ -137,12 +137,13 @@ def prune(
         start, held = in_layers(start, masks)
         outputs = first_outputs(method, start, select(example, slice(min(sample_count(example_input), TRACED))))
         flops = flops_of(start, outputs, held) if original_flops is None else original_flops
-        record = Recorder(network, method, keep_ratio, example, ignored, bool(masks), original_size, flops)
+        size = count_size(start, held)
+        record = Recorder(network, method, keep_ratio, example, ignored, bool(masks), original_size, flops, size)
         target_size = round(keep_ratio * original_size)
         if method.granularity == "none":
             return record.control(masks or {})
         by_structure = method.granularity == "rank" or rules.propagate_by_data is None
-        if by_structure and target_size >= count_size(start, held):
+        if by_structure and target_size >= size:
             return record(network, masks or {}, flops_of(start, outputs, held), notes)
         loss = checked_loss(method, loss)
         ignored |= _uncalled(method, start, outputs, ignored, notes)

@@ -52,10 +52,13 @@ class Recorder:
     was_pruned: bool
     original_size: int
     original_flops: int
+    start_size: int
 
     def __call__(self, pruned: nn.Module, masks: Masks, flops: int, warnings: list[str]) -> PruningResult:
         """Return the record of the network with the weights of `pruned`, under `masks`."""
-        line = missed_ratio(self.method, self.keep_ratio, pruned, masks, self.original_size, self.ignored)
+        line = missed_ratio(
+            self.method, self.keep_ratio, pruned, masks, self.original_size, self.ignored, self.start_size
+        )
         if ignores_input(pruned, self.example) and (self.was_pruned or not ignores_input(self._copy(), self.example)):
             line = f"{line}; " if line else f"{self.method.name}: "
             line += "at this size the output does not depend on the input"

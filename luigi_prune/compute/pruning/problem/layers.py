@@ -197,8 +197,12 @@ def _heads(module: nn.Module, granularity: str) -> tuple[int, int]:
 def ends_by_graph(
     network: nn.Module, modules: list[tuple[str, nn.Module]], example_input: Inputs
 ) -> tuple[set[str], set[str]]:
-    """Return the names of the layers at the network's input and at its output, as gradients flow through it."""
-    return _at_input(network, modules, example_input), _at_output(network, modules, example_input)
+    """Return the names of the layers at the network's input and at its output, as gradients flow through it.
+
+    Layers that are not compressible, for instance parametrised ones, separate others from the ends all the same.
+    """
+    layers = [(name, module) for name, module in network.named_modules() if isinstance(module, COUNTED)]
+    return _at_input(network, layers, example_input), _at_output(network, layers, example_input)
 
 
 def _at_input(network: nn.Module, modules: list[tuple[str, nn.Module]], example_input: Inputs) -> set[str]:
