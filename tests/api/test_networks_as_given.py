@@ -440,7 +440,7 @@ def test_a_parametrised_layer_separates_others_from_the_ends() -> None:
     network = nn.Sequential(
         nn.Flatten(), norm(nn.Linear(108, 24)), nn.ReLU(), nn.Linear(24, 24), nn.ReLU(), norm(nn.Linear(24, 6))
     )
-    for method, axis in (("ThiNet", 0), ("FilterUniNet", 1)):
+    for method, axis in (("ThiNet", 0), ("FilterThresNet", 1)):
         assert not bool(pruned(network, method, 0.9).masks["3.weight"].any(axis).all())
 
 
