@@ -144,7 +144,7 @@ def _fixed_shares(network: nn.Module, masks: Masks, ignored: Collection[str]) ->
     layers = [module for name, module in current_layers(network) if name not in ignored]
     parts = [part for layer in layers for part in (layer if isinstance(layer, Decomposed) else [layer])]
     counted = {id(part.weight) for part in parts}
-    shares = {}
+    shares: dict[str, int] = {}
     for name, module in network.named_modules():
         own = [value for value in module._parameters.values() if value is not None and id(value) not in counted]
         counted |= {id(value) for value in own}

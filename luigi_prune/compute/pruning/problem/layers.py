@@ -201,7 +201,7 @@ def ends_by_graph(
 
     Layers that are not compressible, for instance parametrised ones, separate others from the ends all the same.
     """
-    layers = [(name, module) for name, module in network.named_modules() if isinstance(module, COUNTED)]
+    layers: list[tuple[str, nn.Module]] = [pair for pair in network.named_modules() if isinstance(pair[1], COUNTED)]
     return _at_input(network, layers, example_input), _at_output(network, layers, example_input)
 
 
