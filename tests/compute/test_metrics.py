@@ -85,6 +85,29 @@ def test_a_state_that_was_saved_half_way_goes_on_to_the_same_value():
     assert second.compute() == measured(components, OUTPUTS[:50], TARGETS[:50])
 
 
+
+def test_a_process_that_resumes_without_a_batch_left_adds_nothing_to_the_pool():
+    """All but rank 0 load the state to know the metric's classes, and clear it."""
+
+    class Other:
+        """Stands for another process with the same counts as in `state`."""
+
+        def sum_(self, tensors):
+            for tensor, count in zip(tensors, counts, strict=True):
+                tensor.add_(count)
+
+    named = (Component(type="TopK"),)
+    full = MetricSet(named)
+    full.update(torch.eye(4), torch.tensor([0, 1, 2, 0]))
+    state = full.state()
+    counts = [value for name, value in state["TopK1"].items() if name != "classes"]
+    resumed = MetricSet(named)
+    resumed.load(state, torch.device("cpu"))
+    resumed.reset()
+    resumed.pool(Other())
+    assert resumed.compute() == full.compute() == {"TopK1": 0.75}
+
+
 @pytest.mark.parametrize(
     ("metric", "message"), [("TopK", "at least 2 outputs"), ("IoU", "at least 2 outputs"), ("Topk", "TopK")]
 )

@@ -199,6 +199,8 @@ def resume(run: Run) -> None:
     run.optimizer.load_state_dict(content["optimizer"])
     run.scaler.load_state_dict(content["scaler"])
     run.progress = Progress(**content["progress"])
-    if content["tally"] is not None and ranks.is_rank_zero:
+    if content["tally"] is not None:
         run.tally.load(content["tally"])
+        if not ranks.is_rank_zero:
+            run.tally.reset()  # rank 0 has the sums of all; the others' metrics exist, if no batch of the epoch is left
     log.info("resuming in epoch %d, after step %d", run.progress.epoch, run.progress.step)
