@@ -85,7 +85,6 @@ def test_a_state_that_was_saved_half_way_goes_on_to_the_same_value():
     assert second.compute() == measured(components, OUTPUTS[:50], TARGETS[:50])
 
 
-
 def test_a_process_that_resumes_without_a_batch_left_adds_nothing_to_the_pool():
     """All but rank 0 load the state to know the metric's classes, and clear it."""
 
