@@ -92,8 +92,8 @@ def test_alds_reaches_the_optimum_that_brute_force_finds(foldings: bool) -> None
 
 def test_the_same_fraction_takes_the_best_groups_that_brute_force_finds() -> None:
     layers = small_layers(foldings=False)
-    levels = weight_fraction(None, layers, "rank")  # type: ignore[arg-type]
     shares = sorted({cost / layer.total for layer in layers for cost, _ in every_choice(layer) if cost <= layer.total})
+    levels = weight_fraction(None, layers, "rank")  # type: ignore[arg-type]
     seen = {tuple(levels.choose(level)) for level in range(levels.count)}
     for share in shares:
         wanted = []
