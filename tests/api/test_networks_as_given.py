@@ -455,3 +455,20 @@ def test_the_reason_of_a_missed_ratio_is_the_reason() -> None:
         pruned(network, "SnipNet", 0.5, calibration=3)
     with pytest.raises(ConfigError, match=r"give a keep_ratio in \(0, 1\]"):
         api.prune(network, "ThresNet")
+
+
+def test_attention_and_recurrent_layers_that_are_pruned_are_no_reason() -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn, self.out = nn.GRUCell(36, 40), nn.Linear(40, 6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(self.rnn(x[:, 0].flatten(1)))
+
+    with pytest.warns(UserWarning, match="cannot be met") as caught:
+        pruned(Recurrent(), "ThresNet", 0.001)
+    assert "which is not pruned" in str(caught[0].message)  # its biases, and no more
+    assert "100%" not in str(caught[0].message)
+    with pytest.warns(UserWarning, match=r"9\d% of the parameters are in GRUCell 'rnn', which is not pruned"):
+        pruned(Recurrent(), "FilterThresNet", 0.3)

@@ -13,8 +13,9 @@ from torch.nn.parameter import is_lazy
 from luigi_prune.compute.network_inputs import Inputs, join, sample_count, select, tensors_of
 from luigi_prune.compute.pruning.engine.trial import outputs_of
 from luigi_prune.compute.pruning.low_rank.decomposed import Decomposed, current_layers
-from luigi_prune.compute.pruning.problem.layers import READERS, Layer
+from luigi_prune.compute.pruning.problem.layers import COUNTED, READERS, Layer, takes
 from luigi_prune.compute.pruning.problem.masks import Masks, kept_counts, mostly_zero_weights
+from luigi_prune.compute.pruning.problem.weight_matrices import weight_matrices
 from luigi_prune.compute.pruning.sizes_and_flops import count_size
 from luigi_prune.compute.zeros import to_numbers
 from luigi_prune.errors import ConfigError
@@ -129,7 +130,7 @@ def missed_ratio(
             f"{method.name}: keep ratio {target:.4g} is more than earlier steps have left; it stays at {achieved:.4g}"
         )
     line = f"{method.name}: keep ratio {target:.4g} cannot be met on this network; the closest is {achieved:.4g}"
-    shares = _fixed_shares(network, masks, ignored)
+    shares = _fixed_shares(method.granularity, network, masks, ignored)
     if achieved < target or sum(shares.values()) < REASON * size:
         return line
     largest = sorted(shares, key=shares.__getitem__, reverse=True)[:SHOWN]
@@ -139,11 +140,18 @@ def missed_ratio(
     return f"{line}: {', '.join(parts)}, which is not pruned"
 
 
-def _fixed_shares(network: nn.Module, masks: Masks, ignored: Collection[str]) -> dict[str, int]:
-    """Return the number of kept parameters that no method prunes in every module that has some, by its description."""
+def _fixed_shares(granularity: str, network: nn.Module, masks: Masks, ignored: Collection[str]) -> dict[str, int]:
+    """Return the number of kept parameters that methods of a granularity do not prune in every module, by description.
+
+    Attention and other modules that are pruned as layers of an equivalent count as pruned.
+    """
     layers = [module for name, module in current_layers(network) if name not in ignored]
     parts = [part for layer in layers for part in (layer if isinstance(layer, Decomposed) else [layer])]
-    counted = {id(part.weight) for part in parts}
+    counted = {id(part.weight) for part in parts if takes(granularity, part)}
+    for name, module, _ in weight_matrices(network):
+        recurrent = isinstance(module, nn.RNNBase | nn.RNNCellBase)
+        if not isinstance(module, COUNTED) and name not in ignored and (granularity == "weight" or not recurrent):
+            counted |= {id(parameter) for parameter in module.parameters() if parameter.dim() > 1}
     shares: dict[str, int] = {}
     for name, module in network.named_modules():
         own = [value for value in module._parameters.values() if value is not None and id(value) not in counted]
