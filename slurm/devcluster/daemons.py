@@ -24,19 +24,21 @@ def start_database(folder: Path) -> None:
     await_daemon(folder, "mariadbd", lambda: answers(f"{folder}/run/mariadb.sock"), "database")
 
 
-def install_database(folder: Path, attempts: int = 3) -> None:
-    """Write the system tables of MariaDB, in `attempts` attempts: rarely one fails on a busy machine."""
+def install_database(folder: Path) -> None:
+    """Write the system tables of MariaDB.
+
+    Its temporary files lie in the cluster's folder: a server that starts removes those of other servers in /tmp.
+    """
     command = ["mariadb-install-db", "--no-defaults", f"--user={user_name()}", f"--datadir={folder}/database"]
-    command += ["--auth-root-authentication-method=socket", "--skip-test-db", "--skip-name-resolve"]
+    command += [f"--tmpdir={folder}/run", "--auth-root-authentication-method=socket", "--skip-test-db"]
+    command += ["--skip-name-resolve"]
     log = folder / "log" / "mariadb-install-db.out"
-    for _ in range(attempts):
-        with open(log, "a") as output:
-            done = subprocess.run(command, env=environment(folder), stdout=output, stderr=output, cwd="/")
-        if done.returncode == 0:
-            return
+    with open(log, "w") as output:
+        done = subprocess.run(command, env=environment(folder), stdout=output, stderr=output, cwd="/")
+    if done.returncode != 0:
         shutil.rmtree(folder / "database", ignore_errors=True)
-    errors = [line for line in log.read_text(errors="replace").splitlines() if "ERROR" in line]
-    raise ClusterError("mariadb-install-db failed" + "".join(f": {line}" for line in errors[-1:]))
+        errors = [line for line in log.read_text(errors="replace").splitlines() if "ERROR" in line]
+        raise ClusterError("mariadb-install-db failed" + "".join(f": {line}" for line in errors[-1:]))
 
 
 def start_munged(folder: Path) -> None:

@@ -170,6 +170,16 @@ def test_a_second_cluster_beside_it_without_accounting(cluster: Cluster, start_c
     assert run_of(cluster.folder, job)
 
 
+def test_its_database_spares_the_temporary_files_of_other_servers(start_cluster: Callable[..., Cluster]):
+    path = Path(f"/tmp/#sql-temptable-{os.getpid()}")  # MariaDB removes such files in its tmpdir when it starts
+    path.touch()
+    try:
+        start_cluster("--nodes", 1)
+        assert path.exists()
+    finally:
+        path.unlink(missing_ok=True)
+
+
 def test_down_with_delete_leaves_no_folder_and_spares_the_shell_beside(start_cluster: Callable[..., Cluster]):
     cluster = start_cluster("--nodes", 1, "--no-accounting")
     with subprocess.Popen(["sleep", "600"], env=cluster.environment) as shell:
