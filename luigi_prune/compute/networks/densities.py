@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from luigi_prune.compute.counted_noise import normals_of, seeds_of
-from luigi_prune.compute.networks.ode import Solver, integrate
+from luigi_prune.compute.networks.ode import PROBE, Solver, integrate
 
 
 class FlowBlock(nn.Module):
@@ -43,6 +43,10 @@ class FlowBlock(nn.Module):
             return self._derivative(t, state, shape, noise)
 
         return integrate(derivative, state, self.solver, list(self.parameters()), training=self.training)
+
+    def simplify_for_probe(self) -> None:
+        """Take few steps from now on."""
+        self.solver = PROBE
 
     def _derivative(self, t: Tensor, state: Tensor, shape: Sequence[int], noise: Tensor | None) -> Tensor:
         needed = torch.is_grad_enabled()

@@ -34,6 +34,10 @@ class Solver:
     rtol: float = 1e-5
 
 
+PROBE = Solver("euler", adjoint=False, points=3)
+"""Two steps: every channel of a field depends on the same others as with any solver, whatever the weights."""
+
+
 @cache
 def torchdiffeq() -> Any:
     """Return the module; raises ConfigError if it is not installed."""

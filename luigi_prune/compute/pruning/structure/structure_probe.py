@@ -6,7 +6,9 @@ feeds it, and the gradient of a positive sum of the outputs is exactly zero if a
 The result holds for all weights and inputs, not only for calibration data. Numbers are scaled at every layer, so that
 they neither overflow nor underflow at any depth; functions with flat parts (ReLU, clipping, rounding, sigmoid) get a
 term added that keeps zeros zero and constants constant but lets every gradient through. Samples differ in brightness,
-so a channel that is equal over all samples and positions is structurally constant.
+so a channel that is equal over all samples and positions is structurally constant. A module that takes long with random
+numbers, such as an adaptive solver, may have a method `simplify_for_probe`, which the copy calls: channels must depend
+on each other as before.
 """
 
 from __future__ import annotations
@@ -248,7 +250,11 @@ def _hollow_copy(network: nn.Module, dtype: torch.dtype) -> tuple[nn.Module, lis
             empty = torch.empty(parameter.shape, dtype=kind, device=parameter.device)
             hollow[id(parameter)] = nn.Parameter(empty, requires_grad=False)
     parameters = list(hollow.values())
-    return duplicate(network, hollow).to(dtype).eval().requires_grad_(False), parameters
+    copy = duplicate(network, hollow).to(dtype).eval().requires_grad_(False)
+    for module in copy.modules():
+        if callable(simplify := getattr(module, "simplify_for_probe", None)):
+            simplify()
+    return copy, parameters
 
 
 @torch.no_grad()
