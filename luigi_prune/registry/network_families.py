@@ -48,7 +48,17 @@ def _torchvision(match: re.Match[str]) -> NetworkRow:
         f"{_NETWORKS}.torchvision_networks:classifier",
         summary=f"torchvision's {name}",
         smallest=smallest if known else 1,
-        settings={"architecture": name},
+        settings={"name": match[0], "architecture": name},
+        open_ended=True,
+    )
+
+
+def _segmentation(match: re.Match[str]) -> NetworkRow:
+    return NetworkRow(
+        match[0],
+        f"{_NETWORKS}.torchvision_networks:segmentation",
+        summary=f"torchvision's {match[0]} with its auxiliary head",
+        settings={"name": match[0], "architecture": match[0]},
         open_ended=True,
     )
 
@@ -61,7 +71,7 @@ def _by_size(match: re.Match[str]) -> NetworkRow:
         f"{_NETWORKS}.by_image_size:{'small_network' if small else 'network_by_size'}",
         summary=f"{name} for images below {SMALL_IMAGE} pixels" + ("" if small else ", else torchvision's"),
         smallest=29 if name == "alexnet" else 32,
-        settings={"architecture": name},
+        settings={"name": match[0], "architecture": name},
         open_ended=not small,
     )
 
@@ -116,7 +126,7 @@ def _timm(match: re.Match[str]) -> NetworkRow:
         match[0],
         f"{_NETWORKS}.timm_networks:timm_network",
         summary=f"timm's {match[1]}",
-        settings={"architecture": match[1]},
+        settings={"name": match[0], "architecture": match[1]},
         open_ended=True,
     )
 
@@ -127,7 +137,7 @@ def _transformers(match: re.Match[str]) -> NetworkRow:
         match[0],
         f"{_NETWORKS}.transformers_networks:transformers_network",
         summary=f"{match[1]} of transformers",
-        settings={"model": match[1]},
+        settings={"name": match[0], "model": match[1]},
         open_ended=True,
         several_inputs=True,
     )
@@ -139,6 +149,7 @@ def _bert(match: re.Match[str]) -> NetworkRow:
         match[0],
         f"{_NETWORKS}.transformers_networks:bert",
         summary="BERT of the size of bert-base-cased, for the classification of sequences",
+        settings={"name": match[0]},
         open_ended=True,
         several_inputs=True,
     )
@@ -191,6 +202,13 @@ NETWORK_FAMILIES: tuple[Family[NetworkRow], ...] = (
         _densenet,
         "DenseNet-BC for small images of 6 n + 4 layers (arXiv 1608.06993), growth 12 unless given; 190: 40",
         _DENSENETS,
+    ),
+    Family(
+        "(fcn|deeplabv3)_resnet(50|101)",
+        "(?:fcn|deeplabv3)_resnet(?:50|101)",
+        _segmentation,
+        "torchvision's segmentation network with its auxiliary head, with random weights",
+        ("fcn_resnet50", "fcn_resnet101", "deeplabv3_resnet50", "deeplabv3_resnet101"),
     ),
     Family("bert", "bert", _bert, "bert-base-cased for the classification of sequences (transformers)", ("bert",)),
     Family("timm:NAME", r"timm:([\w.-]+)", _timm, "timm's network NAME with random weights (extra `timm`)"),
