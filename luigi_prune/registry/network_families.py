@@ -26,6 +26,10 @@ _CLASSIFIERS = """
     vgg13 vgg13_bn vgg16 vgg16_bn vgg19 vgg19_bn vit_b_16 vit_b_32 vit_h_14 vit_l_16 vit_l_32 wide_resnet101_2
     wide_resnet50_2
 """
+_SMALLEST = {
+    **{"alexnet": 63, "convnext": 32, "densenet": 29, "googlenet": 15},
+    **{"inception_v3": 75, "squeezenet": 21, "swin": 4, "vgg": 32},
+}
 _VGG = tuple(f"vgg{depth}{suffix}" for depth in (11, 13, 16, 19) for suffix in ("", "_bn"))
 BY_SIZE = ("alexnet", *_VGG)
 """Names of two networks: for images below `SMALL_IMAGE` pixels that of CIFAR papers, else torchvision's."""
@@ -42,12 +46,12 @@ def _needs(module: str) -> None:
 def _torchvision(match: re.Match[str]) -> NetworkRow:
     name = match[1]
     known = name in TORCHVISION or name in BY_SIZE
-    smallest = {"alexnet": 63, "inception_v3": 75}.get(name, 32 if name.startswith("vgg") else 1)
+    smallest = next((pixels for kind, pixels in _SMALLEST.items() if known and name.startswith(kind)), 1)
     return NetworkRow(
         match[0],
         f"{_NETWORKS}.torchvision_networks:classifier",
         summary=f"torchvision's {name}",
-        smallest=smallest if known else 1,
+        smallest=smallest,
         settings={"name": match[0], "architecture": name},
         open_ended=True,
     )

@@ -130,14 +130,19 @@ class SchedulerRow(ClassRow):
 
 @dataclass(frozen=True)
 class LossRow(ClassRow):
-    """A loss; `targets`: class indices, or one real number per output (one-hot classes)."""
+    """A loss; `targets`: class indices, or one real number per output (one-hot classes).
+
+    `whole_output`: whether it reads a network's output as it is rather than the prediction in it.
+    """
 
     targets: Literal["class", "real"] = "class"
+    whole_output: bool = field(default=False, kw_only=True)
 
     @property
     def reductions(self) -> tuple[str, ...]:
         """The values of `reduction` that return a scalar."""
-        return ("mean", "sum", "batchmean") if self.name == "KLDivLoss" else ("mean", "sum")
+        special = {"KLDivLoss": ("mean", "sum", "batchmean"), "LossFromInput": ("mean",)}
+        return special.get(self.name, ("mean", "sum"))
 
 
 @dataclass(frozen=True)

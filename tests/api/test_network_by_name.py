@@ -69,7 +69,7 @@ def test_a_network_of_a_module_in_the_working_directory_with_keywords_and_its_pr
             (3, 32, 32),
             10,
             {},
-            "'resnet57' is not a network: a residual network for small images has 6 n + 2 layers; did you mean 'resnet56'?",
+            "a residual network for small images has 6 n + 2 layers; did you mean 'resnet56'?",
         ),
         ("wrn29_2", (3, 32, 32), 10, {}, "has 6 n + 4 layers"),
         ("resnet56", (3, 4, 32), 10, {}, "resnet56 needs images of at least 5x5, got 4x32"),
