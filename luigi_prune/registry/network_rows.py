@@ -15,6 +15,16 @@ NETWORKS = by_name(
             "lenet300_100", f"{_NETWORKS}.lenet:lenet300_100", summary="Three linear layers (LeCun et al. 1998)"
         ),
         NetworkRow(
+            "lenet500_300_100",
+            f"{_NETWORKS}.lenet:lenet500_300_100",
+            summary="Linear layers of 500, 300, 100 and the outputs",
+        ),
+        NetworkRow(
+            "fcnet_nettrim",
+            f"{_NETWORKS}.lenet:fcnet_nettrim",
+            summary="Linear layers of 300, 1000, 100 and the outputs: Net-Trim's (arXiv 1611.05162)",
+        ),
+        NetworkRow(
             "lenet5",
             f"{_NETWORKS}.lenet:lenet5",
             summary="6 and 16 3x3 filters, 120 units as a convolution, 84: torchprune's LeNet-5 "
@@ -40,6 +50,24 @@ NETWORKS = by_name(
             summary="Five convolutions and three linear layers: Conv-6 of Frankle and Carbin (arXiv 1803.03635) "
             "without its last convolution",
             smallest=8,
+        ),
+        NetworkRow(
+            "cnn60k",
+            f"{_NETWORKS}.cnn60k:cnn60k",
+            summary="Two 5x5 convolutions of 32 filters, one of 512 over the whole map, and a linear layer",
+            smallest=10,
+        ),
+        NetworkRow(
+            "deepknight",
+            f"{_NETWORKS}.deepknight:deepknight",
+            summary="Six convolutions and two linear layers that steer a car",
+            smallest=53,
+        ),
+        NetworkRow(
+            "alexnet_bn",
+            f"{_NETWORKS}.alexnet:alexnet_bn",
+            summary="AlexNet with BatchNorm, whose hidden layers are convolutions",
+            smallest=63,
         ),
         *(
             NetworkRow(
@@ -72,22 +100,17 @@ NETWORKS = by_name(
     ]
 )
 
-LATER_NETWORKS = (
-    r"vgg(11|13|16|19)(_bn)?",
-    r"densenet(22|40|100|121|161|169|190|201)",
-    r"wrn(16_8|28_2|28_10|40_1|40_4|50_2)",
-    r"wide_resnet(50|101)_2",
-    r"resnet(18|34|50|101|152|1202)",
-    r"preresnet\d+|resnext\d+\w*",
-    r"alexnet(_bn)?",
-    r"mobilenet_v[23]\w*",
-    r"deeplabv3_resnet(50|101)",
-    r"bert",
-    r"deepknight",
-    r"cnn60k",
-    r"lenet500_300_100|fcnet_nettrim",
-    r"(ffjord|cnf|node)\w*",
+LATER_NETWORKS = (r"(ffjord|cnf|node)\w*",)
+
+_NO_DEPTH = (
+    "is a function of torchprune whose depth no experiment file can give; choose a network with its depth, such as "
 )
+UNSUITABLE_NETWORKS = {
+    "resnet": f"{_NO_DEPTH}resnet20",
+    "wrn": f"{_NO_DEPTH}wrn28_10",
+    "preresnet": f"{_NO_DEPTH}resnet20 or wrn28_2, whose blocks are pre-activated",
+    "resnext": f"{_NO_DEPTH}resnext50_32x4d",
+}
 
 DATASETS = by_name(
     [
