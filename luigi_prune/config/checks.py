@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from luigi_prune import registry
 from luigi_prune.config.architecture import compressible_layers
 from luigi_prune.config.component_checks import check_keywords, check_training, find_row
+from luigi_prune.config.density_checks import check_density, is_density
 from luigi_prune.config.key_names import KeyPath, SettingError, shown_key
 from luigi_prune.config.method_labels import colors_of_methods, labels_of_methods
 from luigi_prune.config.ratios import SpacingError, check_order, keep_ratios, spacing_notes, split_ratios
@@ -74,7 +75,8 @@ def _check_network(experiment: Experiment) -> None:
             f"{row.name} needs images of at least {row.smallest}x{row.smallest}, but those of {dataset.name} are "
             f"{shape[1]}x{shape[2]}; pad or resize them in the transforms, or choose another network",
         )
-    if dataset.num_classes is not None and network.output_size != dataset.num_classes:
+    check_density(experiment)
+    if dataset.num_classes not in (None, network.output_size) and not is_density(experiment):
         raise SettingError(
             ("network", "output_size"),
             f"{dataset.name} has {dataset.num_classes} classes, so {network.output_size} outputs do not fit",
@@ -95,12 +97,13 @@ def _methods(methods: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _test_sets(experiment: Experiment) -> tuple[str, ...]:
-    """Return the test sets; each must have as many classes as the network has outputs."""
+    """Return the test sets; each must have as many classes as the network has outputs, unless it is a density."""
     tests = experiment.experiments.dataset_test or (experiment.network.dataset,)
+    density = is_density(experiment)
     for index, name in enumerate(tests):
         path = ("experiments", "dataset_test", index)
         row = find_row("dataset", name, path)
-        if row.num_classes is not None and row.num_classes != experiment.network.output_size:
+        if row.num_classes not in (None, experiment.network.output_size) and not density:
             raise SettingError(
                 path,
                 f"{row.name} has {row.num_classes} classes, "

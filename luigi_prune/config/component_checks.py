@@ -52,7 +52,12 @@ def check_training(training: TrainingConfig, section: str) -> tuple[TrainingConf
         for index, transform in enumerate(getattr(training, name)):
             _check_transform(transform, (section, name, index))
     _check_metrics(training.metrics_test, (section, "metrics_test"))
-    return training.model_copy(update={"optimizer_kwargs": kept}), notes
+    metrics = tuple(m for m in training.metrics_test if not find_row("metric", m.type, (section,)).placeholder)
+    if len(metrics) == len(training.metrics_test):
+        metrics = training.metrics_test
+    elif section == "training":
+        notes.append(((section, "metrics_test"), "the metric Dummy measures nothing; it is left out"))
+    return training.model_copy(update={"optimizer_kwargs": kept, "metrics_test": metrics}), notes
 
 
 def _check_rates(training: TrainingConfig, section: str) -> None:

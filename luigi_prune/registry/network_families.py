@@ -6,6 +6,7 @@ import re
 from importlib.util import find_spec
 
 from luigi_prune.errors import ConfigError, nearest
+from luigi_prune.registry.continuous_families import CONTINUOUS_FAMILIES
 from luigi_prune.registry.rows import Family, NetworkRow
 
 _NETWORKS = "luigi_prune.compute.networks"
@@ -223,4 +224,5 @@ NETWORK_FAMILIES: tuple[Family[NetworkRow], ...] = (
         "The network NAME of transformers with random weights (extra `transformers`): a kind such as `vit`, or the "
         "folder or hub name of a configuration",
     ),
+    *CONTINUOUS_FAMILIES,
 )

@@ -100,7 +100,7 @@ NETWORKS = by_name(
     ]
 )
 
-LATER_NETWORKS = (r"(ffjord|cnf|node)\w*",)
+LATER_NETWORKS: tuple[str, ...] = ()
 
 _NO_DEPTH = (
     "is a function of torchprune whose depth no experiment file can give; choose a network with its depth, such as "

@@ -98,6 +98,8 @@ class NetworkRow(ClassRow):
     smallest: int = 1
     settings: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
     several_inputs: bool = field(default=False, kw_only=True)
+    density: bool = field(default=False, kw_only=True)
+    vectors: bool = field(default=False, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,7 @@ class DatasetRow:
     """A data set: its loader, its number of classes (None: regression) and the shape of its inputs, if known.
 
     The shape of images is (channels, height, width), that of several inputs a tuple or dictionary of shapes.
+    `labelled` False: the data have no targets, so only densities can be learned from them.
     """
 
     name: str
@@ -112,6 +115,7 @@ class DatasetRow:
     num_classes: int | None = None
     input_shape: Any = None
     summary: str = ""
+    labelled: bool = field(default=True, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -133,10 +137,12 @@ class LossRow(ClassRow):
     """A loss; `targets`: class indices, or one real number per output (one-hot classes).
 
     `whole_output`: whether it reads a network's output as it is rather than the prediction in it.
+    `density`: it reads the outputs of flows, and no targets.
     """
 
     targets: Literal["class", "real"] = "class"
     whole_output: bool = field(default=False, kw_only=True)
+    density: bool = field(default=False, kw_only=True)
 
     @property
     def reductions(self) -> tuple[str, ...]:
@@ -149,12 +155,15 @@ class LossRow(ClassRow):
 class MetricRow(ClassRow):
     """A metric; the keywords in `shown` are always part of its label, others if they differ from `defaults`.
 
-    `higher_is_better` None: taken from the attribute of the class, as torchmetrics defines it.
+    `higher_is_better` None: taken from the attribute of the class, as torchmetrics defines it. `density`: it reads the
+    outputs of flows, and no targets. `placeholder`: it measures nothing, and experiments are planned without it.
     """
 
     defaults: dict[str, Any] = field(default_factory=dict)
     shown: tuple[str, ...] = ()
     higher_is_better: bool | None = None
+    density: bool = field(default=False, kw_only=True)
+    placeholder: bool = field(default=False, kw_only=True)
 
 
 @dataclass(frozen=True)

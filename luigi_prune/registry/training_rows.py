@@ -98,6 +98,9 @@ def _output_loss(name: str, *keywords: str) -> LossRow:
     return LossRow(name, path, optional=keywords, whole_output=True)
 
 
+_LIKELIHOODS = "luigi_prune.compute.metrics.likelihoods"
+_NLL = ("NLLPrior", "NLLNats", "NLLBits")
+
 LOSSES = by_name(
     [
         _loss("CrossEntropyLoss", "weight ignore_index label_smoothing", "class"),
@@ -116,10 +119,11 @@ LOSSES = by_name(
         _loss("SoftMarginLoss"),
         _output_loss("CrossEntropyLossWithAuxiliary", "reduction", "weight", "ignore_index", "label_smoothing"),
         _output_loss("LossFromInput", "reduction"),
+        *(LossRow(f"{name}Loss", f"{_LIKELIHOODS}:{name}Loss", density=True) for name in _NLL),
     ]
 )
 
-LATER_LOSSES = ("NLLPriorLoss", "NLLNatsLoss", "NLLBitsLoss")
+LATER_LOSSES: tuple[str, ...] = ()
 
 _TRAINABLE = "has trainable weights, which the optimizer would not update"
 _OTHER_INPUTS = "takes inputs other than outputs and targets"
@@ -146,7 +150,9 @@ METRICS = by_name(
         MetricRow("MCorr", f"{_METRICS}:MCorr", higher_is_better=True),
         MetricRow("Pearson", f"{_METRICS}:Pearson", higher_is_better=True),
         MetricRow("SpearmanRank", f"{_METRICS}:SpearmanRank", higher_is_better=True),
+        *(MetricRow(name, f"{_LIKELIHOODS}:{name}", higher_is_better=True, density=True) for name in _NLL),
+        MetricRow("Dummy", f"{_METRICS}:Dummy", higher_is_better=True, placeholder=True),
     ]
 )
 
-LATER_METRICS = ("NLLPrior", "NLLNats", "NLLBits")
+LATER_METRICS: tuple[str, ...] = ()

@@ -32,6 +32,7 @@ class Loss:
         }
         self._foreign = row.name if registry.is_foreign(str(row.path)) else ""
         self._whole_output = bool(self._foreign) or row.whole_output
+        self._density = row.density
         self._on_classes = row.targets == "class"
         self._signed = name in _SIGNED_TARGETS
         try:
@@ -56,7 +57,7 @@ class Loss:
         """
         if not self._whole_output:
             outputs = prediction(outputs)
-        if isinstance(outputs, Tensor):
+        if isinstance(outputs, Tensor) and not self._density:
             targets = self._matching(outputs, targets)
         value: Tensor = self._module(outputs, targets)
         if self._foreign and not (isinstance(value, Tensor) and value.ndim == 0):

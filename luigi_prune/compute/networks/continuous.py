@@ -1,6 +1,7 @@
 """Networks of continuous depth for vectors: neural ODEs, and densities as continuous normalising flows.
 
-Chen et al. 2018 (arXiv 1806.07366), Grathwohl et al. 2019 (arXiv 1810.01367), Liebenwein et al. 2021 (arXiv 2106.12718).
+Chen et al. 2018 (arXiv 1806.07366), Grathwohl et al. 2019 (arXiv 1810.01367); pruned by Liebenwein et al. 2021 (arXiv
+2106.12718).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from luigi_prune.compute.networks.densities import Flow, FlowBlock
 from luigi_prune.compute.networks.ode import PROBE, Solver, integrate, torchdiffeq
 from luigi_prune.errors import ConfigError
+import itertools
 
 ACTIVATIONS = {"tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "softplus": nn.Softplus, "relu": nn.ReLU}
 
@@ -22,7 +24,7 @@ class VectorField(nn.Sequential):
     def __init__(self, features: int, layers: int, hidden: int, activation: str):
         sizes = [features, *[hidden] * (layers - 1), features]
         parts: list[nn.Module] = []
-        for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+        for inputs, outputs in itertools.pairwise(sizes):
             parts += [nn.Linear(inputs, outputs), ACTIVATIONS[activation]()]
         super().__init__(*parts[:-1])
 
@@ -63,9 +65,7 @@ def node(input_shape: Any, output_size: int, name: str, solver: dict[str, Any], 
     return NeuralODE(VectorField(_features(name, input_shape, output_size), **field), _solver(solver))
 
 
-def density(
-    input_shape: Any, output_size: int, name: str, exact: bool, solver: dict[str, Any], **field: Any
-) -> Flow:
+def density(input_shape: Any, output_size: int, name: str, exact: bool, solver: dict[str, Any], **field: Any) -> Flow:
     """Return the density `name` of vectors of `output_size` features, with the exact trace or Hutchinson's estimate."""
     features = _features(name, input_shape, output_size)
     return Flow([FlowBlock(VectorField(features, **field), _solver(solver), exact=exact)])
@@ -86,5 +86,3 @@ def _features(name: str, input_shape: Any, output_size: int) -> int:
 
 def _solver(settings: dict[str, Any]) -> Solver:
     return Solver(**settings)
-
-

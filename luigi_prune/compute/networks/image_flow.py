@@ -12,6 +12,7 @@ from torch.nn import functional
 from luigi_prune.compute.networks.densities import Flow, FlowBlock
 from luigi_prune.compute.networks.ode import Solver, torchdiffeq
 from luigi_prune.errors import ConfigError
+import itertools
 
 SMALLEST = 4  # pixels of the last scale
 _ALPHA = 1e-6  # keeps logits of pixels at 0 and 1 finite
@@ -24,7 +25,7 @@ class ConvolutionalField(nn.Module):
     def __init__(self, channels: int, hidden: int = 64, layers: int = 4):
         super().__init__()
         sizes = [channels, *[hidden] * (layers - 1), channels]
-        self.layers = nn.ModuleList(nn.Conv2d(a + 1, b, 3, padding=1) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Conv2d(a + 1, b, 3, padding=1) for a, b in itertools.pairwise(sizes))
 
     def forward(self, t: Tensor, z: Tensor) -> Tensor:
         """Return the derivative of the state z (samples, channels, height, width) at time t."""

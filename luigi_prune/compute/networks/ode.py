@@ -55,8 +55,8 @@ def integrate(
 ) -> Tensor:
     """Return the state at time 1 that starts as `state` (samples, ...) at time 0, in at least single precision.
 
-    An adaptive solver takes the same steps for all samples of a batch, so a sample's result depends on the others, within
-    the tolerance. Only training uses adjoint gradients: others are those of the solver's steps, which hooks observe.
+    An adaptive solver takes the same steps for all samples of a batch, so a sample's result depends on the others,
+    within the tolerance. Only training uses adjoint gradients: others are those of the solver's steps, which hooks observe.
     Raises SolverFailure if the steps become too small or too many.
     """
     library = torchdiffeq()
@@ -84,8 +84,8 @@ def integrate(
         except AssertionError as error:
             reason = (str(error).splitlines() or ["no reason given"])[0][:80]
             raise SolverFailure(
-                f"network.name: the solver {solver.method} fails ({reason}): the weights make the equation too stiff, or "
-                "training has diverged; try a smaller learning rate"
+                f"network.name: the solver {solver.method} fails ({reason}): the weights make the equation too stiff, "
+                "or training has diverged; try a smaller learning rate"
             ) from error
     result: Tensor = solution[-1]
     return result

@@ -11,6 +11,7 @@ from luigi_prune.compute.networks.continuous import ACTIVATIONS
 from luigi_prune.compute.networks.densities import Flow, FlowBlock
 from luigi_prune.compute.networks.ode import Solver, torchdiffeq
 from luigi_prune.errors import ConfigError
+import itertools
 
 _SOLVER = Solver(atol=1e-8, rtol=1e-6)
 
@@ -39,7 +40,7 @@ class GatedField(nn.Module):
     def __init__(self, features: int, layers: int, hidden: int, activation: str):
         super().__init__()
         sizes = [features, *[hidden] * layers, features]
-        self.layers = nn.ModuleList(ConcatSquashLinear(*pair) for pair in zip(sizes, sizes[1:], strict=False))
+        self.layers = nn.ModuleList(ConcatSquashLinear(*pair) for pair in itertools.pairwise(sizes))
         self.activation = ACTIVATIONS[activation]()
 
     def forward(self, t: Tensor, z: Tensor) -> Tensor:
@@ -61,7 +62,7 @@ class TabularFlow(Flow):
 def tabular_flow(
     input_shape: Any, output_size: int, name: str, layers: int, factor: int, blocks: int, activation: str
 ) -> TabularFlow:
-    """Return a density of vectors: `blocks` integrations with `layers` hidden layers, `factor` times as wide as data."""
+    """Return a density of vectors: `blocks` integrations with hidden layers `factor` times as wide as the data."""
     torchdiffeq()
     if len(input_shape) != 1:
         raise ConfigError(f"network.name: {name} takes vectors, got inputs of shape {tuple(input_shape)}")

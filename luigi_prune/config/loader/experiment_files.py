@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from luigi_prune.config.checks import check_experiment
+from luigi_prune.config.density_checks import features_of
 from luigi_prune.config.foreign_parts import classes_of, resolve_foreign_parts
 from luigi_prune.config.key_names import IGNORED, SECTIONS, KeyPath, SettingError, shown_path
 from luigi_prune.config.loader.includes import find_file, load_tree
@@ -83,9 +84,10 @@ def _sections(root: Node, folder: Path) -> tuple[dict[str, Any], list[tuple[int,
     network = plain["network"]
     modules = plain.get("directories", {}).get("modules")
     if "output_size" not in network and (
-        classes := classes_of(network.get("dataset"), Path(modules) if isinstance(modules, str) else folder)
+        outputs := features_of(network.get("name"), network.get("dataset"))
+        or classes_of(network.get("dataset"), Path(modules) if isinstance(modules, str) else folder)
     ):
-        network["output_size"] = classes
+        network["output_size"] = outputs
     return plain, notes
 
 
