@@ -119,6 +119,7 @@ def _names() -> str:
     methods = [(f"`{r.name}`", f"`{r.short}`", r.granularity, r.summary, r.paper) for r in registry.METHODS.values()]
     parts += ["### Methods\n", _table(("name", "short", "granularity", "definition", "paper"), methods)]
     networks = [(f"`{row.name}`", row.summary) for row in registry.NETWORKS.values()]
+    networks += [(f"`{family.form}`", family.summary) for family in registry.NETWORKS.families]
     parts += ["### Networks\n", _table(("name", "description"), networks)]
     datasets = [
         (f"`{row.name}`", str(row.num_classes), " x ".join(map(str, row.input_shape)), row.summary)

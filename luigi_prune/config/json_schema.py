@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from luigi_prune import registry
@@ -21,6 +22,7 @@ _NAMED: dict[tuple[str, str], KindName] = {
     ("Transform", "type"): "transform",
     ("Metric", "type"): "metric",
 }
+_GROUP_NAME = r"\(\?P<\w+>"  # Python's; editors read the expressions of ECMAScript
 _LIST_ENTRIES = ("Component", "SchedulerComponent", "SpacingConfig")
 
 
@@ -106,13 +108,17 @@ def _named(model: str, key: str, schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _named_part(kind: KindName) -> dict[str, Any]:
-    """Return the schema of a name: a registered one or an import path."""
-    return {"anyOf": [{"enum": _choices(kind)}, _IMPORT_PATH]}
+    """Return the schema of a name: a registered one, a family's member or an import path."""
+    families = [
+        {"type": "string", "pattern": f"^({re.sub(_GROUP_NAME, '(', family.pattern)})$"}
+        for family in registry.KINDS[kind].rows.families
+    ]
+    return {"anyOf": [{"enum": _choices(kind)}, *families, _IMPORT_PATH]}
 
 
 def _choices(kind: KindName) -> list[str]:
     known = registry.KINDS[kind]
-    return [*known.rows, *known.short]
+    return [*known.rows.choices, *known.short]
 
 
 def _sweep() -> dict[str, Any]:

@@ -96,8 +96,11 @@ def jobs_folder(results: str | Path, backend: str) -> Path:
 
 
 def _readable(name: str) -> str:
-    """Return the name of a part for paths: `my_module.make_net` for an import path; the digest is in the key."""
-    return plain(name).replace(":", ".")
+    """Return the name of a part for paths: `my_module.make_net` for an import path; the digest is in the key.
+
+    A name that is a path itself, such as hf:google-bert/bert-base-cased, becomes one folder.
+    """
+    return plain(name).replace(":", ".").strip("/").replace("/", "-")
 
 
 def _chain_folder(directories: Directories, spec: ChainSpec) -> Path:

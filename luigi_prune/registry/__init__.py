@@ -10,8 +10,9 @@ from typing import Any, Literal, Protocol, overload
 
 from luigi_prune.errors import ConfigError, nearest
 from luigi_prune.registry.method_rows import LATER_METHODS, METHODS, SHORT_NAMES
+from luigi_prune.registry.network_families import NETWORK_FAMILIES
 from luigi_prune.registry.network_rows import DATASETS as BUILTIN_DATASETS
-from luigi_prune.registry.network_rows import LATER_DATASETS, LATER_NETWORKS
+from luigi_prune.registry.network_rows import LATER_DATASETS, LATER_NETWORKS, UNSUITABLE_NETWORKS
 from luigi_prune.registry.network_rows import NETWORKS as BUILTIN_NETWORKS
 from luigi_prune.registry.plugins import PartTable, is_foreign, load_part, look_in, plain, sources_of
 from luigi_prune.registry.row_reading import KindName
@@ -71,7 +72,7 @@ __all__ = [
     "sources_of",
 ]
 
-NETWORKS = PartTable("network", BUILTIN_NETWORKS)
+NETWORKS = PartTable("network", BUILTIN_NETWORKS, families=NETWORK_FAMILIES)
 DATASETS = PartTable("dataset", BUILTIN_DATASETS)
 METRICS = PartTable("metric", BUILTIN_METRICS)
 LOSSES = PartTable("loss", BUILTIN_LOSSES)
@@ -93,7 +94,7 @@ class Kind:
 
 KINDS: Mapping[KindName, Kind] = {
     "method": Kind("a pruning method", METHODS, LATER_METHODS, short=SHORT_NAMES),
-    "network": Kind("a network", NETWORKS, LATER_NETWORKS),
+    "network": Kind("a network", NETWORKS, LATER_NETWORKS, UNSUITABLE_NETWORKS),
     "dataset": Kind("a data set", DATASETS, LATER_DATASETS),
     "metric": Kind("a metric", METRICS, LATER_METRICS),
     "loss": Kind("a loss", LOSSES, LATER_LOSSES, UNSUITABLE_LOSSES),
@@ -126,7 +127,7 @@ def find(kind: Literal["optimizer"], name: str) -> OptimizerRow: ...
 @overload
 def find(kind: Literal["scheduler"], name: str) -> SchedulerRow: ...
 def find(kind: KindName, name: str) -> Any:
-    """Return the row of `name`: a full name, a method's short name, or a foreign part's import path.
+    """Return the row of `name`: a full name, a method's short name, a family's member, or a foreign part's import path.
 
     Raises ConfigError for a name that is unknown (with the nearest choice), unsupported (with the reason), or planned
     for a later version.
@@ -149,7 +150,7 @@ def resolve_name(kind: KindName, name: str, folder: Path | None = None) -> str:
         raise ConfigError(f"{name!r} {known.unsuitable[name]}")
     if comes_later(kind, name):
         raise ConfigError(f"{name!r} is {known.noun} that this version does not have yet; it comes in a later version")
-    raise ConfigError(f"{name!r} is not {known.noun}{nearest(name, [*known.rows, *known.short])}")
+    raise ConfigError(f"{name!r} is not {known.noun}{nearest(name, [*known.rows.choices, *known.short])}")
 
 
 class _Component(Protocol):

@@ -72,22 +72,17 @@ NETWORKS = by_name(
     ]
 )
 
-LATER_NETWORKS = (
-    r"vgg(11|13|16|19)(_bn)?",
-    r"densenet(22|40|100|121|161|169|190|201)",
-    r"wrn(16_8|28_2|28_10|40_1|40_4|50_2)",
-    r"wide_resnet(50|101)_2",
-    r"resnet(18|34|50|101|152|1202)",
-    r"preresnet\d+|resnext\d+\w*",
-    r"alexnet(_bn)?",
-    r"mobilenet_v[23]\w*",
-    r"deeplabv3_resnet(50|101)",
-    r"bert",
-    r"deepknight",
-    r"cnn60k",
-    r"lenet500_300_100|fcnet_nettrim",
-    r"(ffjord|cnf|node)\w*",
+LATER_NETWORKS = (r"(ffjord|cnf|node)\w*",)
+
+_NO_DEPTH = (
+    "is a function of torchprune whose depth no experiment file can give; choose a network with its depth, such as "
 )
+UNSUITABLE_NETWORKS = {
+    "resnet": f"{_NO_DEPTH}resnet20",
+    "wrn": f"{_NO_DEPTH}wrn28_10",
+    "preresnet": f"{_NO_DEPTH}resnet20 or wrn28_2, whose blocks are pre-activated",
+    "resnext": f"{_NO_DEPTH}resnext50_32x4d",
+}
 
 DATASETS = by_name(
     [

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from typing import Any
 from luigi_prune.errors import ConfigError, nearest
 from luigi_prune.registry.importing import load
 from luigi_prune.registry.row_reading import KindName, read_row
-from luigi_prune.registry.rows import MethodRow, import_path
+from luigi_prune.registry.rows import Family, MethodRow, import_path
 from luigi_prune.registry.sources import DIGITS, Sources, gather
 
 _PARTS = ("score", "allocation")
@@ -82,9 +83,9 @@ def unique(
 
 
 class PartTable(Mapping[str, Any]):
-    """The rows of one kind by name: built-in rows, then those of installed packages.
+    """The rows of one kind by name: built-in rows, members of families, then those of installed packages.
 
-    Resolved names of foreign parts ("name@digest") are valid keys, too, but not iterated over.
+    Members of families and resolved names of foreign parts ("name@digest") are valid keys, too, but not iterated over.
     """
 
     def __init__(
@@ -92,13 +93,15 @@ class PartTable(Mapping[str, Any]):
         kind: KindName,
         builtin: Mapping[str, Any],
         discover: Callable[[], Iterable[metadata.EntryPoint]] | None = None,
+        families: Sequence[Family[Any]] = (),
     ) -> None:
-        self.kind, self._builtin = kind, builtin
+        self.kind, self._builtin, self.families = kind, builtin, families
         self._discover = discover or (lambda: metadata.entry_points(group=group_of(kind)))
         self._entries: dict[str, metadata.EntryPoint] | None = None
         self._resolved: dict[str, Any] = {}  # resolved name -> row
         self._names: dict[str, str] = {}  # name of an entry point -> resolved name
         self._warned: set[str] = set()
+        self._members: dict[str, Any] = {}  # name -> row of a family
 
     def __getitem__(self, name: str) -> Any:
         if name in self._builtin:
@@ -106,6 +109,8 @@ class PartTable(Mapping[str, Any]):
             return self._builtin[name]
         if name in self._resolved:
             return self._resolved[name]
+        if name not in self.entries and (row := self._member(name)) is not None:
+            return row
         if is_foreign(name):
             return self._row_of_resolved(name)
         if name not in self.entries:
@@ -113,7 +118,12 @@ class PartTable(Mapping[str, Any]):
         return self._resolved[self.resolve(name)]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._builtin or name in self._resolved or name in self.entries
+        if name in self._builtin or name in self._resolved or name in self.entries:
+            return True
+        try:
+            return isinstance(name, str) and self._member(name) is not None
+        except ConfigError:
+            return False
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names; those of broken packages are skipped with a warning."""
@@ -143,9 +153,16 @@ class PartTable(Mapping[str, Any]):
             if name not in self._names:
                 self._names[name] = self._resolve_entry(self.entries[name])
             return self._names[name]
+        if self._member(name) is not None:
+            return name
         if ":" in name:
             return self._resolve_path(name, name, folder)
         raise KeyError(name)
+
+    @property
+    def choices(self) -> list[str]:
+        """The names to suggest: all of `__iter__` and the well-known ones of families."""
+        return [*dict.fromkeys([*self, *(name for family in self.families for name in family.names)])]
 
     @property
     def entries(self) -> dict[str, metadata.EntryPoint]:
@@ -153,6 +170,23 @@ class PartTable(Mapping[str, Any]):
         if self._entries is None:
             self._entries = unique(self._discover(), self.kind, self._builtin)
         return self._entries
+
+    def _member(self, name: str) -> Any:
+        """Return the row of a family's member, None if no family has such names.
+
+        Raises ConfigError for a name of a family's form whose numbers no member has.
+        """
+        if name not in self._members:
+            for family in self.families:
+                if match := re.fullmatch(family.pattern, name):
+                    try:
+                        self._members[name] = family.row_of(match)
+                    except ConfigError as error:
+                        raise ConfigError(f"{name!r} is not a {self.kind}: {error}") from None
+                    break
+            else:
+                return None
+        return self._members[name]
 
     def _resolve_entry(self, entry: metadata.EntryPoint) -> str:
         where = f"{self.kind} {entry.name!r} of {_package(entry)} ({entry.value})"

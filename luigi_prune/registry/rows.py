@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 Granularity = Literal["none", "weight", "filter", "channel", "rank"]
 Selection = Literal["top", "sample", "mixed", "none"]
@@ -89,11 +90,14 @@ class ClassRow:
 class NetworkRow(ClassRow):
     """A network: a function of (input shape, output size) and the keywords in `network.kwargs`.
 
-    `smallest`: the edge length in pixels that its images need.
+    `smallest`: the edge length in pixels that its images need. `settings`: keywords that the name itself gives, such as
+    the depth. `several_inputs`: whether it takes a tuple or dictionary of inputs, too.
     """
 
     summary: str = ""
     smallest: int = 1
+    settings: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+    several_inputs: bool = field(default=False, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -156,6 +160,22 @@ class TransformRow(ClassRow):
 
 
 Row = TypeVar("Row", MethodRow, NetworkRow, DatasetRow, OptimizerRow, SchedulerRow, LossRow, MetricRow, TransformRow)
+
+
+@dataclass(frozen=True)
+class Family(Generic[Row]):
+    """Parts whose names follow a pattern, such as wrn28_10.
+
+    `form`: the names as people write them, `wrn<depth>_<width>`. `pattern`: a regular expression for whole names.
+    `row_of`: returns the row of a match; raises ConfigError, without the name, for numbers that no member has.
+    `names`: well-known members, for messages and completion.
+    """
+
+    form: str
+    pattern: str
+    row_of: Callable[[re.Match[str]], Row]
+    summary: str = ""
+    names: tuple[str, ...] = ()
 
 
 def by_name(rows: Iterable[Row]) -> dict[str, Row]:

@@ -64,8 +64,14 @@ def test_a_network_of_a_module_in_the_working_directory_with_keywords_and_its_pr
 @pytest.mark.parametrize(
     ("name", "shape", "outputs", "kwargs", "words"),
     [
-        ("resnet57", (3, 32, 32), 10, {}, "'resnet57' is not a network; did you mean 'resnet5"),
-        ("resnet50", (3, 32, 32), 10, {}, "it comes in a later version"),
+        (
+            "resnet57",
+            (3, 32, 32),
+            10,
+            {},
+            "'resnet57' is not a network: a residual network for small images has 6 n + 2 layers; did you mean 'resnet56'?",
+        ),
+        ("wrn29_2", (3, 32, 32), 10, {}, "has 6 n + 4 layers"),
         ("resnet56", (3, 4, 32), 10, {}, "resnet56 needs images of at least 5x5, got 4x32"),
         ("resnet56_basic", (3, 4, 32), 10, {}, "resnet56_basic needs images of at least 5x5, got 4x32"),
         ("resnet56", (32, 32), 10, {}, "expected images (channels, height, width), got inputs of shape (32, 32)"),

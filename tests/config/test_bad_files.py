@@ -45,7 +45,11 @@ IGNORING = "  retrainIterations: -1\n"
 # Original text, its replacement, place and text of the error.
 CHANGES = [
     ("name: lenet5", "name: lenet6", "2: network.name: 'lenet6' is not a network; did you mean 'lenet5'?"),
-    ("name: lenet5", "name: vgg16", "2: network.name: 'vgg16' is a network that this version does not have yet"),
+    (
+        "name: lenet5",
+        "name: node_l2_h3_tanh",
+        "2: network.name: 'node_l2_h3_tanh' is a network that this version does not have yet",
+    ),
     ("name: lenet5", "name: 5", "2: network.name: expected a string, got 5"),
     ("  name: lenet5\n", "", "1: network.name: is missing"),
     ("dataset: MNIST", "dataset: MINST", "3: network.dataset: 'MINST' is not a data set; did you mean 'MNIST'?"),

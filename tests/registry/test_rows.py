@@ -133,8 +133,11 @@ def test_find_takes_short_names_of_methods():
         ("network", "resnett20", "is not a network; did you mean 'resnet20'?"),
         ("dataset", "cifar10", "did you mean 'CIFAR10'?"),
         ("method", "ALDSNets", "did you mean 'ALDSNet'?"),
-        ("network", "resnet50", "comes in a later version"),
-        ("network", "vgg16_bn", "comes in a later version"),
+        ("network", "node_l2_h64_tanh", "comes in a later version"),
+        ("network", "wrn29_2", "has 6 n + 4 layers"),
+        ("network", "resnet21", "has 6 n + 2 layers; did you mean"),
+        ("network", "vgg17_bn", "did you mean 'vgg1"),
+        ("network", "resnext", "no experiment file can give; choose a network with its depth"),
         ("dataset", "CIFAR10_C_Fog_3", "comes in a later version"),
         ("dataset", "GlueCoLA", "comes in a later version"),
         ("transform", "SegToTensor", "comes in a later version"),
@@ -148,6 +151,23 @@ def test_other_names_are_refused_with_a_reason(kind, name, words):
         find(kind, name)
     assert words in str(error.value)
     assert name in str(error.value)
+
+
+@pytest.mark.parametrize("family", registry.NETWORKS.families, ids=lambda family: family.form)
+def test_members_of_families_are_found_like_rows_and_only_well_known_ones_are_suggested(family):
+    for name in family.names:
+        row = find("network", name)
+        assert row.name == name
+        assert name in registry.NETWORKS
+        assert registry.resolve_name("network", name) == name
+    assert set(family.names) <= set(registry.NETWORKS.choices)
+
+
+def test_names_that_torchvision_shares_with_small_images_can_be_told_apart():
+    assert find("network", "resnet50").settings == {"architecture": "resnet50"}
+    assert find("network", "torchvision:vgg16").path == find("network", "resnet50").path
+    assert find("network", "vgg16").path != find("network", "vgg16_cifar").path
+    assert find("network", "wrn34_3").settings["blocks"] == 5
 
 
 def test_metric_labels():

@@ -32,7 +32,8 @@ def build(
     """
     row = registry.find("network", name)
     several = isinstance(input_shape, Mapping) or not all(isinstance(size, int) for size in input_shape)
-    if several and not registry.is_foreign(str(row.path)):
+    foreign = registry.is_foreign(str(row.path))
+    if several and not foreign and not row.several_inputs:
         raise ConfigError(f"network.name: {row.name} takes one input, but the data set has several: {input_shape}")
     builder = resolve(row.path)
     with torch.random.fork_rng(devices=[]):
@@ -43,12 +44,12 @@ def build(
             network: nn.Module = builder(
                 dict(input_shape) if isinstance(input_shape, Mapping) else tuple(input_shape),
                 output_size,
-                **(kwargs or {}),
+                **{**row.settings, **(kwargs or {})},
             )
         except LuigiPruneError:
             raise
         except Exception as error:
-            if not registry.is_foreign(str(row.path)):
+            if not foreign and not row.open_ended:
                 raise
             reason = (str(error).splitlines() or [""])[0]
             raise ConfigError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from luigi_prune.errors import ConfigError
-from luigi_prune.registry.network_rows import NETWORKS
+from luigi_prune.registry import NETWORKS
 
 
 class InputTooSmall(ConfigError, ValueError):
