@@ -9,21 +9,25 @@ from typing import Any
 from luigi_prune import registry
 from luigi_prune.compute.data.foreign_data import check_targets, foreign_data
 from luigi_prune.compute.data.sample_order import held_out
-from luigi_prune.compute.data.samples import RawData, Samples
+from luigi_prune.compute.data.samples import Samples
+from luigi_prune.compute.data.sources import RawData, Source
+from luigi_prune.compute.data.validation_files import stored_validation
 from luigi_prune.compute.named import resolve
 from luigi_prune.compute.network_inputs import leaves
 from luigi_prune.config.schema import NetworkConfig, TrainingConfig
+from luigi_prune.errors import ConfigError
 
-__all__ = ["RawData", "Samples", "Splits", "load_raw", "load_splits", "load_test"]
+__all__ = ["RawData", "Samples", "Source", "Splits", "load_raw", "load_splits", "load_test"]
 
 HELD_OUT_FRACTION = 0.1
 
 
 @dataclass(frozen=True)
 class Splits:
-    """Samples with the training transforms, two parts of a held-out tenth, and the shape of one sample.
+    """Samples with the training transforms, two parts of the held-out ones, and the shape of one sample.
 
-    The held-out samples have the test transforms. Half of them are `validation`, which judges networks (early stopping,
+    Held out is the validation set that the data set brings, the one in a file of the reference
+    (`compute/data/validation_files.py`), or a tenth. The held-out samples have the test transforms. Half of them are `validation`, which judges networks (early stopping,
     curves); the others are `calibration`, which pruning reads, so that no network is judged on samples that shaped it.
     """
 
@@ -34,20 +38,22 @@ class Splits:
 
 
 @functools.lru_cache(maxsize=4)
-def load_raw(name: str, split: str, training_data: str, local_data: str) -> RawData:
-    """Return the "train" or "test" images of data set `name`; cached in memory, read-only.
+def load_raw(name: str, split: str, training_data: str, local_data: str) -> Source:
+    """Return the "train" or "test" samples of data set `name`; arrays are cached in memory, read-only.
 
     Files missing in `training_data` are downloaded to it, and copied to `local_data` if that is another folder.
     """
     row = registry.find("dataset", name)
     if registry.is_foreign(str(row.path)):
-        raw = foreign_data(row, split, training_data)
+        source: Source = foreign_data(row, split, training_data)
     else:
-        raw = resolve(row.path)(name, split, training_data, local_data)
-    for _, array in leaves(raw.images):
-        array.flags.writeable = False
-    raw.targets.flags.writeable = False
-    return raw
+        source = resolve(row.path)(name, split, training_data, local_data)
+    if not len(source):
+        raise ConfigError(f"{name}: the {split} split has no samples")
+    for _, array in leaves([source.images if isinstance(source, RawData) else None, source.targets]):
+        if array is not None:
+            array.flags.writeable = False
+    return source
 
 
 def load_splits(
@@ -57,17 +63,20 @@ def load_splits(
 
     The split depends only on `seed`. A single held-out sample is in both of the last two.
     """
-    raw = load_raw(network.dataset, "train", training_data, local_data)
-    check_targets(raw, network)
-    training_indices, *parts = held_out(len(raw.targets), HELD_OUT_FRACTION, seed)
-    train = Samples(raw, (*training.transforms_train, *training.transforms_final), training_indices)
+    source = load_raw(network.dataset, "train", training_data, local_data)
+    check_targets(source, network)
+    own = source.validation
+    if own is None:
+        own = stored_validation(network.dataset, len(source), HELD_OUT_FRACTION, training_data)
+    training_indices, *parts = held_out(len(source), HELD_OUT_FRACTION, seed, own)
+    train = Samples(source, (*training.transforms_train, *training.transforms_final), training_indices)
     validation, calibration = (
-        Samples(raw, (*training.transforms_test, *training.transforms_final), indices) for indices in parts
+        Samples(source, (*training.transforms_test, *training.transforms_final), indices) for indices in parts
     )
     return Splits(train, validation, train.input_shape, calibration)
 
 
 def load_test(dataset: str, training: TrainingConfig, *, training_data: str, local_data: str) -> Samples:
     """Return the test samples of `dataset` after the test transforms."""
-    raw = load_raw(dataset, "test", training_data, local_data)
-    return Samples(raw, (*training.transforms_test, *training.transforms_final))
+    source = load_raw(dataset, "test", training_data, local_data)
+    return Samples(source, (*training.transforms_test, *training.transforms_final))

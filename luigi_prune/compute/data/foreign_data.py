@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from luigi_prune.compute.data.samples import RawData
+from luigi_prune.compute.data.sources import RawData, Source
 from luigi_prune.compute.named import resolve
 from luigi_prune.compute.network_inputs import leaves, map_leaves
 from luigi_prune.config.schema import NetworkConfig
@@ -81,10 +81,10 @@ def _in_our_type(array: np.ndarray) -> np.ndarray:
     return array if array.dtype == np.uint8 else array.astype(kind)
 
 
-def check_targets(raw: RawData, network: NetworkConfig) -> None:
+def check_targets(source: Source, network: NetworkConfig) -> None:
     """Raise ConfigError if a class number has no output in the network."""
-    targets: Any = raw.targets
-    if targets.dtype.kind != "f" and targets.max() >= network.output_size:
+    targets: Any = source.targets
+    if isinstance(targets, np.ndarray) and targets.dtype.kind != "f" and targets.max() >= network.output_size:
         raise ConfigError(
             f"network.outputSize: {network.output_size} outputs do not fit {plain(network.dataset)}, which has the "
             f"class {targets.max()}"

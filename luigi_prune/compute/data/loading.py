@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from luigi_prune.compute.data.sample_order import Indices
@@ -14,7 +14,7 @@ from luigi_prune.compute.data.samples import Samples
 from luigi_prune.compute.network_inputs import Inputs, to_device
 
 
-class _Batches(Dataset[tuple[Inputs, Tensor]]):
+class _Batches(Dataset[tuple[Inputs, Any]]):
     """The batches of an epoch; each depends only on its number, not on the worker that prepares it."""
 
     def __init__(self, samples: Samples, batches: Sequence[Indices], epoch: int, seed: int):
@@ -23,18 +23,18 @@ class _Batches(Dataset[tuple[Inputs, Tensor]]):
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, number: int) -> tuple[Inputs, Tensor]:
+    def __getitem__(self, number: int) -> tuple[Inputs, Any]:
         return self.samples.get(self.batches[number], self.epoch, self.seed)
 
 
 def load_batches(
     samples: Samples, batches: Sequence[Indices], *, epoch: int, seed: int, device: torch.device, workers: int = 0
-) -> Iterator[tuple[Inputs, Tensor]]:
+) -> Iterator[tuple[Inputs, Any]]:
     """Yield (x, y) on `device` for each batch of sample indices, in order.
 
     `workers` processes prepare batches that are not sliced from memory; the result does not depend on their number.
     """
-    source: Iterator[tuple[Inputs, Tensor]]
+    source: Iterator[tuple[Inputs, Any]]
     # A daemon may not have children, and copying tensors in memory between processes only costs time.
     if workers == 0 or samples.in_memory or multiprocessing.current_process().daemon:
         source = (samples.get(batch, epoch, seed) for batch in batches)
@@ -49,4 +49,4 @@ def load_batches(
             )
         )
     for x, y in source:
-        yield to_device(x, device, non_blocking=True), y.to(device, non_blocking=True)
+        yield to_device(x, device, non_blocking=True), to_device(y, device, non_blocking=True)

@@ -35,13 +35,21 @@ def rank_share(batch: Indices, rank: int, world_size: int) -> Indices:
     return batch[start : start + share + (rank < remainder)]
 
 
-def held_out(samples: int, fraction: float, seed: int) -> tuple[Indices, Indices, Indices]:
+def held_out(
+    samples: int, fraction: float, seed: int, validation: Indices | None = None
+) -> tuple[Indices, Indices, Indices]:
     """Return sorted indices: those kept, and the two halves of those held out, the larger one first.
 
-    int(fraction * samples) are held out, at least one of two or more. A single one is in both halves.
+    int(fraction * samples) are held out, at least one of two or more, unless `validation` says which. A single one is
+    in both halves.
     """
-    order = np.random.default_rng(derive_seed(seed, "validation split")).permutation(samples)
-    count = max(int(fraction * samples), min(1, samples - 1))
+    generator = np.random.default_rng(derive_seed(seed, "validation split"))
+    if validation is None:
+        order = generator.permutation(samples)
+        count = max(int(fraction * samples), min(1, samples - 1))
+    else:
+        kept = np.setdiff1d(np.arange(samples), validation)
+        order, count = np.concatenate([generator.permutation(np.unique(validation)), kept]), samples - len(kept)
     half = -(-count // 2)
     first, second = order[:half], order[half:count]
     return np.sort(order[count:]), np.sort(first), np.sort(second if len(second) else first)

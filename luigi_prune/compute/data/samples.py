@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,10 +11,20 @@ import torch
 from torch import Tensor
 
 from luigi_prune.compute.data.sample_order import Indices
-from luigi_prune.compute.data.transforms import BatchTransform, Draws, batched, build_transform, image_wise, is_random
+from luigi_prune.compute.data.sources import RawData, Source
+from luigi_prune.compute.data.transforms import (
+    BatchTransform,
+    Draws,
+    batched,
+    build_transform,
+    check_kind,
+    is_random,
+    transformed,
+)
 from luigi_prune.compute.network_inputs import (
     Inputs,
     device_of,
+    form,
     join,
     map_leaves,
     map_tensors,
@@ -29,47 +38,36 @@ from luigi_prune.config.schema import Component
 from luigi_prune.errors import ConfigError
 from luigi_prune.registry import plain
 
+__all__ = ["CACHE_BYTES", "RawData", "Samples"]
+
 CACHE_BYTES = 1 << 30
-
-
-@dataclass(frozen=True)
-class RawData:
-    """A data set as stored on disk: images (samples, height, width[, 3]) of uint8 and targets (samples,) of int64.
-
-    From outside also: inputs (samples, ...) of float32, int64 or bool, which need no ToTensor, or a tuple or dictionary
-    of such inputs; and float32 targets (regression).
-    """
-
-    images: Any
-    targets: np.ndarray
-
-    @property
-    def are_images(self) -> bool:
-        """Whether the inputs are images of bytes, to which the transforms of images apply."""
-        return isinstance(self.images, np.ndarray) and self.images.dtype == np.uint8
 
 
 class Samples:
     """The samples `chosen` of a data set, as tensors after the transforms.
 
     The results of deterministic transforms are computed for the first batch and kept if they take at most
-    `cache_bytes`. Raises ConfigError for transforms that cannot be applied to the images.
+    `cache_bytes`. Raises ConfigError for transforms that cannot be applied to the samples.
     """
 
     def __init__(
         self,
-        raw: RawData,
+        source: Source,
         transforms: Sequence[Component],
         chosen: Indices | None = None,
         cache_bytes: int = CACHE_BYTES,
     ):
-        if not raw.are_images:  # tensors already
+        if source.kind == "tensors":  # already
             transforms = [component for component in transforms if component.type != "ToTensor"]
         self._transforms = [build_transform(component) for component in transforms]
-        self.random = any(is_random(transform) for transform in self._transforms)
-        self.targets = torch.tensor(raw.targets[slice(None) if chosen is None else chosen])
-        self._images = raw.images
-        self._chosen = np.arange(len(raw.targets)) if chosen is None else np.asarray(chosen, dtype=np.int64)
+        check_kind(self._transforms, source.kind)
+        self.random = source.random or any(is_random(transform) for transform in self._transforms)
+        self._source = source
+        self._chosen = np.arange(len(source)) if chosen is None else np.asarray(chosen, dtype=np.int64)
+        # Those of pairs pass through the transforms, too.
+        self.targets: Any = None
+        if source.targets is not None:
+            self.targets = map_leaves(lambda array: torch.tensor(array[self._chosen]), source.targets)
         self._cache_bytes = cache_bytes
         self._cache: Inputs | None = None
         self._steps: list[tuple[int, BatchTransform]] = []  # remaining transforms of a batch from the cache
@@ -79,13 +77,10 @@ class Samples:
         except (RuntimeError, TypeError, ValueError) as error:
             names = ", ".join(plain(component.type) for component in transforms)
             reason = (str(error) or type(error).__name__).splitlines()[0]
-            kind = "images" if raw.are_images else "inputs"
-            raise ConfigError(
-                f"transforms: {names} cannot be applied to {kind} of shape {sample_shape(raw.images)}: {reason}"
-            ) from error
-        self.input_shape: Any = sample_shape(first)  # of one sample, or a tuple or dictionary of such shapes
+            raise ConfigError(f"transforms: {names} cannot be applied to {_described(source)}: {reason}") from error
+        self.input_shape: Any = sample_shape(first[0])  # of one sample, or a tuple or dictionary of such shapes
         self._nothing = select(first, slice(0))
-        self._sample_bytes = _bytes_of(first)
+        self._sample_bytes = _bytes_of(first if source.kind == "pairs" else first[0])
 
     def __len__(self) -> int:
         return len(self._chosen)
@@ -96,31 +91,31 @@ class Samples:
         self._prepare()
         return self._cache is not None
 
-    def get(self, indices: Sequence[int] | Indices, epoch: int = 0, seed: int = 0) -> tuple[Inputs, Tensor]:
+    def get(self, indices: Sequence[int] | Indices, epoch: int = 0, seed: int = 0) -> tuple[Inputs, Any]:
         """Return (x, y) of the samples at `indices`: floats (batch, channels, height, width), int64 targets (batch,).
 
-        Data sets from outside may have several inputs x, as in `network_inputs`.
+        Both may be several tensors, as in `network_inputs`; targets of images with masks are (batch, height, width).
 
         Random transforms depend on (seed, epoch, the sample's index in the data set).
         """
         self._prepare()
         positions = np.asarray(indices, dtype=np.int64)
         if self._cache is None:
-            return self._one_by_one(positions, epoch, seed), self.targets[torch.from_numpy(positions)]
+            return self._one_by_one(positions, epoch, seed)
         rows = torch.from_numpy(positions).to(device_of(self._cache), non_blocking=True)
         images = map_tensors(lambda tensor: tensor.index_select(0, rows), self._cache)
         if self._steps:
             draws = Draws(seed, epoch, self._chosen[positions])
             for stream, step in self._steps:
                 images = step(images, draws, stream)
-        return images, self.targets.index_select(0, rows)
+        return images, map_tensors(lambda tensor: tensor.index_select(0, rows), self.targets)
 
     def to(self, device: torch.device) -> Samples:
         """Move the cache and the targets to `device`, if there is room, and return self."""
         self._prepare()
         if self._cache is not None and device_of(self._cache) != device and _has_room(device, _bytes_of(self._cache)):
             self._cache = to_device(self._cache, device)
-            self.targets = self.targets.to(device)
+            self.targets = to_device(self.targets, device)
         return self
 
     def _prepare(self) -> None:
@@ -130,44 +125,65 @@ class Samples:
         self._prepared = True
         fits = len(self) * self._sample_bytes <= self._cache_bytes
         steps = [(stream, step) for stream, step in enumerate(map(batched, self._transforms)) if step is not None]
-        if len(steps) == len(self._transforms):
+        if isinstance(self._source, RawData) and len(steps) == len(self._transforms):
             # From the first random transform on, all is done per batch: the cache then holds bytes instead of floats.
             ready = 0
             while fits and ready < len(steps) and not is_random(self._transforms[ready]):
                 ready += 1
-            self._cache, self._steps = self._through(steps[:ready]), steps[ready:]
+            self._cache, self._steps = self._through(self._source.images, steps[:ready]), steps[ready:]
         elif fits and not self.random:
-            self._cache = self._one_by_one(np.arange(len(self)), 0, 0)
+            self._cache, self.targets = self._one_by_one(np.arange(len(self)), 0, 0)
 
-    def _through(self, steps: list[tuple[int, BatchTransform]]) -> Inputs:
+    def _through(self, stored: Any, steps: list[tuple[int, BatchTransform]]) -> Inputs:
         """Return all samples after `steps`, none of which is random; in pieces, to save memory."""
         pieces = []
         for chosen in np.array_split(self._chosen, -(-len(self) // 4096)):
-            images = map_leaves(lambda array: _channels_first(array[chosen]), self._images)  # noqa: B023
+            images = map_leaves(lambda array: _channels_first(array[chosen]), stored)  # noqa: B023
             for stream, step in steps:
                 images = step(images, Draws(0, 0, chosen), stream)
             pieces.append(images)
         return map_tensors(lambda tensor: tensor.contiguous(), join(pieces))
 
-    def _one_by_one(self, positions: Indices, epoch: int, seed: int) -> Inputs:
-        """Return the samples at `positions` after torchvision's transforms, image by image."""
+    def _one_by_one(self, positions: Indices, epoch: int, seed: int) -> tuple[Inputs, Any]:
+        """Return (x, y) of the samples at `positions` after torchvision's transforms, one by one."""
         if not len(positions):
             return self._nothing
         torch_state, python_state = torch.get_rng_state(), random.getstate()
         try:
-            return stack(
-                [
-                    image_wise(self._transforms, _sample(self._images, index), int(index), seed, epoch)
-                    for index in self._chosen[positions]
-                ]
-            )
+            samples = [
+                transformed(self._transforms, self._source, int(index), seed, epoch)
+                for index in self._chosen[positions]
+            ]
         finally:
             torch.set_rng_state(torch_state)
             random.setstate(python_state)
+        _check_forms(samples)
+        if self._source.kind == "pairs":
+            together: tuple[Inputs, Any] = stack(samples)
+            return together
+        rows = torch.from_numpy(positions)
+        return stack(samples), map_tensors(lambda tensor: tensor[rows.to(tensor.device)], self.targets)
 
 
-def _sample(images: Any, index: int) -> Any:
-    return map_leaves(lambda array: array[index], images)
+def _described(source: Source) -> str:
+    """Return the kind and shape of the inputs, for messages."""
+    kind = {"images": "images", "pairs": "images with masks", "tensors": "inputs"}[source.kind]
+    if isinstance(source, RawData):
+        return f"{kind} of shape {sample_shape(source.images)}"
+    width, height = getattr(source[0][0], "size", (0, 0))
+    return f"{kind} such as the first, {height}x{width}"
+
+
+def _check_forms(samples: Sequence[Inputs]) -> None:
+    """Raise ConfigError if samples have different shapes, and hence make no batch."""
+    shapes = [form(sample) for sample in samples]
+    other = next((index for index, shape in enumerate(shapes) if shape != shapes[0]), None)
+    if other is not None:
+        first, second = (map_tensors(lambda tensor: tuple(tensor.shape), samples[index]) for index in (0, other))
+        raise ConfigError(
+            f"transforms: samples of the shapes {first} and {second} are no batch; bring them to one size, for instance "
+            "by Resize and CenterCrop, SegCenterCrop or SegRandomCrop"
+        )
 
 
 def _bytes_of(inputs: Inputs) -> int:

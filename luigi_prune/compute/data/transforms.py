@@ -19,7 +19,9 @@ from PIL import Image
 from torch import Tensor
 
 from luigi_prune import registry
+from luigi_prune.compute.data.pair_transforms import DETERMINISTIC_PAIRS, PairTransform
 from luigi_prune.compute.data.sample_order import Indices, uniforms
+from luigi_prune.compute.data.sources import Source
 from luigi_prune.compute.named import resolve
 from luigi_prune.compute.network_inputs import Inputs, leaves, map_leaves
 from luigi_prune.config.schema import Component
@@ -36,6 +38,7 @@ _DETERMINISTIC = (
     tv.Resize,
     tv.ToPILImage,
     tv.ToTensor,
+    *DETERMINISTIC_PAIRS,
 )
 
 
@@ -137,19 +140,35 @@ def _random_flip(images: Tensor, draws: Draws, stream: int, probability: float, 
     return torch.where(flipped[:, None, None, None], images.flip(axis), images)
 
 
-def image_wise(transforms: Sequence[Any], image: Any, index: int, seed: int, epoch: int) -> Inputs:
-    """Return one image (height, width[, 3], uint8) after torchvision's transforms, seeded by (seed, epoch, index).
+def transformed(transforms: Sequence[Any], source: Source, index: int, seed: int, epoch: int) -> Inputs:
+    """Return the input of one sample after all transforms, seeded by (seed, epoch, index); of pairs (input, target).
 
-    Other inputs become tensors before the first transform, all inputs of a sample at once. Reseeds torch's and Python's
-    global generators, which the caller restores.
+    Images are PIL images for the first transform; other inputs become tensors before it, all of a sample at once.
+    Reseeds torch's and Python's global generators, which the caller restores.
     """
     image_seed = derive_seed(seed, "sample", epoch, index)
     torch.default_generator.manual_seed(image_seed)
     random.seed(image_seed)
-    is_image = isinstance(image, np.ndarray) and image.dtype == np.uint8
-    result: Any = Image.fromarray(image) if is_image else map_leaves(lambda part: torch.tensor(part), image)
+    result: Any = source[index]
+    if source.kind != "pairs":
+        result = result[0]
+    if source.kind == "tensors":
+        result = map_leaves(lambda part: torch.tensor(part), result)
+    elif isinstance(result, np.ndarray):
+        result = Image.fromarray(result)
     for transform in transforms:
         result = transform(result)
     if not all(isinstance(value, Tensor) for _, value in leaves(result)):
-        raise ConfigError("transforms: the last one returns an image, not a tensor; add ToTensor to transformsFinal")
-    return result
+        needed = "SegToTensor" if source.kind == "pairs" else "ToTensor"
+        raise ConfigError(f"transforms: the last one returns an image, not a tensor; add {needed} to transformsFinal")
+    return map_leaves(lambda value: value.as_subclass(Tensor), result)
+
+
+def check_kind(transforms: Sequence[Any], kind: str) -> None:
+    """Raise ConfigError for a transform of images with masks and other samples, or the other way round."""
+    for transform in transforms:
+        name, pairs = type(transform).__name__, isinstance(transform, PairTransform)
+        if pairs and kind != "pairs":
+            raise ConfigError(f"transforms: {name} is for images with masks, which this data set does not have")
+        if kind == "pairs" and not pairs and type(transform).__module__.startswith("torchvision.transforms"):
+            raise ConfigError(f"transforms: {name} would change images and not their masks; choose one of Seg...")
