@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from luigi_prune.registry.rows import DatasetRow, NetworkRow, by_name
+from luigi_prune.registry.vector_dataset_rows import VECTOR_DATASETS
 
 _NETWORKS = "luigi_prune.compute.networks"
 _DIGITS = "luigi_prune.compute.data.digits:read_digits"
@@ -119,6 +120,7 @@ DATASETS = by_name(
         DatasetRow("FashionMNIST", _VISION, 10, (1, 28, 28), "Articles of clothing"),
         DatasetRow("CIFAR10", _VISION, 10, (3, 32, 32), "Small colour photographs, 10 classes"),
         DatasetRow("CIFAR100", _VISION, 100, (3, 32, 32), "Small colour photographs, 100 classes"),
+        *VECTOR_DATASETS,
     ]
 )
 
@@ -131,5 +133,4 @@ LATER_DATASETS = (
     r"VOCSegmentation201[12](_C_\w+)?",
     r"Glue\w+",
     r"Driving",
-    r"(Toy|BSDS300|Gas|Hepmass|Miniboone|Power)\w*",
 )

@@ -38,6 +38,7 @@ TRANSFORMS = by_name(
         _transform("RandomGrayscale", "", "p"),
         _transform("RandomHorizontalFlip", "", "p"),
         _transform("RandomInvert", "", "p"),
+        TransformRow("RandomNoise", "luigi_prune.compute.data.dequantisation:RandomNoise", (), ("normalization",)),
         _transform("RandomPerspective", "", "distortion_scale p interpolation fill"),
         _transform("RandomPosterize", "bits", "p"),
         _transform("RandomResizedCrop", "size", "scale ratio interpolation antialias"),
@@ -51,7 +52,7 @@ TRANSFORMS = by_name(
     ]
 )
 
-LATER_TRANSFORMS = (r"Seg\w+", r"RandomNoise")
+LATER_TRANSFORMS = (r"Seg\w+",)
 
 UNSUITABLE_TRANSFORMS = {
     "Compose": "is not needed: the transforms of the list are composed",

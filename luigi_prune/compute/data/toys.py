@@ -6,15 +6,19 @@ data, they are read instead: its points were drawn without a seed.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from luigi_prune.compute.data.archives import unpack
+from luigi_prune.compute.data.data_files import DataFiles, data_root
 from luigi_prune.compute.data.samples import RawData
 from luigi_prune.errors import ConfigError
 
+log = logging.getLogger("luigi_prune")
 Points = tuple[np.ndarray, np.ndarray]  # float64 (samples, 2), int64 labels (samples,)
 _SEED = 2 * 1024  # fixed: the points are part of the data set, not of an experiment
 
@@ -25,9 +29,14 @@ def read_toy(name: str, split: str, training_data: str, local_data: str) -> RawD
     Normalisation is by one mean and one standard deviation over both coordinates.
     """
     tag, count, draw = TOYS[name]
-    for folder in (local_data, training_data):
-        if folder and (found := Path(folder).expanduser() / f"torchdyn_toy_{tag}").is_dir():
-            return _stored(name, found, split)
+    stored, archive = Path(f"torchdyn_toy_{tag}"), Path(f"torchdyn_toy_{tag}.tar.gz")
+    folders = [Path(folder).expanduser() for folder in (local_data, training_data) if folder]
+    if any((folder / stored).is_dir() or (folder / archive).is_file() for folder in folders):
+        needed = tuple(stored / f"{axis}_data_{part}.npy" for axis in "xy" for part in ("train", "test"))
+        files = DataFiles(name, stored, needed, (archive,), lambda folder: unpack(folder, archive, needed))
+        folder = data_root(files, training_data, local_data) / stored
+        log.info("%s is read from %s", name, folder)
+        return _stored(name, folder, split)
     size = count if split == "train" else count // 2
     points, labels = draw(size, np.random.default_rng([_SEED, *name.encode(), split == "test"]))
     points = (points - points.mean()) / points.std(ddof=1)
@@ -44,8 +53,8 @@ def _stored(name: str, folder: Path, split: str) -> RawData:
         except (OSError, ValueError, EOFError) as error:
             reason = " ".join(str(error).split())[:120]
             raise ConfigError(
-                f"network.dataset: {name}: {path} cannot be read ({reason}); without the folder {folder.name} the points "
-                "are generated"
+                f"network.dataset: {name}: {path} cannot be read ({reason}); without the folder {folder.name} the "
+                "points are generated"
             ) from error
     points, labels = arrays
     if points.ndim != 2 or points.shape[1] != 2 or labels.shape != (len(points),) or not len(points):

@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from luigi_prune import registry
+from luigi_prune.compute.data.dequantisation import RandomNoise
 from luigi_prune.compute.data.pair_transforms import DETERMINISTIC_PAIRS, PairTransform
 from luigi_prune.compute.data.sample_order import Indices, uniforms
 from luigi_prune.compute.data.sources import Source
@@ -97,6 +98,8 @@ def batched(transform: Any) -> BatchTransform | None:
         return lambda images, draws, stream: transform(images)
     if kind is tv.RandomCrop and not transform.pad_if_needed:
         return lambda images, draws, stream: _random_crop(images, draws, stream, transform)
+    if kind is RandomNoise:
+        return lambda images, draws, stream: transform.of_batch(images, draws.uniform(2 * stream))
     if kind is tv.RandomHorizontalFlip:
         return lambda images, draws, stream: _random_flip(images, draws, stream, transform.p, axis=3)
     if kind is tv.RandomVerticalFlip:

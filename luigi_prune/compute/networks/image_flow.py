@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -12,7 +13,6 @@ from torch.nn import functional
 from luigi_prune.compute.networks.densities import Flow, FlowBlock
 from luigi_prune.compute.networks.ode import Solver, torchdiffeq
 from luigi_prune.errors import ConfigError
-import itertools
 
 SMALLEST = 4  # pixels of the last scale
 _ALPHA = 1e-6  # keeps logits of pixels at 0 and 1 finite

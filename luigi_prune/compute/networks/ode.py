@@ -56,8 +56,8 @@ def integrate(
     """Return the state at time 1 that starts as `state` (samples, ...) at time 0, in at least single precision.
 
     An adaptive solver takes the same steps for all samples of a batch, so a sample's result depends on the others,
-    within the tolerance. Only training uses adjoint gradients: others are those of the solver's steps, which hooks observe.
-    Raises SolverFailure if the steps become too small or too many.
+    within the tolerance. Only training uses adjoint gradients: others are those of the solver's steps, which hooks
+    observe. Raises SolverFailure if the steps become too small or too many.
     """
     library = torchdiffeq()
     if not len(state):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -11,7 +12,6 @@ from luigi_prune.compute.networks.continuous import ACTIVATIONS
 from luigi_prune.compute.networks.densities import Flow, FlowBlock
 from luigi_prune.compute.networks.ode import Solver, torchdiffeq
 from luigi_prune.errors import ConfigError
-import itertools
 
 _SOLVER = Solver(atol=1e-8, rtol=1e-6)
 

@@ -65,8 +65,8 @@ from luigi_prune.compute.pruning.problem.masks import (
 from luigi_prune.compute.pruning.problem.records import Batches, Loss, Problem, Rules, Scores
 from luigi_prune.compute.pruning.problem.weight_matrices import in_layers
 from luigi_prune.compute.pruning.sizes_and_flops import (
-    count_flops,
     count_size,
+    flops_at,
     flops_of,
 )
 from luigi_prune.compute.zeros import to_numbers
@@ -136,6 +136,7 @@ def prune(
         ignored = ignored_names(method, start, ignore)
         start, held = in_layers(start, masks)
         outputs = first_outputs(method, start, select(example, slice(min(sample_count(example_input), TRACED))))
+        evaluations = getattr(start, "evaluations", 0)
         flops = flops_of(start, outputs, held) if original_flops is None else original_flops
         size = count_size(start, held)
         record = Recorder(network, method, keep_ratio, example, ignored, bool(masks), original_size, flops, size)
@@ -153,7 +154,7 @@ def prune(
                 rules=rules, masks=held, ignored=ignored, warnings=notes,
             )  # fmt: skip
             pruned, held = without_equivalents(pruned, held)
-            return record(pruned, held, count_flops(pruned, select(example, slice(1)), held), notes)
+            return record(pruned, held, flops_at(evaluations, pruned, select(example, slice(1)), held), notes)
         needs = [parameter.requires_grad for parameter in start.parameters()]
         prunable = partial(is_prunable, method.granularity, rules)
         units = method.granularity if rules.takes_every_kind else "weight"  # the reference has no heads
