@@ -55,8 +55,8 @@ def _configuration(name: str, model: str) -> Any:
     try:
         return AutoConfig.from_pretrained(model, local_files_only=True)
     except (OSError, ValueError) as error:
-        hint = nearest(model, CONFIG_MAPPING)
+        hint = nearest(model, CONFIG_MAPPING) if "/" not in model else ""
         raise ConfigError(
             f"network.name: {name}: there is no configuration {model!r} on this machine, as a folder with a "
-            f"config.json or in the hub's cache (`hf download {model} config.json`){hint if 'did you mean' in hint else ''}"
+            f"config.json or in the hub's cache (`hf download {model} config.json`){hint}"
         ) from error
