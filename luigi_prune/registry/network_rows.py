@@ -1,13 +1,11 @@
-"""The networks and data sets, one row each, and the names planned for later versions."""
+"""The networks, one row each, and the names planned for later versions."""
 
 from __future__ import annotations
 
-from luigi_prune.registry.rows import DatasetRow, NetworkRow, by_name
+from luigi_prune.registry.rows import NetworkRow, by_name
 
 _NETWORKS = "luigi_prune.compute.networks"
-_DIGITS = "luigi_prune.compute.data.digits:read_digits"
 _RESNET = 5  # below, the last stage's input is one pixel, and BatchNorm cannot normalise a batch of one sample
-_VISION = "luigi_prune.compute.data.vision:read_vision"
 
 NETWORKS = by_name(
     [
@@ -83,25 +81,3 @@ UNSUITABLE_NETWORKS = {
     "preresnet": f"{_NO_DEPTH}resnet20 or wrn28_2, whose blocks are pre-activated",
     "resnext": f"{_NO_DEPTH}resnext50_32x4d",
 }
-
-DATASETS = by_name(
-    [
-        DatasetRow("Digits", _DIGITS, 10, (1, 8, 8), "Handwritten digits included in scikit-learn"),
-        DatasetRow("MNIST", _VISION, 10, (1, 28, 28), "Handwritten digits"),
-        DatasetRow("FashionMNIST", _VISION, 10, (1, 28, 28), "Articles of clothing"),
-        DatasetRow("CIFAR10", _VISION, 10, (3, 32, 32), "Small colour photographs, 10 classes"),
-        DatasetRow("CIFAR100", _VISION, 100, (3, 32, 32), "Small colour photographs, 100 classes"),
-    ]
-)
-
-LATER_DATASETS = (
-    r"CIFAR10_1",
-    r"CIFAR10_C_\w+",
-    r"CIFAR10Rand\d+",
-    r"ImageNet(_C_\w+)?",
-    r"ObjectNet",
-    r"VOCSegmentation201[12](_C_\w+)?",
-    r"Glue\w+",
-    r"Driving",
-    r"(Toy|BSDS300|Gas|Hepmass|Miniboone|Power)\w*",
-)

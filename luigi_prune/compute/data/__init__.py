@@ -26,9 +26,10 @@ HELD_OUT_FRACTION = 0.1
 class Splits:
     """Samples with the training transforms, two parts of the held-out ones, and the shape of one sample.
 
-    Held out is the validation set that the data set brings, the one in a file of the reference
-    (`compute/data/validation_files.py`), or a tenth. The held-out samples have the test transforms. Half of them are `validation`, which judges networks (early stopping,
-    curves); the others are `calibration`, which pruning reads, so that no network is judged on samples that shaped it.
+    Held out is the validation set that the data set brings, the one in a file of the reference (`validation_files.py`),
+    or a tenth. The held-out samples have the test transforms. Half of them are `validation`, which judges networks
+    (early stopping, curves); the others are `calibration`, which pruning reads, so that no network is judged on samples
+    that shaped it.
     """
 
     train: Samples
