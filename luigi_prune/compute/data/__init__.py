@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from luigi_prune import registry
+from luigi_prune.compute.data.data_sources import RawData, Source
 from luigi_prune.compute.data.foreign_data import check_targets, foreign_data
 from luigi_prune.compute.data.sample_order import held_out
 from luigi_prune.compute.data.samples import Samples
-from luigi_prune.compute.data.sources import RawData, Source
 from luigi_prune.compute.data.validation_files import stored_validation
 from luigi_prune.compute.named import resolve
 from luigi_prune.compute.network_inputs import leaves

@@ -15,7 +15,7 @@ from luigi_prune.compute.data.archives import unpacked_from
 from luigi_prune.compute.data.corrupted_images import corrupted_arrays
 from luigi_prune.compute.data.corruptions import corrupt
 from luigi_prune.compute.data.data_files import DataFiles, data_root, found_root
-from luigi_prune.compute.data.sources import RawData, Source, damaged
+from luigi_prune.compute.data.data_sources import RawData, Source, damaged
 from luigi_prune.compute.data.vision import read_vision
 from luigi_prune.errors import ConfigError
 from luigi_prune.registry.dataset_families import COMPUTED, CORRUPTIONS

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from luigi_prune.compute.data.corruptions import corrupt
-from luigi_prune.compute.data.sources import RawData, Source
+from luigi_prune.compute.data.data_sources import RawData, Source
 
 
 def read_corrupted(name: str, split: str, training_data: str, local_data: str) -> Source:

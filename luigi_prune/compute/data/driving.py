@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from luigi_prune.compute.data.data_files import DataFolder, folder_root
-from luigi_prune.compute.data.sources import RawData, damaged
+from luigi_prune.compute.data.data_sources import RawData, damaged
 
 _FOLDER = Path("deepknight/devens_large")
 _ROWS, _COLUMNS = slice(130, 190), slice(80, 320)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from luigi_prune.compute.data.data_files import DataFolder, folder_root
-from luigi_prune.compute.data.sources import RawData, damaged
+from luigi_prune.compute.data.data_sources import RawData, damaged
 from luigi_prune.errors import ConfigError
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from luigi_prune.compute.data.data_files import DataFolder, folder_root
-from luigi_prune.compute.data.sources import ImageFiles, Source, damaged
+from luigi_prune.compute.data.data_sources import ImageFiles, Source, damaged
 from luigi_prune.errors import ConfigError
 from luigi_prune.registry.dataset_families import CORRUPTIONS
 

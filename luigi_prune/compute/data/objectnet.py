@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from luigi_prune.compute.data.data_files import DataFolder, folder_root
+from luigi_prune.compute.data.data_sources import ImageFiles, damaged
 from luigi_prune.compute.data.imagenet import image_files
-from luigi_prune.compute.data.sources import ImageFiles, damaged
 from luigi_prune.errors import ConfigError
 
 _ROOT = Path("objectnet-1.0")

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from luigi_prune.compute.data.data_sources import RawData, Source
 from luigi_prune.compute.data.sample_order import Indices
-from luigi_prune.compute.data.sources import RawData, Source
 from luigi_prune.compute.data.transforms import (
     BatchTransform,
     Draws,

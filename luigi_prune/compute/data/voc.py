@@ -8,7 +8,7 @@ from pathlib import Path
 
 from luigi_prune.compute.data.corrupted_images import corrupted
 from luigi_prune.compute.data.data_files import DataFolder, folder_root
-from luigi_prune.compute.data.sources import MaskedImages, Source
+from luigi_prune.compute.data.data_sources import MaskedImages, Source
 from luigi_prune.errors import ConfigError
 from luigi_prune.registry.dataset_families import COMPUTED, CORRUPTIONS
 
