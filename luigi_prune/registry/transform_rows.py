@@ -54,7 +54,7 @@ TRANSFORMS = by_name(
                 ("SegCenterCrop", "size", ""),
                 ("SegNormalize", "mean std", ""),
                 ("SegRandomCrop", "size", ""),
-                ("SegRandomHorizontalFlip", "", "p"),
+                ("SegRandomHorizontalFlip", "", "flip_prob"),
                 ("SegRandomResize", "min_size max_size", ""),
                 ("SegToTensor", "", ""),
             )

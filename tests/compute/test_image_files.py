@@ -294,7 +294,7 @@ def test_segmentation_transforms_change_image_and_mask_together(tmp_path):
     lists.mkdir(parents=True)
     (lists / "val.txt").write_text("0\n1\n")
     source = read("VOCSegmentation2012", "test", tmp_path)
-    named = [seg("SegRandomHorizontalFlip", p=0.5), seg("SegRandomCrop", size=18), TO_TENSOR]
+    named = [seg("SegRandomHorizontalFlip", flip_prob=0.5), seg("SegRandomCrop", size=18), TO_TENSOR]
     samples = Samples(source, named)
     assert samples.input_shape == (3, 18, 18)
     places = set()
