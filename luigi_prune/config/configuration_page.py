@@ -122,10 +122,11 @@ def _names() -> str:
     networks += [(f"`{family.form}`", family.summary) for family in registry.NETWORKS.families]
     parts += ["### Networks\n", _table(("name", "description"), networks)]
     datasets = [
-        (f"`{row.name}`", str(row.num_classes), " x ".join(map(str, row.input_shape)), row.summary)
+        (f"`{row.name}`", str(row.num_classes or ""), _shape(row.input_shape), row.summary)
         for row in registry.DATASETS.values()
     ]
-    parts += ["### Data sets\n", _table(("name", "classes", "channels x height x width", "description"), datasets)]
+    datasets += [(f"`{family.form}`", "", "", family.summary) for family in registry.DATASETS.families]
+    parts += ["### Data sets\n", _table(("name", "classes", "shape of an input", "description"), datasets)]
     for title, rows in (
         ("Optimizers", registry.OPTIMIZERS),
         ("Learning-rate schedulers", registry.SCHEDULERS),
@@ -135,6 +136,13 @@ def _names() -> str:
     ):
         parts += [f"### {title}\n", _classes(rows)]
     return "\n".join(parts)
+
+
+def _shape(shape: Any) -> str:
+    """Return the shape of an input as text: channels x height x width, or that of each of several inputs by name."""
+    if isinstance(shape, Mapping):
+        return ", ".join(f"{name}: {_shape(part) or 1}" for name, part in shape.items())
+    return " x ".join(map(str, shape or ()))
 
 
 def _classes(rows: Mapping[str, registry.ClassRow]) -> str:

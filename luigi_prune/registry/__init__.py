@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, overload
 
 from luigi_prune.errors import ConfigError, nearest
+from luigi_prune.registry.dataset_families import DATASET_FAMILIES
+from luigi_prune.registry.dataset_rows import DATASETS as BUILTIN_DATASETS
+from luigi_prune.registry.dataset_rows import LATER_DATASETS
 from luigi_prune.registry.method_rows import LATER_METHODS, METHODS, SHORT_NAMES
 from luigi_prune.registry.network_families import NETWORK_FAMILIES
-from luigi_prune.registry.network_rows import DATASETS as BUILTIN_DATASETS
-from luigi_prune.registry.network_rows import LATER_DATASETS, LATER_NETWORKS, UNSUITABLE_NETWORKS
+from luigi_prune.registry.network_rows import LATER_NETWORKS, UNSUITABLE_NETWORKS
 from luigi_prune.registry.network_rows import NETWORKS as BUILTIN_NETWORKS
 from luigi_prune.registry.plugins import PartTable, is_foreign, load_part, look_in, plain, sources_of
 from luigi_prune.registry.row_reading import KindName
@@ -73,7 +75,7 @@ __all__ = [
 ]
 
 NETWORKS = PartTable("network", BUILTIN_NETWORKS, families=NETWORK_FAMILIES)
-DATASETS = PartTable("dataset", BUILTIN_DATASETS)
+DATASETS = PartTable("dataset", BUILTIN_DATASETS, families=DATASET_FAMILIES)
 METRICS = PartTable("metric", BUILTIN_METRICS)
 LOSSES = PartTable("loss", BUILTIN_LOSSES)
 TRANSFORMS = PartTable("transform", BUILTIN_TRANSFORMS)

@@ -1,29 +1,16 @@
-"""The networks and data sets, one row each, and the names planned for later versions."""
+"""The networks, one row each, and the names planned for later versions."""
 
 from __future__ import annotations
 
-from luigi_prune.registry.rows import DatasetRow, NetworkRow, by_name
-from luigi_prune.registry.vector_dataset_rows import VECTOR_DATASETS
+from luigi_prune.registry.rows import NetworkRow, by_name
 
 _NETWORKS = "luigi_prune.compute.networks"
-_DIGITS = "luigi_prune.compute.data.digits:read_digits"
 _RESNET = 5  # below, the last stage's input is one pixel, and BatchNorm cannot normalise a batch of one sample
-_VISION = "luigi_prune.compute.data.vision:read_vision"
 
 NETWORKS = by_name(
     [
         NetworkRow(
             "lenet300_100", f"{_NETWORKS}.lenet:lenet300_100", summary="Three linear layers (LeCun et al. 1998)"
-        ),
-        NetworkRow(
-            "lenet500_300_100",
-            f"{_NETWORKS}.lenet:lenet500_300_100",
-            summary="Linear layers of 500, 300, 100 and the outputs",
-        ),
-        NetworkRow(
-            "fcnet_nettrim",
-            f"{_NETWORKS}.lenet:fcnet_nettrim",
-            summary="Linear layers of 300, 1000, 100 and the outputs: Net-Trim's (arXiv 1611.05162)",
         ),
         NetworkRow(
             "lenet5",
@@ -51,24 +38,6 @@ NETWORKS = by_name(
             summary="Five convolutions and three linear layers: Conv-6 of Frankle and Carbin (arXiv 1803.03635) "
             "without its last convolution",
             smallest=8,
-        ),
-        NetworkRow(
-            "cnn60k",
-            f"{_NETWORKS}.cnn60k:cnn60k",
-            summary="Two 5x5 convolutions of 32 filters, one of 512 over the whole map, and a linear layer",
-            smallest=10,
-        ),
-        NetworkRow(
-            "deepknight",
-            f"{_NETWORKS}.deepknight:deepknight",
-            summary="Six convolutions and two linear layers that steer a car",
-            smallest=53,
-        ),
-        NetworkRow(
-            "alexnet_bn",
-            f"{_NETWORKS}.alexnet:alexnet_bn",
-            summary="AlexNet with BatchNorm, whose hidden layers are convolutions",
-            smallest=63,
         ),
         *(
             NetworkRow(
@@ -112,25 +81,3 @@ UNSUITABLE_NETWORKS = {
     "preresnet": f"{_NO_DEPTH}resnet20 or wrn28_2, whose blocks are pre-activated",
     "resnext": f"{_NO_DEPTH}resnext50_32x4d",
 }
-
-DATASETS = by_name(
-    [
-        DatasetRow("Digits", _DIGITS, 10, (1, 8, 8), "Handwritten digits included in scikit-learn"),
-        DatasetRow("MNIST", _VISION, 10, (1, 28, 28), "Handwritten digits"),
-        DatasetRow("FashionMNIST", _VISION, 10, (1, 28, 28), "Articles of clothing"),
-        DatasetRow("CIFAR10", _VISION, 10, (3, 32, 32), "Small colour photographs, 10 classes"),
-        DatasetRow("CIFAR100", _VISION, 100, (3, 32, 32), "Small colour photographs, 100 classes"),
-        *VECTOR_DATASETS,
-    ]
-)
-
-LATER_DATASETS = (
-    r"CIFAR10_1",
-    r"CIFAR10_C_\w+",
-    r"CIFAR10Rand\d+",
-    r"ImageNet(_C_\w+)?",
-    r"ObjectNet",
-    r"VOCSegmentation201[12](_C_\w+)?",
-    r"Glue\w+",
-    r"Driving",
-)

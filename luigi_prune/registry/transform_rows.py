@@ -1,9 +1,10 @@
-"""The image transforms of torchvision (0.21 or later) that YAML can describe."""
+"""The image transforms of torchvision (0.21 or later) that YAML can describe, and those of images with masks."""
 
 from __future__ import annotations
 
 from luigi_prune.registry.rows import TransformRow, by_name
 
+_PAIRS = "luigi_prune.compute.data.pair_transforms"
 INTERPOLATIONS = ("nearest", "nearest-exact", "bilinear", "bicubic", "box", "hamming", "lanczos")
 POLICIES = ("imagenet", "cifar10", "svhn")
 PADDINGS = ("constant", "edge", "reflect", "symmetric")
@@ -48,11 +49,22 @@ TRANSFORMS = by_name(
         _transform("Resize", "size", "interpolation max_size antialias"),
         _transform("ToPILImage", "", "mode"),
         _transform("ToTensor"),
+        *(
+            TransformRow(name, f"{_PAIRS}:{name}", tuple(required.split()), tuple(optional.split()))
+            for name, required, optional in (
+                ("SegCenterCrop", "size", ""),
+                ("SegNormalize", "mean std", ""),
+                ("SegRandomCrop", "size", ""),
+                ("SegRandomHorizontalFlip", "", "flip_prob"),
+                ("SegRandomResize", "min_size max_size", ""),
+                ("SegToTensor", "", ""),
+            )
+        ),
         _transform("TrivialAugmentWide", "", "num_magnitude_bins interpolation fill"),
     ]
 )
 
-LATER_TRANSFORMS = (r"Seg\w+",)
+LATER_TRANSFORMS: tuple[str, ...] = ()
 
 UNSUITABLE_TRANSFORMS = {
     "Compose": "is not needed: the transforms of the list are composed",

@@ -133,15 +133,16 @@ def test_find_takes_short_names_of_methods():
         ("network", "resnett20", "is not a network; did you mean 'resnet20'?"),
         ("dataset", "cifar10", "did you mean 'CIFAR10'?"),
         ("method", "ALDSNets", "did you mean 'ALDSNet'?"),
-        ("network", "node_l2_h64_tanh", "comes in a later version"),
+        ("network", "node_l1_h64_tanh", "at least two layers"),
+        ("network", "cnf_l4_h64_sigmoids_da", "did you mean 'cnf_l4_h64_sigmoid_da'?"),
         ("network", "wrn29_2", "has 6 n + 4 layers"),
         ("network", "resnet21", "has 6 n + 2 layers; did you mean"),
         ("network", "vgg17_bn", "did you mean 'vgg1"),
         ("network", "resnext", "no experiment file can give; choose a network with its depth"),
-        ("dataset", "CIFAR10_C_Fog_3", "comes in a later version"),
-        ("dataset", "GlueCoLA", "comes in a later version"),
-        ("transform", "SegToTensor", "comes in a later version"),
-        ("loss", "NLLBitsLoss", "comes in a later version"),
+        ("dataset", "CIFAR10_C_Fogs_3", "did you mean 'Fog'?"),
+        ("dataset", "GlueCola", "did you mean 'GlueCoLA'?"),
+        ("transform", "SegToTensors", "did you mean 'SegToTensor'?"),
+        ("loss", "NLLBit", "did you mean 'NLL"),
         ("scheduler", "LambdaLR", "which YAML cannot express"),
         ("optimizer", "SparseAdam", "sparse gradients only"),
     ],
@@ -164,7 +165,7 @@ def test_members_of_families_are_found_like_rows_and_only_well_known_ones_are_su
 
 
 def test_names_that_torchvision_shares_with_small_images_can_be_told_apart():
-    assert find("network", "resnet50").settings["architecture"] == "resnet50"
+    assert find("network", "resnet50").settings == {"architecture": "resnet50"}
     assert find("network", "torchvision:vgg16").path == find("network", "resnet50").path
     assert find("network", "vgg16").path != find("network", "vgg16_cifar").path
     assert find("network", "wrn34_3").settings["blocks"] == 5

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from luigi_prune import registry
+from luigi_prune.compute.data.data_sources import RawData, Source
 from luigi_prune.compute.data.foreign_data import check_targets, foreign_data
 from luigi_prune.compute.data.sample_order import held_out
 from luigi_prune.compute.data.samples import Samples
-from luigi_prune.compute.data.sources import RawData, Source
 from luigi_prune.compute.data.validation_files import stored_validation
 from luigi_prune.compute.named import resolve
 from luigi_prune.compute.network_inputs import leaves
@@ -26,9 +26,10 @@ HELD_OUT_FRACTION = 0.1
 class Splits:
     """Samples with the training transforms, two parts of the held-out ones, and the shape of one sample.
 
-    Held out is the validation set that the data set brings, the one in a file of the reference
-    (`compute/data/validation_files.py`), or a tenth. The held-out samples have the test transforms. Half of them are `validation`, which judges networks (early stopping,
-    curves); the others are `calibration`, which pruning reads, so that no network is judged on samples that shaped it.
+    Held out is the validation set that the data set brings, the one in a file of the reference (`validation_files.py`),
+    or a tenth. The held-out samples have the test transforms. Half of them are `validation`, which judges networks
+    (early stopping, curves); the others are `calibration`, which pruning reads, so that no network is judged on samples
+    that shaped it.
     """
 
     train: Samples

@@ -12,10 +12,11 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from luigi_prune.compute.data.archives import unpack
 from luigi_prune.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ class DataFiles:
     needed: tuple[Path, ...]
     archives: tuple[Path, ...]  # which the needed files are unpacked from, if present
     fetch: Callable[[Path], object]  # unpacks or downloads the needed files into a folder
+    source: str = ""  # for people who have to get the archives
 
     def complete(self, root: Path) -> bool:
         """Return whether all needed files are in `root`."""
@@ -58,6 +60,68 @@ def data_root(files: DataFiles, training_data: str, local_data: str) -> Path:
         log.warning("no local copy of %s in %s (%s); reading from %s", files.name, local, error, shared)
         return shared
     return local
+
+
+@dataclass(frozen=True)
+class DataFolder:
+    """A folder of many files, such as images; all paths are relative to the data folder."""
+
+    name: str
+    path: Path
+    archives: tuple[Path, ...]  # any of which contains the folder
+    source: str
+    beside: tuple[Path, ...] = ()  # other files of the archives, unpacked if they are there
+
+
+def folder_root(folder: DataFolder, training_data: str, local_data: str) -> Path:
+    """Return the data folder to read from: the local one, unpacked from an archive if there is one, or the shared one.
+
+    A folder that lies unpacked among the training data is read there: a copy file by file may take hours. Raises
+    ConfigError if there is neither.
+    """
+    shared = Path(training_data).expanduser()
+    local = Path(local_data).expanduser() if local_data else shared
+    if (local / folder.path).is_dir():
+        return local
+    archive = next((shared / each for each in folder.archives if (shared / each).is_file()), None)
+    if archive is not None:
+        target = local if _writable(local) else shared
+        if not (target / folder.path).is_dir():
+            _unpack_folder(folder, archive, target)
+        return target
+    if (shared / folder.path).is_dir():
+        return shared
+    names = " or ".join(map(str, folder.archives))
+    raise ConfigError(
+        f"directories.training_data: {folder.name} is not in {shared}: there is neither the folder {folder.path} nor "
+        f"{names or 'an archive of it'}; get it from {folder.source} and put it there"
+    )
+
+
+def found_root(needed: Iterable[Path], *folders: str) -> Path | None:
+    """Return the last of the folders that has all needed files, None if there is none."""
+    paths = tuple(needed)
+    roots = [Path(folder).expanduser() for folder in reversed(folders) if folder]
+    return next((root for root in roots if all((root / path).is_file() for path in paths)), None)
+
+
+def _unpack_folder(folder: DataFolder, archive: Path, target: Path) -> None:
+    """Unpack the archive in a temporary folder in `target`, and move the folder to its path when it is whole."""
+    try:
+        with _lock(target, folder.name):
+            if (target / folder.path).is_dir():
+                return
+            with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=target) as temporary:
+                unpack(archive, Path(temporary))
+                if not Path(temporary, folder.path).is_dir():
+                    raise RuntimeError(f"it has no folder {folder.path}")
+                for path in (*folder.beside, folder.path):
+                    if Path(temporary, path).exists() and not (target / path).exists():
+                        (target / path).parent.mkdir(parents=True, exist_ok=True)
+                        os.replace(Path(temporary, path), target / path)
+    except (RuntimeError, OSError, EOFError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"{archive}: cannot be unpacked into {target} ({reason})") from error
 
 
 def _writable(folder: Path) -> bool:
@@ -89,7 +153,7 @@ def _fetch(files: DataFiles, archives: Path, target: Path) -> None:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(
             f"directories.training_data: {files.name} is not in {archives} and cannot be downloaded ({reason}); "
-            f"put {', '.join(map(str, files.archives))} there"
+            f"put {', '.join(map(str, files.archives))} there{f', from {files.source}' if files.source else ''}"
         ) from error
 
 

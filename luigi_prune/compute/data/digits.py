@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from luigi_prune.compute.data.sources import RawData
+from luigi_prune.compute.data.data_sources import RawData
 
 TEST_SAMPLES = 360
 _SPLIT_SEED = 1797  # fixed: the test set is part of the data set, not of an experiment

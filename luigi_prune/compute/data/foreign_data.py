@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from luigi_prune.compute.data.sources import RawData, Source
+from luigi_prune.compute.data.data_sources import RawData, Source
 from luigi_prune.compute.named import resolve
 from luigi_prune.compute.network_inputs import leaves, map_leaves
 from luigi_prune.config.schema import NetworkConfig

@@ -44,12 +44,12 @@ class SegRandomResize:
 
 
 class SegRandomHorizontalFlip:
-    """Mirrors with probability `p`."""
+    """Mirrors with probability `flip_prob`."""
 
     of_pairs = True
 
-    def __init__(self, p: float = 0.5):
-        self._flip = v2.RandomHorizontalFlip(p)
+    def __init__(self, flip_prob: float = 0.5):
+        self._flip = v2.RandomHorizontalFlip(flip_prob)
 
     def __call__(self, pair: Pair) -> Pair:
         flipped: Pair = self._flip(pair)

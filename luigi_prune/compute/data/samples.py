@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from luigi_prune.compute.data.data_sources import RawData, Source
 from luigi_prune.compute.data.sample_order import Indices
-from luigi_prune.compute.data.sources import RawData, Source
 from luigi_prune.compute.data.transforms import (
     BatchTransform,
     Draws,
@@ -181,8 +181,8 @@ def _check_forms(samples: Sequence[Inputs]) -> None:
     if other is not None:
         first, second = (map_tensors(lambda tensor: tuple(tensor.shape), samples[index]) for index in (0, other))
         raise ConfigError(
-            f"transforms: samples of the shapes {first} and {second} are no batch; bring them to one size, for instance "
-            "by Resize and CenterCrop, SegCenterCrop or SegRandomCrop"
+            f"transforms: samples of the shapes {first} and {second} are no batch; bring them to one size, for "
+            "instance by Resize and CenterCrop, SegCenterCrop or SegRandomCrop"
         )
 
 

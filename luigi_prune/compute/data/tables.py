@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from luigi_prune.compute.data.archives import unpack
+from luigi_prune.compute.data.archives import unpacked_from
 from luigi_prune.compute.data.data_files import DataFiles, data_root
 from luigi_prune.compute.data.samples import RawData
 from luigi_prune.errors import ConfigError
@@ -28,7 +28,7 @@ def read_table(name: str, split: str, training_data: str, local_data: str) -> Ra
     """
     features, names, prepare = TABLES[name]
     needed = tuple(Path("data", file) for file in names)
-    files = DataFiles(name, Path("data"), needed, (_ARCHIVE,), lambda folder: unpack(folder, _ARCHIVE, needed, _FROM))
+    files = DataFiles(name, Path("data"), needed, (_ARCHIVE,), unpacked_from(needed), _FROM)
     if name == "Gas":
         _refuse_pickle(files, training_data, local_data)
     root = data_root(files, training_data, local_data) / "data"

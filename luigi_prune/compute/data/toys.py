@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from luigi_prune.compute.data.archives import unpack
+from luigi_prune.compute.data.archives import unpacked_from
 from luigi_prune.compute.data.data_files import DataFiles, data_root
 from luigi_prune.compute.data.samples import RawData
 from luigi_prune.errors import ConfigError
@@ -33,7 +33,7 @@ def read_toy(name: str, split: str, training_data: str, local_data: str) -> RawD
     folders = [Path(folder).expanduser() for folder in (local_data, training_data) if folder]
     if any((folder / stored).is_dir() or (folder / archive).is_file() for folder in folders):
         needed = tuple(stored / f"{axis}_data_{part}.npy" for axis in "xy" for part in ("train", "test"))
-        files = DataFiles(name, stored, needed, (archive,), lambda folder: unpack(folder, archive, needed))
+        files = DataFiles(name, stored, needed, (archive,), unpacked_from(needed), "torchprune")
         folder = data_root(files, training_data, local_data) / stored
         log.info("%s is read from %s", name, folder)
         return _stored(name, folder, split)

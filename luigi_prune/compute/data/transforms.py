@@ -19,10 +19,10 @@ from PIL import Image
 from torch import Tensor
 
 from luigi_prune import registry
+from luigi_prune.compute.data.data_sources import Source
 from luigi_prune.compute.data.dequantisation import RandomNoise
 from luigi_prune.compute.data.pair_transforms import DETERMINISTIC_PAIRS, PairTransform
 from luigi_prune.compute.data.sample_order import Indices, uniforms
-from luigi_prune.compute.data.sources import Source
 from luigi_prune.compute.named import resolve
 from luigi_prune.compute.network_inputs import Inputs, leaves, map_leaves
 from luigi_prune.config.schema import Component

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from luigi_prune.compute.data.data_sources import damaged
 from luigi_prune.compute.data.sample_order import Indices
-from luigi_prune.compute.data.sources import damaged
 from luigi_prune.registry import plain
 
 log = logging.getLogger(__name__)

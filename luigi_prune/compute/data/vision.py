@@ -9,7 +9,7 @@ import numpy as np
 import torchvision.datasets
 
 from luigi_prune.compute.data.data_files import DataFiles, data_root
-from luigi_prune.compute.data.sources import RawData
+from luigi_prune.compute.data.data_sources import RawData
 from luigi_prune.errors import ConfigError
 
 
