@@ -74,6 +74,7 @@ class Commensurate:
     metrics: dict[str, np.ndarray]
     metric_changes: dict[str, np.ndarray]  # metric minus that of the unpruned network of the same net and repetition
     lower: bool = False  # is less of the first metric better? Then levels are relative
+    is_share: bool = True  # does the first metric lie in [-1, 1]? Else levels are hundredths of its unit, not points
 
     def at(self, level: float) -> int:
         """Return the index of the level nearest to `level`."""
@@ -124,6 +125,7 @@ def choose(
         metrics={metric: take(values, points) for metric, values in tested.items()},
         metric_changes={metric: take(values - values[..., :1], points) for metric, values in tested.items()},
         lower=lower,
+        is_share=bool(np.all(np.abs(judge[np.isfinite(judge)]) <= 1.0)),
     )
 
 

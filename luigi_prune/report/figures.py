@@ -195,7 +195,11 @@ def prunability_figure(
         axes.grid(False, axis="y")
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
         drops = ", ".join(f"{100 * level:g}" for level in levels)
-        by = f"a rise of {drops} %" if table.lower else f"a drop of {drops} points"
+        by = (
+            f"a rise of {drops} %"
+            if table.lower
+            else f"a drop of {drops} {'points' if table.is_share else 'hundredths'}"
+        )
         axes.set_xlabel(f"pruned parameters, faint to full: at {by}")
         axes.set_title(title, fontsize=10)
     return settle(figure)

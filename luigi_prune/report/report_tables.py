@@ -50,8 +50,11 @@ def points(level: float) -> str:
 
 
 def unit_of(chosen: Commensurate) -> str:
-    """Return what levels are counted in: percentage points of a metric, or percent of one of which less is better."""
-    return "%" if chosen.lower else "points"
+    """Return what levels are counted in.
+
+    Percentage points of a metric, percent of one of which less is better, or hundredths of one that is no share.
+    """
+    return "%" if chosen.lower else "points" if chosen.is_share else "hundredths"
 
 
 def summary_table(chosen: Commensurate, ranking: Ranking, styles: Sequence[MethodStyle], metric: str) -> Table:
@@ -59,8 +62,8 @@ def summary_table(chosen: Commensurate, ranking: Ranking, styles: Sequence[Metho
     pruned = spread(by_run_levels(chosen.pruned))
     flops = np.where(chosen.points >= 0, 1.0 - chosen.flops, np.where(chosen.available, 0.0, np.nan))
     unit = unit_of(chosen)
-    level, scale = chosen.at(ranking.level), 1.0 if chosen.lower else 100.0
-    change_column = f"test {metric} change at {points(ranking.level)} " + (unit if chosen.lower else "(points)")
+    level, scale = chosen.at(ranking.level), 100.0 if unit == "points" else 1.0
+    change_column = f"test {metric} change at {points(ranking.level)} " + ("(points)" if unit == "points" else unit)
     flops_spread = spread(flops[level])
     change = spread(chosen.metric_changes[metric][level])
     rows = []

@@ -11,7 +11,7 @@ import numpy as np
 from luigi_prune.analysis.commensurate import Commensurate, lower_is_better
 from luigi_prune.analysis.comparison import Ranking
 from luigi_prune.analysis.statistics import SOUND_NUMBER_OF_NETS, first_known, spread
-from luigi_prune.report.figures import in_percent
+from luigi_prune.report.figures import in_percent, is_share
 from luigi_prune.report.report_tables import number, points, unit_of
 from luigi_prune.report.style import MethodStyle
 
@@ -29,6 +29,9 @@ METRICS = {
     "F1": "harmonic mean of precision and recall",
     "MCorr": "Matthews correlation coefficient, in [-1, 1]",
     "Pearson": "Pearson correlation of prediction and target, in [-1, 1]",
+    "NLLPrior": "mean log-likelihood in nats per sample",
+    "NLLNats": "mean log-likelihood in nats per sample",
+    "NLLBits": "minus the mean number of bits per dimension",
     "SpearmanRank": "Spearman rank correlation of prediction and target, in [-1, 1]",
 }
 
@@ -150,7 +153,9 @@ def definitions(arrays: Arrays, meta: dict[str, Any]) -> list[tuple[str, str]]:
         lower = lower_is_better(arrays, str(metric))
         terms.append((str(metric), metric_meaning(str(metric)) + f". {'Lower' if lower else 'Higher'} is better."))
     lower = lower_is_better(arrays, str(arrays["axes/metric"][0]))
-    change = "rise, in percent," if lower else "drop, in percentage points,"
+    judge = arrays[f"validation/{arrays['axes/metric'][0]}"]
+    points_of = "percentage points" if not np.isfinite(judge).any() or is_share(judge) else "hundredths"
+    change = "rise, in percent," if lower else f"drop, in {points_of},"
     terms += [
         ("Loss", "mean loss over the test set, of the kind named in the settings. Lower is better."),
         ("Unpruned network", "the trained network before pruning; the horizontal dashed line in the plots."),

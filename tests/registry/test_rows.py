@@ -165,7 +165,7 @@ def test_members_of_families_are_found_like_rows_and_only_well_known_ones_are_su
 
 
 def test_names_that_torchvision_shares_with_small_images_can_be_told_apart():
-    assert find("network", "resnet50").settings == {"architecture": "resnet50"}
+    assert find("network", "resnet50").settings["architecture"] == "resnet50"
     assert find("network", "torchvision:vgg16").path == find("network", "resnet50").path
     assert find("network", "vgg16").path != find("network", "vgg16_cifar").path
     assert find("network", "wrn34_3").settings["blocks"] == 5

@@ -35,19 +35,24 @@ def bits_per_dimension(outputs: Tensor) -> Tensor:
     return -(nats - math.log(_GREY_VALUES)) / math.log(2)
 
 
-def NLLPriorLoss(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean negative log-likelihood in nats per sample; targets are not read."""
-    return -log_likelihoods(outputs).mean()
+class NLLPriorLoss:
+    """The mean negative log-likelihood in nats per sample; targets are not read."""
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean over the batch."""
+        return -log_likelihoods(outputs).mean()
 
 
-def NLLNatsLoss(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the same as `NLLPriorLoss`, by the name that files for tables use."""
-    return NLLPriorLoss(outputs, targets)
+class NLLNatsLoss(NLLPriorLoss):
+    """The same, by the name that files for tables use."""
 
 
-def NLLBitsLoss(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean number of bits per dimension; targets are not read."""
-    return bits_per_dimension(outputs).mean()
+class NLLBitsLoss:
+    """The mean number of bits per dimension; targets are not read."""
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean over the batch."""
+        return bits_per_dimension(outputs).mean()
 
 
 class MeanOfSamples:
