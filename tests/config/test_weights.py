@@ -57,11 +57,10 @@ def test_what_cannot_be_found_is_refused_at_its_line(network, words, tmp_path):
     assert message.startswith(f"{tmp_path / 'tiny.yaml'}:")
 
 
-@pytest.mark.parametrize("name", ["IMAGENET1K_V1", "ResNet18_Weights.IMAGENET1K_V1"])
-def test_missing_weights_of_torchvision_are_named_with_address_and_place_and_found_there(name, tmp_path, monkeypatch):
+def test_missing_weights_of_torchvision_are_named_with_address_and_place_and_found_there(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     folder = tmp_path / "training" / "weights"
-    file = write_experiment(tmp_path, network={**COLOUR, "weights": name})
+    file = write_experiment(tmp_path, network={**COLOUR, "weights": "ResNet18_Weights.IMAGENET1K_V1"})
     settings = yaml.safe_load(file.read_text())
     settings["directories"]["training_data"] = str(tmp_path / "training")
     file.write_text(yaml.safe_dump(settings))
@@ -97,3 +96,12 @@ def test_zero_epochs_prune_the_given_network_as_it_is(given, tmp_path):
     state = torch.load(given, weights_only=True)
     assert set(weights) == set(state)
     assert all(np.array_equal(weights[key], state[key].numpy()) for key in state)
+
+
+def test_a_name_of_two_networks_is_explained_and_a_family_needs_no_row(tmp_path, caplog):
+    caplog.set_level("INFO", logger="luigi_prune")
+    load_experiments(str(write_experiment(tmp_path, network={**COLOUR, "name": "vgg16_bn"})))
+    assert "network.name: is the network of CIFAR papers for images below 64 pixels" in caplog.text
+    assert "vgg16_bn_cifar and torchvision:vgg16_bn name one of them" in caplog.text
+    (experiment,) = load_experiments(str(write_experiment(tmp_path, network={**COLOUR, "name": "wrn22_3"})))
+    assert experiment.network.name == "wrn22_3"
