@@ -102,6 +102,15 @@ class NetworkConfig(Settings):
     dataset: str = Field(description="Data set for training, validation and, by default, the test.")
     output_size: Integer = Field(ge=1, description="Number of outputs; by default the data set's number of classes.")
     kwargs: Keywords = Field({}, description="Further keywords of the function that builds the network.")
+    weights: str | None = Field(
+        None,
+        min_length=1,
+        description="Weights that training starts from: a file (.pt, .pth, .safetensors), or torchvision's name of "
+        "some (`IMAGENET1K_V1`). With `training.numEpochs: 0` that network is pruned as it is.",
+    )
+    new_layers: Names = Field(
+        (), description="Layers that keep random weights, and are not read from `weights`: names, or patterns."
+    )
 
 
 class TrainingConfig(Settings):

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from luigi_prune import registry
-from luigi_prune.config.schema import Experiment, TrainingConfig
+from luigi_prune.config.schema import Experiment, NetworkConfig, TrainingConfig
 from luigi_prune.identity.spec import ChainSpec, EvaluateSpec, TrainSpec, evaluations, experiment_spec, shown_methods
 
 # Bump a stage's version if the same settings give a different result, or if a default changes.
@@ -75,10 +75,18 @@ def _digest_of_json(text: str) -> str:
     return _digest(content)
 
 
+def _network(network: NetworkConfig) -> NetworkConfig:
+    """Return the network with the digest of its weights' file alone: where the file lies changes no result."""
+    if not network.weights:
+        return network
+    layers = tuple(sorted(set(network.new_layers)))
+    return network.model_copy(update={"weights": network.weights.rpartition("@")[2], "new_layers": layers})
+
+
 def train_key(spec: TrainSpec) -> str:
     """Return the key of a trained network."""
     settings = {
-        "network": spec.network,
+        "network": _network(spec.network),
         "training": _training_digest(spec.training),
         "seed": spec.seed,
         "net": spec.net,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from luigi_prune.compute import networks
 from luigi_prune.compute.training import discard
 from luigi_prune.execution.job import Context
 from luigi_prune.identity import paths
@@ -24,6 +25,8 @@ def train_base(request: dict[str, Any], context: Context) -> None:
     prepare_process(context)
     splits = read_splits(spec, spec.training, request)
     network = initial_network(spec, splits.input_shape)
+    if spec.network.weights:
+        networks.load_weights(network, spec.network.weights, spec.network.new_layers)
     seed = derive_seed(spec.seed, spec.net, "train")
     trained = train_logged(
         request, context, network, spec.training, splits, seed=seed, base=spec, rewind_epoch=spec.rewind_epoch

@@ -47,6 +47,7 @@ DATASETS = by_name(
             1000,
             _IMAGENET,
             "Test images for ImageNet: the 113 classes that both have",
+            test_only=True,
         ),
         DatasetRow(
             "VOCSegmentation2011",
@@ -54,6 +55,7 @@ DATASETS = by_name(
             21,
             _VOC,
             "Photographs with a class per pixel: Semantic Boundaries Dataset",
+            masks=True,
         ),
         DatasetRow(
             "VOCSegmentation2012",
@@ -61,6 +63,7 @@ DATASETS = by_name(
             21,
             _VOC,
             "Photographs with a class per pixel: PASCAL VOC 2012 with the augmented training set",
+            masks=True,
         ),
         *(
             DatasetRow(f"Glue{task}", f"{_DATA}.glue:read_glue", classes, _TEXT, f"GLUE: {what}")

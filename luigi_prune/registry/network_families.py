@@ -26,6 +26,10 @@ _CLASSIFIERS = """
     vgg13 vgg13_bn vgg16 vgg16_bn vgg19 vgg19_bn vit_b_16 vit_b_32 vit_h_14 vit_l_16 vit_l_32 wide_resnet101_2
     wide_resnet50_2
 """
+_SMALLEST = {
+    **{"alexnet": 63, "convnext": 32, "densenet": 29, "googlenet": 15},
+    **{"inception_v3": 75, "squeezenet": 21, "swin": 4, "vgg": 32},
+}
 _VGG = tuple(f"vgg{depth}{suffix}" for depth in (11, 13, 16, 19) for suffix in ("", "_bn"))
 BY_SIZE = ("alexnet", *_VGG)
 """Names of two networks: for images below `SMALL_IMAGE` pixels that of CIFAR papers, else torchvision's."""
@@ -42,13 +46,23 @@ def _needs(module: str) -> None:
 def _torchvision(match: re.Match[str]) -> NetworkRow:
     name = match[1]
     known = name in TORCHVISION or name in BY_SIZE
-    smallest = {"alexnet": 63, "inception_v3": 75}.get(name, 32 if name.startswith("vgg") else 1)
+    smallest = next((pixels for kind, pixels in _SMALLEST.items() if known and name.startswith(kind)), 1)
     return NetworkRow(
         match[0],
         f"{_NETWORKS}.torchvision_networks:classifier",
         summary=f"torchvision's {name}",
-        smallest=smallest if known else 1,
-        settings={"architecture": name},
+        smallest=smallest,
+        settings={"name": match[0], "architecture": name},
+        open_ended=True,
+    )
+
+
+def _segmentation(match: re.Match[str]) -> NetworkRow:
+    return NetworkRow(
+        match[0],
+        f"{_NETWORKS}.torchvision_networks:segmentation",
+        summary=f"torchvision's {match[0]} with its auxiliary head",
+        settings={"name": match[0], "architecture": match[0]},
         open_ended=True,
     )
 
@@ -61,7 +75,7 @@ def _by_size(match: re.Match[str]) -> NetworkRow:
         f"{_NETWORKS}.by_image_size:{'small_network' if small else 'network_by_size'}",
         summary=f"{name} for images below {SMALL_IMAGE} pixels" + ("" if small else ", else torchvision's"),
         smallest=29 if name == "alexnet" else 32,
-        settings={"architecture": name},
+        settings={"name": match[0], "architecture": name},
         open_ended=not small,
     )
 
@@ -116,7 +130,7 @@ def _timm(match: re.Match[str]) -> NetworkRow:
         match[0],
         f"{_NETWORKS}.timm_networks:timm_network",
         summary=f"timm's {match[1]}",
-        settings={"architecture": match[1]},
+        settings={"name": match[0], "architecture": match[1]},
         open_ended=True,
     )
 
@@ -127,7 +141,7 @@ def _transformers(match: re.Match[str]) -> NetworkRow:
         match[0],
         f"{_NETWORKS}.transformers_networks:transformers_network",
         summary=f"{match[1]} of transformers",
-        settings={"model": match[1]},
+        settings={"name": match[0], "model": match[1]},
         open_ended=True,
         several_inputs=True,
     )
@@ -139,6 +153,7 @@ def _bert(match: re.Match[str]) -> NetworkRow:
         match[0],
         f"{_NETWORKS}.transformers_networks:bert",
         summary="BERT of the size of bert-base-cased, for the classification of sequences",
+        settings={"name": match[0]},
         open_ended=True,
         several_inputs=True,
     )
@@ -191,6 +206,13 @@ NETWORK_FAMILIES: tuple[Family[NetworkRow], ...] = (
         _densenet,
         "DenseNet-BC for small images of 6 n + 4 layers (arXiv 1608.06993), growth 12 unless given; 190: 40",
         _DENSENETS,
+    ),
+    Family(
+        "(fcn|deeplabv3)_resnet(50|101)",
+        "(?:fcn|deeplabv3)_resnet(?:50|101)",
+        _segmentation,
+        "torchvision's segmentation network with its auxiliary head, with random weights",
+        ("fcn_resnet50", "fcn_resnet101", "deeplabv3_resnet50", "deeplabv3_resnet101"),
     ),
     Family("bert", "bert", _bert, "bert-base-cased for the classification of sequences (transformers)", ("bert",)),
     Family("timm:NAME", r"timm:([\w.-]+)", _timm, "timm's network NAME with random weights (extra `timm`)"),

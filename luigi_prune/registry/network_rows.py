@@ -13,6 +13,16 @@ NETWORKS = by_name(
             "lenet300_100", f"{_NETWORKS}.lenet:lenet300_100", summary="Three linear layers (LeCun et al. 1998)"
         ),
         NetworkRow(
+            "lenet500_300_100",
+            f"{_NETWORKS}.lenet:lenet500_300_100",
+            summary="Linear layers of 500, 300, 100 and the outputs",
+        ),
+        NetworkRow(
+            "fcnet_nettrim",
+            f"{_NETWORKS}.lenet:fcnet_nettrim",
+            summary="Linear layers of 300, 1000, 100 and the outputs: Net-Trim's (arXiv 1611.05162)",
+        ),
+        NetworkRow(
             "lenet5",
             f"{_NETWORKS}.lenet:lenet5",
             summary="6 and 16 3x3 filters, 120 units as a convolution, 84: torchprune's LeNet-5 "
@@ -38,6 +48,24 @@ NETWORKS = by_name(
             summary="Five convolutions and three linear layers: Conv-6 of Frankle and Carbin (arXiv 1803.03635) "
             "without its last convolution",
             smallest=8,
+        ),
+        NetworkRow(
+            "cnn60k",
+            f"{_NETWORKS}.cnn60k:cnn60k",
+            summary="Two 5x5 convolutions of 32 filters, one of 512 over the whole map, and a linear layer",
+            smallest=10,
+        ),
+        NetworkRow(
+            "deepknight",
+            f"{_NETWORKS}.deepknight:deepknight",
+            summary="Six convolutions and two linear layers that steer a car",
+            smallest=53,
+        ),
+        NetworkRow(
+            "alexnet_bn",
+            f"{_NETWORKS}.alexnet:alexnet_bn",
+            summary="AlexNet with BatchNorm, whose hidden layers are convolutions",
+            smallest=63,
         ),
         *(
             NetworkRow(

@@ -105,6 +105,8 @@ class DatasetRow:
     """A data set: its loader, its number of classes (None: regression) and the shape of its inputs, if known.
 
     The shape of images is (channels, height, width), that of several inputs a tuple or dictionary of shapes.
+    `masks`: its targets are a class per pixel, and transforms change images and masks together. `test_only`: it has no
+    training samples.
     """
 
     name: str
@@ -112,6 +114,8 @@ class DatasetRow:
     num_classes: int | None = None
     input_shape: Any = None
     summary: str = ""
+    masks: bool = field(default=False, kw_only=True)
+    test_only: bool = field(default=False, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -130,14 +134,19 @@ class SchedulerRow(ClassRow):
 
 @dataclass(frozen=True)
 class LossRow(ClassRow):
-    """A loss; `targets`: class indices, or one real number per output (one-hot classes)."""
+    """A loss; `targets`: class indices, or one real number per output (one-hot classes).
+
+    `whole_output`: whether it reads a network's output as it is rather than the prediction in it.
+    """
 
     targets: Literal["class", "real"] = "class"
+    whole_output: bool = field(default=False, kw_only=True)
 
     @property
     def reductions(self) -> tuple[str, ...]:
         """The values of `reduction` that return a scalar."""
-        return ("mean", "sum", "batchmean") if self.name == "KLDivLoss" else ("mean", "sum")
+        special = {"KLDivLoss": ("mean", "sum", "batchmean"), "LossFromInput": ("mean",)}
+        return special.get(self.name, ("mean", "sum"))
 
 
 @dataclass(frozen=True)
@@ -154,9 +163,10 @@ class MetricRow(ClassRow):
 
 @dataclass(frozen=True)
 class TransformRow(ClassRow):
-    """An image transform; `choices`: the valid strings of some keywords."""
+    """An image transform; `choices`: the valid strings of some keywords; `masks`: it is for images with masks."""
 
     choices: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    masks: bool = field(default=False, kw_only=True)
 
 
 Row = TypeVar("Row", MethodRow, NetworkRow, DatasetRow, OptimizerRow, SchedulerRow, LossRow, MetricRow, TransformRow)

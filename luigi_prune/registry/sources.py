@@ -18,6 +18,7 @@ from pathlib import Path
 from luigi_prune.errors import ConfigError, nearest
 
 DIGITS = 16
+_BLOCK = 1 << 22
 # Modules that a file beside an experiment cannot replace.
 _RESERVED = frozenset(sys.stdlib_module_names) | {
     *("luigi_prune", "luigi", "submitit", "torch", "torchvision", "torchmetrics", "numpy", "scipy", "sklearn"),
@@ -166,3 +167,12 @@ def _distribution(name: str) -> set[str]:
 
 def _sha256(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def file_digest(file: Path) -> str:
+    """Return the shortened hash of a file that may be large."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()[:DIGITS]

@@ -93,6 +93,11 @@ def _loss(name: str, optional: str = "", targets: str = "real", required: str = 
     )
 
 
+def _output_loss(name: str, *keywords: str) -> LossRow:
+    path = f"luigi_prune.compute.metrics.output_losses:{name}"
+    return LossRow(name, path, optional=keywords, whole_output=True)
+
+
 LOSSES = by_name(
     [
         _loss("CrossEntropyLoss", "weight ignore_index label_smoothing", "class"),
@@ -109,10 +114,12 @@ LOSSES = by_name(
         _loss("PoissonNLLLoss", "log_input full eps"),
         _loss("SmoothL1Loss", "beta"),
         _loss("SoftMarginLoss"),
+        _output_loss("CrossEntropyLossWithAuxiliary", "reduction", "weight", "ignore_index", "label_smoothing"),
+        _output_loss("LossFromInput", "reduction"),
     ]
 )
 
-LATER_LOSSES = ("CrossEntropyLossWithAuxiliary", "LossFromInput", "NLLPriorLoss", "NLLNatsLoss", "NLLBitsLoss")
+LATER_LOSSES = ("NLLPriorLoss", "NLLNatsLoss", "NLLBitsLoss")
 
 _TRAINABLE = "has trainable weights, which the optimizer would not update"
 _OTHER_INPUTS = "takes inputs other than outputs and targets"

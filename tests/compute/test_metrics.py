@@ -177,3 +177,44 @@ def test_a_summed_loss_is_reported_per_sample():
 def test_a_loss_that_cannot_work_is_a_one_line_error(name, kwargs, message):
     with pytest.raises(ConfigError, match=message):
         Loss(name, kwargs)
+
+
+PIXELS = torch.randn(3, 4, 5, 5, generator=torch.Generator().manual_seed(3))
+MASKS = torch.randint(0, 4, (3, 5, 5), generator=torch.Generator().manual_seed(4))
+
+
+def test_an_auxiliary_output_counts_half_where_there_are_gradients_and_ignored_pixels_never():
+    masks = MASKS.clone()
+    masks[:, :2] = 255
+    loss = Loss("CrossEntropyLossWithAuxiliary", {"reduction": "mean", "ignore_index": 255})
+    plain = functional.cross_entropy(PIXELS[:, :, 2:], masks[:, 2:])
+    other = functional.cross_entropy(-PIXELS[:, :, 2:], masks[:, 2:])
+    outputs = {"out": PIXELS, "aux": -PIXELS}
+    assert loss(outputs, masks) == pytest.approx((plain + 0.5 * other).item())
+    with torch.no_grad():
+        assert loss(outputs, masks) == pytest.approx(plain.item())
+    assert loss(PIXELS, masks) == pytest.approx(plain.item())
+    assert loss.share(masks) == 3 * 3 * 5
+
+
+@pytest.mark.parametrize("metric", [component("TopK"), component("IoU")], ids=["TopK", "IoU"])
+def test_pixels_of_no_class_do_not_count(metric):
+    masks = MASKS.clone()
+    masks[:, :2] = 255
+    (value,) = measured([metric], PIXELS, masks, batch=2).values()
+    kept = PIXELS[:, :, 2:].movedim(1, -1).reshape(-1, 4)
+    assert [value] == pytest.approx([*measured([metric], kept, MASKS[:, 2:].reshape(-1)).values()])
+
+
+def test_the_loss_of_a_network_is_read_from_its_output_or_computed_from_its_logits_as_the_network_does():
+    loss = Loss("LossFromInput", {})
+    logits = OUTPUTS[:5]
+    expected = functional.cross_entropy(logits, TARGETS[:5]).item()
+    assert loss({"loss": torch.tensor(3.0), "logits": logits}, TARGETS[:5]) == 3
+    assert loss({"loss": None, "logits": logits}, TARGETS[:5]) == pytest.approx(expected)
+    real = torch.linspace(0, 1, 5)
+    assert loss({"logits": logits[:, :1]}, real) == pytest.approx(((logits[:, 0] - real) ** 2).mean().item())
+    with pytest.raises(ConfigError, match="6 outputs do not fit targets that are real numbers"):
+        loss({"logits": logits}, real)
+    with pytest.raises(ConfigError, match="mean"):
+        Loss("LossFromInput", {"reduction": "sum"})

@@ -19,6 +19,7 @@ from luigi_prune.identity.spec import ChainSpec, EvaluateSpec, Step, TrainSpec
 
 PINS = Path(__file__).parents[1] / "golden" / "keys.json"
 
+NETWORK = {"name": "lenet300_100", "dataset": "Digits", "output_size": 10}
 TRAINING = {
     "batch_size": 64,
     "test_batch_size": 64,
@@ -34,7 +35,7 @@ def experiment(**changes: Any) -> Experiment:
     """Return a small experiment; `changes` are "section__key": value."""
     settings: dict[str, Any] = {
         "name": "tiny",
-        "network": {"name": "lenet300_100", "dataset": "Digits", "output_size": 10},
+        "network": dict(NETWORK),
         "training": dict(TRAINING),
         "retraining": {**TRAINING, "start_epoch": 2},
         "experiments": {
@@ -85,6 +86,7 @@ METRICS = [{"type": "TopK", "kwargs": {"topk": 1}}, {"type": "F1", "kwargs": {}}
     [
         ({"experiments__seed": 1}, EVERY),
         ({"network__name": "lenet5"}, EVERY),
+        ({"network": {**NETWORK, "weights": "/a/net.pth@0123"}}, EVERY),
         ({"training__batch_size": 32}, EVERY),
         ({"training__test_batch_size": 32}, set()),
         ({"retraining__test_batch_size": 32}, set()),
@@ -109,6 +111,15 @@ METRICS = [{"type": "TopK", "kwargs": {"topk": 1}}, {"type": "F1", "kwargs": {}}
 )
 def test_a_change_touches_just_the_stages_whose_results_it_can_change(changes, stages):
     assert changed_stages(**changes) == stages
+
+
+def test_given_weights_enter_by_their_content_and_not_by_their_place():
+    def trained(**given: Any) -> set[str]:
+        return stage_keys(experiment(network={**NETWORK, **given}))["TrainBase"]
+
+    assert trained(weights="/a/net.pth@0123") == trained(weights="/b@c/other.pth@0123")
+    assert trained(weights="/a/net.pth@0123").isdisjoint(trained(weights="/a/net.pth@0124"))
+    assert trained(weights="/a/net.pth@0123").isdisjoint(trained(weights="/a/net.pth@0123", new_layers=["fc"]))
 
 
 def test_ignored_layers_enter_keys_of_pruning_and_of_scores_in_any_order_and_only_if_there_are_any():

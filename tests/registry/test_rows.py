@@ -140,8 +140,9 @@ def test_find_takes_short_names_of_methods():
         ("network", "resnext", "no experiment file can give; choose a network with its depth"),
         ("dataset", "CIFAR10_C_Fogs_3", "did you mean 'Fog'?"),
         ("dataset", "GlueCola", "did you mean 'GlueCoLA'?"),
+        ("dataset", "ToyMoons", "comes in a later version"),
         ("transform", "SegToTensors", "did you mean 'SegToTensor'?"),
-        ("loss", "LossFromInput", "comes in a later version"),
+        ("loss", "NLLBitsLoss", "comes in a later version"),
         ("scheduler", "LambdaLR", "which YAML cannot express"),
         ("optimizer", "SparseAdam", "sparse gradients only"),
     ],
@@ -164,7 +165,7 @@ def test_members_of_families_are_found_like_rows_and_only_well_known_ones_are_su
 
 
 def test_names_that_torchvision_shares_with_small_images_can_be_told_apart():
-    assert find("network", "resnet50").settings == {"architecture": "resnet50"}
+    assert find("network", "resnet50").settings["architecture"] == "resnet50"
     assert find("network", "torchvision:vgg16").path == find("network", "resnet50").path
     assert find("network", "vgg16").path != find("network", "vgg16_cifar").path
     assert find("network", "wrn34_3").settings["blocks"] == 5

@@ -17,6 +17,7 @@ from luigi_prune.errors import ConfigError
 
 _HELD_VALUES = 1024
 _TENSORS = ("weight", "pos_weight")
+_BY_WEIGHT = ("CrossEntropyLoss", "CrossEntropyLossWithAuxiliary", "NLLLoss")
 _SIGNED_TARGETS = ("HingeEmbeddingLoss", "SoftMarginLoss")  # their classes are -1 and 1
 
 
@@ -30,6 +31,7 @@ class Loss:
             for key, value in kwargs.items()
         }
         self._foreign = row.name if registry.is_foreign(str(row.path)) else ""
+        self._whole_output = bool(self._foreign) or row.whole_output
         self._on_classes = row.targets == "class"
         self._signed = name in _SIGNED_TARGETS
         try:
@@ -43,15 +45,16 @@ class Loss:
             raise ConfigError(
                 f"training.lossKwargs.reduction: {self.reduction!r} gives no single value; choose mean or sum"
             )
-        # Only the mean of these two does not divide by the number of samples.
-        self._unequal = name in ("CrossEntropyLoss", "NLLLoss") and bool({"weight", "ignore_index"} & set(kwargs))
+        # Only the mean of these does not divide by the number of samples.
+        self._unequal = name in _BY_WEIGHT and bool({"weight", "ignore_index"} & set(kwargs))
 
     def __call__(self, outputs: Any, targets: Tensor) -> Tensor:
         """Return the scalar loss of a batch; losses of real numbers get class numbers as one-hot rows.
 
-        `outputs`: what the network returns. A loss from outside gets it as it is, one of torch.nn its `prediction`.
+        `outputs`: what the network returns. A loss from outside, or whose row says so, gets it as it is, one of
+        torch.nn its `prediction`.
         """
-        if not self._foreign:
+        if not self._whole_output:
             outputs = prediction(outputs)
         if isinstance(outputs, Tensor):
             targets = self._matching(outputs, targets)

@@ -54,9 +54,15 @@ class ClassificationMetric:
         self._metric: Any = None
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
-        """Add a batch: outputs (batch, classes, ...) and class numbers (batch, ...)."""
+        """Add a batch: outputs (batch, classes, ...) and class numbers (batch, ...).
+
+        Pixels whose number is that of no class, such as the 255 at the borders of objects, do not count.
+        """
         if self._metric is None:
             self._start(outputs.shape[1], outputs.device)
+        if targets.ndim > 1:
+            counted = (targets >= 0) & (targets < outputs.shape[1])
+            outputs, targets = outputs.movedim(1, -1)[counted], targets[counted]
         self._metric.update(outputs, targets)
 
     def compute(self) -> float:

@@ -12,10 +12,11 @@ from torch import nn
 from luigi_prune import registry
 from luigi_prune.compute.duplicates import without_wrappers, wrapper_of
 from luigi_prune.compute.named import resolve
+from luigi_prune.compute.networks.pretrained import load_weights
 from luigi_prune.compute.networks.sizes import InputTooSmall
 from luigi_prune.errors import ConfigError, LuigiPruneError
 
-__all__ = ["InputTooSmall", "build"]
+__all__ = ["InputTooSmall", "build", "load_weights"]
 
 log = logging.getLogger("luigi_prune")
 

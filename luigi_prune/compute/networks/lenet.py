@@ -12,16 +12,17 @@ from luigi_prune.compute.networks.sizes import image_shape
 
 def lenet300_100(input_shape: tuple[int, ...], output_size: int) -> nn.Module:
     """Return the fully connected network with 300 and 100 hidden units (266,610 parameters on 28x28, 10 classes)."""
-    return nn.Sequential(
-        OrderedDict(
-            flatten=nn.Flatten(),
-            fc1=nn.Linear(prod(input_shape), 300),
-            relu1=nn.ReLU(),
-            fc2=nn.Linear(300, 100),
-            relu2=nn.ReLU(),
-            fc3=nn.Linear(100, output_size),
-        )
-    )
+    return _fully_connected(input_shape, output_size, (300, 100))
+
+
+def lenet500_300_100(input_shape: tuple[int, ...], output_size: int) -> nn.Module:
+    """Return the same with 500, 300 and 100 hidden units (573,910 parameters on 28x28, 10 classes)."""
+    return _fully_connected(input_shape, output_size, (500, 300, 100))
+
+
+def fcnet_nettrim(input_shape: tuple[int, ...], output_size: int) -> nn.Module:
+    """Return that of Net-Trim (arXiv 1611.05162): 300, 1000 and 100 hidden units (637,610 parameters)."""
+    return _fully_connected(input_shape, output_size, (300, 1000, 100))
 
 
 def lenet5(input_shape: tuple[int, ...], output_size: int) -> nn.Module:
@@ -73,6 +74,18 @@ def lenet5_caffe(input_shape: tuple[int, ...], output_size: int) -> nn.Module:
             fc2=nn.Linear(500, output_size),
         )
     )
+
+
+def _fully_connected(input_shape: tuple[int, ...], output_size: int, hidden: tuple[int, ...]) -> nn.Module:
+    """Return linear layers of `hidden` units, each with a ReLU, and one of the outputs."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
+    before = prod(input_shape)
+    for position, units in enumerate(hidden, start=1):
+        layers[f"fc{position}"] = nn.Linear(before, units)
+        layers[f"relu{position}"] = nn.ReLU()
+        before = units
+    layers[f"fc{len(hidden) + 1}"] = nn.Linear(before, output_size)
+    return nn.Sequential(layers)
 
 
 def _after_convolutions(pixels: int, kernel: int) -> int:

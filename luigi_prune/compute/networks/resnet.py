@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from luigi_prune.compute.networks.initial_weights import initialise_convolutions
 from luigi_prune.compute.networks.sizes import image_shape
 
 
@@ -71,9 +72,7 @@ class ResNetCifar(nn.Module):
         self.stage2 = _stage(block, 16 * block.expansion, 32, blocks, stride=2)
         self.stage3 = _stage(block, 32 * block.expansion, 64, blocks, stride=2)
         self.fc = nn.Linear(64 * block.expansion, output_size)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        initialise_convolutions(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs, (batch, output_size), for images (batch, channels, height, width)."""
@@ -98,6 +97,11 @@ def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False), nn.BatchNorm2d(out_channels)
     )
+
+
+def resnet_cifar(input_shape: tuple[int, ...], output_size: int, *, name: str, blocks: int, kind: str) -> nn.Module:
+    """Return the network of any depth: three stages of `blocks` blocks, which are "basic" or "bottleneck" ones."""
+    return (_basic if kind == "basic" else _bottleneck)(name, blocks, input_shape, output_size)
 
 
 def _basic(name: str, blocks: int, input_shape: tuple[int, ...], output_size: int) -> nn.Module:

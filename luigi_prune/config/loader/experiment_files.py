@@ -16,6 +16,7 @@ from luigi_prune.config.loader.sweep import sweep_members
 from luigi_prune.config.loader.yaml_positions import Node, Place
 from luigi_prune.config.messages import setting_error, unknown_key
 from luigi_prune.config.schema import Experiment, TrainingConfig
+from luigi_prune.config.weights_files import resolve_weights
 from luigi_prune.errors import ConfigError
 
 logger = logging.getLogger("luigi_prune")
@@ -57,6 +58,7 @@ def _experiment(name: str, root: Node, folder: Path) -> tuple[Experiment, list[t
     except ValidationError as error:
         raise setting_error(error) from None
     experiment, warnings = check_experiment(resolve_foreign_parts(experiment, folder))
+    experiment = resolve_weights(experiment, folder)
     return experiment, [*notes, *((logging.WARNING, path, text) for path, text in warnings)]
 
 
