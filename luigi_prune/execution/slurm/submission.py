@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shlex
 import shutil
+import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -29,6 +31,7 @@ from luigi_prune.execution.slurm.cli import Client, CommandFailed
 from luigi_prune.execution.slurm.options import Resources
 
 CALL = "call.pkl"
+_NAME = re.compile("lp-[0-9a-f]{10}")
 
 
 def new_folder(parent: str | Path) -> Path:
@@ -38,6 +41,19 @@ def new_folder(parent: str | Path) -> Path:
     folder = parent / f"lp-{secrets.token_hex(5)}"
     folder.mkdir(mode=0o700)
     return folder
+
+
+def may_be_deleted(folder: Path, parent: str | Path) -> bool:
+    """Return whether `folder` is a submission below `parent` that this user made.
+
+    The names of submissions come from claims, which anybody who may write to a results folder can plant or copy.
+    """
+    try:
+        status = folder.lstat()
+        mine = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+        return mine and _NAME.fullmatch(folder.name) is not None and os.path.samefile(folder.parent, parent)
+    except OSError:
+        return False
 
 
 def submit_array(
@@ -90,8 +106,13 @@ def record_id(folder: str | Path, job_id: str) -> None:
     _write_id(folder, job_id, len(list(folder.glob("[0-9]*.json"))))
 
 
-def clear_folder(folder: Path, in_use: bool, failed: bool) -> None:
-    """Remove a submission's folder once it is not in use; only its pickles if one of its jobs has `failed`."""
+def clear_folder(folder: Path, parent: str | Path, in_use: bool, failed: bool) -> None:
+    """Remove a submission's folder once it is not in use; only its pickles if one of its jobs has `failed`.
+
+    Folders of other users, and those that are not below `parent`, are left alone.
+    """
+    if not may_be_deleted(folder, parent):
+        return
     mark = folder / "failed"
     if failed:
         mark.touch()

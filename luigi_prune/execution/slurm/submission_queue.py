@@ -85,7 +85,7 @@ class SubmissionQueue:
     def _submit(self, jobs: list[TrackedJob]) -> bool:
         """Claim the results and submit the jobs; return False if some are queued again for later."""
         try:
-            folder = submission.new_folder(jobs[0].job.folder or Path(jobs[0].job.log).parent)
+            folder = submission.new_folder(jobs[0].submissions)
         except OSError as error:
             return self._back_off(jobs, str(error))
         claimed, unclaimed = self._claim(jobs, folder)
