@@ -115,6 +115,18 @@ def test_usr2_saves_and_requeues_and_an_admins_requeue_resumes_from_the_last_che
     assert backend.client.calls["sbatch"] == 1
 
 
+def test_a_line_of_setup_that_fails_ends_the_job_and_is_shown(make_backend, make_job):
+    backend = make_backend(dataclasses.replace(LIMITS, setup=("true", "ls /nowhere/to/be/found", "echo $HOME")))
+    listener = submit(backend, make_job("write"))
+    message = listener.outcome().message
+    assert "setup failed (exit code 2): ls /nowhere/to/be/found" in message
+
+
+def test_a_line_of_setup_may_fail(make_backend, make_job):
+    backend = make_backend(dataclasses.replace(LIMITS, setup=("ls /nowhere/to/be/found",), setup_may_fail=True))
+    submit(backend, make_job("write")).result()
+
+
 def test_a_training_resumes_where_the_site_forbids_to_requeue(make_backend, make_job):
     backend = make_backend(dataclasses.replace(LIMITS, sbatch=(("no-requeue", "true"),)))
     listener = submit(backend, make_job("count", steps=40))

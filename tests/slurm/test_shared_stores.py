@@ -1,4 +1,4 @@
-"""Several drivers, copied results folders and planted claims: nothing that others need is deleted, nothing else adopted."""
+"""Several drivers, copied stores, planted claims: what others need is not deleted, foreign jobs are not adopted."""
 
 from __future__ import annotations
 
@@ -95,8 +95,18 @@ def test_a_results_folder_that_was_copied_while_jobs_ran_computes_for_itself(mak
     assert len(fake_slurm.calls("sbatch")) == 2  # not the other folder's job
     FakeJob(listener).finish()
     FakeJob(again).finish()
-    for driver in (original, copied):
-        driver.advance(5)
+    original.advance(5)
+    copied.advance(5)
     assert (listener.outcome().status, again.outcome().status) == ("done", "done")
     claim = claims.newest(copied.folder / "a.json")
     assert claim is None, asdict(claim)
+
+
+def test_a_percent_sign_in_the_results_folder_is_refused_before_anything_is_submitted(make_driver: Any):
+    driver = make_driver()
+    driver.folder = driver.folder / "50%j"
+    driver.folder.mkdir()
+    (listener,) = driver.submit("a")
+    assert "SLURM reads % in the names of log files as a pattern" in listener.outcome().message
+    assert not listener.outcome().retry
+    assert driver.slurm.calls("sbatch") == []

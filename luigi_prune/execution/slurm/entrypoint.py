@@ -125,9 +125,7 @@ def _requeue(writer: HeartbeatWriter) -> bool:
     """
     writer.progress(0.0, "back into the queue")
     try:
-        done = subprocess.run(
-            ["scontrol", "requeue", _slurm_id()], capture_output=True, text=True, timeout=60
-        )
+        done = subprocess.run(["scontrol", "requeue", _slurm_id()], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired) as error:
         logger.warning("scontrol requeue failed: %s", error)
         return False

@@ -66,6 +66,10 @@ class SlurmBackend(Backend):
                 self._local = LocalBackend(replace(self._settings, jobs=1, device="cpu", processes={}))
             self._local.submit(job, listener)
             return
+        if "%" in job.folder:
+            message = f"{job.folder}: SLURM reads % in the names of log files as a pattern; choose another folder"
+            listener.ended(Outcome("failed", message, retry=False))
+            return
         with self._lock:
             self._incoming.append(TrackedJob(job, listener, self._site.resources[job.family]))
         self._wake.set()
