@@ -50,13 +50,17 @@ def empty_on_command_line(task: str, parameter: str) -> bool:
 
 
 def directories_for(experiment: Experiment) -> Directories:
-    """Return the experiment's directories, overridden by luigi.cfg [directories]; raises ConfigError."""
+    """Return the experiment's directories, overridden by luigi.cfg [directories]; raises ConfigError.
+
+    They are absolute: a task's identity holds them, and drivers in different working directories may share a luigid.
+    """
     section = _section("directories")
     known = Directories.model_fields
     for key in section:
         if key not in known:
             raise ConfigError(f"luigi.cfg: [directories] {key}: unknown key{nearest(key, known)}")
-    return experiment.directories.model_copy(update=section)
+    given = experiment.directories.model_copy(update=section)
+    return given.model_copy(update={key: str(Path(path).expanduser().resolve()) for key, path in given if path})
 
 
 def compute_settings() -> ComputeSettings:

@@ -17,6 +17,7 @@ from luigi_prune.errors import ConfigError
 from luigi_prune.execution.job import ComputeSettings
 from luigi_prune.identity import paths
 from luigi_prune.workflow.settings import compute_settings
+from luigi_prune.workflow.tasks import RunExperiment
 from tests.experiments import write_experiment
 
 
@@ -46,13 +47,13 @@ def places(folder: Path, config: str) -> list[str]:
 
 
 def test_without_a_luigi_cfg_the_file_and_the_packaged_settings_hold(tmp_path):
-    assert places(tmp_path, "") == ["./from-file", "None", "./data-from-file", "1", "30"]
+    assert places(tmp_path, "") == [str(tmp_path / "from-file"), "None", str(tmp_path / "data-from-file"), "1", "30"]
 
 
 def test_luigi_cfg_goes_over_the_file_and_over_the_packaged_settings(tmp_path):
     config = "[directories]\nresults=/scratch/r\ntrained_networks=/shared/t\n"
     config += "[compute]\nthreads=3\n[retcode]\ntask_failed=7\n"
-    assert places(tmp_path, config) == ["/scratch/r", "/shared/t", "./data-from-file", "3", "7"]
+    assert places(tmp_path, config) == ["/scratch/r", "/shared/t", str(tmp_path / "data-from-file"), "3", "7"]
 
 
 def test_trained_networks_lie_where_they_are_named_and_else_below_the_results():
@@ -130,3 +131,15 @@ def test_sections_of_other_backends_are_not_read(luigi_cfg):
     assert luigi_cfg(config + "local\n").own is None
     with pytest.raises(ConfigError, match="nodes"):
         luigi_cfg(config + "slurm\n")
+
+
+def test_tasks_of_two_working_directories_differ_although_their_files_are_equal(tmp_path, monkeypatch):
+    ids = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        file = write_experiment(tmp_path / name, directories={"results": "./results"})
+        root = RunExperiment(config=str(file.relative_to(tmp_path / name)))
+        root.reload_config()
+        ids.append({root.task_id, *(task.task_id for report in root.reports for task in (report, report.tables))})
+    assert not ids[0] & ids[1]
