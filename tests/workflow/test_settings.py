@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from luigi_prune.config.schema import Directories, NetworkConfig
 from luigi_prune.errors import ConfigError
 from luigi_prune.execution.job import ComputeSettings
 from luigi_prune.identity import paths
-from luigi_prune.workflow.settings import compute_settings
+from luigi_prune.workflow.settings import EXIT_CONFIGURATION, check_writable, compute_settings
 from luigi_prune.workflow.tasks import RunExperiment
 from tests.experiments import write_experiment
 
@@ -143,3 +144,15 @@ def test_tasks_of_two_working_directories_differ_although_their_files_are_equal(
         root.reload_config()
         ids.append({root.task_id, *(task.task_id for report in root.reports for task in (report, report.tables))})
     assert not ids[0] & ids[1]
+
+
+def test_a_results_folder_that_cannot_be_written_ends_the_run_with_one_line(tmp_path, capsys):
+    check_writable(tmp_path / "new" / "results")
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as ended:
+        check_writable(tmp_path / "file" / "results")
+    assert ended.value.code == EXIT_CONFIGURATION
+    line = capsys.readouterr().err
+    assert re.fullmatch(
+        r"error: directories.results: cannot write to \S+/file/results: .+ \([\d,.]+ MiB are free\)\n", line
+    )
