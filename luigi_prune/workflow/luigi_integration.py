@@ -15,6 +15,7 @@ from luigi.parameter import UnconsumedParameterWarning
 from luigi_prune.errors import LuigiPruneError
 from luigi_prune.execution.backends import choose
 from luigi_prune.workflow import settings
+from luigi_prune.workflow.progress_display import LastingConsole
 from luigi_prune.workflow.worker import PruneWorker
 
 
@@ -29,7 +30,8 @@ class SchedulerWorkerFactory(luigi.interface._WorkerSchedulerFactory):
             settings.exit_with_error(
                 f"no Luigi scheduler responds at {url} (luigi.cfg [core]; --local-scheduler: none)"
             )
-        print(f"No luigid at {url}: using a local scheduler (start luigid to watch tasks in a browser).")
+        text = f"No luigid at {url}: using a local scheduler (start luigid to watch tasks in a browser)."
+        LastingConsole(highlight=False).print(text, soft_wrap=True, markup=False)
         return self.create_local_scheduler()
 
     def create_worker(self, scheduler: Any, worker_processes: int, assistant: bool = False) -> PruneWorker:

@@ -7,6 +7,7 @@ in the first brackets of the backend's message.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import threading
 import time
@@ -71,12 +72,21 @@ class Running:
         return f"{self.title}  {self.fraction:4.0%}  {self.status(now)}" if self.message else self.title
 
 
+class LastingConsole(Console):
+    """Standard output, without which a run continues: if a pipe closes (`| head`), the rest is discarded."""
+
+    def on_broken_pipe(self) -> None:
+        """Write to /dev/null from now on; rich would end the process."""
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), self.file.fileno())
+
+
 class Board:
     """Counts tasks and draws their progress; its methods may be called from any thread."""
 
     def __init__(self, backend: Backend):
         self.backend = backend
-        self.console = Console(highlight=False)
+        self.console = LastingConsole(highlight=False)
         self._lock = threading.RLock()
         self._live: Live | None = None
         self._todo: dict[str, str] = {}  # task id -> family, of tasks incomplete when they were scheduled
@@ -154,7 +164,8 @@ class Board:
     def close(self) -> None:
         """Stop drawing."""
         if self._live:
-            self._live.stop()
+            with contextlib.suppress(OSError, ValueError):  # a terminal that is gone
+                self._live.stop()
             self._live = None
 
     def summary(self, reports: list[Report]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import tempfile
 from configparser import InterpolationError
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +21,7 @@ from luigi_prune.execution.job import ComputeSettings
 FAMILIES = ("TrainBase", "Prune", "Retrain", "Evaluate", "Aggregate", "Report")
 EXIT_CONFIGURATION = 35  # as the return code of scheduling errors in the packaged luigi.cfg
 PARALLEL = ("TrainBase", "Retrain")  # the families whose jobs can have several processes
+_ROOM = 1 << 20  # bytes that have to be free before a run; a full disk has a few
 _COMPUTE_KEYS = ("backend", "threads", "jobs", "device", "loader_workers", "deterministic", "processes")
 
 
@@ -26,6 +29,21 @@ def exit_with_error(error: LuigiPruneError | str) -> NoReturn:
     """End the run with one line on standard error; Luigi would print a traceback for any Exception."""
     print(f"error: {error}", file=sys.stderr, flush=True)
     raise SystemExit(EXIT_CONFIGURATION)
+
+
+def check_writable(results: Path) -> None:
+    """End the run with one line if files cannot be written to the results folder, which is made if it is missing."""
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=results) as file:
+            file.write(bytes(_ROOM))
+            file.flush()
+    except OSError as error:
+        existing = next(folder for folder in (results, *results.parents) if folder.is_dir())
+        free = shutil.disk_usage(existing).free / 2**20
+        exit_with_error(
+            f"directories.results: cannot write to {results}: {error.strerror or error} ({free:,.1f} MiB are free)"
+        )
 
 
 def packaged_config() -> Path:
@@ -50,13 +68,17 @@ def empty_on_command_line(task: str, parameter: str) -> bool:
 
 
 def directories_for(experiment: Experiment) -> Directories:
-    """Return the experiment's directories, overridden by luigi.cfg [directories]; raises ConfigError."""
+    """Return the experiment's directories, overridden by luigi.cfg [directories]; raises ConfigError.
+
+    They are absolute: a task's identity holds them, and drivers in different working directories may share a luigid.
+    """
     section = _section("directories")
     known = Directories.model_fields
     for key in section:
         if key not in known:
             raise ConfigError(f"luigi.cfg: [directories] {key}: unknown key{nearest(key, known)}")
-    return experiment.directories.model_copy(update=section)
+    given = experiment.directories.model_copy(update=section)
+    return given.model_copy(update={key: str(Path(path).expanduser().resolve()) for key, path in given if path})
 
 
 def compute_settings() -> ComputeSettings:

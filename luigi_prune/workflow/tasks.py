@@ -304,5 +304,7 @@ class RunExperiment(luigi.WrapperTask):
         Luigi caches task instances, and luigid ignores for some seconds that a task marked as done no longer is.
         """
         self.__dict__.pop("reports", None)
-        identity = {"config": self.config, "reports": " ".join(report.key for report in self.reports)}
+        reports = self.reports
+        identity = {"config": self.config, "reports": " ".join(report.key for report in reports)}
+        identity["results"] = " ".join(dict.fromkeys(report.results for report in reports))
         self.task_id = luigi.task.task_id_str(self.task_family, identity)

@@ -10,6 +10,7 @@ import queue
 import threading
 import time
 import traceback
+from pathlib import Path
 from typing import Any
 
 import luigi
@@ -26,6 +27,7 @@ from luigi_prune.results.hdf5_file import set_aside, verify
 from luigi_prune.workflow.job_task import JobTask
 from luigi_prune.workflow.progress_display import Board
 from luigi_prune.workflow.scheduler_status import Statuses
+from luigi_prune.workflow.settings import check_writable
 from luigi_prune.workflow.tasks import RunExperiment
 
 EXIT_INTERRUPTED = 130
@@ -167,6 +169,9 @@ class PruneWorker(luigi.worker.Worker):
 
     def run(self) -> bool:
         """Run all scheduled tasks, then print the paths of the reports."""
+        missing = [report for root in self._experiments for report in root.reports if not report.complete()]
+        for folder in dict.fromkeys(report.results for report in missing):
+            check_writable(Path(folder))
         self._enable_failed_tasks()
         self.board.open()
         try:

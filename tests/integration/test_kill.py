@@ -15,7 +15,7 @@ import pytest
 
 from tests.experiments import command, contents, write_experiment, write_paced
 
-KILLS = int(os.environ.get("LUIGI_PRUNE_KILLS", "3"))  # the acceptance run has 20
+KILLS = int(os.environ.get("LUIGI_PRUNE_KILLS", "2"))  # the acceptance run has 20
 CHANGES = {
     "training__numEpochs": 6,
     "retraining": {"startEpoch": 3},

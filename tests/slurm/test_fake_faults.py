@@ -164,3 +164,19 @@ def test_a_damaged_claim_does_not_keep_a_job_from_being_submitted(driver: Driver
     driver.advance(5)
     assert listener.outcome().status == "done"
     assert left_in(driver.folder) == ["a.json"]
+
+
+def test_an_sbatch_that_hangs_is_killed_and_tried_again(
+    make_driver: Any, fake_slurm: FakeSlurm, caplog: pytest.LogCaptureFixture
+):
+    driver = make_driver(command_seconds=1.0)
+    sbatch = fake_slurm.bin / "sbatch"
+    working = sbatch.read_text()
+    sbatch.write_text("#!/bin/sh\nsleep 600 & wait\n")
+    (listener,) = driver.submit("a")
+    assert "sbatch: no answer within 1 s" in caplog.text
+    sbatch.write_text(working)
+    driver.advance(LONGER_THAN_BACK_OFF)
+    FakeJob(listener).finish()
+    driver.advance(5)
+    assert listener.outcome().status == "done"

@@ -99,7 +99,9 @@ def test_what_lies_in_the_folder_is_private_and_holds_names_only(make_backend, m
 
 def test_usr2_saves_and_requeues_and_an_admins_requeue_resumes_from_the_last_checkpoint(make_backend, make_job):
     backend = make_backend()
-    signalled, requeued = (submit(backend, make_job("count", tag, steps=60)) for tag in ("signalled", "requeued"))
+    # the last element has the array's number as its own job id, by which scontrol would requeue all of them
+    tags = ("bystander", "requeued", "signalled")
+    bystander, requeued, signalled = (submit(backend, make_job("count", tag, steps=60)) for tag in tags)
     signalled.runs(4)
     requeued.runs(7)
     subprocess.run(["scancel", "--signal=USR2", signalled.slurm_id], check=True)
@@ -107,8 +109,22 @@ def test_usr2_saves_and_requeues_and_an_admins_requeue_resumes_from_the_last_che
     first, second = signalled.result()["starts"]
     assert (first, second >= 4) == (0, True)
     assert requeued.result()["starts"][0] == 0
+    assert len(requeued.result()["starts"]) == 2
     assert requeued.result()["starts"][1] >= 5
+    assert bystander.result()["starts"] == [0]
     assert backend.client.calls["sbatch"] == 1
+
+
+def test_a_line_of_setup_that_fails_ends_the_job_and_is_shown(make_backend, make_job):
+    backend = make_backend(dataclasses.replace(LIMITS, setup=("true", "ls /nowhere/to/be/found", "echo $HOME")))
+    listener = submit(backend, make_job("write"))
+    message = listener.outcome().message
+    assert "setup failed (exit code 2): ls /nowhere/to/be/found" in message
+
+
+def test_a_line_of_setup_may_fail(make_backend, make_job):
+    backend = make_backend(dataclasses.replace(LIMITS, setup=("ls /nowhere/to/be/found",), setup_may_fail=True))
+    submit(backend, make_job("write")).result()
 
 
 def test_a_training_resumes_where_the_site_forbids_to_requeue(make_backend, make_job):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +17,8 @@ from luigi_prune.config.schema import Directories, NetworkConfig
 from luigi_prune.errors import ConfigError
 from luigi_prune.execution.job import ComputeSettings
 from luigi_prune.identity import paths
-from luigi_prune.workflow.settings import compute_settings
+from luigi_prune.workflow.settings import EXIT_CONFIGURATION, check_writable, compute_settings
+from luigi_prune.workflow.tasks import RunExperiment
 from tests.experiments import write_experiment
 
 
@@ -46,13 +48,13 @@ def places(folder: Path, config: str) -> list[str]:
 
 
 def test_without_a_luigi_cfg_the_file_and_the_packaged_settings_hold(tmp_path):
-    assert places(tmp_path, "") == ["./from-file", "None", "./data-from-file", "1", "30"]
+    assert places(tmp_path, "") == [str(tmp_path / "from-file"), "None", str(tmp_path / "data-from-file"), "1", "30"]
 
 
 def test_luigi_cfg_goes_over_the_file_and_over_the_packaged_settings(tmp_path):
     config = "[directories]\nresults=/scratch/r\ntrained_networks=/shared/t\n"
     config += "[compute]\nthreads=3\n[retcode]\ntask_failed=7\n"
-    assert places(tmp_path, config) == ["/scratch/r", "/shared/t", "./data-from-file", "3", "7"]
+    assert places(tmp_path, config) == ["/scratch/r", "/shared/t", str(tmp_path / "data-from-file"), "3", "7"]
 
 
 def test_trained_networks_lie_where_they_are_named_and_else_below_the_results():
@@ -130,3 +132,27 @@ def test_sections_of_other_backends_are_not_read(luigi_cfg):
     assert luigi_cfg(config + "local\n").own is None
     with pytest.raises(ConfigError, match="nodes"):
         luigi_cfg(config + "slurm\n")
+
+
+def test_tasks_of_two_working_directories_differ_although_their_files_are_equal(tmp_path, monkeypatch):
+    ids = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        file = write_experiment(tmp_path / name, directories={"results": "./results"})
+        root = RunExperiment(config=str(file.relative_to(tmp_path / name)))
+        root.reload_config()
+        ids.append({root.task_id, *(task.task_id for report in root.reports for task in (report, report.tables))})
+    assert not ids[0] & ids[1]
+
+
+def test_a_results_folder_that_cannot_be_written_ends_the_run_with_one_line(tmp_path, capsys):
+    check_writable(tmp_path / "new" / "results")
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as ended:
+        check_writable(tmp_path / "file" / "results")
+    assert ended.value.code == EXIT_CONFIGURATION
+    line = capsys.readouterr().err
+    assert re.fullmatch(
+        r"error: directories.results: cannot write to \S+/file/results: .+ \([\d,.]+ MiB are free\)\n", line
+    )

@@ -118,12 +118,14 @@ def _end(outcome: Outcome, flag: StopFlag, writer: HeartbeatWriter, rank: int, j
 
 
 def _requeue(writer: HeartbeatWriter) -> bool:
-    """Requeue this job and return whether that worked; if the site forbids it, the driver submits the job again."""
+    """Requeue this job and return whether that worked; if the site forbids it, the driver submits the job again.
+
+    An element is requeued as <array>_<task>: the last one to start has the array's number as its own job id, which
+    would requeue all elements.
+    """
     writer.progress(0.0, "back into the queue")
     try:
-        done = subprocess.run(
-            ["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], capture_output=True, text=True, timeout=60
-        )
+        done = subprocess.run(["scontrol", "requeue", _slurm_id()], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired) as error:
         logger.warning("scontrol requeue failed: %s", error)
         return False

@@ -33,7 +33,7 @@ _RESOURCES = (
     "timeout_min",
     "signal_delay_s",
 )
-_TEXTS = ("setup", "python")
+_TEXTS = ("setup", "setup_may_fail", "python")
 _COMMON = ("account", "constraint", "exclude", "exclusive", "gres", "licenses", "nice", "nodelist", "partition", "qos")
 KEYS = (*_SITE, "on_interrupt", *_RESOURCES, *_TEXTS, *_COMMON)
 # options that submitit or this package sets -> the key to use instead
@@ -61,6 +61,7 @@ class Resources:
     timeout_min: int = 60
     signal_delay_s: int = 120  # before the time limit: a training then saves and requeues itself
     setup: tuple[str, ...] = ()  # shell lines before the job: modules, a virtual environment
+    setup_may_fail: bool = False  # a line of setup that fails does not end the job
     python: str = ""  # command that starts Python, e.g. in a container; empty: the driver's
     sbatch: tuple[tuple[str, str], ...] = ()  # further sbatch options, unchanged
 
@@ -201,6 +202,7 @@ def _resources(family: str, common: Mapping[str, str], specific: Mapping[str, st
         timeout_min=timeout,
         signal_delay_s=delay,
         setup=tuple(line for line in values.get("setup", "").splitlines() if line.strip()),
+        setup_may_fail=_yes(section("setup_may_fail"), "setup_may_fail", values.get("setup_may_fail", "false")),
         python=values.get("python", ""),
         sbatch=_sbatch_options(common, specific),
     )
@@ -220,6 +222,12 @@ def _sbatch_options(common: Mapping[str, str], specific: Mapping[str, str]) -> t
         if value not in ("", "false"):
             options[key.replace("_", "-")] = value
     return tuple(sorted(options.items()))
+
+
+def _yes(section: str, key: str, text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ConfigError(f"luigi.cfg: [{section}] {key}: expected true or false, got {text!r}")
+    return text.lower() == "true"
 
 
 def _number(section: str, key: str, text: str, minimum: float, integer: bool) -> Any:

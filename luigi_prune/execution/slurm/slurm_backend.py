@@ -20,6 +20,7 @@ from luigi_prune.execution.slurm.heartbeat import file_versions
 from luigi_prune.execution.slurm.options import FAMILIES, SlurmSettings
 from luigi_prune.execution.slurm.poller import Poller
 from luigi_prune.execution.slurm.site_check import check_site
+from luigi_prune.execution.slurm.submission_folder import computes, has_pending
 from luigi_prune.execution.slurm.submission_queue import QUIET_SECONDS, SubmissionQueue
 from luigi_prune.execution.slurm.tracked_job import MAX_FRUITLESS_RESTARTS, TrackedJob
 
@@ -64,6 +65,10 @@ class SlurmBackend(Backend):
             if self._local is None:
                 self._local = LocalBackend(replace(self._settings, jobs=1, device="cpu", processes={}))
             self._local.submit(job, listener)
+            return
+        if "%" in job.folder:
+            message = f"{job.folder}: SLURM reads % in the names of log files as a pattern; choose another folder"
+            listener.ended(Outcome("failed", message, retry=False))
             return
         with self._lock:
             self._incoming.append(TrackedJob(job, listener, self._site.resources[job.family]))
@@ -171,7 +176,7 @@ class SlurmBackend(Backend):
         """Adopt the SLURM job that already computes this result; else queue the job for submission."""
         claim = claims.newest(job.job.output)
         job.attempt = claims.last_attempt(job.job.output)  # also counts a damaged claim
-        if claim is not None and Path(claim.folder).is_dir():
+        if claim is not None and computes(claim, job.job.output):
             job.folder, job.index = Path(claim.folder), claim.index
             job.adopted = True
             job.find_id()
@@ -240,8 +245,9 @@ class SlurmBackend(Backend):
             job.listener.ended(outcome)
 
     def _clear_submission(self, job: TrackedJob, failed: bool) -> None:
-        in_use = any(other.folder == job.folder for other in self._jobs)
-        submission.clear_folder(job.folder, in_use, failed)
+        """Remove the job's submission unless its other jobs, or other drivers, still need it."""
+        in_use = any(other.folder == job.folder for other in self._jobs) or has_pending(job.folder, job.index)
+        submission.clear_folder(job.folder, job.submissions, in_use, failed)
 
     def _cancel(self, jobs: Iterable[Job]) -> None:
         """Cancel submitted jobs and withdraw the others."""

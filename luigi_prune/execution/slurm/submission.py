@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shlex
 import shutil
+import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -29,6 +31,10 @@ from luigi_prune.execution.slurm.cli import Client, CommandFailed
 from luigi_prune.execution.slurm.options import Resources
 
 CALL = "call.pkl"
+# of coreutils; sbatch's children are killed, too
+_TIMEOUT = ("timeout", "--kill-after=5")
+_STOP_AT_FAILURE = """trap 'code=$?; echo "setup failed (exit code $code): $BASH_COMMAND" >&2; exit $code' ERR"""
+_NAME = re.compile("lp-[0-9a-f]{10}")
 
 
 def new_folder(parent: str | Path) -> Path:
@@ -40,12 +46,32 @@ def new_folder(parent: str | Path) -> Path:
     return folder
 
 
+def may_be_deleted(folder: Path, parent: str | Path) -> bool:
+    """Return whether `folder` is a submission below `parent` that this user made.
+
+    The names of submissions come from claims, which anybody who may write to a results folder can plant or copy.
+    """
+    try:
+        status = folder.lstat()
+        mine = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+        return mine and _NAME.fullmatch(folder.name) is not None and os.path.samefile(folder.parent, parent)
+    except OSError:
+        return False
+
+
 def submit_array(
-    folder: Path, jobs: Sequence[Job], context: dict[str, Any], resources: Resources, exclude: str, parallelism: int
+    folder: Path,
+    jobs: Sequence[Job],
+    context: dict[str, Any],
+    resources: Resources,
+    exclude: str,
+    parallelism: int,
+    seconds: float,
 ) -> str:
     """Submit `jobs` as one array (or one job) and return the SLURM job id; raises CommandFailed.
 
-    `context` has the fields of Context that do not depend on the process; `exclude` lists nodes to avoid.
+    `context` has the fields of Context that do not depend on the process; `exclude` lists nodes to avoid. sbatch is
+    killed if it does not answer within `seconds`.
     """
     from submitit.helpers import DelayedSubmission
 
@@ -53,11 +79,11 @@ def submit_array(
         try:
             _write_requests(folder, jobs, context)
             DelayedSubmission(entrypoint.run, str(folder)).dump(folder / CALL)
-            executor = _executor(folder, resources, context["threads"], exclude, parallelism or len(jobs))
+            executor = _executor(folder, resources, context["threads"], exclude, parallelism or len(jobs), seconds)
             with executor.batch():
                 submitted = [executor.submit(entrypoint.run, str(folder)) for _ in jobs]
         except (OSError, RuntimeError, subprocess.SubprocessError) as error:
-            raise CommandFailed(_sbatch_message(error)) from error
+            raise CommandFailed(_sbatch_message(error, seconds)) from error
     job_id = str(submitted[0].job_id).partition("_")[0]
     with suppress(OSError):  # without the id, the job is found by its name
         _write_id(folder, job_id, len(jobs))
@@ -90,8 +116,13 @@ def record_id(folder: str | Path, job_id: str) -> None:
     _write_id(folder, job_id, len(list(folder.glob("[0-9]*.json"))))
 
 
-def clear_folder(folder: Path, in_use: bool, failed: bool) -> None:
-    """Remove a submission's folder once it is not in use; only its pickles if one of its jobs has `failed`."""
+def clear_folder(folder: Path, parent: str | Path, in_use: bool, failed: bool) -> None:
+    """Remove a submission's folder once it is not in use; only its pickles if one of its jobs has `failed`.
+
+    Folders of other users, and those that are not below `parent`, are left alone.
+    """
+    if not may_be_deleted(folder, parent):
+        return
     mark = folder / "failed"
     if failed:
         mark.touch()
@@ -107,7 +138,7 @@ def clear_folder(folder: Path, in_use: bool, failed: bool) -> None:
 def test_submission(client: Client, resources: Resources) -> None:
     """Test with `sbatch --test-only` whether the site accepts such a job; raises CommandFailed with its message."""
     with tempfile.TemporaryDirectory(prefix="luigi_prune_") as folder, outside_of_slurm():
-        executor = _executor(Path(folder), resources, 1, "", 1)
+        executor = _executor(Path(folder), resources, 1, "", 1, client.seconds)
         script = Path(folder) / "script.sh"
         script.write_text(executor._make_submission_file_text("true", "test"))
         client.call("sbatch", "--test-only", str(script))
@@ -123,11 +154,15 @@ def start_log(folder: str | Path, slurm_id: str) -> str:
     return last_lines(start_log_path(folder, slurm_id))
 
 
-def _executor(folder: Path, resources: Resources, threads: int, exclude: str, parallelism: int) -> Any:
-    """Return the submitit executor that writes the batch script."""
+def _executor(folder: Path, resources: Resources, threads: int, exclude: str, parallelism: int, seconds: float) -> Any:
+    """Return the submitit executor that writes the batch script and calls sbatch, for `seconds` at most."""
     from submitit.slurm.slurm import SlurmExecutor
 
-    executor = SlurmExecutor(folder, python=resources.python or None)
+    class Executor(SlurmExecutor):
+        def _make_submission_command(self, submission_file_path: Path) -> list[str]:
+            return [*_TIMEOUT, f"{seconds:g}", *super()._make_submission_command(submission_file_path)]
+
+    executor = Executor(folder, python=resources.python or None)
     options: dict[str, Any] = {key: True if text == "true" else text for key, text in resources.sbatch}
     if "no-requeue" not in options:
         options["requeue"] = True
@@ -145,7 +180,13 @@ def _executor(folder: Path, resources: Resources, threads: int, exclude: str, pa
         array_parallelism=parallelism,
         wckey=None,  # sites with a fixed list of them refuse submitit's default
         stderr_to_stdout=True,
-        setup=[*(f"export {name}={threads}" for name in THREAD_VARIABLES), *_copy_call(folder), *resources.setup],
+        setup=[
+            *(f"export {name}={threads}" for name in THREAD_VARIABLES),
+            *_copy_call(folder),
+            *([] if resources.setup_may_fail else [_STOP_AT_FAILURE]),
+            *resources.setup,
+            "trap - ERR",
+        ],
         # srun does not inherit the number of CPUs; if one process dies, the others are killed
         srun_args=["--kill-on-bad-exit=1", f"--cpus-per-task={resources.cpus_per_task}"],
         additional_parameters=options,
@@ -176,8 +217,13 @@ def outside_of_slurm() -> Iterator[None]:
         os.environ.update(variables)
 
 
-def _sbatch_message(error: Exception) -> str:
+def _sbatch_message(error: Exception, seconds: float) -> str:
     """Return sbatch's message from the exception that submitit raises."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, subprocess.CalledProcessError) and cause.returncode in (124, 137):
+            return f"sbatch: no answer within {seconds:g} s"
+        cause = cause.__cause__ or cause.__context__
     lines = [line.strip() for line in str(error).splitlines()]
     messages = [line for line in lines if line.startswith(("sbatch:", "Batch job"))]
     return " ".join(messages) or " ".join(filter(None, lines))[-500:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -60,6 +61,23 @@ def submitted_jobs(slurm_folder: str | Path) -> Iterator[Submitted]:
     for path in sorted(Path(slurm_folder).glob("lp-*/*.json")):
         if job := _read(path):
             yield Submitted(path.parent, int(path.stem), job)
+
+
+def computes(claim: Claim, output: str | Path) -> bool:
+    """Return whether the submission that a claim names computes `output`, and not that of a copied results folder."""
+    job = _read(Path(claim.folder) / f"{claim.index}.json")
+    if job is None or Path(job.output).name != Path(output).name:
+        return False
+    try:
+        return os.path.samefile(Path(job.output).parent, Path(output).parent)
+    except OSError:
+        return False
+
+
+def has_pending(folder: Path, other_than: int) -> bool:
+    """Return whether a job of a submission is still to run, for this driver or another, except the given element."""
+    jobs = ((int(path.stem), _read(path)) for path in folder.glob("[0-9]*.json"))
+    return any(job and index != other_than and Submitted(folder, index, job).is_pending for index, job in jobs)
 
 
 def pending_claims(outputs: Iterable[Path]) -> dict[Path, Claim]:

@@ -22,6 +22,13 @@ QUIET_SECONDS = 0.3  # an array is submitted once no job has become ready for so
 BACK_OFF_SECONDS = 60.0  # after a submission that the site refused for the moment
 
 
+Group = tuple[Resources, str, str]  # resources, family and folder of the jobs of an array
+
+
+def _group(job: TrackedJob) -> Group:
+    return job.resources, job.job.family, job.job.folder
+
+
 class SubmissionQueue:
     """Jobs that have not been submitted yet. Only the backend's thread uses it."""
 
@@ -39,7 +46,7 @@ class SubmissionQueue:
         self._client = client
         self._array_size = array_size
         self._on_submitted, self._on_claimed_elsewhere = on_submitted, on_claimed_elsewhere
-        self._ready: dict[tuple[Resources, str], list[TrackedJob]] = defaultdict(list)
+        self._ready: dict[Group, list[TrackedJob]] = defaultdict(list)
         self._first_ready = self._last_ready = 0.0
         self._not_before = 0.0  # end of the back-off
         self._uncertain: list[str] = []  # names of failed submissions that may be in SLURM's queue all the same
@@ -55,7 +62,7 @@ class SubmissionQueue:
         self._last_ready = time.monotonic()
         if not self._ready:
             self._first_ready = self._last_ready
-        self._ready[job.resources, job.job.folder].append(job)
+        self._ready[_group(job)].append(job)
 
     def submit_due(self) -> None:
         """Submit full arrays, and all jobs once they have waited long enough."""
@@ -85,7 +92,7 @@ class SubmissionQueue:
     def _submit(self, jobs: list[TrackedJob]) -> bool:
         """Claim the results and submit the jobs; return False if some are queued again for later."""
         try:
-            folder = submission.new_folder(jobs[0].job.folder or Path(jobs[0].job.log).parent)
+            folder = submission.new_folder(jobs[0].submissions)
         except OSError as error:
             return self._back_off(jobs, str(error))
         claimed, unclaimed = self._claim(jobs, folder)
@@ -105,7 +112,9 @@ class SubmissionQueue:
         self._client.calls["sbatch"] += 1
         try:
             array = [job.job for job in claimed]
-            job_id = submission.submit_array(folder, array, context, resources, exclude, self._site.array_parallelism)
+            job_id = submission.submit_array(
+                folder, array, context, resources, exclude, self._site.array_parallelism, self._client.seconds
+            )
         except CommandFailed as failure:
             return self._handle_refusal(claimed, folder, str(failure), bool(exclude))
         for job in claimed:
@@ -165,7 +174,7 @@ class SubmissionQueue:
 
     def _put_first(self, jobs: list[TrackedJob]) -> None:
         if jobs:
-            self._ready[jobs[0].resources, jobs[0].job.folder][:0] = jobs
+            self._ready[_group(jobs[0])][:0] = jobs
 
     def _cancel_uncertain(self) -> bool:
         """Cancel jobs of submissions that only seemed to fail; return whether the site has answered."""

@@ -22,7 +22,7 @@ from luigi_prune.execution.slurm.heartbeat import (
     read_heartbeat,
 )
 from luigi_prune.execution.slurm.options import Resources
-from luigi_prune.execution.slurm.submission import element_id, start_log
+from luigi_prune.execution.slurm.submission import element_id, may_be_deleted, start_log
 from luigi_prune.identity.paths import checkpoint_path
 
 MAX_FRUITLESS_RESTARTS = 3  # restarts in a row without a newer checkpoint, after which a job fails
@@ -62,6 +62,11 @@ class TrackedJob:
     def paths(self) -> HeartbeatPaths:
         """The files to which the job writes its heartbeat and its failure."""
         return heartbeat_paths(self.folder, self.index)
+
+    @property
+    def submissions(self) -> Path:
+        """The folder in which this driver's submissions are made."""
+        return Path(self.job.folder or Path(self.job.log).parent)
 
     def find_id(self) -> bool:
         """Look the SLURM id up, and return whether there is one."""
@@ -237,6 +242,8 @@ class TrackedJob:
         self.remove_heartbeat()
 
     def remove_heartbeat(self) -> None:
-        """Remove the heartbeat files."""
+        """Remove the heartbeat files, unless the submission belongs to another results folder."""
+        if not may_be_deleted(self.folder, self.submissions):
+            return
         for path in (self.paths.file, self.paths.failure):
             path.unlink(missing_ok=True)

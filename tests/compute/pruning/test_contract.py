@@ -172,7 +172,7 @@ def test_the_result_survives_a_copy_and_a_state_dict(method: str, kind: str) -> 
 def test_a_cascade_brings_nothing_back(method: str, kind: str) -> None:
     network, example = trained_like(kind)
     original, masks, current = count_size(network), None, network
-    for ratio in (0.7, 0.4, 0.15):
+    for ratio in (0.5, 0.15):
         pruned = prune_like(current, method, ratio, example, original_size=original, original_flops=123, masks=masks)
         assert pruned.original_flops == 123
         if masks is not None:
