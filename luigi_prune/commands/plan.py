@@ -22,9 +22,9 @@ from luigi_prune.workflow.tasks import Report
 _DIGEST = re.compile(r"@[0-9a-f]{16}(?=\")")  # hash of the sources of a foreign part
 
 
-def reports_of(config: str) -> list[Report]:
+def reports_of(config: str, smoke: bool = False) -> list[Report]:
     """Return the Report task of every experiment of a configuration file; raises ConfigError."""
-    return [Report.of(experiment, directories_for(experiment)) for experiment in load_experiments(config)]
+    return [Report.of(experiment, directories_for(experiment)) for experiment in load_experiments(config, smoke)]
 
 
 def to_run(reports: list[Report]) -> list[tuple[JobTask, str]]:
@@ -85,6 +85,7 @@ def add_to(commands: Any) -> None:
     """Add the parser."""
     parser = commands.add_parser("plan", help="list what a run would compute, and why, without starting it")
     parser.add_argument("config", help="experiment file")
+    parser.add_argument("--smoke", action="store_true", help="the experiment as RunExperiment --smoke shrinks it")
     parser.add_argument("--all", action="store_true", help="list all tasks, even if there are many")
     parser.set_defaults(run=run)
 
@@ -92,7 +93,7 @@ def add_to(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the plan."""
     console = Console(highlight=False)
-    reports = reports_of(options.config)
+    reports = reports_of(options.config, options.smoke)
     tasks = to_run(reports)
     if not tasks:
         console.print("Nothing to compute: all reports exist.")

@@ -38,6 +38,11 @@ COMPUTED = (
 )  # fmt: skip
 """Those that need no files; the others draw textures, or move pixels by programs of their own."""
 
+SYNTHETIC = "Synthetic_"
+"""The prefix of data sets of random samples with the shapes and classes of another."""
+SMALL_EDGE = 64
+"""Edge length in pixels of larger synthetic images."""
+
 _IMAGE_FOLDER = r"ImageFolder:[A-Za-z0-9.][\w.-]*?"
 _SEVERITY = "(?:_([1-5]))"
 
@@ -98,6 +103,30 @@ def _members(base: str, severity: str = "_3") -> tuple[str, ...]:
     return tuple(f"{base}_C_{name}{severity}" for name in CORRUPTIONS)
 
 
+def _synthetic(match: re.Match[str]) -> DatasetRow:
+    """Return the row of random samples like those of another data set; large images are smaller."""
+    base = DATASETS.get(match[1])
+    for family in DATASET_FAMILIES if base is None else ():
+        if family.pattern != match.re.pattern and (found := re.fullmatch(family.pattern, match[1])):
+            base = family.row_of(found)
+    if base is None or base.input_shape is None:
+        raise ConfigError(f"{match[1]} is not a data set of known shape{nearest(match[1], DATASETS)}")
+    shape = base.input_shape
+    if isinstance(shape, tuple) and len(shape) == 3:
+        scale = min(1.0, SMALL_EDGE / min(shape[1:]))
+        shape = (shape[0], *(round(scale * edge) for edge in shape[1:]))
+    if isinstance(shape, dict):
+        shape = {name: each and (16, *each[1:]) for name, each in shape.items()}
+    return dataclasses.replace(
+        base,
+        name=match[0],
+        path=f"{_DATA}.synthetic:read_synthetic",
+        input_shape=shape,
+        summary=f"Random samples with the classes of {match[1]}",
+        test_only=False,
+    )
+
+
 DATASET_FAMILIES: tuple[Family[DatasetRow], ...] = (
     Family(
         "CIFAR10_C_<corruption>[_<1..5>]",
@@ -132,5 +161,12 @@ DATASET_FAMILIES: tuple[Family[DatasetRow], ...] = (
         r"ImageFolder:([A-Za-z0-9.][\w.-]*)",
         _image_folder,
         "`<training data>/<folder>/train/<class>/*` and `.../test/<class>/*`, or `val`; give `network.outputSize`",
+    ),
+    Family(
+        "Synthetic_<data set>",
+        rf"{SYNTHETIC}(.+)",
+        _synthetic,
+        "Random samples with the shapes and classes of another data set, to try an experiment without its files",
+        tuple(f"{SYNTHETIC}{name}" for name in ("CIFAR10", "ImageNet", "VOCSegmentation2012")),
     ),
 )

@@ -285,11 +285,16 @@ class RunExperiment(luigi.WrapperTask):
         description="Experiment file: in the working directory, else in the packaged configs/."
     )
 
+    smoke: bool = luigi.BoolParameter(
+        default=False, description="Shrink the experiment to minutes: two epochs and ratios, synthetic data."
+    )
+
     @cached_property
     def reports(self) -> list[Report]:
         """The report of every sweep member of the file; a configuration error ends the run with one line."""
         try:
-            experiments = load_experiments("" if empty_on_command_line("RunExperiment", "config") else self.config)
+            config = "" if empty_on_command_line("RunExperiment", "config") else self.config
+            experiments = load_experiments(config, self.smoke)
             return [Report.of(experiment, directories_for(experiment)) for experiment in experiments]
         except LuigiPruneError as error:
             exit_with_error(error)

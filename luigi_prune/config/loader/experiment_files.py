@@ -17,6 +17,7 @@ from luigi_prune.config.loader.sweep import sweep_members
 from luigi_prune.config.loader.yaml_positions import Node, Place
 from luigi_prune.config.messages import setting_error, unknown_key
 from luigi_prune.config.schema import Experiment, TrainingConfig
+from luigi_prune.config.smoke import shrink
 from luigi_prune.config.weights_files import resolve_weights
 from luigi_prune.errors import ConfigError
 from luigi_prune.registry.network_families import BY_SIZE, SMALL_IMAGE
@@ -26,8 +27,10 @@ logger = logging.getLogger("luigi_prune")
 _TOP = (*SECTIONS, "network_names", "network_colors")
 
 
-def load_experiments(config: str | Path) -> list[Experiment]:
+def load_experiments(config: str | Path, smoke: bool = False) -> list[Experiment]:
     """Return the experiments of a file, one per member of its sweep, each fully resolved.
+
+    `smoke`: shrunk to minutes, with synthetic data (`config/smoke.py`).
 
     The file is searched relative to the working directory, then among the packaged ones. Settings without effect are
     logged to the logger `luigi_prune`. Raises ConfigError with file, line, key, value and nearest choice.
@@ -42,7 +45,7 @@ def load_experiments(config: str | Path) -> list[Experiment]:
     for suffix, member in sweep_members(root):
         name = f"{path.stem}-{suffix}" if suffix else path.stem
         try:
-            experiment, notes = _experiment(name, member, path.parent)
+            experiment, notes = _experiment(name, member, path.parent, smoke)
         except SettingError as error:
             raise ConfigError(f"{_place(member, error.path)}: {error}") from None
         experiments.append(experiment)
@@ -52,7 +55,7 @@ def load_experiments(config: str | Path) -> list[Experiment]:
     return experiments
 
 
-def _experiment(name: str, root: Node, folder: Path) -> tuple[Experiment, list[tuple[int, KeyPath, str]]]:
+def _experiment(name: str, root: Node, folder: Path, smoke: bool) -> tuple[Experiment, list[tuple[int, KeyPath, str]]]:
     """Return one experiment and the notes on it: (log level, key path, text)."""
     plain, notes = _sections(root, folder)
     try:
@@ -60,7 +63,7 @@ def _experiment(name: str, root: Node, folder: Path) -> tuple[Experiment, list[t
     except ValidationError as error:
         raise setting_error(error) from None
     experiment, warnings = check_experiment(resolve_foreign_parts(experiment, folder))
-    experiment = resolve_weights(experiment, folder)
+    experiment = shrink(experiment) if smoke else resolve_weights(experiment, folder)
     if (name := experiment.network.name) in BY_SIZE:
         text = f"is the network of CIFAR papers for images below {SMALL_IMAGE} pixels, torchvision's for larger ones; "
         notes.append((logging.INFO, ("network", "name"), f"{text}{name}_cifar and torchvision:{name} name one of them"))
