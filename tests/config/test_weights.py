@@ -105,3 +105,9 @@ def test_a_name_of_two_networks_is_explained_and_a_family_needs_no_row(tmp_path,
     assert "vgg16_bn_cifar and torchvision:vgg16_bn name one of them" in caplog.text
     (experiment,) = load_experiments(str(write_experiment(tmp_path, network={**COLOUR, "name": "wrn22_3"})))
     assert experiment.network.name == "wrn22_3"
+
+
+def test_keywords_of_networks_of_other_packages_may_be_words(tmp_path):
+    network = {**COLOUR, "name": "resnet50", "kwargs": {"replace_stride_with_dilation": [False, True, True]}}
+    (experiment,) = load_experiments(str(write_experiment(tmp_path, network=network)))
+    assert experiment.network.kwargs == network["kwargs"]
