@@ -83,7 +83,7 @@ def unique(
 
 
 class PartTable(Mapping[str, Any]):
-    """The rows of one kind by name: built-in rows, members of families, then those of installed packages.
+    """The rows of one kind by name: built-in rows, those of installed packages, then members of families.
 
     Members of families and resolved names of foreign parts ("name@digest") are valid keys, too, but not iterated over.
     """
