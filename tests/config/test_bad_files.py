@@ -44,6 +44,16 @@ IGNORING = "  retrainIterations: -1\n"
 
 # Original text, its replacement, place and text of the error.
 CHANGES = [
+    (
+        "name: lenet5",
+        "name: resnet18",
+        "2: network.name: resnet18 needs images of 3 channels, got 1; add the transform",
+    ),
+    (
+        "name: lenet5",
+        "name: wrn20_2",
+        "2: network.name: 'wrn20_2' is not a network: a wide residual network has 6 n + 4",
+    ),
     ("name: lenet5", "name: lenet6", "2: network.name: 'lenet6' is not a network; did you mean 'lenet5'?"),
     ("name: lenet5", "name: 5", "2: network.name: expected a string, got 5"),
     ("  name: lenet5\n", "", "1: network.name: is missing"),

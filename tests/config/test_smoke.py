@@ -1,4 +1,4 @@
-"""Experiments shrunk to minutes: valid for every packaged file, and every kind of synthetic data passes its transforms."""
+"""Experiments shrunk to minutes: valid for every packaged paper, and synthetic data of every kind pass transforms."""
 
 from __future__ import annotations
 
@@ -10,28 +10,18 @@ import luigi_prune
 from luigi_prune.compute.data import load_splits, load_test
 from luigi_prune.config.loader.experiment_files import load_experiments
 from luigi_prune.config.ratios import keep_ratios
-from luigi_prune.errors import ConfigError
 from luigi_prune.registry import find
 from luigi_prune.workflow.tasks import RunExperiment
 from tests.experiments import build, write_experiment
 
 PACKAGED = Path(luigi_prune.__file__).parent / "configs"
-FILES = sorted(str(path.relative_to(PACKAGED)) for path in PACKAGED.glob("paper/**/*.yaml"))
-
-
-def is_experiment(name: str) -> bool:
-    try:
-        load_experiments(name)
-    except ConfigError as error:
-        assert "is missing" in str(error) or "is a key of" in str(error), error
-        return False
-    return True
+FILES = sorted(
+    str(path.relative_to(PACKAGED)) for path in PACKAGED.glob("paper/**/*.yaml") if "\nnetwork:" in path.read_text()
+)
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_every_packaged_paper_shrinks_to_a_valid_experiment(name: str) -> None:
-    if not is_experiment(name):
-        return
     for full, small in zip(load_experiments(name), load_experiments(name, smoke=True), strict=True):
         assert small.name == f"{full.name}-smoke"
         assert small.experiments.methods == full.experiments.methods

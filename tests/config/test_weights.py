@@ -81,9 +81,10 @@ def test_an_unknown_name_lists_those_of_the_network_and_of_its_backbone(tmp_path
     assert "ResNet50_Weights.IMAGENET1K_V2" in message
 
 
-def test_zero_epochs_prune_the_given_network_as_it_is(given, tmp_path):
+def test_zero_epochs_prune_the_given_network_as_it_is(given, tmp_path, caplog):
     file = write_experiment(
         tmp_path,
+        experiments__numNets=2,
         network={**NETWORK, "weights": str(given)},
         training__numEpochs=0,
         retraining={"startEpoch": 0, "numEpochs": 1},
@@ -91,11 +92,13 @@ def test_zero_epochs_prune_the_given_network_as_it_is(given, tmp_path):
     )
     titles = run_to_tables(file)
     assert len(titles) > 3
-    (trained,) = (tmp_path / "results").rglob("TrainBase/net0-*.h5")
-    weights = read_result(trained).group("weights")
+    assert "the 2 networks are one and the same" in caplog.text
     state = torch.load(given, weights_only=True)
-    assert set(weights) == set(state)
-    assert all(np.array_equal(weights[key], state[key].numpy()) for key in state)
+    trained = [read_result(path).group("weights") for path in (tmp_path / "results").rglob("TrainBase/net*.h5")]
+    assert len(trained) == 2
+    for weights in trained:
+        assert set(weights) == set(state)
+        assert all(np.array_equal(weights[key], state[key].numpy()) for key in state)
 
 
 def test_a_name_of_two_networks_is_explained_and_a_family_needs_no_row(tmp_path, caplog):
@@ -105,3 +108,9 @@ def test_a_name_of_two_networks_is_explained_and_a_family_needs_no_row(tmp_path,
     assert "vgg16_bn_cifar and torchvision:vgg16_bn name one of them" in caplog.text
     (experiment,) = load_experiments(str(write_experiment(tmp_path, network={**COLOUR, "name": "wrn22_3"})))
     assert experiment.network.name == "wrn22_3"
+
+
+def test_keywords_of_networks_of_other_packages_may_be_words(tmp_path):
+    network = {**COLOUR, "name": "resnet50", "kwargs": {"replace_stride_with_dilation": [False, True, True]}}
+    (experiment,) = load_experiments(str(write_experiment(tmp_path, network=network)))
+    assert experiment.network.kwargs == network["kwargs"]

@@ -64,7 +64,11 @@ def _experiment(name: str, root: Node, folder: Path, smoke: bool) -> tuple[Exper
         raise setting_error(error) from None
     experiment, warnings = check_experiment(resolve_foreign_parts(experiment, folder))
     experiment = shrink(experiment) if smoke else resolve_weights(experiment, folder)
-    if (name := experiment.network.name) in BY_SIZE:
+    network, nets = experiment.network, experiment.experiments.num_nets
+    if network.weights and not network.new_layers and experiment.training.num_epochs == 0 and nets > 1:
+        text = f"the {nets} networks are one and the same: all have the given weights, and none is trained"
+        notes.append((logging.WARNING, ("experiments", "num_nets"), text))
+    if (name := network.name) in BY_SIZE:
         text = f"is the network of CIFAR papers for images below {SMALL_IMAGE} pixels, torchvision's for larger ones; "
         notes.append((logging.INFO, ("network", "name"), f"{text}{name}_cifar and torchvision:{name} name one of them"))
     return experiment, [*notes, *((logging.WARNING, path, text) for path, text in warnings)]
