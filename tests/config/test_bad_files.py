@@ -48,7 +48,22 @@ CHANGES = [
     (
         "name: lenet5",
         "name: node_l2_h3_tanh",
-        "2: network.name: 'node_l2_h3_tanh' is a network that this version does not have yet",
+        "2: network.name: node_l2_h3_tanh takes vectors, but inputs of MNIST have the shape (1, 28, 28)",
+    ),
+    (
+        "name: lenet5",
+        "name: ffjord_multiscale_mnist",
+        "is a density; choose NLLPriorLoss, NLLNatsLoss or NLLBitsLoss",
+    ),
+    (
+        "name: lenet5\n  dataset: MNIST",
+        "name: lenet5\n  dataset: Power",
+        "Power has no labels, so only a density can be",
+    ),
+    (
+        "name: lenet5\n  dataset: MNIST",
+        "name: node_l2_h3_tanh\n  dataset: ToyMoons",
+        "4: network.outputSize: node_l2_h3_tanh moves its input, so it has as many outputs as ToyMoons has features, 2,",
     ),
     ("name: lenet5", "name: 5", "2: network.name: expected a string, got 5"),
     ("  name: lenet5\n", "", "1: network.name: is missing"),
