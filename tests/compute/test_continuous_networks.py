@@ -1,4 +1,4 @@
-"""Networks of continuous depth: sizes, densities that integrate to one, gradients, and pruning by all kinds of methods."""
+"""Networks of continuous depth: sizes, densities that integrate to one, gradients, and pruning."""
 
 import math
 

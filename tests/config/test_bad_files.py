@@ -63,7 +63,7 @@ CHANGES = [
     (
         "name: lenet5\n  dataset: MNIST",
         "name: node_l2_h3_tanh\n  dataset: ToyMoons",
-        "4: network.outputSize: node_l2_h3_tanh moves its input, so it has as many outputs as ToyMoons has features, 2,",
+        "4: network.outputSize: node_l2_h3_tanh moves its input, so it has as many outputs as ToyMoons has features",
     ),
     ("name: lenet5", "name: 5", "2: network.name: expected a string, got 5"),
     ("  name: lenet5\n", "", "1: network.name: is missing"),
