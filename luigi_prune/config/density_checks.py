@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from luigi_prune import registry
 from luigi_prune.config.component_checks import find_row
-from luigi_prune.config.key_names import SettingError
+from luigi_prune.config.key_names import KeyPath, SettingError
 from luigi_prune.config.schema import Experiment
 from luigi_prune.errors import ConfigError
-from luigi_prune.registry import DatasetRow, NetworkRow
+from luigi_prune.registry import DatasetRow, KindName, NetworkRow
 
 
 def is_density(experiment: Experiment) -> bool:
@@ -30,7 +30,7 @@ def check_density(experiment: Experiment) -> None:
         raise SettingError(("network", "dataset"), reason)
     for section in ("training", "retraining"):
         training = getattr(experiment, section)
-        named = [(("loss",), "loss", training.loss)]
+        named: list[tuple[KeyPath, KindName, str]] = [(("loss",), "loss", training.loss)]
         if section == "training":
             named += [(("metrics_test", i, "type"), "metric", m.type) for i, m in enumerate(training.metrics_test)]
         for path, kind, name in named:

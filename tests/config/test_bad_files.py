@@ -51,6 +51,26 @@ CHANGES = [
     ),
     (
         "name: lenet5",
+        "name: node_l2_h3_tanh",
+        "2: network.name: node_l2_h3_tanh takes vectors, but inputs of MNIST have the shape (1, 28, 28)",
+    ),
+    (
+        "name: lenet5",
+        "name: ffjord_multiscale_mnist",
+        "is a density; choose NLLPriorLoss, NLLNatsLoss or NLLBitsLoss",
+    ),
+    (
+        "name: lenet5\n  dataset: MNIST",
+        "name: lenet5\n  dataset: Power",
+        "Power has no labels, so only a density can be",
+    ),
+    (
+        "name: lenet5\n  dataset: MNIST",
+        "name: node_l2_h3_tanh\n  dataset: ToyMoons",
+        "4: network.outputSize: node_l2_h3_tanh moves its input, so it has as many outputs as ToyMoons has features",
+    ),
+    (
+        "name: lenet5",
         "name: wrn20_2",
         "2: network.name: 'wrn20_2' is not a network: a wide residual network has 6 n + 4",
     ),

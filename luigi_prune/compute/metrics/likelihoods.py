@@ -60,7 +60,7 @@ class MeanOfSamples:
 
     def __init__(self, number: Callable[[Tensor], Tensor]):
         self._number = number
-        self.reset()
+        self._sums: Tensor | None = None
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """Add a batch."""
@@ -76,7 +76,7 @@ class MeanOfSamples:
 
     def reset(self) -> None:
         """Clear the sums."""
-        self._sums: Tensor | None = None
+        self._sums = None
 
     def state(self) -> dict[str, Tensor]:
         """Return the sum and the number of samples."""

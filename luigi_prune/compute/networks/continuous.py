@@ -18,19 +18,20 @@ from luigi_prune.errors import ConfigError
 ACTIVATIONS = {"tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "softplus": nn.Softplus, "relu": nn.ReLU}
 
 
-class VectorField(nn.Sequential):
+class VectorField(nn.Module):
     """Linear layers with activations between them, a function of the state and not of the time."""
 
     def __init__(self, features: int, layers: int, hidden: int, activation: str):
+        super().__init__()
         sizes = [features, *[hidden] * (layers - 1), features]
         parts: list[nn.Module] = []
         for inputs, outputs in itertools.pairwise(sizes):
             parts += [nn.Linear(inputs, outputs), ACTIVATIONS[activation]()]
-        super().__init__(*parts[:-1])
+        self.layers = nn.Sequential(*parts[:-1])
 
     def forward(self, t: Tensor, z: Tensor) -> Tensor:
         """Return the derivative of the state z (samples, features)."""
-        derivative: Tensor = super().forward(z)
+        derivative: Tensor = self.layers(z)
         return derivative
 
 
