@@ -130,7 +130,6 @@ CHANGES = [
         "  dataset: CIFAR",
         "3: network.dataset: 'CIFAR' is not a data set; did you mean 'CIFAR10",
     ),
-    ("  dataset: MNIST\n  outputSize: 10", "  dataset: ToyMoons", "3: network.dataset: 'ToyMoons' is a data set that"),
     (
         "  dataset: MNIST\n  outputSize: 10",
         "  dataset: ObjectNet",
