@@ -147,7 +147,7 @@ DATASET_FAMILIES: tuple[Family[DatasetRow], ...] = (
         rf"(Digits|MNIST|FashionMNIST|CIFAR100|CIFAR10_1|ObjectNet|{_IMAGE_FOLDER})_C_([A-Za-z]+){_SEVERITY}",
         _computed,
         f"Images of another data set after a corruption that needs no files: {', '.join(COMPUTED)}",
-        tuple(f"{base}_C_{name}_3" for base in ("Digits", "MNIST") for name in COMPUTED),
+        tuple(f"{base}_C_{name}_3" for base in ("Digits", "MNIST") for name in COMPUTED if name != "Sat"),
     ),
     Family(
         "CIFAR10Rand<percent>",
