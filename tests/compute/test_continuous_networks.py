@@ -123,10 +123,10 @@ def test_the_density_of_images_counts_the_change_by_logits():
     """The Jacobian of the whole map, by autograd, has the determinant that the flow reports."""
     flow = narrow(ImageFlow((1, 4, 4))).eval()
     for block in flow.blocks:
-        block.exact, block.solver = True, Solver("rk4", False, 3)
+        block.exact, block.solver = True, Solver("rk4", False, 2)
     x = torch.rand(1, 1, 4, 4, generator=torch.Generator().manual_seed(0)) * 0.9 + 0.05
     jacobian = torch.autograd.functional.jacobian(lambda value: flow(value)[:, 1:], x).reshape(16, 16)
-    assert float(-flow(x)[0, 0].detach()) == pytest.approx(float(torch.linalg.slogdet(jacobian)[1]), rel=1e-3)
+    assert float(-flow(x)[0, 0].detach()) == pytest.approx(float(torch.linalg.slogdet(jacobian)[1]), rel=5e-3)
 
 
 def test_scales_of_images_keep_every_number():
@@ -158,7 +158,7 @@ PRUNED = {
     "node_l3_h8_tanh_da": (2,),
     "ffjord_l3_h8_sigmoid_da": (2,),
     "cnf_l3_h8_softplus_rk4_autograd": (2,),
-    "ffjord_l2_hm3_f2_tanh": (3,),
+    "ffjord_l1_hm3_f2_tanh": (3,),
 }
 
 
