@@ -15,8 +15,8 @@ Function = str | Callable[..., Any]  # a name, an import path "module:function",
 _LAYERS: dict[str, str] = {
     "none": "",
     "weight": "linear, convolutional (grouped and transposed, too), attention, recurrent and bilinear layers",
-    "filter": "linear, attention and ungrouped convolutional layers (transposed, too)",
-    "channel": "linear, attention and ungrouped convolutional layers (transposed, too)",
+    "filter": "linear, attention and convolutional layers (transposed and grouped, too, but not depthwise)",
+    "channel": "linear, attention and convolutional layers (transposed and grouped, too, but not depthwise)",
     "rank": "linear and attention layers, and ungrouped convolutions along one or two axes",
 }
 
