@@ -199,6 +199,10 @@ class ExperimentsConfig(Settings):
         description="Layers excluded from pruning: names of modules, or patterns (`layer1.*`). Keep ratios are still "
         "those of the whole network.",
     )
+    include_layers: Names = Field(
+        (),
+        description="Embeddings that are pruned, too: names of modules, or patterns; for methods of single weights.",
+    )
 
 
 class Directories(Settings):

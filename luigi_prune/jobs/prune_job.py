@@ -52,6 +52,7 @@ def prune(request: dict[str, Any], context: Context) -> None:
         masks=masks,
         delta_s=spec.delta_s,
         ignore=spec.ignore_layers,
+        include=spec.include_layers,
         original=_original_network(request, spec, splits.input_shape, context.device),
         remember=remember_scores(request, spec, context),
     )

@@ -21,6 +21,9 @@ _LAYERS: dict[str, str] = {
 }
 
 
+_SUMS = ("weight_sensitivity", "weight_sensitivity_max")  # scores that split sums of products with the layer's input
+
+
 @dataclass(frozen=True)
 class MethodRow:
     """A pruning method as score x allocation x granularity x selection, and its label and colour in reports.
@@ -54,6 +57,13 @@ class MethodRow:
     def layers(self) -> str:
         """The kinds of layers that the method prunes."""
         return _LAYERS[self.granularity]
+
+    @property
+    def no_embeddings(self) -> str:
+        """Why the method cannot prune embeddings, which have only weights and add up nothing; empty if it can."""
+        if self.granularity not in ("none", "weight"):
+            return f"prunes {self.granularity}s, which embeddings do not have"
+        return "ranks weights by shares of a sum, which embeddings do not have" if self.score in _SUMS else ""
 
     @property
     def score_name(self) -> str:

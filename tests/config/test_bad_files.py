@@ -67,6 +67,16 @@ CHANGES = [
         "28: experiments.ignoreLayers: leaves none of the 5 layers to prune",
     ),
     (IGNORING, IGNORING + "  ignoreLayers: 3\n", "28: experiments.ignoreLayers: "),
+    (
+        IGNORING,
+        IGNORING + "  includeLayers: [emb]\n",
+        "28: experiments.includeLayers[0]: lenet5 has no embedding 'emb'",
+    ),
+    (
+        "[ThresNet, UniNet]",
+        "[ThresNet, SiPPNet]\n  includeLayers: emb",
+        "23: experiments.includeLayers: SiPPNet ranks weights by shares of a sum, which embeddings do not have",
+    ),
     ("batchSize: 32", "batchSize: 0", "6: training.batchSize: must be at least 1, got 0"),
     ("batchSize: 32", "batchSize: many", "6: training.batchSize: expected an integer, got 'many'"),
     ("batchSize: 32", "batchSize: 1.5", "6: training.batchSize: expected an integer, got 1.5"),

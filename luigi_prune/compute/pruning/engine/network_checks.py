@@ -154,6 +154,8 @@ def _fixed_shares(granularity: str, network: nn.Module, masks: Masks, ignored: C
             counted |= {id(parameter) for parameter in module.parameters() if parameter.dim() > 1}
     shares: dict[str, int] = {}
     for name, module in network.named_modules():
+        if isinstance(module, nn.Embedding) and f"{name}.weight" in masks:  # pruned on request
+            counted.add(id(module.weight))
         own = [value for value in module._parameters.values() if value is not None and id(value) not in counted]
         counted |= {id(value) for value in own}
         if count := sum(kept_counts(network, masks, own)):

@@ -162,6 +162,18 @@ def ignored_layers(names: Sequence[str], patterns: Iterable[str]) -> frozenset[s
     return frozenset(ignored)
 
 
+def embeddings(network: nn.Module) -> dict[str, nn.Module]:
+    """Return the embeddings of `network` by name that are no layers already, by a tied weight, each weight once."""
+    seen = {id(module.weight) for _, module in compressible_modules(network)}
+    found: dict[str, nn.Module] = {}
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Embedding) and isinstance(weight := module._parameters.get("weight"), nn.Parameter):
+            if id(weight) not in seen and allows(network, module):
+                found[name] = module
+            seen.add(id(weight))
+    return found
+
+
 def protected_parameters(network: nn.Module, ignored: Collection[str]) -> frozenset[str]:
     """Return the names of the parameters of the modules named in `ignored`, tied ones under all their names."""
     protected = {id(parameter) for name in ignored for parameter in network.get_submodule(name).parameters()}
@@ -178,6 +190,7 @@ def find_layers(
     ignored: Collection[str] = frozenset(),
     prunable: Callable[[nn.Module], bool] = lambda module: True,
     granularity: str = "weight",
+    included: Collection[str] = (),
 ) -> list[Layer]:
     """Return the compressible layers of `network`, with `requires_grad` of all its parameters switched off.
 
@@ -185,11 +198,12 @@ def find_layers(
 
     Layers named in `ignored`, and those that are not `prunable`, are left out, but count when the first and last layers
     are determined. `granularity`: filters and channels of attention's projections are heads if the layer has them.
+    `included`: names of embeddings that are pruned, too; they come last.
     """
     modules = compressible_modules(network)
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     first, last = find_ends(network, modules, example_input)
-    return [
+    layers = [
         Layer(
             name,
             module,
@@ -202,6 +216,8 @@ def find_layers(
         for name, module in modules
         if name not in ignored and prunable(module)
     ]
+    tables = ((name, network.get_submodule(name)) for name in included)
+    return layers + [Layer(name, module, names[id(module.weight)], False, False) for name, module in tables]
 
 
 def groups_of(module: nn.Module) -> int:
