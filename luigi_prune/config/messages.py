@@ -54,6 +54,9 @@ def _reason(path: KeyPath, kind: str, context: dict[str, Any], value: object) ->
     if kind == "literal_error":
         choices = re.findall(r"'([^']*)'", str(context["expected"]))
         return f"{shown} is not a choice{nearest(value, choices)}"
+    if kind == "string_type" and path[:1] == ("network_colors",):
+        digits = f"{value:06d}" if isinstance(value, int) else "1f77b4"
+        return f"expected a colour, got {shown}: hexadecimal ones need a # and quotes, '#{digits}'"
     if kind == "string_too_short":
         return "expected a non-empty string, got ''"
     if kind == "too_short":
