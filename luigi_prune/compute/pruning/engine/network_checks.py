@@ -13,16 +13,18 @@ from torch.nn.parameter import is_lazy
 from luigi_prune.compute.network_inputs import Inputs, join, sample_count, select, tensors_of
 from luigi_prune.compute.pruning.engine.trial import outputs_of
 from luigi_prune.compute.pruning.low_rank.decomposed import Decomposed, current_layers
+from luigi_prune.compute.pruning.problem.granularity import GRANULARITIES
 from luigi_prune.compute.pruning.problem.layers import COUNTED, READERS, Layer, takes
 from luigi_prune.compute.pruning.problem.masks import Masks, kept_counts, mostly_zero_weights
 from luigi_prune.compute.pruning.problem.weight_matrices import weight_matrices
 from luigi_prune.compute.pruning.sizes_and_flops import count_size
-from luigi_prune.compute.zeros import to_numbers
+from luigi_prune.compute.zeros import counts_true, to_numbers
 from luigi_prune.errors import ConfigError
 
 if TYPE_CHECKING:
     from luigi_prune.registry import MethodRow
 
+MANY = 8  # units of a layer of which a single one left deserves a warning
 SHOWN = 3  # names in a message
 FOREIGN = ("torchao", "torch.distributed")  # modules whose tensors are quantised or spread over processes
 REASON = 0.9  # the share of the parameters left that, if not pruned, explains a missed ratio
@@ -97,6 +99,22 @@ def without_zero_layers(layers: list[Layer], masks: Masks) -> list[Layer]:
     kept = list(to_numbers(masks[layer.weight_name].any() for layer in layers))
     others = [layer for layer, is_some, is_kept in zip(layers, some, kept, strict=True) if is_some or not is_kept]
     return others or layers
+
+
+def narrowed(method: MethodRow, layers: list[Layer], before: Masks, after: Masks) -> list[str]:
+    """Return a line that names the layers that have lost all units but one, because ignored layers keep theirs."""
+    unit = GRANULARITIES[method.granularity]
+    if not unit.structured:
+        return []
+    had, have = (
+        list(counts_true(unit.alive(layer.by_unit(masks[layer.weight_name])) for layer in layers))
+        for masks in (before, after)
+    )
+    lost = [layer.name for layer, many, few in zip(layers, had, have, strict=True) if few <= 1 and many >= MANY]
+    if not lost:
+        return []
+    what = f"at most one {method.granularity} of {listed(lost)} is left"
+    return [f"{method.name}: because the layers to ignore keep their size, {what}; ignore fewer or keep more"]
 
 
 def computed_weights(network: nn.Module) -> list[str]:

@@ -48,6 +48,7 @@ from luigi_prune.compute.pruning.engine.decompose_network import decompose_netwo
 from luigi_prune.compute.pruning.engine.network_checks import (
     check_finite,
     check_kinds,
+    narrowed,
     peculiarities,
     without_zero_layers,
 )
@@ -174,6 +175,8 @@ def prune(
             parameter.requires_grad_(needed)
         if not any(to_numbers(trial.masks[layer.weight_name].any() for layer in layers)):
             raise UnreachableRatio(f"{method.name}: keep ratio {keep_ratio} leaves no weight on this network")
+        if record.ignored:
+            notes += narrowed(method, layers, problem.masks, trial.masks)
         flops = flops_of(trial.network, outputs, trial.masks)
         pruned, held = without_equivalents(trial.network, removals(trial.masks))
         return record(pruned, held, flops, notes)
