@@ -470,3 +470,12 @@ def test_a_network_without_layers_for_a_method_is_refused(method: str, build: Ca
     with pytest.raises(ConfigError, match=r"no compressible layer \(linear"):
         prune_like(Only(), method, 0.5, noise(3, 4))
     assert math.isclose(prune_like(Only(), "ThresNet", 0.5, noise(3, 4)).size, count_size(Only()) / 2, rel_tol=0.01)
+
+
+@pytest.mark.parametrize(("method", "expected"), [("PFPNet", True), ("ThresNet", True), ("FilterThresNet", False)])
+def test_layers_that_fill_zeros_of_their_weights_are_named(method: str, expected: bool) -> None:
+    network, example = network_of_kind("own forward")
+    lines = [line for line in prune_like(network, method, 0.6, example).warnings if "remove no product" in line]
+    assert [line.startswith(f"{method}: zeros in the weights of 'standardised' remove") for line in lines] == [
+        True
+    ] * expected

@@ -10,11 +10,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
 
+from luigi_prune.compute.duplicates import duplicate
 from luigi_prune.compute.network_inputs import Inputs, join, sample_count, select, tensors_of
 from luigi_prune.compute.pruning.engine.trial import outputs_of
 from luigi_prune.compute.pruning.low_rank.decomposed import Decomposed, current_layers
 from luigi_prune.compute.pruning.problem.granularity import GRANULARITIES
-from luigi_prune.compute.pruning.problem.layers import COUNTED, READERS, Layer, takes
+from luigi_prune.compute.pruning.problem.equivalents import has_own_forward
+from luigi_prune.compute.pruning.problem.layers import COUNTED, READERS, Layer, groups_of, takes
 from luigi_prune.compute.pruning.problem.masks import Masks, kept_counts, mostly_zero_weights
 from luigi_prune.compute.pruning.problem.weight_matrices import weight_matrices
 from luigi_prune.compute.pruning.sizes_and_flops import count_size
@@ -115,6 +117,36 @@ def narrowed(method: MethodRow, layers: list[Layer], before: Masks, after: Masks
         return []
     what = f"at most one {method.granularity} of {listed(lost)} is left"
     return [f"{method.name}: because the layers to ignore keep their size, {what}; ignore fewer or keep more"]
+
+
+def recomputed(method: MethodRow, layers: list[Layer]) -> list[str]:
+    """Return a line that names layers whose forward makes other numbers of zeros in the weight.
+
+    Weight standardisation, for instance, subtracts a filter's mean. A filter of zeros stays one.
+    """
+    names = [layer.name for layer in layers if method.granularity != "filter" and _fills_zeros(layer.module)]
+    if not names:
+        return []
+    why = "their forward computes other weights from the stored ones (weight standardisation?)"
+    return [f"{method.name}: zeros in the weights of {listed(names)} remove no product, because {why}"]
+
+
+def _fills_zeros(module: nn.Module) -> bool:
+    """Return whether a convolution with a forward of its own reads a channel whose weights are all zero."""
+    if not isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) or not has_own_forward(module):
+        return False
+    if module.in_channels == groups_of(module):
+        return False  # one channel in every group: its filters are zero
+    copy = duplicate(module).eval()
+    copy.weight[:, 0] = 0
+    size = [2 * dilation * kernel for dilation, kernel in zip(module.dilation, module.kernel_size, strict=True)]
+    value = torch.ones(2, module.in_channels, *size, dtype=module.weight.dtype, device=module.weight.device)
+    value[1, 0] = 2
+    try:
+        one, other = copy(value)
+    except Exception:
+        return False  # it takes other inputs
+    return not torch.equal(one, other)
 
 
 def computed_weights(network: nn.Module) -> list[str]:

@@ -50,6 +50,7 @@ from luigi_prune.compute.pruning.engine.network_checks import (
     check_kinds,
     narrowed,
     peculiarities,
+    recomputed,
     without_zero_layers,
 )
 from luigi_prune.compute.pruning.engine.pruning_result import PruningResult, Recorder
@@ -167,6 +168,7 @@ def prune(
             raise ConfigError(f"{method.name}: the network has no compressible layer ({method.layers})")
         held = initial_masks(start, held)
         apply_masks(start, held)
+        notes += recomputed(method, layers)
         if not rules.zeros_are_pruned:
             layers = without_zero_layers(layers, held)
         problem = Problem(start, layers, held, outputs, example, batches, loss, seed, rules, ignored, delta_s, notes)
