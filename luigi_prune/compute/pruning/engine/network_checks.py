@@ -14,8 +14,8 @@ from luigi_prune.compute.duplicates import duplicate
 from luigi_prune.compute.network_inputs import Inputs, join, sample_count, select, tensors_of
 from luigi_prune.compute.pruning.engine.trial import outputs_of
 from luigi_prune.compute.pruning.low_rank.decomposed import Decomposed, current_layers
-from luigi_prune.compute.pruning.problem.granularity import GRANULARITIES
 from luigi_prune.compute.pruning.problem.equivalents import has_own_forward
+from luigi_prune.compute.pruning.problem.granularity import GRANULARITIES
 from luigi_prune.compute.pruning.problem.layers import COUNTED, READERS, Layer, groups_of, takes
 from luigi_prune.compute.pruning.problem.masks import Masks, kept_counts, mostly_zero_weights
 from luigi_prune.compute.pruning.problem.weight_matrices import weight_matrices
