@@ -375,6 +375,10 @@ CHANGES = [
 
 SWEEPS = [
     (
+        "{key: [training, batchSize], value: [32, 64]}",
+        "33: training.batchSize: expected an integer, got [32, 64]; a sweep has an entry of `customizations` for each",
+    ),
+    (
         "{key: [training, batchSice], value: 3}",
         "33: customizations[0].key: 'batchSice' is not a known key; did you mean",
     ),
