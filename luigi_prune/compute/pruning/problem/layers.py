@@ -111,7 +111,7 @@ def takes(granularity: str, module: nn.Module) -> bool:
         return False
     if (groups := groups_of(module)) > 1:
         units = {"filter": module.out_channels, "channel": module.in_channels}
-        return granularity in units and units[granularity] != groups  # with one per group the layer is depthwise
+        return granularity in units and bool(units[granularity] != groups)  # with one per group the layer is depthwise
     if granularity == "filter" and isinstance(module, PartLinear) and module.follows_heads:
         return False
     return granularity != "rank" or isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from luigi_prune.compute.pruning.problem.granularity import GRANULARITIES
 from luigi_prune.compute.pruning.problem.layers import groups_of
@@ -23,6 +23,8 @@ def feature_chain(problem: Problem, granularity: str) -> Callable[[list[int]], f
     kernels = [mask[0, 0].numel() if mask.numel() else 0 for mask in masks]
 
     def size(counts: list[int]) -> float:
+        rows: Sequence[float]
+        columns: Sequence[float]
         if granularity == "filter":
             lost = [0, *(old - new for old, new in zip(filters, counts, strict=True))][:-1]
             rows, columns = (
