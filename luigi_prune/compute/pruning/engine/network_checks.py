@@ -138,7 +138,7 @@ def _fills_zeros(module: nn.Module) -> bool:
     if module.in_channels == groups_of(module):
         return False  # one channel in every group: its filters are zero
     copy = duplicate(module).eval()
-    copy.weight.select(1, 0).zero_()
+    copy.get_parameter("weight").select(1, 0).zero_()
     size = [2 * dilation * kernel for dilation, kernel in zip(module.dilation, module.kernel_size, strict=True)]
     value = torch.ones(2, module.in_channels, *size, dtype=module.weight.dtype, device=module.weight.device)
     value[1, 0] = 2
