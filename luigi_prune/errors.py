@@ -39,12 +39,12 @@ class DamagedResult(LuigiPruneError):
         return DamagedResult, (str(self.path), self.reason)
 
 
-def nearest(value: object, choices: Iterable[str]) -> str:
-    """Return `; did you mean 'x'?` for the choice closest to `value`, or the choices if none is close."""
+def nearest(value: object, choices: Iterable[str], *, listed: bool = True) -> str:
+    """Return `; did you mean 'x'?` for the choice closest to `value`, or the choices, if `listed`, if none is close."""
     options = sorted(choices)
     folded = {option.lower(): option for option in options}
     close = difflib.get_close_matches(str(value).lower(), folded, n=1, cutoff=0.5)
     if close:
         return f"; did you mean {folded[close[0]]!r}?"
     shown = ", ".join(options[:12]) + (", ..." if len(options) > 12 else "")
-    return f"; choose from {shown}" if options else ""
+    return f"; choose from {shown}" if options and listed else ""

@@ -66,6 +66,7 @@ def prune(
     example_input: Inputs | None = None,
     original: nn.Module | None = None,
     ignore: Iterable[str] = (),
+    include: Iterable[str] = (),
     zeros: Literal["kept", "pruned"] = "kept",
     score: Callable[[Problem], list[Tensor]] | None = None,
     granularity: Granularity = "filter",
@@ -92,6 +93,8 @@ def prune(
         required if `network` is a `Pruned` of another method or from a file.
     ignore: names of layers (modules), or patterns such as "layer1.*", that are not pruned. The other layers are pruned
         until the entire network meets `keep_ratio`.
+    include: names of embeddings, or patterns, that are pruned, too, by a method of single weights; by default they are
+        left alone.
     zeros: "kept": only masks remove entries, and a zero in an unpruned network is a parameter like any other. "pruned":
         weights of `network` that are exactly zero are removed, for a network that was pruned without masks; they do not
         count as its parameters.
@@ -136,6 +139,7 @@ def prune(
         masks=masks or None,
         original=original,
         ignore=ignore,
+        include=include,
     )
     result.warnings[:0] = lines
     for text in result.warnings:

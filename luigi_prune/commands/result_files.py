@@ -52,6 +52,8 @@ def show(options: argparse.Namespace) -> int:
     path = Path(options.target)
     if not path.is_file():
         raise ConfigError(f"{path}: no such file")
+    if path.suffix in (".yaml", ".yml"):
+        raise ConfigError(f"{path}: is no result file (.h5); `python -m luigi_prune plan {path}` shows an experiment")
     result = read_result(path)
     contents = {
         name: f"{array.dtype} {list(array.shape)}" if array.ndim else array.item()

@@ -21,14 +21,14 @@ def shaped(value):  # JSON has no tuples
         return {key: shaped(part) for key, part in value.items()}
     return tuple(map(shaped, value)) if isinstance(value, list) else value
 network = networks.build(name, shaped(shape), outputs, 0, kwargs)
-print(json.dumps([layer.name for layer in pruning.layer_budgets(network)]))
+print(json.dumps([[layer.name for layer in pruning.layer_budgets(network)], list(pruning.embeddings(network))]))
 """
 
 
-def compressible_layers(experiment: Experiment) -> tuple[str, ...]:
-    """Return the names of the compressible layers, in order; the first call takes as long as importing torch.
+def layers_and_embeddings(experiment: Experiment) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """Return the names of the compressible layers and of the embeddings, in order; the first call imports torch.
 
-    () if the network cannot be built for the data set's image size, which transforms may change.
+    None if the network cannot be built for the data set's image size, which transforms may change.
     """
     network = experiment.network
     shape = registry.find("dataset", network.dataset).input_shape
@@ -37,6 +37,9 @@ def compressible_layers(experiment: Experiment) -> tuple[str, ...]:
 
 
 @functools.lru_cache(maxsize=64)
-def _layers_in_subprocess(request: str) -> tuple[str, ...]:
+def _layers_in_subprocess(request: str) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
     done = subprocess.run([sys.executable, "-c", _BUILD, request], capture_output=True, text=True)
-    return () if done.returncode else tuple(json.loads(done.stdout.splitlines()[-1]))
+    if done.returncode:
+        return None
+    layers, embeddings = json.loads(done.stdout.splitlines()[-1])
+    return tuple(layers), tuple(embeddings)

@@ -7,7 +7,7 @@ import math
 from fnmatch import fnmatchcase
 
 from luigi_prune import registry
-from luigi_prune.config.architecture import compressible_layers
+from luigi_prune.config.architecture import layers_and_embeddings
 from luigi_prune.config.component_checks import check_keywords, check_training, find_row
 from luigi_prune.config.data_checks import check_data
 from luigi_prune.config.density_checks import check_density, is_density
@@ -51,6 +51,7 @@ def check_experiment(experiment: Experiment) -> tuple[Experiment, Notes]:
     check_data(experiment)
     _check_epochs(experiment)
     _check_ignored(experiment)
+    _check_included(experiment)
     updates = {
         "training": training,
         "retraining": retraining,
@@ -201,8 +202,8 @@ def _check_epochs(experiment: Experiment) -> None:
 def _check_ignored(experiment: Experiment) -> None:
     """Raise SettingError for an ignored layer that does not exist, or if no layer is left to prune."""
     patterns = experiment.experiments.ignore_layers
-    layers = compressible_layers(experiment) if patterns else ()
-    if not layers:
+    found = layers_and_embeddings(experiment) if patterns else None
+    if found is None or not (layers := found[0]):
         return
     for index, pattern in enumerate(patterns):
         if not any(fnmatchcase(layer, pattern) for layer in layers):
@@ -211,3 +212,22 @@ def _check_ignored(experiment: Experiment) -> None:
             raise SettingError(path, f"{network} has no compressible layer {pattern!r}{nearest(pattern, layers)}")
     if all(any(fnmatchcase(layer, pattern) for pattern in patterns) for layer in layers):
         raise SettingError(("experiments", "ignore_layers"), f"leaves none of the {len(layers)} layers to prune")
+
+
+def _check_included(experiment: Experiment) -> None:
+    """Raise SettingError for an embedding that does not exist, and for methods and rules that prune none."""
+    settings = experiment.experiments
+    path: tuple[str | int, ...] = ("experiments", "include_layers")
+    if not settings.include_layers:
+        return
+    if settings.rules == "reference":
+        raise SettingError(path, "`rules: reference` prunes no embeddings")
+    for name in settings.methods:
+        if why := registry.METHODS[name].no_embeddings:
+            raise SettingError(path, f"{registry.plain(name)} {why}; ThresNet prunes them")
+    if (found := layers_and_embeddings(experiment)) is None:
+        return
+    for index, pattern in enumerate(settings.include_layers):
+        if not any(fnmatchcase(name, pattern) for name in found[1]):
+            network = registry.plain(experiment.network.name)
+            raise SettingError((*path, index), f"{network} has no embedding {pattern!r}{nearest(pattern, found[1])}")

@@ -46,6 +46,10 @@ def resolve_foreign_parts(experiment: Experiment, folder: Path) -> Experiment:
     network, settings = experiment.network, experiment.experiments
     tests = [name("dataset", n, "experiments", "dataset_test", at) for at, n in enumerate(settings.dataset_test)]
     methods = [name("method", n, "experiments", "methods", at) for at, n in enumerate(settings.methods)]
+    for at, method in enumerate(methods):
+        if (first := settings.methods[methods.index(method)]) != settings.methods[at]:
+            text = f"the method {registry.plain(method)} appears twice, as {first!r} and as {settings.methods[at]!r}"
+            raise SettingError(("experiments", "methods", at), text)
     changed = experiment.model_copy(
         update={
             "network": network.model_copy(

@@ -11,6 +11,7 @@ from luigi_prune.config.key_names import KeyPath, SettingError, field_name, know
 from luigi_prune.errors import nearest
 
 _MAX_SHOWN = 60
+_SINGLE = (("network",), ("training",), ("retraining",))  # sections whose values one may want to vary
 
 _EXPECTED = {
     "int": "an integer",
@@ -54,6 +55,9 @@ def _reason(path: KeyPath, kind: str, context: dict[str, Any], value: object) ->
     if kind == "literal_error":
         choices = re.findall(r"'([^']*)'", str(context["expected"]))
         return f"{shown} is not a choice{nearest(value, choices)}"
+    if kind == "string_type" and path[:1] == ("network_colors",):
+        digits = f"{value:06d}" if isinstance(value, int) else "1f77b4"
+        return f"expected a colour, got {shown}: hexadecimal ones need a # and quotes, '#{digits}'"
     if kind == "string_too_short":
         return "expected a non-empty string, got ''"
     if kind == "too_short":
@@ -67,4 +71,6 @@ def _reason(path: KeyPath, kind: str, context: dict[str, Any], value: object) ->
         if kind == name:
             limit = next(iter(context.values()))
             return f"{words} {limit:g}, got {shown}"
+    if kind.endswith("_type") and isinstance(value, list) and path[:1] in _SINGLE:
+        shown += "; a sweep has an entry of `customizations` for each value"
     return f"expected {_EXPECTED.get(kind.split('_')[0], 'a value of another type')}, got {shown}"

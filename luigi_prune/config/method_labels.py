@@ -39,9 +39,9 @@ def colors_of_methods(custom: Mapping[str, str], methods: tuple[str, ...]) -> di
     given = _by_method("network_colors", custom, methods)
     for name in given.values():
         if not is_color(custom[name]):
-            raise SettingError(
-                ("network_colors", name), f"{custom[name]!r} is not a colour{nearest(custom[name], CSS_COLORS)}"
-            )
+            digits = is_color(f"#{custom[name]}")
+            cure = f"; did you mean '#{custom[name]}'?" if digits else nearest(custom[name], CSS_COLORS)
+            raise SettingError(("network_colors", name), f"{custom[name]!r} is not a colour{cure}")
     return _registered("color", methods) | {method: custom[name] for method, name in given.items()}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -22,17 +23,39 @@ def camel_case(name: str) -> str:
     return first + "".join("AMP" if word == "amp" else word.capitalize() for word in rest)
 
 
-def _number(value: object) -> object:
+def _number(value: object, kind: str = "a number") -> object:
     if isinstance(value, bool):
-        raise ValueError("expected a number, got true or false")
+        raise ValueError(f"expected {kind}, got {str(value).lower()}")
     return numbers_from_text(value) if isinstance(value, str) else value
+
+
+def _unquoted(value: object) -> object:
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        raise ValueError(f"expected a number, got the text {value!r}: remove its quotes")
+    return _number(value)
+
+
+class Overflow(float):
+    """A number above the largest float: infinite, but shown as it is written."""
+
+    def __new__(cls, text: str) -> Overflow:
+        number = super().__new__(cls, text)
+        number.text = text
+        return number
+
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+    __str__ = __repr__
 
 
 class NotFinite(ValueError):
     """A number that is infinite or NaN; `below`: the keys and indices that lead to it in the value of a field."""
 
     def __init__(self, value: float, below: tuple[str | int, ...]):
-        super().__init__(f"expected a finite number, got {value}")
+        super().__init__(f"expected a finite number, got {value!r}")
         self.below = below
 
 
@@ -46,10 +69,15 @@ def numbers_from_text(value: Any, below: tuple[str | int, ...] = ()) -> Any:
     if isinstance(value, list | tuple):
         return [numbers_from_text(inner, (*below, index)) for index, inner in enumerate(value)]
     if isinstance(value, str) and _NUMBER.fullmatch(value):
-        value = int(value) if value.lstrip("+-").isdigit() else float(value)
+        value = int(value) if value.lstrip("+-").isdigit() else float_of(value)
     if isinstance(value, float) and not math.isfinite(value):
         raise NotFinite(value, below)
     return value
+
+
+def float_of(text: str) -> float:
+    """Return the number, as an `Overflow` if it is too large."""
+    return number if math.isfinite(number := float(text)) else Overflow(text)
 
 
 def _keywords(value: Any) -> Any:
@@ -66,8 +94,9 @@ def _one_or_many(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
-Integer = Annotated[int, BeforeValidator(_number)]
+Integer = Annotated[int, BeforeValidator(partial(_number, kind="an integer"))]
 Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Ratio = Annotated[float, BeforeValidator(_unquoted), Field(allow_inf_nan=False)]
 Keywords = Annotated[dict[str, Any], BeforeValidator(_keywords)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
 
@@ -171,7 +200,7 @@ class SpacingConfig(Settings):
     )
     max_val: Number | None = Field(None, description="First and largest keep ratio; unused by `harmonic`.")
     min_val: Number | None = Field(None, description="Last and smallest keep ratio.")
-    values: tuple[Number, ...] | None = Field(None, description="The keep ratios of `manual`.")
+    values: tuple[Ratio, ...] | None = Field(None, description="The keep ratios of `manual`.")
 
 
 class PlottingConfig(Settings):
@@ -207,6 +236,10 @@ class ExperimentsConfig(Settings):
         (),
         description="Layers excluded from pruning: names of modules, or patterns (`layer1.*`). Keep ratios are still "
         "those of the whole network.",
+    )
+    include_layers: Names = Field(
+        (),
+        description="Embeddings that are pruned, too: names of modules, or patterns; for methods of single weights.",
     )
 
 

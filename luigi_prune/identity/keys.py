@@ -112,6 +112,8 @@ def chain_key(spec: ChainSpec) -> str:
             settings["delta_s"] = spec.delta_s
         if spec.ignore_layers:
             settings["ignore_layers"] = spec.ignore_layers
+        if spec.include_layers:
+            settings["include_layers"] = spec.include_layers
         from_original = key != base and registry.METHODS[spec.method].from_original
         key = content_key("Prune", settings, [key, base] if from_original else [key])
         if step.retrained:
@@ -130,6 +132,8 @@ def scores_key(spec: ChainSpec) -> str:
     }
     if spec.ignore_layers:
         settings["ignore_layers"] = spec.ignore_layers
+    if spec.include_layers:
+        settings["include_layers"] = spec.include_layers
     return content_key("Scores", settings, [train_key(spec.base)])
 
 

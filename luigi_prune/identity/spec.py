@@ -53,6 +53,7 @@ class ChainSpec(Spec):
     rules: str = "paper"
     delta_s: float = 1e-16
     ignore_layers: tuple[str, ...] = ()
+    include_layers: tuple[str, ...] = ()
 
     @property
     def keep_ratio(self) -> float:
@@ -145,6 +146,7 @@ def chain_specs(experiment: Experiment, base: TrainSpec, method: str, repetition
                 rules=settings.rules,
                 delta_s=experiment.coresets.delta_s,
                 ignore_layers=() if identity else tuple(sorted(set(settings.ignore_layers))),
+                include_layers=() if identity else tuple(sorted(set(settings.include_layers))),
             )
         )
     return chains

@@ -18,7 +18,7 @@ from luigi_prune.jobs.outputs import write
 from luigi_prune.jobs.process import prepare_process
 from luigi_prune.jobs.result_arrays import budget_arrays, error_arrays, mask_arrays, state_arrays
 from luigi_prune.jobs.score_cache import remember_scores
-from luigi_prune.registry import METHODS
+from luigi_prune.registry import METHODS, plain
 from luigi_prune.results.hdf5_file import read_result
 from luigi_prune.seeds import derive_seed
 
@@ -52,11 +52,12 @@ def prune(request: dict[str, Any], context: Context) -> None:
         masks=masks,
         delta_s=spec.delta_s,
         ignore=spec.ignore_layers,
+        include=spec.include_layers,
         original=_original_network(request, spec, splits.input_shape, context.device),
         remember=remember_scores(request, spec, context),
     )
     for text in pruned.warnings:
-        log.warning(text)
+        log.warning(f"{plain(spec.base.network.name)}: {text}")  # a run may have several networks
     context.progress(1.0, f"kept {pruned.size / pruned.original_size:.4g} of {pruned.original_size} parameters")
     arrays, types = state_arrays("weights", pruned.network.state_dict())
     arrays |= mask_arrays(pruned.masks)

@@ -67,6 +67,7 @@ def remember_scores(
             "repetition": spec.repetition,
             "rules": spec.rules,
             "ignore_layers": spec.ignore_layers,
+            "include_layers": spec.include_layers,
         }
         with contextlib.suppress(OSError):  # full or read-only disk: this job has its scores anyway
             write(request_of_scores | {"spec": json.dumps(spec_of_scores)}, context, began, arrays, meta={})

@@ -16,10 +16,13 @@ Function = str | Callable[..., Any]  # a name, an import path "module:function",
 _LAYERS: dict[str, str] = {
     "none": "",
     "weight": "linear, convolutional (grouped and transposed, too), attention, recurrent and bilinear layers",
-    "filter": "linear, attention and ungrouped convolutional layers (transposed, too)",
-    "channel": "linear, attention and ungrouped convolutional layers (transposed, too)",
+    "filter": "linear, attention and convolutional layers (transposed and grouped, too, but not depthwise)",
+    "channel": "linear, attention and convolutional layers (transposed and grouped, too, but not depthwise)",
     "rank": "linear and attention layers, and ungrouped convolutions along one or two axes",
 }
+
+
+_SUMS = ("weight_sensitivity", "weight_sensitivity_max")  # scores that split sums of products with the layer's input
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,13 @@ class MethodRow:
     def layers(self) -> str:
         """The kinds of layers that the method prunes."""
         return _LAYERS[self.granularity]
+
+    @property
+    def no_embeddings(self) -> str:
+        """Why the method cannot prune embeddings, which have only weights and add up nothing; empty if it can."""
+        if self.granularity not in ("none", "weight"):
+            return f"prunes {self.granularity}s, which embeddings do not have"
+        return "ranks weights by shares of a sum, which embeddings do not have" if self.score in _SUMS else ""
 
     @property
     def score_name(self) -> str:

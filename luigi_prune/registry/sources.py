@@ -97,7 +97,9 @@ def find_unit(name: str, folder: Path | None) -> Path:
             return Path(location)
         raise ConfigError(f"the module {name!r} has no Python source, so its contents cannot be part of a key")
     where = f"beside the experiment file ({folder}) or on the Python path" if folder else "on the Python path"
-    raise ConfigError(f"there is no module {name!r} {where}{nearest(name, _inside(folder)) if folder else ''}")
+    raise ConfigError(
+        f"there is no module {name!r} {where}{nearest(name, _inside(folder), listed=False) if folder else ''}"
+    )
 
 
 def beside_unit(name: str, folder: Path) -> Path | None:

@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -525,3 +526,14 @@ def test_methods_lists_the_registry() -> None:
     assert rows["SiPPNet"].needs_data
     assert not rows["SiPPNet"].randomised
     assert all(row.summary and "\n" not in row.summary for row in rows.values())
+
+
+def test_a_layer_that_pays_for_ignored_ones_is_named() -> None:
+    network = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 10))
+    with pytest.warns(UserWarning, match="because the layers to ignore keep their size, at most one filter of '0' is"):
+        pruned = api.prune(network, "FilterThresNet", 0.725, example_input=torch.randn(4, 16), ignore=["2"])
+    assert int(pruned.masks["0.weight"].any(1).sum()) == 1
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        api.prune(network, "FilterThresNet", 0.8, example_input=torch.randn(4, 16), ignore=["2"])
+    assert not any("to ignore" in str(each.message) for each in caught)

@@ -97,6 +97,12 @@ def test_show_says_what_a_result_holds(store, capsys):
     assert "float64 [3]" in said(capsys)
 
 
+def test_show_of_an_experiment_file_names_the_command_for_it(tmp_path, capsys):
+    (tmp_path / "mine.yaml").write_text("network: {}")
+    assert main(["show", str(tmp_path / "mine.yaml")]) == 35
+    assert "is no result file (.h5); `python -m luigi_prune plan" in capsys.readouterr().err
+
+
 def test_show_of_a_damaged_or_missing_file_is_one_line(store, capsys):
     base = next((store / "results").rglob("TrainBase/*.h5"))
     base.write_bytes(b"x")

@@ -96,10 +96,20 @@ CHANGES = [
         "28: experiments.ignoreLayers: leaves none of the 5 layers to prune",
     ),
     (IGNORING, IGNORING + "  ignoreLayers: 3\n", "28: experiments.ignoreLayers: "),
+    (
+        IGNORING,
+        IGNORING + "  includeLayers: [emb]\n",
+        "28: experiments.includeLayers[0]: lenet5 has no embedding 'emb'",
+    ),
+    (
+        "[ThresNet, UniNet]",
+        "[ThresNet, SiPPNet]\n  includeLayers: emb",
+        "23: experiments.includeLayers: SiPPNet ranks weights by shares of a sum, which embeddings do not have",
+    ),
     ("batchSize: 32", "batchSize: 0", "6: training.batchSize: must be at least 1, got 0"),
     ("batchSize: 32", "batchSize: many", "6: training.batchSize: expected an integer, got 'many'"),
     ("batchSize: 32", "batchSize: 1.5", "6: training.batchSize: expected an integer, got 1.5"),
-    ("batchSize: 32", "batchSize: true", "6: training.batchSize: expected a number, got true or false"),
+    ("batchSize: 32", "batchSize: true", "6: training.batchSize: expected an integer, got true"),
     ("batchSize: 32", "batchSize: [32]", "6: training.batchSize: expected an integer, got [32]"),
     ("batchSize: 32", "batch_size: 32\n  batchSize: 3", "7: training.batchSize: appears twice, in two spellings"),
     ("batchSize: 32", "batchSize: 32\n  batchSize: 3", "7: the key 'batchSize' appears twice (first in line 6)"),
@@ -110,7 +120,25 @@ CHANGES = [
     ("lr: 0.1", "lr: -0.1", "8: training.optimizerKwargs.lr: expected a number of at least 0, got -0.1"),
     ("lr: 0.1", "lr: .nan", "8: training.optimizerKwargs.lr: expected a finite number, got nan"),
     ("lr: 0.1", "lr: .inf", "8: training.optimizerKwargs.lr: expected a finite number, got inf"),
-    ("lr: 0.1", "lr: '1e999'", "8: training.optimizerKwargs.lr: expected a finite number, got inf"),
+    ("lr: 0.1", "lr: '1e999'", "8: training.optimizerKwargs.lr: expected a finite number, got 1e999"),
+    ("lr: 0.1", "lr: -1e400", "8: training.optimizerKwargs.lr: expected a finite number, got -1e400"),
+    ("batchSize: 32", "batchSize: 1e400", "6: training.batchSize: expected a finite number, got 1e400"),
+    (
+        "[ThresNet, UniNet]",
+        "[ThresNet, WT]",
+        "22: experiments.methods[1]: the method ThresNet appears twice, as 'ThresNet' and as 'WT'",
+    ),
+    (
+        "{ThresNet: red}",
+        "{ThresNet: 112233}",
+        "31: network_colors.ThresNet: expected a colour, got 112233: hexadecimal",
+    ),
+    ("{ThresNet: red}", "{ThresNet: '112233'}", "'112233' is not a colour; did you mean '#112233'?"),
+    (
+        "{type: geometric, numIntervals: 3, maxVal: 0.8, minVal: 0.2}",
+        "{type: manual, values: [0.8, '0.5']}",
+        "26: experiments.spacing[0].values[1]: expected a number, got the text '0.5': remove its quotes",
+    ),
     ("lr: 0.1", "betas: [0.9, -.inf]", "8: training.optimizerKwargs.betas[1]: expected a finite number, got -inf"),
     ("std: [0.3]", "std: [.nan]", "14: training.transformsFinal[1].kwargs.std[0]: expected a finite number, got nan"),
     ("reduction: mean", "label_smoothing: .inf", "11: training.lossKwargs.label_smoothing: expected a finite number"),
@@ -375,6 +403,10 @@ CHANGES = [
 
 SWEEPS = [
     (
+        "{key: [training, batchSize], value: [32, 64]}",
+        "33: training.batchSize: expected an integer, got [32, 64]; a sweep has an entry of `customizations` for each",
+    ),
+    (
         "{key: [training, batchSice], value: 3}",
         "33: customizations[0].key: 'batchSice' is not a known key; did you mean",
     ),
@@ -454,13 +486,13 @@ def test_missing_section(folder, section):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "e.yaml: is empty"),
-        (b"# only a comment\n", "e.yaml: is empty"),
+        (b"", "e.yaml:1: is empty"),
+        (b"# only a comment\n", "e.yaml:1: is empty"),
         (b"- a\n- b\n", "e.yaml:1: expected a dictionary, got a list"),
         (b"just text", "e.yaml:1: expected a dictionary, got 'just text'"),
-        (b"\xff\xfe\x00\x01\x80", "e.yaml: is not UTF-8, but UTF-16"),
-        (GOOD.encode("utf-16"), "e.yaml: is not UTF-8, but UTF-16"),
-        (GOOD.encode("utf-16-be"), "e.yaml: is not UTF-8, but UTF-16"),
+        (b"\xff\xfe\x00\x01\x80", "e.yaml:1: is not UTF-8, but UTF-16"),
+        (GOOD.encode("utf-16"), "e.yaml:1: is not UTF-8, but UTF-16"),
+        (GOOD.encode("utf-16-be"), "e.yaml:1: is not UTF-8, but UTF-16"),
         (b"a: 1\nb: \xe9t\xe9\n", "e.yaml:2: is not UTF-8 (byte 0xe9); save it as UTF-8"),
         (b"a: \x07", "e.yaml: is not a text file"),
         (b"a: 1\n---\nb: 2\n", "e.yaml:2: not valid YAML: but found another document"),
@@ -514,8 +546,8 @@ def test_a_folder_and_a_file_that_is_nowhere(folder):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "f.yaml: is empty"),
-        ("\u00e9".encode("utf-16"), "f.yaml: is not UTF-8, but UTF-16"),
+        (b"", "f.yaml:1: is empty"),
+        ("\u00e9".encode("utf-16"), "f.yaml:1: is not UTF-8, but UTF-16"),
         (b"a: \x07", "f.yaml: is not a text file"),
     ],
 )

@@ -94,6 +94,7 @@ METRICS = [{"type": "TopK", "kwargs": {"topk": 1}}, {"type": "F1", "kwargs": {}}
         ({"retraining__start_epoch": 1}, {"Prune", "Retrain", "Evaluate", "Aggregate", "Report"}),
         ({"experiments__rules": "reference"}, EVERY - {"TrainBase"}),
         ({"experiments__ignore_layers": ["fc1"]}, EVERY - {"TrainBase"}),
+        ({"experiments__include_layers": ["table"]}, EVERY - {"TrainBase"}),
         ({"experiments__methods": ["ReferenceNet", "FakeNet", "ThresNet", "UniNet"]}, {"Aggregate", "Report"}),
         ({"experiments__num_nets": 3}, {"Aggregate", "Report"}),
         ({"experiments__num_repetitions": 2}, {"Aggregate", "Report"}),

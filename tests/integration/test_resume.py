@@ -45,7 +45,7 @@ def test_a_ratio_that_cannot_be_met_is_one_line_of_the_log(tmp_path, caplog):
     run(write_experiment(tmp_path, experiments__methods=["FilterThresNet"], experiments__spacing=spacing))
     lines = [record.getMessage() for record in caplog.records if "cannot be met" in record.getMessage()]
     assert len(lines) == 1
-    assert lines[0].startswith("FilterThresNet: keep ratio 0.001 cannot be met on this network; the closest is ")
+    assert lines[0].startswith("lenet300_100: FilterThresNet: keep ratio 0.001 cannot be met on this network; the")
 
 
 def test_ignored_layers_of_a_file_are_left_alone(tmp_path):

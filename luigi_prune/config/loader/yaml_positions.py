@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any, TypeAlias
 
 import yaml
 
+from luigi_prune.config.schema import Overflow
 from luigi_prune.errors import ConfigError
 
 Scalar: TypeAlias = str | int | float | bool | None
@@ -100,7 +102,7 @@ def read_yaml(path: Path, shown: str) -> Node:
         loader = _Loader(text)
         top = loader.get_single_node()
         if top is None:
-            raise UnreadableFile(f"{shown}: is empty")
+            raise UnreadableFile(f"{Place(shown, 1)}: is empty")
         node = _Builder(loader, shown).build(top, Place(shown, top.start_mark.line + 1))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -127,7 +129,7 @@ def _text(path: Path, shown: str) -> str:
         raise UnreadableFile(f"{shown}: cannot be read: {error.strerror or error}") from None
     cure = "; save it as UTF-8"
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content[:64]:
-        raise UnreadableFile(f"{shown}: is not UTF-8, but UTF-16, or not a text file{cure}")
+        raise UnreadableFile(f"{Place(shown, 1)}: is not UTF-8, but UTF-16, or not a text file{cure}")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -173,6 +175,8 @@ class _Builder:
                 value = self.loader.construct_object(node)
             except ValueError:
                 value = node
+            if isinstance(value, float) and math.isinf(value) and "inf" not in node.value.lower():
+                value = Overflow(node.value)
             if value is None or isinstance(value, str | int | float):
                 return value
         raise ConfigError(f"{self._place(node)}: unsupported type {node.tag.rsplit(':', 1)[-1]!r}")

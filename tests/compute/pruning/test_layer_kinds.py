@@ -163,8 +163,9 @@ def test_filters_and_channels_of_attention_are_heads(method: str) -> None:
 def scores_of(network: nn.Module, example: Tensor, score: str) -> dict[str, Tensor]:
     """Return the scores by layer."""
     network, _ = in_layers(network)
+    units = "channel" if score.startswith("channel") else "weight"
     with torch.no_grad():
-        layers = find_layers(network, example, PAPER.find_ends)
+        layers = find_layers(network, example, PAPER.find_ends, granularity=units)
         problem = Problem(
             network, layers, initial_masks(network, None), {}, example, [(example, example)], None, 0, PAPER
         )
@@ -220,9 +221,43 @@ def test_sensitivities_of_other_convolutions_are_those_of_plain_ones(score: str)
             scores_of(plain, inputs.unsqueeze(2) if axis == 2 else inputs, score),
         )
         torch.testing.assert_close(found[""], expected[""].view(found[""].shape))
-    if score.startswith("weight"):
-        parts = scores_of(ByGroups(grouped), images, score)
-        torch.testing.assert_close(scores_of(grouped, images, score)[""], torch.cat(list(parts.values())))
+    parts = scores_of(ByGroups(grouped), images, score)
+    torch.testing.assert_close(scores_of(grouped, images, score)[""], torch.cat(list(parts.values())))
+
+
+class Groups(nn.Module):
+    """A plain, a grouped and a depthwise convolution, and a grouped one with two filters for each channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.grouped = nn.Conv2d(3, 12, 3), nn.Conv2d(12, 16, 3, groups=4)
+        self.depthwise, self.norm = nn.Conv2d(16, 16, 3, groups=16, bias=False), nn.BatchNorm2d(16)
+        self.more, self.head = nn.Conv2d(16, 32, 1, groups=16), nn.Linear(32, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.depthwise(F.relu(self.grouped(F.relu(self.stem(x))))))
+        return self.head(self.more(F.relu(x)).mean((2, 3)))
+
+
+@pytest.mark.parametrize("method", ["FilterThresNet", "FilterUniNet", "ThiNet", "PFPNet", "PFPNetRand"])
+def test_units_of_grouped_convolutions_are_whole_and_separate_in_every_group(method: str) -> None:
+    network, example = seasoned(Groups), noise(4, 3, 9, 9)
+    pruned = prune_like(network, method, 0.5, example)
+    assert abs(pruned.size / count_size(network) - 0.5) < 0.04
+    kept = {name: mask.flatten(2).any(2) for name, mask in pruned.masks.items() if mask.dim() == 4}
+    of_groups = kept["grouped.weight"].unflatten(0, (4, 4))  # (groups, filters, channels)
+    filters, channels = of_groups.any(2), of_groups.any(1)
+    assert torch.equal(of_groups, filters[:, :, None] & channels[:, None])
+    assert 0 < int(filters.sum()) < 16
+    assert len({tuple(row.tolist()) for row in channels}) > 1  # each group keeps channels of its own
+    assert torch.equal(kept["stem.weight"].any(1), channels.flatten())
+    assert torch.equal(kept["depthwise.weight"].any(1), filters.flatten())
+    for name, parameter in pruned.network.named_parameters():
+        assert not bool(parameter[~pruned.masks[name]].any() if name in pruned.masks else False)
+    with pytest.raises(ConfigError, match="no compressible layer"):
+        prune_like(
+            nn.Sequential(nn.Conv2d(4, 4, 3, groups=2), nn.Flatten()), method, 0.5, noise(4, 4, 9, 9), rules=REFERENCE
+        )
 
 
 def test_sensitivities_of_recurrence_and_products_are_shares_of_their_sums() -> None:
@@ -435,3 +470,12 @@ def test_a_network_without_layers_for_a_method_is_refused(method: str, build: Ca
     with pytest.raises(ConfigError, match=r"no compressible layer \(linear"):
         prune_like(Only(), method, 0.5, noise(3, 4))
     assert math.isclose(prune_like(Only(), "ThresNet", 0.5, noise(3, 4)).size, count_size(Only()) / 2, rel_tol=0.01)
+
+
+@pytest.mark.parametrize(("method", "expected"), [("PFPNet", True), ("ThresNet", True), ("FilterThresNet", False)])
+def test_layers_that_fill_zeros_of_their_weights_are_named(method: str, expected: bool) -> None:
+    network, example = network_of_kind("own forward")
+    lines = [line for line in prune_like(network, method, 0.6, example).warnings if "remove no product" in line]
+    assert [line.startswith(f"{method}: zeros in the weights of 'standardised' remove") for line in lines] == [
+        True
+    ] * expected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +14,7 @@ from luigi_prune.compute.memory import explain_oom
 from luigi_prune.compute.network_inputs import Inputs, checked, map_tensors, sample_count, tensors_of
 from luigi_prune.compute.pruning.problem.free_inputs import free_inputs
 from luigi_prune.compute.pruning.problem.granularity import GRANULARITIES
-from luigi_prune.compute.pruning.problem.layers import ignored_layers
+from luigi_prune.compute.pruning.problem.layers import embeddings, ignored_layers
 from luigi_prune.compute.pruning.problem.records import Batches, Loss, Rules
 from luigi_prune.compute.pruning.sizes_and_flops import count_outputs, layer_budgets
 from luigi_prune.compute.zeros import to_numbers
@@ -85,6 +86,25 @@ def ignored_names(method: MethodRow, network: nn.Module, patterns: Iterable[str]
     if names and len(ignored) == len(names) and method.granularity != "none":
         raise ConfigError(f"{method.name}: ignore leaves none of the {len(names)} compressible layers to prune")
     return ignored
+
+
+def included_names(method: MethodRow, network: nn.Module, patterns: Iterable[str], rules: Rules) -> list[str]:
+    """Return the names of the embeddings that are pruned; raise ConfigError for one that cannot be."""
+    patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
+    if not patterns or method.granularity == "none":
+        return []
+    if method.no_embeddings:
+        raise ConfigError(f"{method.name}: include: the method {method.no_embeddings}; ThresNet prunes them")
+    if not rules.takes_every_kind:
+        raise ConfigError(f"{method.name}: include: rules={rules.name!r} prunes no embeddings")
+    names = list(embeddings(network))
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ConfigError(
+                f"{method.name}: include: there is no embedding {pattern!r} that is not a layer already"
+                f"{nearest(pattern, names)}"
+            )
+    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
 
 
 def in_one_piece(network: nn.Module) -> nn.Module:

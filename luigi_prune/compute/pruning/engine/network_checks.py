@@ -10,19 +10,23 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
 
+from luigi_prune.compute.duplicates import duplicate
 from luigi_prune.compute.network_inputs import Inputs, join, sample_count, select, tensors_of
 from luigi_prune.compute.pruning.engine.trial import outputs_of
 from luigi_prune.compute.pruning.low_rank.decomposed import Decomposed, current_layers
-from luigi_prune.compute.pruning.problem.layers import COUNTED, READERS, Layer, takes
+from luigi_prune.compute.pruning.problem.equivalents import has_own_forward
+from luigi_prune.compute.pruning.problem.granularity import GRANULARITIES
+from luigi_prune.compute.pruning.problem.layers import COUNTED, READERS, Layer, groups_of, takes
 from luigi_prune.compute.pruning.problem.masks import Masks, kept_counts, mostly_zero_weights
 from luigi_prune.compute.pruning.problem.weight_matrices import weight_matrices
 from luigi_prune.compute.pruning.sizes_and_flops import count_size
-from luigi_prune.compute.zeros import to_numbers
+from luigi_prune.compute.zeros import counts_true, to_numbers
 from luigi_prune.errors import ConfigError
 
 if TYPE_CHECKING:
     from luigi_prune.registry import MethodRow
 
+MANY = 8  # units of a layer of which a single one left deserves a warning
 SHOWN = 3  # names in a message
 FOREIGN = ("torchao", "torch.distributed")  # modules whose tensors are quantised or spread over processes
 REASON = 0.9  # the share of the parameters left that, if not pruned, explains a missed ratio
@@ -99,6 +103,52 @@ def without_zero_layers(layers: list[Layer], masks: Masks) -> list[Layer]:
     return others or layers
 
 
+def narrowed(method: MethodRow, layers: list[Layer], before: Masks, after: Masks) -> list[str]:
+    """Return a line that names the layers that have lost all units but one, because ignored layers keep theirs."""
+    unit = GRANULARITIES[method.granularity]
+    if not unit.structured:
+        return []
+    had, have = (
+        list(counts_true(unit.alive(layer.by_unit(masks[layer.weight_name])) for layer in layers))
+        for masks in (before, after)
+    )
+    lost = [layer.name for layer, many, few in zip(layers, had, have, strict=True) if few <= 1 and many >= MANY]
+    if not lost:
+        return []
+    what = f"at most one {method.granularity} of {listed(lost)} is left"
+    return [f"{method.name}: because the layers to ignore keep their size, {what}; ignore fewer or keep more"]
+
+
+def recomputed(method: MethodRow, layers: list[Layer]) -> list[str]:
+    """Return a line that names layers whose forward makes other numbers of zeros in the weight.
+
+    Weight standardisation, for instance, subtracts a filter's mean. A filter of zeros stays one.
+    """
+    names = [layer.name for layer in layers if method.granularity != "filter" and _fills_zeros(layer.module)]
+    if not names:
+        return []
+    why = "their forward computes other weights from the stored ones (weight standardisation?)"
+    return [f"{method.name}: zeros in the weights of {listed(names)} remove no product, because {why}"]
+
+
+def _fills_zeros(module: nn.Module) -> bool:
+    """Return whether a convolution with a forward of its own reads a channel whose weights are all zero."""
+    if not isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) or not has_own_forward(module):
+        return False
+    if module.in_channels == groups_of(module):
+        return False  # one channel in every group: its filters are zero
+    copy = duplicate(module).eval()
+    copy.get_parameter("weight").select(1, 0).zero_()
+    size = [2 * dilation * kernel for dilation, kernel in zip(module.dilation, module.kernel_size, strict=True)]
+    value = torch.ones(2, module.in_channels, *size, dtype=module.weight.dtype, device=module.weight.device)
+    value[1, 0] = 2
+    try:
+        one, other = copy(value)
+    except Exception:
+        return False  # it takes other inputs
+    return not torch.equal(one, other)
+
+
 def computed_weights(network: nn.Module) -> list[str]:
     """Return the names of layers whose weight is no parameter of their own, which cannot be pruned."""
     return [
@@ -154,6 +204,8 @@ def _fixed_shares(granularity: str, network: nn.Module, masks: Masks, ignored: C
             counted |= {id(parameter) for parameter in module.parameters() if parameter.dim() > 1}
     shares: dict[str, int] = {}
     for name, module in network.named_modules():
+        if isinstance(module, nn.Embedding) and f"{name}.weight" in masks:  # pruned on request
+            counted.add(id(module.weight))
         own = [value for value in module._parameters.values() if value is not None and id(value) not in counted]
         counted |= {id(value) for value in own}
         if count := sum(kept_counts(network, masks, own)):

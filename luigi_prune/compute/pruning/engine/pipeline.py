@@ -40,6 +40,7 @@ from luigi_prune.compute.pruning.engine.arguments import (
     first_outputs,
     ignored_names,
     in_one_piece,
+    included_names,
     oom_in_step,
     with_noise,
 )
@@ -47,7 +48,9 @@ from luigi_prune.compute.pruning.engine.decompose_network import decompose_netwo
 from luigi_prune.compute.pruning.engine.network_checks import (
     check_finite,
     check_kinds,
+    narrowed,
     peculiarities,
+    recomputed,
     without_zero_layers,
 )
 from luigi_prune.compute.pruning.engine.pruning_result import PruningResult, Recorder
@@ -95,6 +98,7 @@ def prune(
     delta_s: float = 1e-16,
     original: nn.Module | None = None,
     ignore: Iterable[str] = (),
+    include: Iterable[str] = (),
     remember: Callable[[Callable[[], Scores]], Scores] = lambda compute: compute(),
 ) -> PruningResult:
     """Return `network` pruned by `method` to `keep_ratio` x `original_size` parameters; `network` is not changed.
@@ -103,7 +107,8 @@ def prune(
     far, which stay pruned. `delta_s`: the failure probability in the sample sizes of SiPP and PFP.
     `original`: the network before any pruning, for methods that always start from it (`from_original` in their row);
     without it `network` must be the original one. `ignore`: names of compressible layers, or patterns of names
-    (`layer1.*`), that stay unchanged; the others meet the ratio, which is still of the whole network. `remember` gets
+    (`layer1.*`), that stay unchanged; the others meet the ratio, which is still of the whole network. `include`: names
+    or patterns of embeddings that are pruned, too. `remember` gets
     the function that computes the scores and returns its result, or the result of an earlier call with the same
     network, data and seed (not called for low-rank methods).
     If the network has no more parameters than that already, it is returned unchanged. Zeros that no mask removes are
@@ -133,7 +138,7 @@ def prune(
         notes = peculiarities(network, masks)
         start = in_one_piece(duplicate(network))
         initial_masks(start, masks)  # refuses masks that do not fit
-        ignored = ignored_names(method, start, ignore)
+        ignored, included = ignored_names(method, start, ignore), included_names(method, start, include, rules)
         start, held = in_layers(start, masks)
         outputs = first_outputs(method, start, select(example, slice(min(sample_count(example_input), TRACED))))
         evaluations = getattr(start, "evaluations", 0)
@@ -158,11 +163,13 @@ def prune(
         needs = [parameter.requires_grad for parameter in start.parameters()]
         prunable = partial(is_prunable, method.granularity, rules)
         units = method.granularity if rules.takes_every_kind else "weight"  # the reference has no heads
-        layers = find_layers(start, select(example, slice(TRACED)), rules.find_ends, ignored, prunable, units)
+        few = select(example, slice(TRACED))
+        layers = find_layers(start, few, rules.find_ends, ignored, prunable, units, included)
         if not layers:
             raise ConfigError(f"{method.name}: the network has no compressible layer ({method.layers})")
         held = initial_masks(start, held)
         apply_masks(start, held)
+        notes += recomputed(method, layers)
         if not rules.zeros_are_pruned:
             layers = without_zero_layers(layers, held)
         problem = Problem(start, layers, held, outputs, example, batches, loss, seed, rules, ignored, delta_s, notes)
@@ -171,6 +178,8 @@ def prune(
             parameter.requires_grad_(needed)
         if not any(to_numbers(trial.masks[layer.weight_name].any() for layer in layers)):
             raise UnreachableRatio(f"{method.name}: keep ratio {keep_ratio} leaves no weight on this network")
+        if record.ignored:
+            notes += narrowed(method, layers, problem.masks, trial.masks)
         flops = flops_of(trial.network, outputs, trial.masks)
         pruned, held = without_equivalents(trial.network, removals(trial.masks))
         return record(pruned, held, flops, notes)

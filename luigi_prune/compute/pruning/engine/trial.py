@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from luigi_prune.compute.duplicates import duplicate
 from luigi_prune.compute.network_inputs import Inputs, call, form, join, same_samples, select, tensors_in
 from luigi_prune.compute.pruning.problem.granularity import GRANULARITIES, cut, is_protected
-from luigi_prune.compute.pruning.problem.layers import Layer, evaluating, protected_parameters
+from luigi_prune.compute.pruning.problem.layers import Layer, evaluating, groups_of, protected_parameters
 from luigi_prune.compute.pruning.problem.masks import Masks
 from luigi_prune.compute.pruning.problem.records import LayerDraws, Levels, Mixed, Problem, Scores, Selection
 from luigi_prune.compute.pruning.sizes_and_flops import count_size
@@ -115,10 +115,10 @@ class Trial:
 
     @staticmethod
     def _channels(masks: Masks, layer: Layer) -> list[Tensor]:
-        """Return which filters and which channels of a layer have weights left."""
+        """Return which filters and which channels, of every group, of a layer have weights left."""
         mask = masks[layer.weight_name]
         matrix = mask.flatten(2).any(2) if mask.dim() > 2 else mask
-        return [matrix.any(1), matrix.any(0)]
+        return [matrix.any(1), matrix.unflatten(0, (groups_of(layer.module), -1)).any(1)]
 
     def is_sound(self, level: int) -> bool:
         """Return whether propagation at `level` leaves the outputs of the cut network unchanged."""

@@ -73,8 +73,8 @@ def cut(kind: str, layer: Layer, module: nn.Module, selected: Selected, masks: M
     assert isinstance(weight, Tensor)
     mask = layer.by_entry(mask & unit.spread(selected.kept, mask))
     if selected.factor is not None:
-        by_unit = layer.by_unit(weight)  # a view
-        by_unit.mul_(unit.spread(selected.factor, by_unit))
+        by_unit = layer.by_unit(weight)
+        weight.copy_(layer.by_entry(by_unit * unit.spread(selected.factor, by_unit)))
     keep_only(weight, mask)
     masks[layer.weight_name] = mask
     bias_name = layer.weight_name.removesuffix("weight") + "bias"

@@ -30,7 +30,8 @@ class Layer:
     `reads_input`: no other compressible layer lies between the network's input and it, so its channels are parts of the
     input. `writes_output`: no other one lies between it and the network's output, so its filters are never pruned.
     `heads`: if not 1, `weight` is split by head along `head_axis`: (heads, channels, features of a head), so that a
-    filter is a head, or (filters, heads, features of a head), so that a channel is one.
+    filter is a head, or (filters, heads, features of a head), so that a channel is one. `groups`: if not 1, `weight` is
+    that of a grouped convolution as (filters of a group, channels of all groups, ...), so that a channel is one unit.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Layer:
     writes_output: bool
     heads: int = 1
     head_axis: int = 0
+    groups: int = 1
 
     @property
     def weight(self) -> Tensor:
@@ -48,7 +50,9 @@ class Layer:
         return self.by_unit(weight)
 
     def by_unit(self, value: Tensor) -> Tensor:
-        """Return a weight of the module, or its mask, as a view with one filter or channel per unit: see `heads`."""
+        """Return a weight of the module, or its mask, with one filter or channel per unit: see `heads`, `groups`."""
+        if self.groups > 1:
+            return value.unflatten(0, (self.groups, -1)).transpose(0, 1).flatten(1, 2)
         if self.heads == 1:
             return value
         split = value.unflatten(self.head_axis, (self.heads, -1))
@@ -56,6 +60,8 @@ class Layer:
 
     def by_entry(self, value: Tensor) -> Tensor:
         """Return a result of `by_unit` in the shape of the module's weight."""
+        if self.groups > 1:
+            return value.unflatten(1, (self.groups, -1)).transpose(0, 1).flatten(0, 1)
         if self.heads == 1:
             return value
         return value.flatten(1) if self.head_axis else value.transpose(1, 2).flatten(0, 1)
@@ -95,14 +101,17 @@ def allows(network: nn.Module, module: nn.Module) -> bool:
 def takes(granularity: str, module: nn.Module) -> bool:
     """Return whether methods that prune these units are defined for `module`, one of `COUNTED`.
 
-    Filters and channels: not those of grouped convolutions, nor the gates of recurrent modules, nor bilinear layers;
-    filters: not those of attention's queries and keys, which go with a head's values.
-    Ranks: of linear layers and of convolutions with one or two axes.
+    Filters and channels: not the gates of recurrent modules, nor bilinear layers, nor those of depthwise convolutions,
+    which go with the filters before and the channels behind them. Filters: not those of attention's queries and keys,
+    which go with a head's values. Ranks: of linear layers and of ungrouped convolutions with one or two axes.
     """
     if granularity == "weight":
         return True
-    if isinstance(module, RecurrentLinear | nn.Bilinear) or getattr(module, "groups", 1) != 1:
+    if isinstance(module, RecurrentLinear | nn.Bilinear):
         return False
+    if (groups := groups_of(module)) > 1:
+        units = {"filter": module.out_channels, "channel": module.in_channels}
+        return granularity in units and bool(units[granularity] != groups)  # with one per group the layer is depthwise
     if granularity == "filter" and isinstance(module, PartLinear) and module.follows_heads:
         return False
     return granularity != "rank" or isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d)
@@ -153,6 +162,18 @@ def ignored_layers(names: Sequence[str], patterns: Iterable[str]) -> frozenset[s
     return frozenset(ignored)
 
 
+def embeddings(network: nn.Module) -> dict[str, nn.Module]:
+    """Return the embeddings of `network` by name that are no layers already, by a tied weight, each weight once."""
+    seen = {id(module.weight) for _, module in compressible_modules(network)}
+    found: dict[str, nn.Module] = {}
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Embedding) and isinstance(weight := module._parameters.get("weight"), nn.Parameter):
+            if id(weight) not in seen and allows(network, module):
+                found[name] = module
+            seen.add(id(weight))
+    return found
+
+
 def protected_parameters(network: nn.Module, ignored: Collection[str]) -> frozenset[str]:
     """Return the names of the parameters of the modules named in `ignored`, tied ones under all their names."""
     protected = {id(parameter) for name in ignored for parameter in network.get_submodule(name).parameters()}
@@ -169,6 +190,7 @@ def find_layers(
     ignored: Collection[str] = frozenset(),
     prunable: Callable[[nn.Module], bool] = lambda module: True,
     granularity: str = "weight",
+    included: Collection[str] = (),
 ) -> list[Layer]:
     """Return the compressible layers of `network`, with `requires_grad` of all its parameters switched off.
 
@@ -176,15 +198,31 @@ def find_layers(
 
     Layers named in `ignored`, and those that are not `prunable`, are left out, but count when the first and last layers
     are determined. `granularity`: filters and channels of attention's projections are heads if the layer has them.
+    `included`: names of embeddings that are pruned, too; they come last.
     """
     modules = compressible_modules(network)
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     first, last = find_ends(network, modules, example_input)
-    return [
-        Layer(name, module, names[id(module.weight)], name in first, name in last, *_heads(module, granularity))
+    layers = [
+        Layer(
+            name,
+            module,
+            names[id(module.weight)],
+            name in first,
+            name in last,
+            *_heads(module, granularity),
+            groups=groups_of(module) if granularity == "channel" else 1,
+        )
         for name, module in modules
         if name not in ignored and prunable(module)
     ]
+    tables = ((name, network.get_submodule(name)) for name in included)
+    return layers + [Layer(name, module, names[id(module.weight)], False, False) for name, module in tables]
+
+
+def groups_of(module: nn.Module) -> int:
+    """Return the number of groups of a convolution, 1 for other modules."""
+    return int(getattr(module, "groups", 1))
 
 
 def _heads(module: nn.Module, granularity: str) -> tuple[int, int]:

@@ -116,7 +116,7 @@ def patch_count(layer: Layer, outputs: dict[str, int]) -> int:
     """Return the number of output positions of a convolution for one sample; 1 for other layers."""
     if not hasattr(layer.module, "kernel_size"):
         return 1
-    return max(1, outputs.get(layer.name, 0) // layer.weight.shape[0])
+    return max(1, outputs.get(layer.name, 0) // (layer.weight.shape[0] * layer.groups))
 
 
 def is_plain(layer: Layer) -> bool:

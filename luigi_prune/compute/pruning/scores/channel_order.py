@@ -16,6 +16,7 @@ from luigi_prune.compute.pruning.problem.layers import Layer
 from luigi_prune.compute.pruning.problem.patches import is_plain, unfold, visit_inputs
 from luigi_prune.compute.pruning.problem.records import Problem, Scores
 from luigi_prune.compute.pruning.scores.largest_products import PRODUCTS, images, reciprocal_sums, reciprocals
+from luigi_prune.compute.pruning.scores.unfolded_shares import UnfoldedShares
 from luigi_prune.compute.zeros import places, to_numbers
 
 ALIKE = 2.0**-30  # relative: differences that order equal scores, below the resolution of single precision
@@ -83,8 +84,10 @@ def sums_over_samples(problem: Problem, channels: list[Tensor]) -> list[Tensor]:
 
 def sample_sensitivities(problem: Problem, layer: Layer, inputs: Tensor, channels: Tensor) -> Tensor:
     """Return the sensitivities of `channels` for every sample of non-negative `inputs`: (samples, channels)."""
+    relative = problem.rules.scales_epsilon
+    if layer.groups > 1:
+        return torch.stack([_grouped_sensitivities(layer, sample, relative)[channels] for sample in inputs.split(1)])
     if not is_plain(layer) or layer.heads > 1:
-        relative = problem.rules.scales_epsilon
         return torch.cat([_unfolded_sensitivities(layer, sample, channels, relative) for sample in inputs.split(1)])
     image = images(layer, inputs)
     weight = layer.weight.detach().float()
@@ -93,12 +96,19 @@ def sample_sensitivities(problem: Problem, layer: Layer, inputs: Tensor, channel
     for sign in (1, -1):
         half = (sign * weight).clamp_min(0)
         of_channels = _of_channels(half, channels)
-        r = reciprocal_sums(layer, image, half.flatten(1), relative=problem.rules.scales_epsilon)
+        r = reciprocal_sums(layer, image, half.flatten(1), relative=relative)
         step = max(1, MEMORY // (4 * entries * r[0, 0].numel()))
         for some, of_some, best in zip(image.split(step), r.split(step), largest.split(step), strict=True):
             values = _entries(layer, some.index_select(1, channels))
             torch.maximum(best, _largest_shares(values, of_some.flatten(2), of_channels, len(channels)), out=best)
     return largest.clamp_max_(1)
+
+
+def _grouped_sensitivities(layer: Layer, inputs: Tensor, relative: bool) -> Tensor:
+    """Return the sensitivities of all channels of a grouped convolution for one sample."""
+    shares = UnfoldedShares(layer, mean=False, relative=relative)
+    shares.see(inputs)
+    return shares.shares().transpose(0, 1).flatten(1).amax(1)
 
 
 def _unfolded_sensitivities(layer: Layer, inputs: Tensor, channels: Tensor, relative: bool) -> Tensor:

@@ -52,13 +52,15 @@ def _fill(features: Tensor, layer: Layer, value: Tensor, sample: Tensor, chance:
     inside = torch.nonzero((sample >= 0) & (sample < len(value))).flatten()
     if not inside.numel():
         return
-    weight = layer.weight.detach().float()
+    weight = layer.by_entry(layer.weight.detach().float()) if layer.groups > 1 else layer.weight.detach().float()
     row = (chance[1, inside] * len(weight)).long().clamp_max(len(weight) - 1)
     if not is_plain(layer):
-        entries = unfold(layer, value)[:, 0]
-        position = (chance[2, inside] * entries.shape[2]).long().clamp_max(entries.shape[2] - 1)
-        products = entries[sample[inside], :, position] * weight.flatten(1)[row]
-        features[:, inside] = products.unflatten(1, (weight.shape[1], -1)).sum(2).T
+        entries = unfold(layer, value)  # (samples, groups, entries, patches)
+        position = (chance[2, inside] * entries.shape[3]).long().clamp_max(entries.shape[3] - 1)
+        group = row * layer.groups // len(weight)
+        products = entries[sample[inside], group, :, position] * weight.flatten(1)[row]
+        by_group = features.view(layer.groups, weight.shape[1], -1)  # channels of other groups contribute nothing
+        by_group[group, :, inside] = products.unflatten(1, (weight.shape[1], -1)).sum(2)
     elif isinstance(layer.module, nn.Conv2d):
         window = _windows(layer.module, padded(layer, value), sample[inside], chance[2, inside])
         features[:, inside] = (window * weight[row]).flatten(2).sum(2).T

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from luigi_prune.compute.pruning.problem.layers import Layer
+from luigi_prune.compute.pruning.problem.layers import Layer, groups_of
 from luigi_prune.compute.pruning.problem.patches import unfold
 from luigi_prune.compute.pruning.scores.largest_products import reciprocals
 from luigi_prune.compute.zeros import keep_only, nonzero
@@ -25,8 +25,10 @@ class UnfoldedShares:
         `relative`: see `reciprocals`.
         """
         self._layer, self._mean, self._relative = layer, mean, relative
-        groups = int(getattr(layer.module, "groups", 1))
-        weight = layer.weight.detach().float().flatten(1).unflatten(0, (groups, -1))  # (groups, filters, entries)
+        groups = groups_of(layer.module)
+        weight = (
+            layer.by_entry(layer.weight.detach()).float().flatten(1).unflatten(0, (groups, -1))
+        )  # (groups, filters, entries)
         self._signs = [weight.clamp_min(0), (-weight).clamp_min(0)]
         self._best = [torch.zeros_like(weight) for _ in self._signs]
 
@@ -54,10 +56,10 @@ class UnfoldedShares:
                 torch.maximum(some, products.amax(3), out=some)
 
     def shares(self) -> Tensor:
-        """Return the shares in the shape of the layer's weight."""
+        """Return the shares in the shape of `layer.weight`."""
         total = torch.zeros_like(self._best[0])
         for weight, best in zip(self._signs, self._best, strict=True):
             shares = weight * best
             keep_only(shares, nonzero(weight))
             total += shares.clamp_max_(1)
-        return total.view(self._layer.weight.shape)
+        return self._layer.by_unit(total.view(self._layer.module.get_parameter("weight").shape))

@@ -68,9 +68,13 @@ class _Leaky(TorchFunctionMode):
 def _all_rows(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
     """Return the arguments of an embedding, in their order, with as many of its rows as there are indices.
 
-    The example may hold one category or token only, whose features are not constant for that.
+    The example may hold one category or token only, whose features are not constant for that. A feature that is pruned
+    from these rows, but not from all, is not zero.
     """
     indices, table = (other, one) if one.is_floating_point() else (one, other)
+    if bool((table[: max(1, indices.numel())] == 0).any()):
+        slope = torch.linspace(0.5, 1, len(table), device=table.device, dtype=table.dtype)
+        table = torch.where(table == 0, table.detach().amax(0) * slope[:, None], table)
     varied = torch.arange(indices.numel(), device=indices.device).view(indices.shape) % max(1, len(table))
     return (table, varied) if one.is_floating_point() else (varied, table)
 
