@@ -37,7 +37,7 @@ from luigi_prune.compute.precision import full_precision, own_types
 from luigi_prune.compute.pruning.engine.arguments import (
     check_arguments,
     checked_loss,
-    first_outputs,
+    first_run,
     ignored_names,
     in_one_piece,
     oom_in_step,
@@ -135,7 +135,8 @@ def prune(
         initial_masks(start, masks)  # refuses masks that do not fit
         ignored = ignored_names(method, start, ignore)
         start, held = in_layers(start, masks)
-        outputs = first_outputs(method, start, select(example, slice(min(sample_count(example_input), TRACED))))
+        traced = select(example, slice(min(sample_count(example_input), TRACED)))
+        outputs, find_ends = first_run(method, start, traced, rules)
         flops = flops_of(start, outputs, held) if original_flops is None else original_flops
         size = count_size(start, held)
         record = Recorder(network, method, keep_ratio, example, ignored, bool(masks), original_size, flops, size)
@@ -157,7 +158,7 @@ def prune(
         needs = [parameter.requires_grad for parameter in start.parameters()]
         prunable = partial(is_prunable, method.granularity, rules)
         units = method.granularity if rules.takes_every_kind else "weight"  # the reference has no heads
-        layers = find_layers(start, select(example, slice(TRACED)), rules.find_ends, ignored, prunable, units)
+        layers = find_layers(start, select(example, slice(TRACED)), find_ends, ignored, prunable, units)
         if not layers:
             raise ConfigError(f"{method.name}: the network has no compressible layer ({method.layers})")
         held = initial_masks(start, held)
@@ -172,7 +173,7 @@ def prune(
             raise UnreachableRatio(f"{method.name}: keep ratio {keep_ratio} leaves no weight on this network")
         flops = flops_of(trial.network, outputs, trial.masks)
         pruned, held = without_equivalents(trial.network, removals(trial.masks))
-        return record(pruned, held, flops, notes)
+        return record(pruned, held, flops, notes, trial.outputs)
 
 
 def is_prunable(granularity: str, rules: Rules, module: nn.Module) -> bool:

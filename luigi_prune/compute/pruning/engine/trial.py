@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from luigi_prune.compute.duplicates import duplicate
 from luigi_prune.compute.masked import apply_masks
-from luigi_prune.compute.network_inputs import Inputs, call, form, join, same_samples, select, tensors_in
+from luigi_prune.compute.network_inputs import Inputs, call, form, join, same_samples, sample_count, select, tensors_in
 from luigi_prune.compute.pruning.problem.granularity import GRANULARITIES, cut, is_protected
 from luigi_prune.compute.pruning.problem.layers import Layer, evaluating, protected_parameters
 from luigi_prune.compute.pruning.problem.masks import Masks
@@ -52,6 +52,7 @@ class Trial:
         self._draws: dict[str, LayerDraws] = {}
         self._level: int | None = None  # at which the network is cut,
         self._is_exact = True  # and whether it is propagated by the exact probe
+        self.outputs: list[Tensor] = []  # of the network for the problem's example, if `is_sound` has computed them
         self._cut_masks: Masks = {}  # the masks at this level before propagation,
         self._reweighted: dict[str, Tensor] = {}  # and the weights that the cut has multiplied by factors
 
@@ -148,6 +149,9 @@ class Trial:
         before = outputs_of(self.network, inputs)
         write_tensors(self._tensors, propagated)
         self.masks = masks
+        self._reweighted.clear()
+        if len(inputs) == 1:  # the example comes first
+            self.outputs = [value[: sample_count(self.problem.example_input)] for value in after if value.dim()]
         return same_outputs(before, after)
 
 

@@ -78,7 +78,7 @@ def _moved(rows: Tensor, source: np.ndarray, target: np.ndarray, width: int) -> 
 def _count_draws(
     weights: Tensor, total: Tensor, probability: Tensor, packing: Packing, drawn: Tensor, draws: DrawsPart
 ) -> Tensor:
-    """Return how often each unit of each row is drawn: row i is drawn from `drawn[i]` times. Packed, like `probability`.
+    """Return how often each unit of each row is drawn, packed: row i is drawn from `drawn[i]` times.
 
     The first draws, at least as many as there are units, are made one by one. The rest, which only very uneven rows
     need, are Poisson processes, one per unit: for so many draws the two agree to a part in a thousand.
