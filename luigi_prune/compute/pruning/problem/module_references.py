@@ -17,7 +17,7 @@ def held_elsewhere(network: nn.Module) -> set[int]:
         value
         for module in network.modules()
         for name, value in vars(module).items()
-        if type(value) not in _PLAIN and name not in _OTHERS
+        if type(value) not in _PLAIN and name not in _OTHERS and not (isinstance(value, dict) and not value)
     )
     return {id(module) for value in attributes for module in _modules_in(value)}
 
