@@ -27,6 +27,7 @@ class Net(nn.Module):
     """4-6-3 with a buffer and a switch, both of which decide whether the second half of the hidden units is read."""
 
     OPEN: Any = (True,)
+    gate: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +39,8 @@ class Net(nn.Module):
         x = passed_on(self.first(x)) * self.gate
         if SKIPS or not self.settings["open"] or not self.OPEN[0]:
             x = x * torch.tensor([1.0, 1, 1, 0, 0, 0])
-        return self.last(x)
+        y: Tensor = self.last(x)
+        return y
 
 
 @pytest.fixture(autouse=True)

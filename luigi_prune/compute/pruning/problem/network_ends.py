@@ -66,8 +66,8 @@ def _at_output(markers: dict[str, Tensor], of_markers: Collection[int], outputs:
     outputs = [tensor for tensor in outputs if from_marker.reach(tensor)]
     if not outputs:
         return set(list(markers)[-1:])  # an output without gradients: only the order is known
-    total = sum(tensor.float().sum() for tensor in outputs)
-    gradients = torch.autograd.grad(total, list(markers.values()), allow_unused=True)
+    totals = [tensor.float().sum() for tensor in outputs]
+    gradients = torch.autograd.grad(totals, list(markers.values()), allow_unused=True)
     return {name for name, gradient in zip(markers, gradients, strict=True) if gradient is not None}
 
 

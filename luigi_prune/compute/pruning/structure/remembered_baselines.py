@@ -13,6 +13,7 @@ import pickle
 import types
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -36,10 +37,11 @@ _baselines: OrderedDict[Key, tuple[Structure, bool]] = OrderedDict()
 
 def recall(key: Key | None) -> tuple[Structure, bool] | None:
     """Return the baseline under a key, and whether its numbers were safe in their precision; None if it is new."""
-    if key is None or key not in _baselines:
-        return None
-    _baselines.move_to_end(key)
-    return _baselines[key]
+    known = None if key is None else _baselines.get(key)
+    if key is not None and known is not None:
+        with suppress(KeyError):  # another thread may have dropped it
+            _baselines.move_to_end(key)
+    return known
 
 
 def remember(key: Key | None, baseline: Structure, is_safe: bool) -> None:
@@ -50,7 +52,7 @@ def remember(key: Key | None, baseline: Structure, is_safe: bool) -> None:
         replace(baseline, linked={name: _small(pairs) for name, pairs in baseline.linked.items()}),
         is_safe,
     )
-    if len(_baselines) > REMEMBERED:
+    while len(_baselines) > REMEMBERED:
         _baselines.popitem(last=False)
 
 
