@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,14 +80,10 @@ def layer_budgets(network: nn.Module, masks: Masks | None = None) -> list[LayerB
     ]
 
 
-def count_outputs(network: nn.Module, example_input: Inputs) -> dict[str, int]:
-    """Return, per name of a layer (see `in_layers`), how many numbers it computes for one sample, over all calls.
-
-    That is filters times positions: the number of times that each weight is used. A transposed convolution uses its
-    weights once per input position.
-    """
+@contextmanager
+def counting_outputs(network: nn.Module, samples: int) -> Iterator[dict[str, int]]:
+    """Fill the yielded dictionary, during one run of `network` on `samples` samples, as `count_outputs` returns it."""
     outputs: dict[str, int] = {}
-    samples = sample_count(example_input)
 
     def note(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -98,11 +94,21 @@ def count_outputs(network: nn.Module, example_input: Inputs) -> dict[str, int]:
 
         return hook
 
-    with ExitStack() as stack, torch.no_grad(), evaluating(network):
+    with ExitStack() as stack:
         for name, module in network.named_modules():
             if isinstance(module, COUNTED):
                 outputs[name] = 0
                 stack.callback(module.register_forward_hook(note(name)).remove)
+        yield outputs
+
+
+def count_outputs(network: nn.Module, example_input: Inputs) -> dict[str, int]:
+    """Return, per name of a layer (see `in_layers`), how many numbers it computes for one sample, over all calls.
+
+    That is filters times positions: the number of times that each weight is used. A transposed convolution uses its
+    weights once per input position.
+    """
+    with counting_outputs(network, sample_count(example_input)) as outputs, torch.no_grad(), evaluating(network):
         call(network, example_input)
     return outputs
 

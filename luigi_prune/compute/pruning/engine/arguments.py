@@ -14,9 +14,10 @@ from luigi_prune.compute.memory import explain_oom
 from luigi_prune.compute.network_inputs import Inputs, checked, map_tensors, sample_count, tensors_of
 from luigi_prune.compute.pruning.problem.free_inputs import free_inputs
 from luigi_prune.compute.pruning.problem.granularity import GRANULARITIES
-from luigi_prune.compute.pruning.problem.layers import embeddings, ignored_layers
+from luigi_prune.compute.pruning.problem.layers import FindEnds, embeddings, ignored_layers
+from luigi_prune.compute.pruning.problem.network_ends import ends_by_graph
 from luigi_prune.compute.pruning.problem.records import Batches, Loss, Rules
-from luigi_prune.compute.pruning.sizes_and_flops import count_outputs, layer_budgets
+from luigi_prune.compute.pruning.sizes_and_flops import count_outputs, counting_outputs, layer_budgets
 from luigi_prune.compute.zeros import to_numbers
 from luigi_prune.errors import ConfigError, LuigiPruneError, nearest
 from luigi_prune.seeds import derive_seed
@@ -125,6 +126,29 @@ def first_outputs(method: MethodRow, network: nn.Module, example: Inputs) -> dic
         sizes = ", ".join(f"shape {tuple(tensor.shape)}, {tensor.dtype}" for tensor in tensors_of(example))
         reason = f"{type(error).__name__}: {(str(error).splitlines() or ['no reason given'])[0]}"
         raise ConfigError(f"{method.name}: the network fails on inputs of {sizes}: {reason}") from error
+
+
+def first_run(method: MethodRow, network: nn.Module, example: Inputs, rules: Rules) -> tuple[dict[str, int], FindEnds]:
+    """Return the result of `first_outputs`, and `rules.find_ends`, from the same run if it runs the network, too."""
+    if rules.find_ends is not ends_by_graph or method.granularity in ("none", "rank"):
+        return first_outputs(method, network, example), rules.find_ends
+    needs = [parameter.requires_grad for parameter in network.parameters()]
+    try:
+        with counting_outputs(network, sample_count(example)) as outputs:
+            ends = ends_by_graph(network, [], example)
+    except (torch.OutOfMemoryError, LuigiPruneError):
+        raise
+    except Exception:  # with the message of a plain run, if that fails as well
+        return first_outputs(method, network, example), rules.find_ends
+    finally:
+        for parameter, needed in zip(network.parameters(), needs, strict=True):
+            parameter.requires_grad_(needed)
+
+    def found(network: nn.Module, modules: object, example: Inputs) -> tuple[set[str], set[str]]:
+        network.requires_grad_(False)
+        return ends
+
+    return outputs, found
 
 
 def checked_loss(method: MethodRow, loss: Loss | None) -> Loss | None:

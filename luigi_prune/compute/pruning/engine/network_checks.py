@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -30,6 +30,7 @@ MANY = 8  # units of a layer of which a single one left deserves a warning
 SHOWN = 3  # names in a message
 FOREIGN = ("torchao", "torch.distributed")  # modules whose tensors are quantised or spread over processes
 REASON = 0.9  # the share of the parameters left that, if not pruned, explains a missed ratio
+CLEARLY = 1e-4  # relative; outputs for two samples that differ by more do so not by rounding
 TOLERANCE = 0.005  # relative; a larger difference from the target keep ratio is a warning
 
 
@@ -215,18 +216,30 @@ def _fixed_shares(granularity: str, network: nn.Module, masks: Masks, ignored: C
     return shares
 
 
-def ignores_input(network: nn.Module, example: Inputs) -> bool:
+def ignores_input(network: nn.Module, example: Inputs, outputs: Sequence[Tensor] = ()) -> bool:
     """Return whether the outputs of `network` are the same for all samples of the example.
 
-    For most networks two samples from either end, data and noise, are enough. Samples that are equal show nothing.
+    For most networks the first and the last sample, data and noise, are enough. Samples that are equal show nothing.
+    `outputs`: some for the example that are computed already; if they clearly differ, the network is not run again.
     """
+    count = sample_count(example)
+    if any(
+        value.dim() and len(value) == count and not _is_alike(value, CLEARLY)
+        for value in outputs
+        if bool(torch.isfinite(value).all())
+    ):
+        return False
     if all(bool((value == value[:1]).all()) for value in tensors_of(example)):
         return False
-    few = join([select(example, slice(2)), select(example, slice(-2, None))])
+    few = join([select(example, slice(1)), select(example, slice(-1, None))])
     return _is_constant(network, few) and _is_constant(network, example)
 
 
 def _is_constant(network: nn.Module, inputs: Inputs) -> bool:
     count = sample_count(inputs)
     outputs = [value for value in outputs_of(network, [inputs]) if value.dim() and len(value) == count]
-    return bool(outputs) and all(torch.allclose(value, value[:1].expand_as(value), rtol=1e-6) for value in outputs)
+    return bool(outputs) and all(_is_alike(value, 1e-6) for value in outputs)
+
+
+def _is_alike(outputs: Tensor, tolerance: float) -> bool:
+    return torch.allclose(outputs, outputs[:1].expand_as(outputs), rtol=tolerance)

@@ -37,7 +37,7 @@ from luigi_prune.compute.precision import full_precision, own_types
 from luigi_prune.compute.pruning.engine.arguments import (
     check_arguments,
     checked_loss,
-    first_outputs,
+    first_run,
     ignored_names,
     in_one_piece,
     included_names,
@@ -140,7 +140,8 @@ def prune(
         initial_masks(start, masks)  # refuses masks that do not fit
         ignored, included = ignored_names(method, start, ignore), included_names(method, start, include, rules)
         start, held = in_layers(start, masks)
-        outputs = first_outputs(method, start, select(example, slice(min(sample_count(example_input), TRACED))))
+        traced = select(example, slice(min(sample_count(example_input), TRACED)))
+        outputs, find_ends = first_run(method, start, traced, rules)
         evaluations = getattr(start, "evaluations", 0)
         flops = flops_of(start, outputs, held) if original_flops is None else original_flops
         size = count_size(start, held)
@@ -164,7 +165,7 @@ def prune(
         prunable = partial(is_prunable, method.granularity, rules)
         units = method.granularity if rules.takes_every_kind else "weight"  # the reference has no heads
         few = select(example, slice(TRACED))
-        layers = find_layers(start, few, rules.find_ends, ignored, prunable, units, included)
+        layers = find_layers(start, few, find_ends, ignored, prunable, units, included)
         if not layers:
             raise ConfigError(f"{method.name}: the network has no compressible layer ({method.layers})")
         held = initial_masks(start, held)
@@ -182,7 +183,7 @@ def prune(
             notes += narrowed(method, layers, problem.masks, trial.masks)
         flops = flops_of(trial.network, outputs, trial.masks)
         pruned, held = without_equivalents(trial.network, removals(trial.masks))
-        return record(pruned, held, flops, notes)
+        return record(pruned, held, flops, notes, trial.outputs)
 
 
 def is_prunable(granularity: str, rules: Rules, module: nn.Module) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from luigi_prune.compute.duplicates import duplicate, with_weights_of
 from luigi_prune.compute.masked import apply_masks
@@ -54,12 +54,19 @@ class Recorder:
     original_flops: int
     start_size: int
 
-    def __call__(self, pruned: nn.Module, masks: Masks, flops: int, warnings: list[str]) -> PruningResult:
-        """Return the record of the network with the weights of `pruned`, under `masks`."""
+    def __call__(
+        self, pruned: nn.Module, masks: Masks, flops: int, warnings: list[str], outputs: Sequence[Tensor] = ()
+    ) -> PruningResult:
+        """Return the record of the network with the weights of `pruned`, under `masks`.
+
+        `outputs`: those of `pruned` for the example, as far as they are computed already.
+        """
         line = missed_ratio(
             self.method, self.keep_ratio, pruned, masks, self.original_size, self.ignored, self.start_size
         )
-        if ignores_input(pruned, self.example) and (self.was_pruned or not ignores_input(self._copy(), self.example)):
+        if ignores_input(pruned, self.example, outputs) and (
+            self.was_pruned or not ignores_input(self._copy(), self.example)
+        ):
             line = f"{line}; " if line else f"{self.method.name}: "
             line += "at this size the output does not depend on the input"
         network = with_weights_of(pruned, self._copy(), Decomposed)

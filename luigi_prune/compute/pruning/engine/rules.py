@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from luigi_prune.compute.pruning.problem.layers import ends_by_graph
+from luigi_prune.compute.pruning.problem.network_ends import ends_by_graph
 from luigi_prune.compute.pruning.problem.records import Rules
 from luigi_prune.compute.pruning.scores.reconstruction import uniform_samples
 from luigi_prune.compute.pruning.selection.top_and_sample import SELECTIONS

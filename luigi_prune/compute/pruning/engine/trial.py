@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from luigi_prune.compute.duplicates import duplicate
-from luigi_prune.compute.network_inputs import Inputs, call, form, join, same_samples, select, tensors_in
+from luigi_prune.compute.masked import apply_masks
+from luigi_prune.compute.network_inputs import Inputs, call, form, join, same_samples, sample_count, select, tensors_in
 from luigi_prune.compute.pruning.problem.granularity import GRANULARITIES, cut, is_protected
 from luigi_prune.compute.pruning.problem.layers import Layer, evaluating, groups_of, protected_parameters
 from luigi_prune.compute.pruning.problem.masks import Masks
@@ -51,6 +52,9 @@ class Trial:
         self._draws: dict[str, LayerDraws] = {}
         self._level: int | None = None  # at which the network is cut,
         self._is_exact = True  # and whether it is propagated by the exact probe
+        self.outputs: list[Tensor] = []  # of the network for the problem's example, if `is_sound` has computed them
+        self._cut_masks: Masks = {}  # the masks at this level before propagation,
+        self._reweighted: dict[str, Tensor] = {}  # and the weights that the cut has multiplied by factors
 
     def size_at(self, level: int) -> int:
         """Return the size of the network cut at `level` and propagated; `network` and `masks` keep that state.
@@ -74,6 +78,7 @@ class Trial:
         unit = GRANULARITIES[self._granularity]
         rules = self.problem.rules
         choices = self.levels.choose(level)
+        self._reweighted.clear()
         for layer, score, choice in zip(self.problem.layers, self._scores, choices, strict=True):
             if choice is None or is_protected(self._granularity, layer, self.problem):
                 continue
@@ -87,6 +92,17 @@ class Trial:
             cut(
                 self._granularity, layer, self._modules[layer.name], selected, self.masks, with_bias=rules.prunes_biases
             )
+            if selected.factor is not None and self.probes is not None:
+                self._reweighted[layer.name] = self._modules[layer.name].get_parameter("weight").detach().clone()
+        self._cut_masks = dict(self.masks)
+
+    def _cut_again(self) -> None:
+        """Restore the network and the masks as `_cut` left them: without new draws, which take longer than a score."""
+        write_tensors(self._tensors, changing_tensors(self.problem.network))
+        for name, weight in self._reweighted.items():
+            self._modules[name].get_parameter("weight").copy_(weight)
+        self.masks = dict(self._cut_masks)
+        apply_masks(self.network, self.masks)
 
     def _propagate(self) -> None:
         problem, structured = self.problem, GRANULARITIES[self._granularity].structured
@@ -128,12 +144,14 @@ class Trial:
         inputs, masks = check_inputs(self.problem), self.masks
         after = outputs_of(self.network, inputs)
         propagated = [tensor.clone() for tensor in self._tensors]
-        self._reset()
-        self._cut(level)  # the draws of a level are always the same
+        self._cut_again()
         silence(self.network, self.masks, self._structure)
         before = outputs_of(self.network, inputs)
         write_tensors(self._tensors, propagated)
         self.masks = masks
+        self._reweighted.clear()
+        if len(inputs) == 1:  # the example comes first
+            self.outputs = [value[: sample_count(self.problem.example_input)] for value in after if value.dim()]
         return same_outputs(before, after)
 
 

@@ -159,14 +159,20 @@ def equivalents_of(
     Modules with tied parameters have none, as their parts could not stay tied, nor those that the network also holds
     elsewhere, as they cannot be replaced there, nor those that `allows` refuses.
     """
+    fitting = [
+        (module, kind)
+        for module in network.modules()
+        if not isinstance(module, Equivalent)
+        and (kind := next((kind for kind in kinds if kind.fits(module)), None)) is not None
+    ]
+    if not fitting:  # as for most networks; the rest takes a while, and every count of sizes asks for it
+        return {}
     elsewhere = held_elsewhere(network)
     owners = Counter(id(p) for m in network.modules() for p in m._parameters.values() if p is not None)
     found: dict[int, type[Equivalent]] = {}
-    for module in network.modules():
-        if isinstance(module, Equivalent) or id(module) in elsewhere:
-            continue
-        kind = next((kind for kind in kinds if kind.fits(module)), None)
-        if kind is not None and all(owners[id(p)] == 1 for p in module.parameters()) and allows(module):
+    for module, kind in fitting:
+        tied = any(owners[id(p)] != 1 for p in module.parameters())
+        if id(module) not in elsewhere and not tied and allows(module):
             found[id(module)] = kind
     return found
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from luigi_prune.compute.network_inputs import Inputs, call, device_of, map_tensors, tensors_in
+from luigi_prune.compute.network_inputs import Inputs
 from luigi_prune.compute.pruning.problem.equivalents import Equivalent, PartLinear, RecurrentLinear
-from luigi_prune.compute.pruning.problem.free_inputs import free_inputs
 from luigi_prune.compute.pruning.problem.relaid_weights import UpConvolution
 from luigi_prune.errors import ConfigError, nearest
 
@@ -230,64 +228,3 @@ def _heads(module: nn.Module, granularity: str) -> tuple[int, int]:
     if isinstance(module, PartLinear) and granularity == ("filter", "channel")[module.head_axis]:
         return module.heads, module.head_axis
     return 1, 0
-
-
-def ends_by_graph(
-    network: nn.Module, modules: list[tuple[str, nn.Module]], example_input: Inputs
-) -> tuple[set[str], set[str]]:
-    """Return the names of the layers at the network's input and at its output, as gradients flow through it.
-
-    Layers that are not compressible, for instance parametrised ones, separate others from the ends all the same.
-    """
-    layers: list[tuple[str, nn.Module]] = [pair for pair in network.named_modules() if isinstance(pair[1], COUNTED)]
-    return _at_input(network, layers, example_input), _at_output(network, layers, example_input)
-
-
-def _at_input(network: nn.Module, modules: list[tuple[str, nn.Module]], example_input: Inputs) -> set[str]:
-    """Return the names of layers that the network's input reaches through no other compressible layer."""
-    reached: set[str] = set()
-
-    def note(name: str) -> Callable[..., None]:
-        def hook(_: nn.Module, inputs: tuple[Any, ...]) -> None:
-            if inputs[0].requires_grad:
-                reached.add(name)
-
-        return hook
-
-    network.requires_grad_(False)
-    free = iter(free_inputs(example_input))
-    source = map_tensors(lambda value: value.detach().clone().requires_grad_(next(free)), example_input)
-    embeddings = [module for module in network.modules() if isinstance(module, nn.Embedding)]
-    with ExitStack() as stack, torch.enable_grad(), evaluating(network):
-        for embedding in embeddings:  # tokens have no gradient: their embeddings count as the input
-            embedding.weight.requires_grad_(True)
-        for name, module in modules:
-            stack.callback(module.register_forward_pre_hook(note(name)).remove)
-            stack.callback(module.register_forward_hook(lambda *call: call[2].detach().clone()).remove)
-        # A copy, because a network may change its input in place, which autograd forbids for a leaf.
-        call(network, map_tensors(lambda value: value.clone() if value.requires_grad else value, source))
-    network.requires_grad_(False)
-    return reached
-
-
-def _at_output(network: nn.Module, modules: list[tuple[str, nn.Module]], example_input: Inputs) -> set[str]:
-    """Return the names of layers whose output reaches the network's output through no other compressible layer."""
-    markers = {name: torch.ones((), device=device_of(example_input), requires_grad=True) for name, _ in modules}
-
-    def mark(name: str) -> Callable[..., Tensor]:
-        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-            return output * markers[name].to(output)
-
-        return hook
-
-    network.requires_grad_(False)
-    with ExitStack() as stack, torch.enable_grad(), evaluating(network):
-        for name, module in modules:
-            cut = module.register_forward_pre_hook(lambda _, inputs: (inputs[0].detach().clone(), *inputs[1:]))
-            stack.callback(cut.remove)
-            stack.callback(module.register_forward_hook(mark(name)).remove)
-        total = sum(tensor.float().sum() for tensor in tensors_in(call(network, example_input)) if tensor.requires_grad)
-    if not isinstance(total, Tensor):
-        return {modules[-1][0]} if modules else set()  # an output without gradients: only the order is known
-    gradients = torch.autograd.grad(total, list(markers.values()), allow_unused=True)
-    return {name for name, gradient in zip(markers, gradients, strict=True) if gradient is not None}

@@ -7,12 +7,17 @@ from collections.abc import Mapping
 from torch import nn
 
 SHELL = "_shell"  # the attribute in which an equivalent holds the module that it replaces
+_OTHERS = ("_modules", "_parameters", "_buffers", SHELL)  # attributes that hold no module, or none elsewhere
+_PLAIN = (bool, int, float, str, type(None))  # most attributes; this is asked for every one of a network, many times
 
 
 def held_elsewhere(network: nn.Module) -> set[int]:
     """Return the ids of modules that modules of `network` hold in an attribute other than as a submodule."""
     attributes = (
-        value for module in network.modules() for name, value in vars(module).items() if name not in ("_modules", SHELL)
+        value
+        for module in network.modules()
+        for name, value in vars(module).items()
+        if type(value) not in _PLAIN and name not in _OTHERS and not (isinstance(value, dict) and not value)
     )
     return {id(module) for value in attributes for module in _modules_in(value)}
 

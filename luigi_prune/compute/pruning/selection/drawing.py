@@ -30,19 +30,18 @@ def draw(
     tiny = torch.finfo(torch.float64).tiny
     positive = weights.bool()
     support = positive.sum(1)
-    probability = weights / weights.sum(1, keepdim=True).clamp_min(tiny)
+    total = weights.sum(1, keepdim=True).clamp_min(tiny)
     target_count = target_count.long()
     complete = target_count >= support if spare_whole else support == 0
     packing = Packing(positive, support, always_dense=weights.device.type != "cpu")
-    packed = packing.pack(probability)
-    drawn = (draws_of or draws_for_distinct)(packed, torch.minimum(target_count, (support - 1).clamp_min(1)))
+    probability = packing.pack(weights) / total
+    drawn = (draws_of or draws_for_distinct)(probability, torch.minimum(target_count, (support - 1).clamp_min(1)))
     drawn[complete] = 0
-    times = _count_draws(probability, packed, packing, drawn, draws)
-    kept = times.bool() | (complete[:, None] & positive)
-    complete = complete | (kept == positive).all(1)
-    factor = times / (drawn[:, None] * probability).clamp_min(tiny)
+    times = _count_draws(weights, total, probability, packing, drawn, draws)
+    complete = complete | (times.count_nonzero(1) == support)
+    factor = packing.unpack(times / probability.mul_(drawn[:, None]).clamp_min_(tiny))
     factor[complete] = positive[complete].double()
-    return kept, factor
+    return factor.bool(), factor
 
 
 class Packing:
@@ -76,22 +75,26 @@ def _moved(rows: Tensor, source: np.ndarray, target: np.ndarray, width: int) -> 
     return moved
 
 
-def _count_draws(probability: Tensor, packed: Tensor, packing: Packing, drawn: Tensor, draws: DrawsPart) -> Tensor:
-    """Return how often each unit of each row is drawn: row i is drawn from `drawn[i]` times. Shape as `probability`.
+def _count_draws(
+    weights: Tensor, total: Tensor, probability: Tensor, packing: Packing, drawn: Tensor, draws: DrawsPart
+) -> Tensor:
+    """Return how often each unit of each row is drawn, packed: row i is drawn from `drawn[i]` times.
 
     The first draws, at least as many as there are units, are made one by one. The rest, which only very uneven rows
     need, are Poisson processes, one per unit: for so many draws the two agree to a part in a thousand.
     """
-    units = probability.shape[1]
+    units = weights.shape[1]
     singly = max(SINGLY, units)
-    draw_singly = _draw_singly if packed.device.type == "cpu" else draw_singly_by_tensors
-    times = packing.unpack(draw_singly(packed, drawn.clamp_max(singly), draws))
+    draw_singly = _draw_singly if probability.device.type == "cpu" else draw_singly_by_tensors
+    times = draw_singly(probability, drawn.clamp_max(singly), draws)
     far = torch.nonzero(drawn > singly).flatten()
     if far.numel():
-        rate = probability[far] * (drawn[far] - singly).double()[:, None]
+        rate = weights[far] / total[far] * (drawn[far] - singly).double()[:, None]
         left = rate - draws.arrivals(units)[far.cpu()].to(rate.device)
         more = 1 + torch.poisson(left.clamp_min(0).cpu(), generator=draws.late).to(rate.device)
-        times[far] += more.mul_(left > 0)
+        later = torch.zeros_like(weights)
+        later[far] = more.mul_(left > 0)
+        times += packing.pack(later)
     return times
 
 

@@ -167,7 +167,10 @@ def _rows(score: Tensor, alive: Tensor, counts: Tensor) -> Tensor:
     living = alive.double()
     if counts.dim() == 2:
         signed = score.double().mul_(living).flatten(1)
-        return torch.stack([signed.clamp_min(0), (-signed).clamp_min(0)], dim=1).flatten(0, 1)
+        pairs = signed.new_empty(len(signed), 2, signed.shape[1])
+        torch.clamp_min(signed, 0, out=pairs[:, 0])
+        torch.clamp_min(signed.neg_(), 0, out=pairs[:, 1])
+        return pairs.flatten(0, 1)
     shape = (int(counts.numel()), -1)
     rows = (score.double() * living).reshape(shape)
     return torch.where(rows.sum(1, keepdim=True) == 0, living.reshape(shape), rows)
@@ -176,8 +179,8 @@ def _rows(score: Tensor, alive: Tensor, counts: Tensor) -> Tensor:
 def _fold(rows: Tensor, counts: Tensor, like: Tensor) -> Tensor:
     """Return rows of `_rows` in the scores' shape and device: a mask, or factors of the scores' dtype."""
     if counts.dim() == 2:
-        pairs = rows.view(len(like), 2, -1)
-        rows = pairs.any(1) if rows.dtype == torch.bool else pairs.sum(1)
+        positive, negative = rows.view(len(like), 2, -1).unbind(1)
+        rows = positive | negative if rows.dtype == torch.bool else positive + negative
     return rows.reshape(like.shape).to(like.device if rows.dtype == torch.bool else like)
 
 

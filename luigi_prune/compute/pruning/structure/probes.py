@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from luigi_prune.compute.network_inputs import Inputs
 from luigi_prune.compute.pruning.structure.structure_probe import StructureProbe
 
-SMALL = 64  # pixels; images at least twice as high and wide are made smaller for searches
+SMALL = 48  # pixels; images at least twice as high and wide are made smaller for searches
 
 
 class Probes:

@@ -29,6 +29,7 @@ from luigi_prune.compute.network_inputs import Inputs, call, copied, map_tensors
 from luigi_prune.compute.pruning.problem.free_inputs import free_inputs, other_mask
 from luigi_prune.compute.pruning.problem.masks import Masks
 from luigi_prune.compute.pruning.structure.channel_hooks import Structure, is_norm, is_reader
+from luigi_prune.compute.pruning.structure.remembered_baselines import key_of, recall, remember
 from luigi_prune.compute.pruning.structure.taps import Taps
 from luigi_prune.compute.zeros import to_numbers
 
@@ -100,15 +101,14 @@ class StructureProbe:
     def __init__(self, network: nn.Module, example_input: Inputs, *, samples: int = 2) -> None:
         """Raises RuntimeError, TypeError or ValueError if the network cannot run this way."""
         try:
-            sizes = self._prepare(network, example_input, samples, _SINGLE)
-            if not sizes or _are_safe(torch.cat([size.flatten() for size in sizes])):
+            if self._prepare(network, example_input, samples, _SINGLE):
                 return
         except (RuntimeError, TypeError):  # a network that requires double precision
             pass
         self._prepare(network, example_input, samples, _DOUBLE)
 
-    def _prepare(self, network: nn.Module, example_input: Inputs, samples: int, precision: _Precision) -> list[Tensor]:
-        """Set up the copy in this precision; return the magnitudes of all channels in a first run."""
+    def _prepare(self, network: nn.Module, example_input: Inputs, samples: int, precision: _Precision) -> bool:
+        """Set up the copy in this precision; return whether the numbers of a first run are safe in it."""
         self._precision = precision
         self.network, self._parameters = _hollow_copy(network, precision.dtype)
         self._generator = torch.Generator().manual_seed(0x5EED)
@@ -123,12 +123,18 @@ class StructureProbe:
         self._given_inputs = not all(free)
         self.can_see_constants = any(free) or sample_count(example_input) > 1
         self._zero_at_first: dict[str, Tensor] = {}
-        self.baseline, sizes = self._run(None, silence=False, find_sole_readers=True)
+        key = key_of(self.network, self._parameters, self._input, self._given_inputs, precision)
+        known = recall(key)
+        if known is None:
+            baseline, sizes = self._run(None, silence=False, find_sole_readers=True)
+            known = baseline, not sizes or _are_safe(torch.cat([size.flatten() for size in sizes]))
+            remember(key, *known)
+        self.baseline, is_safe = known
         baseline = self.baseline
         shared = {name for name, calls in baseline.calls.items() if calls > 1} | self._tied()
         self._zero_at_first = {name: zero for name, zero in baseline.zero_inputs.items() if name not in shared}
         self.normalised_by = baseline.normalised_by
-        return sizes
+        return is_safe
 
     def _tied(self) -> set[str]:
         """Return the names of modules that share parameters with other modules."""
