@@ -1,0 +1,40 @@
+"""The trial that a budget search cuts again and again."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from luigi_prune import api
+from luigi_prune.compute.pruning.engine.trial import Trial
+from tests.compute.pruning.zoo import Residual
+
+
+@pytest.mark.parametrize("method", ["ThresNet", "SiPPNetRand", "SiPPNetHybrid", "FilterThresNet", "PFPNetRand"])
+def test_the_check_of_propagation_restores_the_cut_exactly_without_another_draw(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cuts: list[list[Tensor]] = []
+    restored: list[list[Tensor]] = []
+    propagate, cut_again = Trial._propagate, Trial._cut_again
+
+    def state(trial: Trial) -> list[Tensor]:
+        return [value.clone() for value in (*trial._tensors, *(trial.masks[name] for name in sorted(trial.masks)))]
+
+    def propagated(trial: Trial) -> None:
+        cuts.append(state(trial))
+        propagate(trial)
+
+    def cut(trial: Trial) -> None:
+        cut_again(trial)
+        restored.append(state(trial))
+
+    monkeypatch.setattr(Trial, "_propagate", propagated)
+    monkeypatch.setattr(Trial, "_cut_again", cut)
+    torch.manual_seed(0)
+    data = [(torch.rand(8, 3, 8, 8), torch.randint(0, 10, (8,)))]
+    api.prune(Residual(), method, 0.2, calibration=data, loss=F.cross_entropy)
+    assert len(restored) == 1
+    assert all(torch.equal(one, other) for one, other in zip(cuts[-1], restored[0], strict=True))
