@@ -54,6 +54,7 @@ def _torchvision(match: re.Match[str]) -> NetworkRow:
         smallest=smallest,
         settings={"name": match[0], "architecture": name},
         open_ended=True,
+        channels=3,
     )
 
 
@@ -64,6 +65,7 @@ def _segmentation(match: re.Match[str]) -> NetworkRow:
         summary=f"torchvision's {match[0]} with its auxiliary head",
         settings={"name": match[0], "architecture": match[0]},
         open_ended=True,
+        channels=3,
     )
 
 

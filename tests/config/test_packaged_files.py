@@ -58,7 +58,7 @@ def test_experiment_is_right_but_for_names_of_a_later_version(name, elsewhere, m
     stand_ins = {
         "method": lambda name: replace(registry.METHODS["ThresNet"], name=name),
         "network": lambda name: registry.NetworkRow(name, "", ""),
-        "dataset": lambda name: registry.DatasetRow(name, "", classes[name], (3, 32, 32), ""),
+        "dataset": lambda name: registry.DatasetRow(name, "", classes[name], (3, 224, 224), ""),
         "loss": lambda name: registry.LossRow(name, "", optional=keywords),
         "transform": lambda name: registry.TransformRow(name, "", optional=keywords),
     }
@@ -177,7 +177,7 @@ def test_json_schema_accepts_the_samples(name):
     "wrong",
     [
         {"trainings": {}},
-        {"network": {"name": "resnet21"}},
+        {"network": {"name": "resnett20"}},
         {"experiments": {"methods": ["ThresNets"]}},
         {"experiments": {"mode": "cascades"}},
         {"training": {"numEpoch": 3}},
