@@ -16,8 +16,18 @@ from luigi_prune.errors import ConfigError, nearest
 __all__ = ["network"]
 
 
-def network(name: str, /, input_shape: Any, outputs: int, *, seed: int | None = None, **kwargs: Any) -> nn.Module:
-    """Return the network `name`, untrained.
+def network(
+    name: str,
+    /,
+    input_shape: Any,
+    outputs: int,
+    *,
+    seed: int | None = None,
+    weights: str | Path | None = None,
+    new_layers: Sequence[str] = (),
+    **kwargs: Any,
+) -> nn.Module:
+    """Return the network `name`, untrained unless `weights` are given.
 
     name: of a network in docs/networks.md or of an installed package, or an import path ("module:function") of a module
         in the working directory or on the Python path.
@@ -25,10 +35,12 @@ def network(name: str, /, input_shape: Any, outputs: int, *, seed: int | None = 
         outside takes several inputs.
     outputs: the number of outputs, such as classes.
     seed: of the weights; by default they are drawn from torch's global generator, like those of any module.
+    weights: a file with a state dictionary (.pt, .pth, .safetensors) that fits the network key by key.
+    new_layers: names or patterns of layers that keep random weights, and are not read from the file.
     kwargs: further keywords of the function that builds the network.
 
-    Raises ConfigError for an unknown name (with the nearest one), for keywords that the network does not have, and for
-    inputs that it cannot take.
+    Raises ConfigError for an unknown name (with the nearest one), for keywords that the network does not have, for
+    inputs that it cannot take, and for weights that do not fit.
     """
     if not _is_shape(input_shape):
         raise ConfigError(f"input_shape: expected positive integers without the batch axis, got {input_shape!r}")
@@ -46,7 +58,12 @@ def network(name: str, /, input_shape: Any, outputs: int, *, seed: int | None = 
     if missing := [keyword for keyword in row.required if keyword not in kwargs]:
         raise ConfigError(f"{row.name} needs the keyword {missing[0]!r}")
     drawn = int(torch.randint(2**62, ())) if seed is None else seed
-    return networks.build(resolved, shape, int(outputs), drawn, kwargs)
+    built = networks.build(resolved, shape, int(outputs), drawn, kwargs)
+    if weights is not None:
+        networks.load_weights(built, str(weights), new_layers)
+    elif new_layers:
+        raise ConfigError("new_layers has no meaning without weights")
+    return built
 
 
 def _is_shape(value: object) -> bool:

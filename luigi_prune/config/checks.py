@@ -15,6 +15,7 @@ from luigi_prune.config.method_labels import colors_of_methods, labels_of_method
 from luigi_prune.config.ratios import SpacingError, check_order, keep_ratios, spacing_notes, split_ratios
 from luigi_prune.config.schema import Experiment, ExperimentsConfig
 from luigi_prune.errors import ConfigError, nearest
+from luigi_prune.registry.rows import wrong_channels
 
 Notes = list[tuple[KeyPath, str]]
 
@@ -75,6 +76,8 @@ def _check_network(experiment: Experiment) -> None:
             f"{row.name} needs images of at least {row.smallest}x{row.smallest}, but those of {dataset.name} are "
             f"{shape[1]}x{shape[2]}; pad or resize them in the transforms, or choose another network",
         )
+    if images and row.channels not in (None, shape[0]) and names <= SIZE_PRESERVING - {"Grayscale"}:
+        raise SettingError(("network", "name"), f"{row.name} {wrong_channels(row.channels, shape[0])}")
     check_density(experiment)
     if dataset.num_classes not in (None, network.output_size) and not is_density(experiment):
         raise SettingError(

@@ -89,12 +89,12 @@ def find_row(kind: KindName, name: str, path: KeyPath) -> Any:
 
 def check_keywords(row: ClassRow, kwargs: dict[str, Any], path: KeyPath) -> None:
     """Raise SettingError for an unknown or missing keyword, or a value of the wrong type."""
-    foreign = registry.is_foreign(str(row.path))
+    any_value = row.open_ended or registry.is_foreign(str(row.path))  # classes of other packages, which check it
     for name in kwargs:
         if name not in row.keywords and not row.open_ended:
             hint = nearest(name, row.keywords) if row.keywords else "; it has none"
             raise SettingError((*path, name), f"{row.name} has no keyword {name!r}{hint}")
-        if not foreign:
+        if not any_value:
             _check_value(name, kwargs[name], (*path, name))
     for name in row.required:
         if name not in kwargs:

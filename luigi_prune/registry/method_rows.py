@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from luigi_prune.registry.low_rank_rows import LOW_RANK
-from luigi_prune.registry.plugins import PartTable, ShortNames
+from luigi_prune.registry.plugins import PartTable
 from luigi_prune.registry.rows import MethodRow, by_name
+from luigi_prune.registry.short_names import ShortNames
 
 BUILTIN_METHODS = by_name(
     [

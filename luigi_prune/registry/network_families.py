@@ -55,6 +55,7 @@ def _torchvision(match: re.Match[str]) -> NetworkRow:
         smallest=smallest,
         settings={"name": match[0], "architecture": name},
         open_ended=True,
+        channels=3,
     )
 
 
@@ -65,6 +66,7 @@ def _segmentation(match: re.Match[str]) -> NetworkRow:
         summary=f"torchvision's {match[0]} with its auxiliary head",
         settings={"name": match[0], "architecture": match[0]},
         open_ended=True,
+        channels=3,
     )
 
 

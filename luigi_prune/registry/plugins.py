@@ -77,13 +77,13 @@ def unique(
     for entry in candidates:
         first = entries.setdefault(entry.name, entry)
         if entry.name in taken or first.value != entry.value:
-            other = "luigi_prune" if entry.name in taken else _package(first)
-            raise ConfigError(f"{noun} {entry.name!r} of {_package(entry)} has the same name as one of {other}")
+            other = "luigi_prune" if entry.name in taken else package_of(first)
+            raise ConfigError(f"{noun} {entry.name!r} of {package_of(entry)} has the same name as one of {other}")
     return entries
 
 
 class PartTable(Mapping[str, Any]):
-    """The rows of one kind by name: built-in rows, members of families, then those of installed packages.
+    """The rows of one kind by name: built-in rows, those of installed packages, then members of families.
 
     Members of families and resolved names of foreign parts ("name@digest") are valid keys, too, but not iterated over.
     """
@@ -189,7 +189,7 @@ class PartTable(Mapping[str, Any]):
         return self._members[name]
 
     def _resolve_entry(self, entry: metadata.EntryPoint) -> str:
-        where = f"{self.kind} {entry.name!r} of {_package(entry)} ({entry.value})"
+        where = f"{self.kind} {entry.name!r} of {package_of(entry)} ({entry.value})"
         package = f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else ""
         try:
             resolved = self._resolve_path(entry.name, entry.value, None, package)
@@ -242,42 +242,7 @@ def _functions_of(row: Any) -> tuple[str, ...]:
     return _PARTS if isinstance(row, MethodRow) else ("path",)
 
 
-class ShortNames(Mapping[str, str]):
-    """Short name -> name of every method of a table."""
-
-    def __init__(self, table: PartTable, builtin: Mapping[str, MethodRow]) -> None:
-        self._table = table
-        self._builtin = {row.short: row.name for row in builtin.values()}
-        self._all: dict[str, str] | None = None
-
-    def __getitem__(self, short: str) -> str:
-        if short in self._builtin:
-            return self._builtin[short]
-        if ":" in short or is_foreign(short) or short in self._table:  # skips loading every package
-            raise KeyError(short)
-        return self._names()[short]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names())
-
-    def __len__(self) -> int:
-        return len(self._names())
-
-    def _names(self) -> dict[str, str]:
-        if self._all is None:
-            names: dict[str, str] = {}
-            for name, row in self._table.items():
-                if names.setdefault(row.short, name) != name or (row.short != name and row.short in self._table):
-                    other = names[row.short] if names[row.short] != name else row.short
-                    raise ConfigError(
-                        f"method {name!r} of {_package(self._table.entries[name])}: its short name {row.short!r} is "
-                        f"already that of {other!r}"
-                    )
-                names[row.short] = name
-            self._all = names
-        return self._all
-
-
-def _package(entry: metadata.EntryPoint) -> str:
+def package_of(entry: metadata.EntryPoint) -> str:
+    """Return name and version of the package of an entry point."""
     package = entry.dist
     return f"{package.name} {package.version}" if package is not None else entry.value.partition(":")[0]

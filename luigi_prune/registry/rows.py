@@ -90,8 +90,9 @@ class ClassRow:
 class NetworkRow(ClassRow):
     """A network: a function of (input shape, output size) and the keywords in `network.kwargs`.
 
-    `smallest`: the edge length in pixels that its images need. `settings`: keywords that the name itself gives, such as
-    the depth. `several_inputs`: whether it takes a tuple or dictionary of inputs, too.
+    `smallest`: the edge length in pixels that its images need; `channels`: their channels, None for any number.
+    `settings`: keywords that the name itself gives, such as the depth. `several_inputs`: whether it takes a tuple or
+    dictionary of inputs, too.
     """
 
     summary: str = ""
@@ -100,6 +101,15 @@ class NetworkRow(ClassRow):
     several_inputs: bool = field(default=False, kw_only=True)
     density: bool = field(default=False, kw_only=True)
     vectors: bool = field(default=False, kw_only=True)
+    channels: int | None = field(default=None, kw_only=True)
+
+
+def wrong_channels(needed: int, given: int) -> str:
+    """Return the end of the message on images whose channels do not fit a network."""
+    return (
+        f"needs images of {needed} channels, got {given}; add the transform Grayscale with num_output_channels: "
+        f"{needed}, or choose another network"
+    )
 
 
 @dataclass(frozen=True)

@@ -17,17 +17,19 @@ from typing import Any
 from luigi_prune import registry
 
 _PACKAGES = ("luigi-prune", "luigi", "torch", "torchvision", "torchmetrics", "numpy", "scipy", "scikit-learn", "h5py")
+_OPTIONAL = ("timm", "transformers")
 
 
 @functools.cache
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that results depend on."""
     installed = {"python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in (*_PACKAGES, *_OPTIONAL):
         try:
             installed[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            installed[package] = "absent"
+            if package in _PACKAGES:
+                installed[package] = "absent"
     return installed
 
 

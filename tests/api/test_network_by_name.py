@@ -94,3 +94,15 @@ def test_what_cannot_be_built_is_refused_in_one_line(name, shape, outputs, kwarg
         api.network(name, shape, outputs, **kwargs)
     assert words in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_given_weights_are_those_of_the_file_but_for_new_layers(folder: Path) -> None:
+    given = api.network("resnet8", (3, 8, 8), 4, seed=1)
+    torch.save(given.state_dict(), folder / "user@home.pth")
+    network = api.network("resnet8", (3, 8, 8), 2, seed=2, weights=folder / "user@home.pth", new_layers=["fc"])
+    assert torch.equal(network.conv1.weight, given.conv1.weight)
+    assert network.fc.weight.shape == (2, 64)
+    with pytest.raises(ConfigError, match=r"fc.weight is \(4, 64\) there"):
+        api.network("resnet8", (3, 8, 8), 2, weights=folder / "user@home.pth")
+    with pytest.raises(ConfigError, match="new_layers has no meaning without weights"):
+        api.network("resnet8", (3, 8, 8), 2, new_layers=["fc"])

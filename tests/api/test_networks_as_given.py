@@ -472,3 +472,13 @@ def test_attention_and_recurrent_layers_that_are_pruned_are_no_reason() -> None:
     assert "100%" not in str(caught[0].message)
     with pytest.warns(UserWarning, match=r"9\d% of the parameters are in GRUCell 'rnn', which is not pruned"):
         pruned(Recurrent(), "FilterThresNet", 0.3)
+
+
+@pytest.mark.parametrize("method", ["SiPPNet", "PFPNet"])
+def test_images_whose_channels_are_last_in_memory_give_the_same_network(method):
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(256, 6)).eval()
+    images = torch.rand(6, 3, 12, 12, generator=torch.Generator().manual_seed(3))  # 100 patches: as convolutions
+    last = images.contiguous(memory_format=torch.channels_last)
+    first, second = (pruned(network, method, calibration=[(x, TARGETS)]) for x in (images, last))
+    assert first.masks.keys() == second.masks.keys()
+    assert all(torch.equal(first.masks[name], second.masks[name]) for name in first.masks)

@@ -44,7 +44,6 @@ IGNORING = "  retrainIterations: -1\n"
 
 # Original text, its replacement, place and text of the error.
 CHANGES = [
-    ("name: lenet5", "name: lenet6", "2: network.name: 'lenet6' is not a network; did you mean 'lenet5'?"),
     (
         "name: lenet5",
         "name: node_l2_h3_tanh",
@@ -65,6 +64,17 @@ CHANGES = [
         "name: node_l2_h3_tanh\n  dataset: ToyMoons",
         "4: network.outputSize: node_l2_h3_tanh moves its input, so it has as many outputs as ToyMoons has features",
     ),
+    (
+        "name: lenet5",
+        "name: resnet18",
+        "2: network.name: resnet18 needs images of 3 channels, got 1; add the transform",
+    ),
+    (
+        "name: lenet5",
+        "name: wrn20_2",
+        "2: network.name: 'wrn20_2' is not a network: a wide residual network has 6 n + 4",
+    ),
+    ("name: lenet5", "name: lenet6", "2: network.name: 'lenet6' is not a network; did you mean 'lenet5'?"),
     ("name: lenet5", "name: 5", "2: network.name: expected a string, got 5"),
     ("  name: lenet5\n", "", "1: network.name: is missing"),
     ("dataset: MNIST", "dataset: MINST", "3: network.dataset: 'MINST' is not a data set; did you mean 'MNIST'?"),
@@ -154,11 +164,6 @@ CHANGES = [
         "CrossEntropyLoss",
         "CrossEntropie",
         "10: training.loss: 'CrossEntropie' is not a loss; did you mean 'CrossEntropyLoss'?",
-    ),
-    (
-        "CrossEntropyLoss",
-        "LossFromInput",
-        "10: training.loss: 'LossFromInput' is a loss that this version does not have",
     ),
     ("CrossEntropyLoss", "CTCLoss", "10: training.loss: 'CTCLoss' takes inputs other than"),
     ("reduction: mean", "reduction: none", "11: training.lossKwargs.reduction: 'none' does not return a scalar"),

@@ -57,11 +57,10 @@ def test_what_cannot_be_found_is_refused_at_its_line(network, words, tmp_path):
     assert message.startswith(f"{tmp_path / 'tiny.yaml'}:")
 
 
-@pytest.mark.parametrize("name", ["IMAGENET1K_V1", "ResNet18_Weights.IMAGENET1K_V1"])
-def test_missing_weights_of_torchvision_are_named_with_address_and_place_and_found_there(name, tmp_path, monkeypatch):
+def test_missing_weights_of_torchvision_are_named_with_address_and_place_and_found_there(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     folder = tmp_path / "training" / "weights"
-    file = write_experiment(tmp_path, network={**COLOUR, "weights": name})
+    file = write_experiment(tmp_path, network={**COLOUR, "weights": "ResNet18_Weights.IMAGENET1K_V1"})
     settings = yaml.safe_load(file.read_text())
     settings["directories"]["training_data"] = str(tmp_path / "training")
     file.write_text(yaml.safe_dump(settings))
@@ -82,9 +81,10 @@ def test_an_unknown_name_lists_those_of_the_network_and_of_its_backbone(tmp_path
     assert "ResNet50_Weights.IMAGENET1K_V2" in message
 
 
-def test_zero_epochs_prune_the_given_network_as_it_is(given, tmp_path):
+def test_zero_epochs_prune_the_given_network_as_it_is(given, tmp_path, caplog):
     file = write_experiment(
         tmp_path,
+        experiments__numNets=2,
         network={**NETWORK, "weights": str(given)},
         training__numEpochs=0,
         retraining={"startEpoch": 0, "numEpochs": 1},
@@ -92,8 +92,25 @@ def test_zero_epochs_prune_the_given_network_as_it_is(given, tmp_path):
     )
     titles = run_to_tables(file)
     assert len(titles) > 3
-    (trained,) = (tmp_path / "results").rglob("TrainBase/net0-*.h5")
-    weights = read_result(trained).group("weights")
+    assert "the 2 networks are one and the same" in caplog.text
     state = torch.load(given, weights_only=True)
-    assert set(weights) == set(state)
-    assert all(np.array_equal(weights[key], state[key].numpy()) for key in state)
+    trained = [read_result(path).group("weights") for path in (tmp_path / "results").rglob("TrainBase/net*.h5")]
+    assert len(trained) == 2
+    for weights in trained:
+        assert set(weights) == set(state)
+        assert all(np.array_equal(weights[key], state[key].numpy()) for key in state)
+
+
+def test_a_name_of_two_networks_is_explained_and_a_family_needs_no_row(tmp_path, caplog):
+    caplog.set_level("INFO", logger="luigi_prune")
+    load_experiments(str(write_experiment(tmp_path, network={**COLOUR, "name": "vgg16_bn"})))
+    assert "network.name: is the network of CIFAR papers for images below 64 pixels" in caplog.text
+    assert "vgg16_bn_cifar and torchvision:vgg16_bn name one of them" in caplog.text
+    (experiment,) = load_experiments(str(write_experiment(tmp_path, network={**COLOUR, "name": "wrn22_3"})))
+    assert experiment.network.name == "wrn22_3"
+
+
+def test_keywords_of_networks_of_other_packages_may_be_words(tmp_path):
+    network = {**COLOUR, "name": "resnet50", "kwargs": {"replace_stride_with_dilation": [False, True, True]}}
+    (experiment,) = load_experiments(str(write_experiment(tmp_path, network=network)))
+    assert experiment.network.kwargs == network["kwargs"]

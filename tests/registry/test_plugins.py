@@ -14,7 +14,8 @@ import pytest
 
 from luigi_prune.errors import ConfigError
 from luigi_prune.registry.method_rows import BUILTIN_METHODS
-from luigi_prune.registry.plugins import PartTable, ShortNames
+from luigi_prune.registry.plugins import PartTable
+from luigi_prune.registry.short_names import ShortNames
 from luigi_prune.results.hdf5_file import read_result
 from tests.experiments import command, write_experiment
 

@@ -57,10 +57,12 @@ def load_weights(network: nn.Module, weights: str, new_layers: Sequence[str] = (
 def _checked_file(weights: str) -> Path:
     """Return the path; raises ConfigError for a missing file, or content of another digest."""
     name, at, digest = weights.rpartition("@")
-    path = Path(name if at else weights)
+    if Path(weights).is_file() or not at:  # a path without a digest may contain the sign
+        name, digest = weights, ""
+    path = Path(name)
     if not path.is_file():
         raise ConfigError(f"network.weights: there is no file {path}")
-    if at and file_digest(path) != digest:
+    if digest and file_digest(path) != digest:
         raise ConfigError(f"network.weights: {path} has changed since this run was planned; run again")
     return path
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from luigi_prune.compute.networks.sizes import image_shape
 from luigi_prune.errors import ConfigError, nearest
+from luigi_prune.registry.rows import wrong_channels
 
 # Auxiliary heads off, and their own initial weights without a warning that these will no longer be the default.
 _WITHOUT_HEADS = {name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")}
@@ -53,10 +54,7 @@ def _colour_images(name: str, input_shape: tuple[int, ...]) -> tuple[int, int, i
     """Return the shape of images; raises ConfigError for other inputs and for other than three channels."""
     channels, height, width = image_shape(name, input_shape)
     if channels != 3:
-        raise ConfigError(
-            f"network.name: {name} needs images of 3 channels, got {channels}; add the transform Grayscale with "
-            "num_output_channels: 3, or choose another network"
-        )
+        raise ConfigError(f"network.name: {name} {wrong_channels(3, channels)}")
     return channels, height, width
 
 

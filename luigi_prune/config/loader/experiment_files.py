@@ -19,6 +19,7 @@ from luigi_prune.config.messages import setting_error, unknown_key
 from luigi_prune.config.schema import Experiment, TrainingConfig
 from luigi_prune.config.weights_files import resolve_weights
 from luigi_prune.errors import ConfigError
+from luigi_prune.registry.network_families import BY_SIZE, SMALL_IMAGE
 
 logger = logging.getLogger("luigi_prune")
 
@@ -60,6 +61,13 @@ def _experiment(name: str, root: Node, folder: Path) -> tuple[Experiment, list[t
         raise setting_error(error) from None
     experiment, warnings = check_experiment(resolve_foreign_parts(experiment, folder))
     experiment = resolve_weights(experiment, folder)
+    network, nets = experiment.network, experiment.experiments.num_nets
+    if network.weights and not network.new_layers and experiment.training.num_epochs == 0 and nets > 1:
+        text = f"the {nets} networks are one and the same: all have the given weights, and none is trained"
+        notes.append((logging.WARNING, ("experiments", "num_nets"), text))
+    if (name := network.name) in BY_SIZE:
+        text = f"is the network of CIFAR papers for images below {SMALL_IMAGE} pixels, torchvision's for larger ones; "
+        notes.append((logging.INFO, ("network", "name"), f"{text}{name}_cifar and torchvision:{name} name one of them"))
     return experiment, [*notes, *((logging.WARNING, path, text) for path, text in warnings)]
 
 

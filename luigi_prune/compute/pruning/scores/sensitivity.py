@@ -207,7 +207,7 @@ def _raise_by_convolution(half: _Half, image: Tensor, r: Tensor) -> None:
     assert isinstance(module, nn.Conv2d)
     for one, of_filter in zip(image.split(1), r.split(1), strict=True):
         mean = conv2d_weight(one, module.weight.shape, of_filter, module.stride, 0, module.dilation)
-        torch.maximum(best, mean.view(best.shape), out=best)
+        torch.maximum(best, mean.reshape(best.shape), out=best)  # its channels may be last, like the image's
 
 
 def _raise_by_products(half: _Half, entries: Tensor, r: Tensor) -> None:
