@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from luigi_prune import registry
 from luigi_prune.config.architecture import compressible_layers
 from luigi_prune.config.component_checks import check_keywords, check_training, find_row
+from luigi_prune.config.data_checks import check_data
 from luigi_prune.config.density_checks import check_density, is_density
 from luigi_prune.config.key_names import KeyPath, SettingError, shown_key
 from luigi_prune.config.method_labels import colors_of_methods, labels_of_methods
@@ -47,6 +48,7 @@ def check_experiment(experiment: Experiment) -> tuple[Experiment, Notes]:
     notes += _channel_notes(experiment)
     training, training_notes = check_training(experiment.training, "training")
     retraining, retraining_notes = check_training(experiment.retraining, "retraining")
+    check_data(experiment)
     _check_epochs(experiment)
     _check_ignored(experiment)
     updates = {

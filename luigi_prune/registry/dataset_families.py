@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 from luigi_prune.errors import ConfigError, nearest
@@ -59,7 +60,9 @@ def _files(match: re.Match[str]) -> DatasetRow:
     _corruption(match[2], tuple(CORRUPTIONS))
     loader = "imagenet:read_imagenet_c" if match[1] == "ImageNet" else "voc:read_corrupted_voc"
     what = f"{match[1]} after {CORRUPTIONS[match[2]]}"
-    return DatasetRow(match[0], f"{_DATA}.{loader}", base.num_classes, base.input_shape, what)
+    return dataclasses.replace(
+        base, name=match[0], path=f"{_DATA}.{loader}", summary=what, test_only=match[1] == "ImageNet"
+    )
 
 
 def _computed(match: re.Match[str]) -> DatasetRow:
@@ -75,6 +78,7 @@ def _computed(match: re.Match[str]) -> DatasetRow:
         base.num_classes if base else None,
         base.input_shape if base else None,
         f"{match[1]} after {CORRUPTIONS[match[2]]}",
+        test_only=base is not None and base.test_only,
     )
 
 
@@ -114,7 +118,7 @@ DATASET_FAMILIES: tuple[Family[DatasetRow], ...] = (
         rf"(Digits|MNIST|FashionMNIST|CIFAR100|CIFAR10_1|ObjectNet|{_IMAGE_FOLDER})_C_([A-Za-z]+){_SEVERITY}",
         _computed,
         f"Images of another data set after a corruption that needs no files: {', '.join(COMPUTED)}",
-        tuple(f"{base}_C_{name}_3" for base in ("Digits", "MNIST") for name in COMPUTED),
+        tuple(f"{base}_C_{name}_3" for base in ("Digits", "MNIST") for name in COMPUTED if name != "Sat"),
     ),
     Family(
         "CIFAR10Rand<percent>",

@@ -48,6 +48,7 @@ DATASETS = by_name(
             1000,
             _IMAGENET,
             "Test images for ImageNet: the 113 classes that both have",
+            test_only=True,
         ),
         DatasetRow(
             "VOCSegmentation2011",
@@ -55,6 +56,7 @@ DATASETS = by_name(
             21,
             _VOC,
             "Photographs with a class per pixel: Semantic Boundaries Dataset",
+            masks=True,
         ),
         DatasetRow(
             "VOCSegmentation2012",
@@ -62,6 +64,7 @@ DATASETS = by_name(
             21,
             _VOC,
             "Photographs with a class per pixel: PASCAL VOC 2012 with the augmented training set",
+            masks=True,
         ),
         *(
             DatasetRow(f"Glue{task}", f"{_DATA}.glue:read_glue", classes, _TEXT, f"GLUE: {what}")

@@ -118,6 +118,8 @@ class DatasetRow:
 
     The shape of images is (channels, height, width), that of several inputs a tuple or dictionary of shapes.
     `labelled` False: the data have no targets, so only densities can be learned from them.
+    `masks`: its targets are a class per pixel, and transforms change images and masks together. `test_only`: it has no
+    training samples.
     """
 
     name: str
@@ -126,6 +128,8 @@ class DatasetRow:
     input_shape: Any = None
     summary: str = ""
     labelled: bool = field(default=True, kw_only=True)
+    masks: bool = field(default=False, kw_only=True)
+    test_only: bool = field(default=False, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -178,9 +182,10 @@ class MetricRow(ClassRow):
 
 @dataclass(frozen=True)
 class TransformRow(ClassRow):
-    """An image transform; `choices`: the valid strings of some keywords."""
+    """An image transform; `choices`: the valid strings of some keywords; `masks`: it is for images with masks."""
 
     choices: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    masks: bool = field(default=False, kw_only=True)
 
 
 Row = TypeVar("Row", MethodRow, NetworkRow, DatasetRow, OptimizerRow, SchedulerRow, LossRow, MetricRow, TransformRow)

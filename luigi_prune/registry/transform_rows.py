@@ -50,7 +50,7 @@ TRANSFORMS = by_name(
         _transform("ToPILImage", "", "mode"),
         _transform("ToTensor"),
         *(
-            TransformRow(name, f"{_PAIRS}:{name}", tuple(required.split()), tuple(optional.split()))
+            TransformRow(name, f"{_PAIRS}:{name}", tuple(required.split()), tuple(optional.split()), masks=True)
             for name, required, optional in (
                 ("SegCenterCrop", "size", ""),
                 ("SegNormalize", "mean std", ""),

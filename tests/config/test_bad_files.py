@@ -56,7 +56,7 @@ CHANGES = [
     ),
     (
         "name: lenet5\n  dataset: MNIST",
-        "name: lenet5\n  dataset: Power",
+        "name: lenet300_100\n  dataset: Power",
         "Power has no labels, so only a density can be",
     ),
     (
@@ -130,7 +130,16 @@ CHANGES = [
         "  dataset: CIFAR",
         "3: network.dataset: 'CIFAR' is not a data set; did you mean 'CIFAR10",
     ),
-    ("  dataset: MNIST\n  outputSize: 10", "  dataset: ImageNet", "3: network.dataset: 'ImageNet' is a data set that"),
+    (
+        "  dataset: MNIST\n  outputSize: 10",
+        "  dataset: ToyMoons",
+        "2: network.name: lenet5 takes images, but inputs of",
+    ),
+    (
+        "  dataset: MNIST\n  outputSize: 10",
+        "  dataset: ObjectNet",
+        "3: network.dataset: ObjectNet is a test set; name it",
+    ),
     ("MNIST", "Digits", "2: network.name: lenet5 needs images of at least 10x10, but those of Digits are 8x8; pad or"),
     ("  dataset: MNIST\n  outputSize: 10", "  outputSize: 10", "1: network.dataset: is missing"),
     ("  dataset: MNIST\n  outputSize: 10", "  dataset: 3", "3: network.dataset: expected a string, got 3"),
@@ -180,7 +189,7 @@ CHANGES = [
     (
         "type: ToTensor",
         "type: SegToTensor",
-        "13: training.transformsFinal[0].type: 'SegToTensor' is a transform that this",
+        "13: training.transformsFinal[0].type: SegToTensor is for images with masks, which MNIST does not have",
     ),
     ("type: ToTensor", "type: Compose", "13: training.transformsFinal[0].type: 'Compose' is not needed"),
     ("type: ToTensor", "kwargs: {}", "13: training.transformsFinal[0].type: is missing"),
@@ -272,8 +281,8 @@ CHANGES = [
     ),
     (
         "numNets: 1",
-        "datasetTest: [MNIST, CIFAR10_C_Fog_3]",
-        "24: experiments.datasetTest[1]: 'CIFAR10_C_Fog_3' is a data set",
+        "datasetTest: [MNIST, MNIST_C_Fog_3]",
+        "24: experiments.datasetTest[1]: 'MNIST_C_Fog_3' is not a dataset: Fog needs files",
     ),
     (
         "numNets: 1",
