@@ -24,6 +24,9 @@ def check_density(experiment: Experiment) -> None:
     dataset = find_row("dataset", experiment.network.dataset, ("network", "dataset"))
     if network.vectors:
         _check_vectors(experiment, network, dataset)
+    elif network.smallest > 1 and isinstance(dataset.input_shape, tuple) and len(dataset.input_shape) == 1:
+        reason = f"{network.name} takes images, but inputs of {dataset.name} are vectors"
+        raise SettingError(("network", "name"), reason)
     density = is_density(experiment)
     if not dataset.labelled and not density:
         reason = f"{dataset.name} has no labels, so only a density can be learned, such as ffjord_l4_h64_sigmoid_da"

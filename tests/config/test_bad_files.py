@@ -61,7 +61,7 @@ CHANGES = [
     ),
     (
         "name: lenet5\n  dataset: MNIST",
-        "name: lenet5\n  dataset: Power",
+        "name: lenet300_100\n  dataset: Power",
         "Power has no labels, so only a density can be",
     ),
     (
@@ -157,6 +157,11 @@ CHANGES = [
         "  dataset: MNIST\n  outputSize: 10",
         "  dataset: CIFAR",
         "3: network.dataset: 'CIFAR' is not a data set; did you mean 'CIFAR10",
+    ),
+    (
+        "  dataset: MNIST\n  outputSize: 10",
+        "  dataset: ToyMoons",
+        "2: network.name: lenet5 takes images, but inputs of",
     ),
     (
         "  dataset: MNIST\n  outputSize: 10",

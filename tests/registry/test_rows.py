@@ -141,6 +141,7 @@ def test_find_takes_short_names_of_methods():
         ("network", "resnext", "no experiment file can give; choose a network with its depth"),
         ("dataset", "CIFAR10_C_Fogs_3", "did you mean 'Fog'?"),
         ("dataset", "GlueCola", "did you mean 'GlueCoLA'?"),
+        ("dataset", "ToyMoon", "did you mean 'ToyMoons'?"),
         ("transform", "SegToTensors", "did you mean 'SegToTensor'?"),
         ("loss", "NLLBit", "did you mean 'NLL"),
         ("scheduler", "LambdaLR", "which YAML cannot express"),
