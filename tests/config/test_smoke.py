@@ -27,7 +27,7 @@ def test_every_packaged_paper_shrinks_to_a_valid_experiment(name: str) -> None:
         assert small.experiments.methods == full.experiments.methods
         ratios = keep_ratios(full.experiments.spacing)
         assert keep_ratios(small.experiments.spacing) == [ratios[0], ratios[-1]][: len(ratios)]
-        assert (small.training.num_epochs, small.experiments.num_nets) == (2, 1)
+        assert (small.training.num_epochs, small.experiments.num_nets) == (min(2, full.training.num_epochs), 1)
         assert small.retraining.start_epoch < 2
 
 
