@@ -93,8 +93,8 @@ def test_a_driver_killed_before_it_knows_the_job_id_adopts_its_job(tmp_path: Pat
     deadly.write_text(
         f"""#!/bin/sh
 case "$*" in *--test-only*) exec {shutil.which("sbatch")} "$@";; esac
-{shutil.which("sbatch")} "$@" > {tmp_path}/answer && kill -9 $PPID
-"""
+{shutil.which("sbatch")} "$@" > {tmp_path}/answer && kill -9 $(cut -d " " -f 4 /proc/$PPID/stat)
+"""  # the parent is `timeout`, and the driver its parent
     )
     deadly.chmod(0o755)
     with pytest.MonkeyPatch.context() as patch:

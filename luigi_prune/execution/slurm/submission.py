@@ -31,8 +31,6 @@ from luigi_prune.execution.slurm.cli import Client, CommandFailed
 from luigi_prune.execution.slurm.options import Resources
 
 CALL = "call.pkl"
-# of coreutils; sbatch's children are killed, too
-_TIMEOUT = ("timeout", "--kill-after=5")
 _STOP_AT_FAILURE = """trap 'code=$?; echo "setup failed (exit code $code): $BASH_COMMAND" >&2; exit $code' ERR"""
 _NAME = re.compile("lp-[0-9a-f]{10}")
 
@@ -160,7 +158,7 @@ def _executor(folder: Path, resources: Resources, threads: int, exclude: str, pa
 
     class Executor(SlurmExecutor):
         def _make_submission_command(self, submission_file_path: Path) -> list[str]:
-            return [*_TIMEOUT, f"{seconds:g}", *super()._make_submission_command(submission_file_path)]
+            return [*_time_limit(seconds), *super()._make_submission_command(submission_file_path)]
 
     executor = Executor(folder, python=resources.python or None)
     options: dict[str, Any] = {key: True if text == "true" else text for key, text in resources.sbatch}
@@ -192,6 +190,12 @@ def _executor(folder: Path, resources: Resources, threads: int, exclude: str, pa
         additional_parameters=options,
     )
     return executor
+
+
+def _time_limit(seconds: float) -> list[str]:
+    """Return the start of a command that ends another one after `seconds`: `timeout` of coreutils, if it is there."""
+    program = shutil.which("timeout") or shutil.which("timeout", path=os.defpath)
+    return [program, "--kill-after=5", f"{seconds:g}"] if program else []
 
 
 def _copy_call(folder: Path) -> list[str]:
