@@ -11,6 +11,7 @@ import numpy as np
 from luigi_prune.analysis.commensurate import Commensurate, lower_is_better
 from luigi_prune.analysis.comparison import Ranking
 from luigi_prune.analysis.statistics import SOUND_NUMBER_OF_NETS, first_known, spread
+from luigi_prune.registry.dataset_families import SYNTHETIC
 from luigi_prune.report.figures import in_percent, is_share
 from luigi_prune.report.report_tables import number, points, unit_of
 from luigi_prune.report.style import MethodStyle
@@ -53,6 +54,11 @@ def findings(
         mean = number(float(reference.mean), float(reference.std), digits=4)
     known = np.isfinite(reference.mean)
     unpruned = f"The unpruned {meta['network']} has a {metric} of {mean} on the test set {test_set}." if known else ""
+    if str(meta["dataset_train"]).startswith(SYNTHETIC):
+        return [
+            "A trial run on random samples: no number here compares the methods.",
+            *([unpruned] if unpruned else []),
+        ]
     if main is None:
         return [unpruned] if unpruned else ["No results yet."]
     return [*_winner(*main, styles, metric, percent), *([unpruned] if unpruned else [])]

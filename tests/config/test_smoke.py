@@ -80,5 +80,7 @@ def test_a_shrunk_experiment_runs_and_its_results_lie_apart(tmp_path: Path) -> N
     file = write_experiment(tmp_path, network=network, experiments__numNets=3, training__numEpochs=50)
     titles = build([RunExperiment(config=str(file), smoke=True)])
     assert sum(title.startswith("TrainBase") for title in titles) == 1
-    assert list(tmp_path.rglob("Synthetic_MNIST/**/report.html"))
+    (page,) = tmp_path.rglob("Synthetic_MNIST/**/report.html")
+    assert "A trial run on random samples: no number here compares the methods." in page.read_text()
+    assert "prunes most" not in page.read_text()
     assert not list(tmp_path.rglob("results/MNIST"))
