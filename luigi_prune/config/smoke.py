@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from luigi_prune import registry
@@ -63,9 +64,11 @@ def _shorter(training: TrainingConfig, shape: Any) -> TrainingConfig:
             "batch_size": min(training.batch_size, _BATCH_SIZE),
             "test_batch_size": min(training.test_batch_size, _BATCH_SIZE),
             "lr_schedulers": tuple(
-                each.model_copy(update={"step_kwargs": {key: _scaled(value, share) for key, value in steps.items()}})
+                # a tenth of an epoch is at least one step
+                each.model_copy(
+                    update={"step_kwargs": _scaled(each.step_kwargs, lambda epochs: max(0.1, share * epochs))}
+                )
                 for each in training.lr_schedulers
-                for steps in [each.step_kwargs]
             ),
             **{
                 key: tuple(_small(each, scale) for each in getattr(training, key))
@@ -75,18 +78,16 @@ def _shorter(training: TrainingConfig, shape: Any) -> TrainingConfig:
     )
 
 
-def _scaled(value: Any, share: float) -> Any:
-    """Return numbers of epochs shortened, each at least a tenth of one."""
+def _scaled(value: Any, scale: Callable[[float], float]) -> Any:
+    """Return numbers scaled, those in lists and dictionaries, too; other values as they are."""
+    if isinstance(value, dict):
+        return {key: _scaled(each, scale) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_scaled(each, share) for each in value)
-    return max(0.1, share * value) if isinstance(value, (int, float)) else value
+        return type(value)(_scaled(each, scale) for each in value)
+    return scale(value) if isinstance(value, (int, float)) else value
 
 
 def _small(transform: Component, scale: float) -> Component:
-    def resized(value: Any) -> Any:
-        if isinstance(value, (list, tuple)):
-            return type(value)(resized(each) for each in value)
-        return max(1, round(scale * value)) if isinstance(value, (int, float)) else value
-
-    kwargs = {key: resized(value) if key in _SIZES else value for key, value in transform.kwargs.items()}
-    return transform.model_copy(update={"kwargs": kwargs})
+    sizes = {key: value for key, value in transform.kwargs.items() if key in _SIZES}
+    smaller = _scaled(sizes, lambda pixels: max(1, round(scale * pixels)))
+    return transform.model_copy(update={"kwargs": {**transform.kwargs, **smaller}})

@@ -182,7 +182,8 @@ class PartTable(Mapping[str, Any]):
                     try:
                         self._members[name] = family.row_of(match)
                     except ConfigError as error:
-                        raise ConfigError(f"{name!r} is not a {self.kind}: {error}") from None
+                        spoken = self.kind.replace("dataset", "data set")
+                        raise ConfigError(f"{name!r} is not a {spoken}: {error}") from None
                     break
             else:
                 return None

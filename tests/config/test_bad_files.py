@@ -310,7 +310,7 @@ CHANGES = [
     (
         "numNets: 1",
         "datasetTest: [MNIST, MNIST_C_Fog_3]",
-        "24: experiments.datasetTest[1]: 'MNIST_C_Fog_3' is not a dataset: Fog needs files",
+        "24: experiments.datasetTest[1]: 'MNIST_C_Fog_3' is not a data set: Fog needs files",
     ),
     (
         "numNets: 1",

@@ -31,23 +31,17 @@ def test_every_packaged_paper_shrinks_to_a_valid_experiment(name: str) -> None:
         assert small.retraining.start_epoch < 2
 
 
-SOURCES = {
-    "MNIST": {"name": "lenet300_100"},
-    "CIFAR100": {"name": "resnet20"},
-    "ImageNet": {"name": "resnet18"},
-    "GlueRTE": {"name": "bert"},
-    "VOCSegmentation2012": {"name": "deeplabv3_resnet50"},
-    "ToyMoons": {"name": "node_l2_h64_tanh"},
-    "Power": {"name": "ffjord_l3_hm10_f5_tanh"},
-}
-TRAININGS = {
-    "MNIST": {"file": "training/mnist/lenet.yaml"},
-    "CIFAR100": {"file": "training/cifar/resnet.yaml"},
-    "ImageNet": {"file": "training/imagenet/resnet.yaml"},
-    "GlueRTE": {"file": "training/glue/bert_acc.yaml"},
-    "VOCSegmentation2012": {"file": "training/voc/deeplab.yaml"},
-    "ToyMoons": {"transformsFinal": []},
-    "Power": {"transformsFinal": [], "loss": "NLLNatsLoss", "metricsTest": [{"type": "NLLNats"}]},
+SOURCES = {  # data set -> network, training
+    "MNIST": ("lenet300_100", {"file": "training/mnist/lenet.yaml"}),
+    "CIFAR100": ("resnet20", {"file": "training/cifar/resnet.yaml"}),
+    "ImageNet": ("resnet18", {"file": "training/imagenet/resnet.yaml"}),
+    "GlueRTE": ("bert", {"file": "training/glue/bert_acc.yaml"}),
+    "VOCSegmentation2012": ("deeplabv3_resnet50", {"file": "training/voc/deeplab.yaml"}),
+    "ToyMoons": ("node_l2_h64_tanh", {"transformsFinal": []}),
+    "Power": (
+        "ffjord_l3_hm10_f5_tanh",
+        {"transformsFinal": [], "loss": "NLLNatsLoss", "metricsTest": [{"type": "NLLNats"}]},
+    ),
 }
 
 
@@ -56,8 +50,9 @@ def test_synthetic_samples_have_the_shape_and_classes_and_pass_the_transforms(tm
     if dataset == "GlueRTE":
         pytest.importorskip("transformers")
     row = find("dataset", f"Synthetic_{dataset}")
-    network = {**SOURCES[dataset], "dataset": dataset}
-    file = write_experiment(tmp_path, network=network, training=TRAININGS[dataset], retraining={})
+    name, training = SOURCES[dataset]
+    network = {"name": name, "dataset": dataset}
+    file = write_experiment(tmp_path, network=network, training=training, retraining={})
     (experiment,) = load_experiments(file, smoke=True)
     assert experiment.network.dataset == row.name
     folders = {"training_data": str(tmp_path), "local_data": str(tmp_path)}

@@ -124,7 +124,7 @@ def test_a_line_of_setup_that_fails_ends_the_job_and_is_shown(make_backend, make
 
 def test_a_line_of_setup_may_fail(make_backend, make_job):
     backend = make_backend(dataclasses.replace(LIMITS, setup=("ls /nowhere/to/be/found",), setup_may_fail=True))
-    submit(backend, make_job("write")).result()
+    assert submit(backend, make_job("write")).result()["rank"] == 0
 
 
 def test_a_training_resumes_where_the_site_forbids_to_requeue(make_backend, make_job):
