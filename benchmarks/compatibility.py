@@ -3,7 +3,7 @@
 python benchmarks/compatibility.py [--networks BERT,vit] [--methods SiPPNet,WT] [--results cells.jsonl] [--processes 2]
     [--seconds 120] [--gigabytes 8] [--write docs/compatibility.md]
 
-Needs timm and transformers (`pip install -e '.[test,zoo]'`). Every network is pruned in a process of its own, so that a
+Needs timm and transformers (`pip install -e '.[test]'`). Every network is pruned in a process of its own, so that a
 crash, a hang or a lack of memory is a cell of the table, after which the next method begins in a new process. With
 --results, cells are kept in a file and not computed again; without --write, the page is printed.
 """
