@@ -92,6 +92,8 @@ class Board:
         self._todo: dict[str, str] = {}  # task id -> family, of tasks incomplete when they were scheduled
         self._queue: dict[str, tuple[str, str]] = {}  # task id -> title, the backend's message
         self._running: dict[str, Running] = {}
+        self._elsewhere: dict[str, str] = {}  # task id -> title, of tasks that another run computes
+        self._done_elsewhere: set[str] = set()  # of `_done`, those that another run has computed
         self._done: set[str] = set()
         self._failed: dict[str, str] = {}  # task id -> title
         self._seconds: dict[str, list[float]] = {}
@@ -103,10 +105,42 @@ class Board:
             if status != DONE:
                 self._todo[task.task_id] = task.task_family
                 self._done.discard(task.task_id)
+                self._done_elsewhere.discard(task.task_id)
+
+    def idle_tasks(self) -> list[str]:
+        """Return the ids of the tasks that nobody computes, as far as this run has been told."""
+        with self._lock:
+            busy = self._done | self._failed.keys() | self._queue.keys() | self._running.keys() | self._elsewhere.keys()
+            return [task_id for task_id in self._todo if task_id not in busy]
+
+    def computed_elsewhere(self, task: JobTask, message: str) -> None:
+        """Count a task that another run computes."""
+        with self._lock:
+            self._running.pop(task.task_id, None)
+            self._queue.pop(task.task_id, None)
+            self._elsewhere[task.task_id] = f"{task.title}  {message}"
+        self._draw()
+
+    def done_elsewhere(self, task: JobTask) -> None:
+        """Count a task as done that another run has computed."""
+        with self._lock:
+            self._elsewhere.pop(task.task_id, None)
+            if task.task_id not in self._done:
+                self._done.add(task.task_id)
+                self._done_elsewhere.add(task.task_id)
+        self._draw()
+
+    def failed_attempt(self, task: JobTask, message: str) -> None:
+        """Print why a job has failed that is tried again."""
+        with self._lock:
+            self._running.pop(task.task_id, None)
+            self._queue.pop(task.task_id, None)
+            self.note(f"[failed] {task.title}\n{message}")
 
     def submitted(self, task: JobTask) -> None:
         """Count a task whose job was submitted to the backend."""
         with self._lock:
+            self._elsewhere.pop(task.task_id, None)
             self._failed.pop(task.task_id, None)  # a retry
             self._queue[task.task_id] = (task.title, "")
 
@@ -134,6 +168,7 @@ class Board:
         with self._lock:
             self._running.pop(task.task_id, None)
             self._queue.pop(task.task_id, None)
+            self._elsewhere.pop(task.task_id, None)
             if success:
                 self._done.add(task.task_id)
                 self._failed.pop(task.task_id, None)
@@ -173,7 +208,8 @@ class Board:
         minutes, seconds = divmod(round(time.monotonic() - self._began), 60)
         failed = f", {len(self._failed)} failed" if self._failed else ""
         if self._todo:
-            self.note(f"{len(self._done)} of {len(self._todo)} tasks done{failed} in {minutes} min {seconds} s")
+            done = f"{len(self._done)} of {len(self._todo)} tasks done{self._shared()}"
+            self.note(f"{done}{failed} in {minutes} min {seconds} s")
         else:
             self.note("Nothing to compute: all results exist.")
         for title in self._failed.values():
@@ -187,14 +223,20 @@ class Board:
     def line(self) -> str:
         """Return the state of the run in one line."""
         with self._lock:
-            busy = len(self._running) + len(self._queue)
+            busy = len(self._running) + len(self._queue) + len(self._elsewhere)
             left = len(self._todo) - len(self._done) - len(self._failed) - busy
-            text = f"{len(self._done)}/{len(self._todo)} tasks done, {len(self._running)} running, "
+            text = f"{len(self._done)}/{len(self._todo)} tasks done{self._shared()}, {len(self._running)} running, "
+            text += f"{len(self._elsewhere)} running in another run, " if self._elsewhere else ""
             text += f"{self._queued()}{left} remain"
             if self._failed:
                 text += f", {len(self._failed)} failed"
             estimate = self._estimate()
         return text + (f", about {_duration(estimate)} left" if estimate is not None else "")
+
+    def _shared(self) -> str:
+        """Return how many of the tasks that are done were computed here, if another run has computed some."""
+        elsewhere = len(self._done_elsewhere)
+        return f" ({len(self._done) - elsewhere} here, {elsewhere} by another run)" if elsewhere else ""
 
     def _queued(self) -> str:
         """Return the number of tasks in the backend's queue, by reason, most frequent first."""
@@ -226,6 +268,7 @@ class Board:
         with self._lock:
             lines = [task.line(now) for task in list(self._running.values())[:_SHOWN]]
             waiting = [f"{title}  {message}" for title, message in self._queue.values() if message]
+            waiting += self._elsewhere.values()
         lines += waiting[: _SHOWN - len(lines)]
         texts = [Text(f"  {line}", no_wrap=True, overflow="ellipsis") for line in lines]
         return Group(Text(self.line(), style="bold"), *texts)

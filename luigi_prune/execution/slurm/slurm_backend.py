@@ -14,6 +14,7 @@ from pathlib import Path
 from luigi_prune.execution import claims
 from luigi_prune.execution.job import Backend, ComputeSettings, Job, Listener, Outcome
 from luigi_prune.execution.local.local_backend import LocalBackend
+from luigi_prune.execution.process_claims import is_alive
 from luigi_prune.execution.slurm import submission
 from luigi_prune.execution.slurm.cli import Client
 from luigi_prune.execution.slurm.decisions import Timeouts, decide
@@ -88,6 +89,10 @@ class SlurmBackend(Backend):
     def resources(self, family: str) -> dict[str, int]:
         """Return the amounts of Luigi's [resources] that a job takes."""
         return {"slurm_jobs": 1, "gpus": self._site.resources[family].gpus} if family in FAMILIES else {}
+
+    def makes_claims(self, family: str) -> bool:
+        """Return whether jobs of this family are submitted to SLURM."""
+        return family in FAMILIES
 
     def interrupted(self, say: Callable[[str], None]) -> None:
         """Handle Ctrl-C as [slurm] on_interrupt sets: leave the jobs running for the next run, or cancel them."""
@@ -183,6 +188,9 @@ class SlurmBackend(Backend):
             job.find_id()
             self._jobs.append(job)
             self._poller.poll_within(0)
+            return
+        if claim is not None and claim.is_of_process and is_alive(job.job.output, claim):
+            job.listener.ended(Outcome("elsewhere"))
             return
         self._queue.add(job)
 

@@ -65,7 +65,7 @@ def submitted_jobs(slurm_folder: str | Path) -> Iterator[Submitted]:
 
 def computes(claim: Claim, output: str | Path) -> bool:
     """Return whether the submission that a claim names computes `output`, and not that of a copied results folder."""
-    job = _read(Path(claim.folder) / f"{claim.index}.json")
+    job = None if claim.is_of_process else _read(Path(claim.folder) / f"{claim.index}.json")
     if job is None or Path(job.output).name != Path(output).name:
         return False
     try:
@@ -81,11 +81,11 @@ def has_pending(folder: Path, other_than: int) -> bool:
 
 
 def pending_claims(outputs: Iterable[Path]) -> dict[Path, Claim]:
-    """Return the valid claim to each of `outputs` that is claimed and does not exist; lists each folder once."""
+    """Return the submission that claims each missing one of `outputs`, if there is one; lists each folder once."""
     paths = list(outputs)
     claimed = {path for folder in {path.parent for path in paths} for path in claims.claimed(folder)}
     newest = {path: claims.newest(path) for path in paths if path in claimed and not path.exists()}
-    return {path: claim for path, claim in newest.items() if claim is not None}
+    return {path: claim for path, claim in newest.items() if claim is not None and not claim.is_of_process}
 
 
 def is_running(claim: Claim) -> bool:
