@@ -18,6 +18,8 @@ from luigi_prune.results.hdf5_file import set_aside, verify
 from luigi_prune.workflow.job_task import JobTask
 
 if TYPE_CHECKING:
+    import luigi
+
     from luigi_prune.workflow.worker import PruneWorker
 
 _REPAIRS = 20  # maximum number of repairs of inputs per task
@@ -147,7 +149,8 @@ class JobProcess:
             problem = write_problem(self.task.path.parent)
         if problem:
             self.worker.end_run(problem)
-            self._finish(FAILED, problem, outcome)
+            self.worker.board.stopped(self.task)
+            self._report(FAILED, problem)
             return
         message = outcome.message + (f"\nlog: {outcome.log}" if outcome.log else "")
         failures = self.worker.failures[self.task.task_id] = self.worker.failures.get(self.task.task_id, 0) + 1
@@ -187,6 +190,14 @@ class JobProcess:
             threading.Timer(_REPAIR_DELAY, self.worker.deliver, [result]).start()
 
     def _finish(self, status: str, message: str, outcome: Outcome | None = None) -> None:
+        """Count the end on the terminal and report it to Luigi."""
+        if outcome is None and status == DONE:
+            self.worker.board.done_elsewhere(self.task)
+        else:
+            self.worker.board.ended(self.task, status == DONE, message, outcome.seconds if outcome else 0.0)
+        self._report(status, message)
+
+    def _report(self, status: str, message: str) -> None:
         """Report the end to Luigi; a failure is final, so the scheduler is told to try it once."""
         self._ended = True
         self.worker.claims.release(self.task.path)
@@ -196,9 +207,38 @@ class JobProcess:
         if status == DONE:
             self.task.trigger_event(Event.SUCCESS, self.task)
         else:
+            self.worker.failed.add(self.task.task_id)
             self.task.trigger_event(Event.FAILURE, self.task, LuigiPruneError(message))
-        if outcome is None and status == DONE:
-            self.worker.board.done_elsewhere(self.task)
-        else:
-            self.worker.board.ended(self.task, status == DONE, message, outcome.seconds if outcome else 0.0)
         self.worker.deliver((self.task.task_id, status, message, [], []))
+
+
+class WrapperProcess:
+    """Ends the root of a graph: done if all its inputs are complete; else a scheduler has lost some of them."""
+
+    use_multiprocessing = False
+    exitcode = 0
+    timeout_time = None
+    worker_timeout = None
+    status_reporter = None
+
+    def __init__(self, task: luigi.WrapperTask, worker: PruneWorker):
+        self.task = task
+        self.worker = worker
+
+    def run(self) -> None:
+        """Report the task as done, or make Luigi run the inputs that are missing."""
+        missing = [task for task in self.task.deps() if not task.complete()]
+        if not missing:
+            self.task.trigger_event(Event.START, self.task)
+            self.task.trigger_event(Event.SUCCESS, self.task)
+            self.worker.deliver((self.task.task_id, DONE, "", [], []))
+            return
+        needs = [(task.task_module, task.task_family, task.to_str_params()) for task in missing]
+        self.worker.deliver((self.task.task_id, PENDING, "", [], needs))
+
+    def is_alive(self) -> bool:
+        """Return False: it does no work."""
+        return False
+
+    def terminate(self) -> None:
+        """Do nothing."""

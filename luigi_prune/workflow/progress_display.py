@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from luigi.scheduler import DONE
+from luigi.scheduler import PENDING
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
@@ -99,10 +99,15 @@ class Board:
         self._seconds: dict[str, list[float]] = {}
         self._began = self._last_line = time.monotonic()
 
+    @property
+    def done_count(self) -> int:
+        """The number of tasks that are done."""
+        return len(self._done)
+
     def scheduled(self, task: JobTask, status: str) -> None:
         """Count a task that is added to Luigi's scheduler."""
         with self._lock:
-            if status != DONE:
+            if status == PENDING and task.task_id not in self._running | self._queue | self._elsewhere:
                 self._todo[task.task_id] = task.task_family
                 self._done.discard(task.task_id)
                 self._done_elsewhere.discard(task.task_id)
@@ -130,11 +135,16 @@ class Board:
                 self._done_elsewhere.add(task.task_id)
         self._draw()
 
-    def failed_attempt(self, task: JobTask, message: str) -> None:
-        """Print why a job has failed that is tried again."""
+    def stopped(self, task: JobTask) -> None:
+        """Count a job as not running any more."""
         with self._lock:
             self._running.pop(task.task_id, None)
             self._queue.pop(task.task_id, None)
+
+    def failed_attempt(self, task: JobTask, message: str) -> None:
+        """Print why a job has failed that is tried again."""
+        with self._lock:
+            self.stopped(task)
             self.note(f"[failed] {task.title}\n{message}")
 
     def submitted(self, task: JobTask) -> None:

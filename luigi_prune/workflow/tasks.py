@@ -35,7 +35,6 @@ class TrainBase(JobTask):
 
     net: int = luigi.IntParameter()
     function = "luigi_prune.jobs.train_base_job:train_base"
-    priority = 10
 
     @cached_property
     def content(self) -> TrainSpec:
@@ -110,7 +109,6 @@ class Prune(ChainTask):
     """Prunes the network of the previous step, or the trained one."""
 
     function = "luigi_prune.jobs.prune_job:prune"
-    priority = 20
 
     def requires(self) -> dict[str, JobTask]:
         """Return the previous step, and the trained network if the method prunes that one at every step."""
@@ -127,7 +125,6 @@ class Retrain(ChainTask):
     """Retrains a pruned network; pruned entries stay zero."""
 
     function = "luigi_prune.jobs.retrain_job:retrain"
-    priority = 30
 
     def requires(self) -> dict[str, JobTask]:
         """Return the pruned network, and the trained one if weights are rewound."""
@@ -142,7 +139,6 @@ class Evaluate(NetworkTask):
 
     test_set: str = luigi.Parameter()
     function = "luigi_prune.jobs.evaluate_job:evaluate"
-    priority = 40
 
     @cached_property
     def content(self) -> EvaluateSpec:
@@ -224,7 +220,6 @@ class Aggregate(ExperimentTask):
     """Collects all evaluations of an experiment into tables."""
 
     function = "luigi_prune.jobs.aggregate_job:aggregate"
-    priority = 50
 
     @classmethod
     def key_of(cls, experiment: Experiment) -> str:
@@ -256,7 +251,6 @@ class Report(ExperimentTask):
     """Writes the report on the tables: plots, Markdown, HTML page, `.npz`, TensorBoard."""
 
     function = "luigi_prune.jobs.report_job:report"
-    priority = 60
 
     @classmethod
     def key_of(cls, experiment: Experiment) -> str:

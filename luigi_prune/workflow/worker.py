@@ -14,17 +14,15 @@ from typing import Any
 
 import luigi
 import luigi.interface
-import luigi.rpc
-import luigi.scheduler
 import luigi.worker
-from luigi.scheduler import DISABLED, DONE, FAILED, RUNNING
 
 from luigi_prune.execution.backends import remote_jobs
 from luigi_prune.execution.job import Backend
 from luigi_prune.execution.process_claims import ProcessClaims
-from luigi_prune.workflow.job_process import JobProcess
+from luigi_prune.workflow.job_process import JobProcess, WrapperProcess
 from luigi_prune.workflow.job_task import JobTask
 from luigi_prune.workflow.progress_display import Board
+from luigi_prune.workflow.registering_worker import RegisteringWorker
 from luigi_prune.workflow.scheduler_status import Statuses
 from luigi_prune.workflow.settings import check_writable, exit_with_error, retries
 from luigi_prune.workflow.tasks import RunExperiment
@@ -50,7 +48,7 @@ class ResultQueue(queue.Queue[Any]):
         """Do nothing; Luigi calls it for its queue between processes."""
 
 
-class PruneWorker(luigi.worker.Worker):
+class PruneWorker(RegisteringWorker):
     """Luigi's worker with jobs instead of processes.
 
     It retries failed jobs itself, so that the settings of a luigid do not matter, and gives no slot to a task that
@@ -63,13 +61,13 @@ class PruneWorker(luigi.worker.Worker):
         super().__init__(scheduler=scheduler, worker_processes=worker_processes, assistant=assistant)
         self.backend = backend
         self.board = Board(backend)
+        self.failed: set[str] = set()
         self.claims = ProcessClaims(remote_jobs)
         self.repairs: dict[str, int] = {}
         self.failures: dict[str, int] = {}  # of jobs, by task id
         self.retries = retries()
-        remote = isinstance(scheduler, luigi.rpc.RemoteScheduler)
         self.limits = {limit["name"] for limit in scheduler.resource_list()}  # Luigi limits an unknown resource to 1
-        self.statuses = Statuses(scheduler, interval=2.0 if remote else 0.2)
+        self.statuses = Statuses(scheduler, interval=2.0 if self.has_luigid else 0.2)
         self._task_result_queue = ResultQueue()
         self._experiments: list[RunExperiment] = []
         self._end_reason = ""  # why the run ends before all is done
@@ -96,7 +94,6 @@ class PruneWorker(luigi.worker.Worker):
         missing = [report for root in self._experiments for report in root.reports if not report.complete()]
         for folder in dict.fromkeys(report.results for report in missing):
             check_writable(Path(folder))
-        self._enable_failed_tasks()
         self.board.open()
         try:
             succeeded = super().run()
@@ -111,6 +108,8 @@ class PruneWorker(luigi.worker.Worker):
                 self.board.note(remark)
         if self._end_reason:
             exit_with_error(self._end_reason)
+        if lost := self.lost_tasks():
+            self.board.note(f"Incomplete: {len(lost)} tasks were not run: {self.why_incomplete(lost[0])}")
         return succeeded
 
     @property
@@ -151,6 +150,8 @@ class PruneWorker(luigi.worker.Worker):
     def _create_task_process(self, task: luigi.Task) -> Any:
         if isinstance(task, JobTask):
             return JobProcess(task, self)
+        if isinstance(task, RunExperiment):
+            return WrapperProcess(task, self)
         process = super()._create_task_process(task)
         process.use_multiprocessing = False  # a wrapper task does no work, and forking a process with threads is unsafe
         return process
@@ -159,20 +160,22 @@ class PruneWorker(luigi.worker.Worker):
         self._count_results_of_other_runs()
         return super()._get_work()
 
+    def _is_forgotten(self, response: Any) -> bool:
+        if response.n_pending_tasks == 0:
+            self._count_results_of_other_runs(now=True)
+        return super()._is_forgotten(response)
+
     def _add_task(self, *args: Any, **kwargs: Any) -> None:
         task = self._scheduled_tasks.get(kwargs["task_id"])
         if isinstance(task, JobTask):
             needs = self.backend.resources(task.task_family)
             kwargs["resources"] = {name: count for name, count in needs.items() if count and name in self.limits}
             self.board.scheduled(task, kwargs["status"])
-            if kwargs["status"] == FAILED and task.retry_count == 1:
-                # the scheduler counts a failure by its previous retry policy: send the new one first
-                super()._add_task(*args, **kwargs | {"status": RUNNING, "expl": None})
         super()._add_task(*args, **kwargs)
 
-    def _count_results_of_other_runs(self) -> None:
+    def _count_results_of_other_runs(self, now: bool = False) -> None:
         """Count tasks as done that no job of this run has computed; rarely, as each takes a look at its file."""
-        if (began := time.monotonic()) < self._next_count:
+        if (began := time.monotonic()) < self._next_count and not now:
             return
         for task_id in self.board.idle_tasks():
             task = self._scheduled_tasks[task_id]
@@ -182,21 +185,7 @@ class PruneWorker(luigi.worker.Worker):
         self._next_count = ended + max(_COUNT_SECONDS, _COUNT_SHARE * (ended - began))
 
     def _count_tasks_of_other_drivers(self) -> None:
-        """Count tasks finished by another driver as done; else Luigi's return code would be "already running"."""
-        self._next_count = 0.0
-        self._count_results_of_other_runs()
-        if not all(experiment.complete() for experiment in self._experiments):
-            return
-        last = {task.task_id: status for task, status, _ in self._add_task_history}
-        unfinished = [self._scheduled_tasks[task_id] for task_id, status in last.items() if status != DONE]
-        self._add_task_history += [(task, DONE, True) for task in unfinished if task.complete()]
-        self._get_work_response_history.clear()
-
-    def _enable_failed_tasks(self) -> None:
-        """Enable tasks that the scheduler disabled after failures in an earlier run."""
-        if not isinstance(self._scheduler, luigi.rpc.RemoteScheduler):
-            return
-        for task_id in self._scheduler.task_list(DISABLED, ""):
-            if task := self._scheduled_tasks.get(task_id):
-                self._scheduler.re_enable_task(task_id)
-                self.add(task)
+        """Count what other runs have done, for the summary and for Luigi's return code."""
+        self._count_results_of_other_runs(now=True)
+        if all(experiment.complete() for experiment in self._experiments):
+            self._count_as_done()
