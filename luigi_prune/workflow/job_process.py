@@ -6,8 +6,9 @@ import threading
 import time
 import traceback
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import luigi
 from luigi.event import Event
 from luigi.scheduler import DONE, FAILED, PENDING
 
@@ -17,11 +18,6 @@ from luigi_prune.results.disk_space import full_disk, write_problem
 from luigi_prune.results.hdf5_file import set_aside, verify
 from luigi_prune.workflow.job_task import JobTask
 
-if TYPE_CHECKING:
-    import luigi
-
-    from luigi_prune.workflow.worker import PruneWorker
-
 _REPAIRS = 20  # maximum number of repairs of inputs per task
 _REPAIR_DELAY = 2.0  # seconds before a repeated request, as the scheduler may not have updated yet
 
@@ -29,7 +25,7 @@ _REPAIR_DELAY = 2.0  # seconds before a repeated request, as the scheduler may n
 class JobProcess:
     """Has the interface of Luigi's task process; submits the job to a backend and reports its outcome.
 
-    `run`, and whatever waits for another run or for a retry, is called by the worker's thread.
+    `run`, and whatever waits for another run or for a retry, is called by the thread of `worker`, a PruneWorker.
     """
 
     use_multiprocessing = False
@@ -37,7 +33,7 @@ class JobProcess:
     timeout_time = None
     worker_timeout = None
 
-    def __init__(self, task: JobTask, worker: PruneWorker):
+    def __init__(self, task: JobTask, worker: Any):
         self.task = task
         self.worker = worker
         self.status_reporter = None
@@ -221,7 +217,7 @@ class WrapperProcess:
     worker_timeout = None
     status_reporter = None
 
-    def __init__(self, task: luigi.WrapperTask, worker: PruneWorker):
+    def __init__(self, task: luigi.WrapperTask, worker: Any):
         self.task = task
         self.worker = worker
 
