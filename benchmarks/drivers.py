@@ -1,6 +1,6 @@
 """Several drivers on one results folder, killed at random: how often is each result computed?
 
-    python -m benchmarks.drivers [--runs 20] [--seed 0]
+    python -m benchmarks.drivers [--runs 20] [--seed 0] [--real]
 
 Two and four drivers, with a luigid that is killed at a random moment or without any, of one experiment or of two that
 share tasks. In every run one driver is killed, and another one is started. See docs/several_drivers.md.
@@ -28,6 +28,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--real", action="store_true", help="train and prune; else jobs only wait, and write a hash")
     options = parser.parse_args()
     titles = ["run", "drivers", "luigid", "experiments", "tasks", "executions", "after death"]
     print(_ROW.format(*titles, "needless", "exit codes", "arrays", "seconds"), flush=True)
@@ -38,7 +39,7 @@ def main() -> int:
         drivers, with_luigid, overlapping = _SETUPS[number % len(_SETUPS)]
         folder = Path(tempfile.mkdtemp(prefix="several_drivers_"))
         began = time.monotonic()
-        run = disturbed_run(folder, drivers, overlapping, with_luigid, options.seed + number)
+        run = disturbed_run(folder, drivers, overlapping, with_luigid, options.seed + number, not options.real)
         codes = sorted({code for code, _ in run.wait()})
         starts = run.executions()
         executions = sum(map(len, starts.values()))

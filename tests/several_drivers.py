@@ -38,6 +38,7 @@ class Drivers:
     folder: Path
     overlapping: bool = False
     with_luigid: bool = False
+    hollow: bool = False  # jobs that compute next to nothing, instead of trainings of seconds
     backend: str = "local"
     config: str = "jobs=2\n"
     processes: list[subprocess.Popen[str]] = field(default_factory=list)
@@ -63,7 +64,8 @@ class Drivers:
         file = self.files[len(self.processes) % len(self.files)]
         has_luigid = self.luigid is not None  # a run refuses to start with one that does not respond
         options = ["--scheduler-url", f"http://127.0.0.1:{self.port}"] if has_luigid else []
-        more: dict[str, Any] = {"backend": self.backend, "config": self.config}
+        module = "tests.luigi_prune_hollow" if self.hollow else ""
+        more: dict[str, Any] = {"backend": self.backend, "config": self.config, "module": module}
         self.processes.append(command(file, *options, local_scheduler=not has_luigid, **more))
         return self.processes[-1]
 
@@ -133,13 +135,15 @@ class Drivers:
         return found
 
 
-def disturbed_run(folder: Path, drivers: int, overlapping: bool, with_luigid: bool, seed: int) -> Drivers:
+def disturbed_run(
+    folder: Path, drivers: int, overlapping: bool, with_luigid: bool, seed: int, hollow: bool = False
+) -> Drivers:
     """Start drivers one after the other; kill one (and start another) and luigid at random moments; wait for the end.
 
     The moments are counted in starts of jobs, so that the machine's speed does not decide whether anything is killed.
     """
     chance = random.Random(seed)
-    run = Drivers(folder, overlapping, with_luigid)
+    run = Drivers(folder, overlapping, with_luigid, hollow)
     for _ in range(drivers):
         run.start()
         time.sleep(chance.uniform(0, 0.5))

@@ -13,6 +13,7 @@ from luigi.event import Event
 from luigi.scheduler import DONE, FAILED, PENDING
 
 from luigi_prune.errors import DamagedResult, LuigiPruneError
+from luigi_prune.execution.failures import clear_failure, record_failure
 from luigi_prune.execution.job import Job, Outcome
 from luigi_prune.results.disk_space import full_disk, write_problem
 from luigi_prune.results.hdf5_file import set_aside, verify
@@ -88,6 +89,7 @@ class JobProcess:
                 self._finish(DONE, "")
                 return
         self._job = job
+        clear_failure(self.task.path)
         self.worker.board.submitted(self.task)
         self.worker.backend.submit(job, self)
 
@@ -160,6 +162,8 @@ class JobProcess:
             self._retry.daemon = True
             self._retry.start()
         else:
+            if not self._stopped:
+                record_failure(self.task.path, outcome.message, outcome.log)
             self._finish(FAILED, message, outcome)
 
     def _set_aside(self, task: JobTask) -> None:

@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from luigi.scheduler import PENDING
@@ -22,12 +23,15 @@ from rich.live import Live
 from rich.text import Text
 
 from luigi_prune.execution.job import Backend
+from luigi_prune.workflow.job_task import family_counts
 
 if TYPE_CHECKING:
     from luigi_prune.workflow.job_task import JobTask
     from luigi_prune.workflow.tasks import Report
 
 _LINE_EVERY = 10.0  # seconds between lines if the output is no terminal
+_SHORT = ("Aggregate", "Report")  # families that take seconds, and come last
+_FIRST_SHARE = 20  # an estimate needs one in so many tasks done, or as many as run at once
 _SHOWN = 8  # maximum number of tasks listed, running ones first
 
 
@@ -98,6 +102,7 @@ class Board:
         self._failed: dict[str, str] = {}  # task id -> title
         self._seconds: dict[str, list[float]] = {}
         self._began = self._last_line = time.monotonic()
+        self._first_submission: float | None = None
 
     @property
     def done_count(self) -> int:
@@ -152,6 +157,7 @@ class Board:
         with self._lock:
             self._elsewhere.pop(task.task_id, None)
             self._failed.pop(task.task_id, None)  # a retry
+            self._first_submission = self._first_submission or time.monotonic()
             self._queue[task.task_id] = (task.title, "")
 
     def started(self, task: JobTask) -> None:
@@ -195,10 +201,9 @@ class Board:
 
     def open(self) -> None:
         """Start drawing."""
-        counts = Counter(self._todo.values())
-        if not counts:
+        if not self._todo:
             return
-        families = ", ".join(f"{count} {family}" for family, count in counts.items())
+        families = family_counts(self._todo.values())
         self.note(
             f"{len(self._todo)} tasks to do ({families}); backend {self.backend.name}, {self.backend.slots} at once"
         )
@@ -228,7 +233,7 @@ class Board:
             if report.complete():
                 self.note(f"Report: {_short(report.path)}")
         if any(report.complete() for report in reports):
-            self.note(f"Curves: tensorboard --logdir {_short(Path(reports[0].results))}")
+            self.note(f"Curves: tensorboard --logdir {quote(str(_short(Path(reports[0].results))))}")
 
     def line(self) -> str:
         """Return the state of the run in one line."""
@@ -241,7 +246,7 @@ class Board:
             if self._failed:
                 text += f", {len(self._failed)} failed"
             estimate = self._estimate()
-        return text + (f", about {_duration(estimate)} left" if estimate is not None else "")
+        return text + (f", {_range(*estimate)} left" if estimate is not None else "")
 
     def _shared(self) -> str:
         """Return how many of the tasks that are done were computed here, if another run has computed some."""
@@ -256,22 +261,33 @@ class Board:
         known = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common() if reason)
         return f"{len(self._queue)} in the queue{f' ({known})' if known else ''}, "
 
-    def _estimate(self) -> float | None:
-        """Return the seconds until all tasks are done; None if the pace is unknown."""
-        known = [seconds for family in self._seconds.values() for seconds in family]
-        if not known or (self._queue and not self._running):
-            return None  # unknown when the queue moves
+    def _estimate(self) -> tuple[float, float] | None:
+        """Return the least and the most seconds until all tasks are done; None while that would mean little.
+
+        The least by the seconds that jobs of each family have taken. The most by the pace since the first submission,
+        which includes waiting in queues, starts of processes, and what another run does.
+        """
         over = self._done | set(self._failed)
-        open_families = Counter(family for task_id, family in self._todo.items() if task_id not in over)
-        total = 0.0
-        for family, count in open_families.items():
-            seconds = self._seconds.get(family) or known
-            total += count * sum(seconds) / len(seconds)
+        to_do = Counter(family for task_id, family in self._todo.items() if task_id not in over)
+        here = len(self._done) - len(self._done_elsewhere)
+        if self._first_submission is None or (self._queue and not self._running):
+            return None  # unknown when the queue moves
         # if tasks queue despite free slots, the site's capacity is the number that run now
-        at_once = len(self._running) if self._queue else min(self.backend.slots, len(self._todo.keys() - over) or 1)
+        at_once = len(self._running) if self._queue else min(self.backend.slots, to_do.total())
+        at_once = max(1, at_once + len(self._elsewhere))
+        unknown = [family for family in to_do if family not in self._seconds and family not in _SHORT]
+        if unknown or here < min(at_once, len(self._todo) // _FIRST_SHARE):
+            return None
+        mean = {family: sum(seconds) / len(seconds) for family, seconds in self._seconds.items()}
         now = time.monotonic()
+        begun = sum(
+            task.fraction * mean.get(self._todo.get(task_id, ""), 0.0) for task_id, task in self._running.items()
+        )
+        left = max(0.0, sum(count * mean.get(family, 0.0) for family, count in to_do.items()) - begun)
+        done = begun + sum(mean.get(self._todo[task_id], 0.0) for task_id in self._done if task_id in self._todo)
         longest = max((task.seconds_left(now) or 0.0 for task in self._running.values()), default=0.0)
-        return max(longest, total / at_once)
+        least = max(longest, left / at_once)
+        return least, max(least, left * (now - self._first_submission) / done if done else 0.0)
 
     def _render(self) -> Group:
         now = time.monotonic()
@@ -301,6 +317,13 @@ def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _range(least: float, most: float) -> str:
+    """Return "about 4 min", or "4 min to 9 min" if the bounds differ much."""
+    if most < 1.5 * least or _duration(least) == _duration(most):
+        return f"about {_duration(most)}"
+    return f"{_duration(least)} to {_duration(most)}"
 
 
 def _short(path: Path) -> Path:
