@@ -27,6 +27,7 @@ def main() -> int:
     """Print a line per run and the sums; the exit code is 1 if anything was computed needlessly or wrongly."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--first", type=int, default=0, help="number of the first run")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--real", action="store_true", help="train and prune; else jobs only wait, and write a hash")
     options = parser.parse_args()
@@ -35,12 +36,13 @@ def main() -> int:
     expected: dict[str, str] = {}
     sums = [0, 0, 0, 0]
     right = True
-    for number in range(options.runs):
+    for number in range(options.first, options.first + options.runs):
         drivers, with_luigid, overlapping = _SETUPS[number % len(_SETUPS)]
         folder = Path(tempfile.mkdtemp(prefix="several_drivers_"))
         began = time.monotonic()
         run = disturbed_run(folder, drivers, overlapping, with_luigid, options.seed + number, not options.real)
-        codes = sorted({code for code, _ in run.wait()})
+        ended = run.wait()
+        codes = sorted({code for code, _ in ended})
         starts = run.executions()
         executions = sum(map(len, starts.values()))
         needless = run.needless()
@@ -53,7 +55,7 @@ def main() -> int:
         print(_ROW.format(*shape, *counts, str(codes), "equal" if equal else "DIFFER", seconds), flush=True)
         right &= equal and codes == [0] and not needless and not _claims(run)
         sums = [total + count for total, count in zip(sums, counts, strict=True)]
-        for line in (*needless, *map(str, _claims(run))):
+        for line in (*needless, *map(str, _claims(run)), *(out for code, out in ended if code)):
             print(f"    {line}")
         if right:
             shutil.rmtree(folder, ignore_errors=True)
@@ -62,7 +64,9 @@ def main() -> int:
 
 
 def _claims(run: Drivers) -> list[Path]:
-    return sorted(run.results.rglob(".*.claim-*"))
+    """Return the claims to missing results; those to existing ones may be of drivers that were killed at the end."""
+    claims = sorted(run.results.rglob(".*.claim-*"))
+    return [path for path in claims if not path.with_name(path.name[1:].partition(".claim-")[0]).exists()]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""For `luigi --module`: luigi_prune, whose jobs compute next to nothing (tests/hollow_jobs.py) and start without torch."""
+"""For `luigi --module`: luigi_prune, whose jobs compute next to nothing and need no torch (tests/hollow_jobs.py)."""
 
 from luigi_prune.execution.local import local_backend
 from luigi_prune.execution.local.fork_server import WarmServer

@@ -59,9 +59,9 @@ class Drivers:
                 self.port = int(probe.getsockname()[1])
             self.start_luigid()
 
-    def start(self) -> subprocess.Popen[str]:
-        """Start one more driver."""
-        file = self.files[len(self.processes) % len(self.files)]
+    def start(self, number: int | None = None) -> subprocess.Popen[str]:
+        """Start one more driver: of the next experiment, or that of driver `number`."""
+        file = self.files[(len(self.processes) if number is None else number) % len(self.files)]
         has_luigid = self.luigid is not None  # a run refuses to start with one that does not respond
         options = ["--scheduler-url", f"http://127.0.0.1:{self.port}"] if has_luigid else []
         module = "tests.luigi_prune_hollow" if self.hollow else ""
@@ -103,9 +103,12 @@ class Drivers:
     def wait(self, seconds: float = 600) -> list[tuple[int, str]]:
         """Return the exit code and the output of every driver that was not killed."""
         ended = []
-        for process in self.processes:
+        for number, process in enumerate(list(self.processes)):
             if process.pid not in self.killed:
                 out, _ = process.communicate(timeout=seconds)
+                if process.returncode == 35 and "no Luigi scheduler responds" in out:  # started right after its death
+                    self.kill_luigid()
+                    out, _ = (process := self.start(number)).communicate(timeout=seconds)
                 ended.append((process.returncode, out))
         self.kill_luigid()
         return ended
@@ -148,17 +151,18 @@ def disturbed_run(
         run.start()
         time.sleep(chance.uniform(0, 0.5))
     events = sorted([(chance.randint(1, 12), "driver"), *([(chance.randint(1, 12), "luigid")] if with_luigid else [])])
-    for number, victim in events:
+    for number, target in events:
         deadline = time.monotonic() + 300
         while sum(map(len, run.executions().values())) < number and time.monotonic() < deadline:
             time.sleep(0.05)
         time.sleep(chance.uniform(0, 0.3))
-        if victim == "luigid":
+        if target == "luigid":
             run.kill_luigid()
             if chance.random() < 0.5:  # else it is gone for good
                 time.sleep(chance.uniform(0, 3))
                 run.start_luigid()
         elif living := [process for process in run.processes if process.poll() is None]:
-            run.kill(chance.choice(living))
-            run.start()
+            victim = chance.choice(living)
+            run.kill(victim)
+            run.start(run.processes.index(victim))
     return run

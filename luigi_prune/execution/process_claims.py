@@ -88,6 +88,11 @@ class ProcessClaims:
         path = Path(output)
         return next((place.text for jobs in self._remote_jobs() for place in jobs.where([path]).values()), claim.name)
 
+    def is_void(self, output: str | Path) -> bool:
+        """Return whether no living driver has claimed a result."""
+        attempt = claims.last_attempt(output)
+        return not (attempt and self._owner_lives(str(output), claims.newest(output), attempt))
+
     def close(self) -> None:
         """Give up all claims and stop waiting."""
         self._closed = True
@@ -149,10 +154,7 @@ class ProcessClaims:
                 os.utime(path)
 
     def _has_changed(self, output: str) -> bool:
-        if os.path.exists(output):
-            return True
-        attempt = claims.last_attempt(output)
-        return not (attempt and self._owner_lives(output, claims.newest(output), attempt))
+        return os.path.exists(output) or self.is_void(output)
 
 
 def is_alive(output: str | Path, claim: Claim) -> bool:

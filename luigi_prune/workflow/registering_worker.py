@@ -19,6 +19,7 @@ from luigi_prune.workflow.progress_display import Board
 from luigi_prune.workflow.scheduler_link import SchedulerLink
 
 _ATTEMPTS = 3  # registrations in a row without any task done in between
+_AWAY_SECONDS = 120.0  # from a luigid, which notices the death of a worker within its worker_disconnect_delay
 _IDLE_SECONDS = 5.0  # with tasks pending and nobody at work, before a registration; doubled each time
 
 
@@ -106,13 +107,29 @@ class RegisteringWorker(luigi.worker.Worker):
                 self._attempts, self._done_then = 0, self.board.done_count
             self._attempts += 1
             return self._attempts <= _ATTEMPTS
-        if self._running_tasks or response.running_tasks:
+        elsewhere = [task["task_id"] for task in response.running_tasks if task["task_id"] not in self._running_tasks]
+        if self.has_busy_slots or (self._running_tasks and not elsewhere):
             self._idle_from = 0.0
-        elif not self._idle_from:
-            self._idle_from = time.monotonic()
-        elif time.monotonic() - self._idle_from > self._idle_limit:  # it waits for what it has never been told of
-            self._idle_from, self._idle_limit = 0.0, 2 * self._idle_limit
+            return False
+        self._idle_from = self._idle_from or time.monotonic()
+        if time.monotonic() - self._idle_from <= self._idle_limit:
+            return False
+        self._idle_from = 0.0
+        if not elsewhere:  # it waits for tasks that it has never been told of
+            self._idle_limit *= 2
             return True
+        if isinstance(self._scheduler, SchedulerLink) and any(map(self._has_lost_its_run, elsewhere)):
+            self._scheduler.leave("waits for a run that has died", _AWAY_SECONDS)
+            return self._scheduler.has_moved()
+        return False
+
+    @property
+    def has_busy_slots(self) -> bool:
+        """Whether a job of this run takes a slot."""
+        return bool(self._running_tasks)
+
+    def _has_lost_its_run(self, task_id: str) -> bool:
+        """Return whether a task that runs elsewhere, as the scheduler believes, is computed by nobody."""
         return False
 
     def _register_again(self) -> None:

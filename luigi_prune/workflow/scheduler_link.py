@@ -49,9 +49,16 @@ class SchedulerLink:
             self._next_look = time.monotonic() + LOOK_SECONDS
             if self._responds():
                 self._local, self._moved = None, True
-                self._say(f"{self._name} responds again.")
+                self._say(f"Back to {self._name}.")
         moved, self._moved = self._moved, False
         return moved
+
+    def leave(self, reason: str, seconds: float) -> None:
+        """Go on without luigid for a while."""
+        if self._local is None:
+            self._local, self._moved = self._make_local(), True
+            self._next_look = time.monotonic() + seconds
+            self._say(f"{self._name} {reason}: this run goes on without it, and returns to it later.")
 
     def ping(self, **kwargs: Any) -> Any:
         """Tell the scheduler that the worker lives; called by a thread of Luigi, which would print every failure."""
@@ -72,14 +79,9 @@ class SchedulerLink:
             except (RPCError, ValueError, KeyError) as error:  # the latter two: something else responds there
                 if threading.get_ident() != self._thread:
                     raise
-                self._leave(error)
+                reason = "does not respond" if isinstance(error, RPCError) else f"gives no valid answer ({error!r:.80})"
+                self.leave(reason, LOOK_SECONDS)
         return getattr(self._local, name)(*args, **kwargs)
-
-    def _leave(self, error: Exception) -> None:
-        self._local, self._moved = self._make_local(), True
-        self._next_look = time.monotonic() + LOOK_SECONDS
-        reason = "does not respond" if isinstance(error, RPCError) else f"gives no valid answer ({error!r:.100})"
-        self._say(f"{self._name} {reason}: this run goes on without it, and returns to it once it responds.")
 
     @property
     def _name(self) -> str:

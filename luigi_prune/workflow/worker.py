@@ -165,6 +165,15 @@ class PruneWorker(RegisteringWorker):
             self._count_results_of_other_runs(now=True)
         return super()._is_forgotten(response)
 
+    @property
+    def has_busy_slots(self) -> bool:
+        """Whether a job takes a slot."""
+        return len(self._running_tasks) > len(self._parked)
+
+    def _has_lost_its_run(self, task_id: str) -> bool:
+        task = self._scheduled_tasks.get(task_id)
+        return isinstance(task, JobTask) and not task.complete() and self.claims.is_void(task.path)
+
     def _add_task(self, *args: Any, **kwargs: Any) -> None:
         task = self._scheduled_tasks.get(kwargs["task_id"])
         if isinstance(task, JobTask):

@@ -17,7 +17,7 @@ def check(run: Drivers) -> None:
     ended = run.wait()
     assert [code for code, _ in ended] == [0] * len(ended), ended
     assert run.needless() == []
-    assert list(run.results.rglob(".*.claim-*")) == []
+    assert not list(run.results.rglob(".*.claim-*")) or run.killed
 
 
 def test_twins_without_luigid_share_the_work(tmp_path: Path):
