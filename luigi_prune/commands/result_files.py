@@ -120,7 +120,7 @@ def _of_experiment(config: str) -> list[Path]:
 
 def _of_folder(where: Path) -> Iterator[Path]:
     """Yield the results in a folder, and the paths of their inputs that no longer exist there."""
-    paths = [where] if where.is_file() else sorted(p for p in where.rglob("*.h5") if not p.name.startswith("."))
+    paths = [where] if not where.is_dir() else sorted(p for p in where.rglob("*.h5") if not p.name.startswith("."))
     yield from paths
     known = {path.resolve() for path in paths}
     for path in paths:
