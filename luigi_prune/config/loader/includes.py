@@ -58,10 +58,10 @@ def find_file(name: str, beside: Path | None = None) -> Path:
 
 
 def _nearest_file(name: str) -> str:
-    """Return the nearest file of the working directory, else the nearest packaged one, else some of both."""
+    """Return the nearest file of the working directory or of the package; if none is near, some, own ones first."""
     own = sorted(path.name for pattern in ("*.yaml", "*.yml") for path in Path().glob(pattern))
     packaged = packaged_files()
-    if close := nearest(name, own, listed=False) or nearest(name, packaged, listed=False):
+    if close := nearest(name, {*own, *packaged}, listed=False):
         return close
     samples = [file for file in packaged if file.startswith("sample/")]
     shown = list(dict.fromkeys([*own[:6], *samples, *packaged]))[:12]
