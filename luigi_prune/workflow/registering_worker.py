@@ -98,6 +98,12 @@ class RegisteringWorker(luigi.worker.Worker):
             response = super()._get_work()
         return response
 
+    def _keep_alive(self, get_work_response: Any) -> bool:
+        """Return whether there is anything to wait for: never once all is done, whatever the scheduler believes."""
+        if not self._assistant and all(root.complete() for root in self._roots):
+            return False
+        return bool(super()._keep_alive(get_work_response))
+
     def _is_forgotten(self, response: Any) -> bool:
         """Return whether tasks that can run are unknown to the scheduler, and another registration may help."""
         if response.n_pending_tasks == 0:

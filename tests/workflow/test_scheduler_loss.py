@@ -146,6 +146,27 @@ def test_a_state_from_before_the_graph_was_sent_is_no_dead_end(tmp_path, luigid,
     assert sorted(backend.submitted) == sorted(TASKS)
 
 
+@pytest.mark.parametrize("away", [0.0, 60.0], ids=["comes back", "ends without it"])
+@pytest.mark.parametrize("family", ["TrainBase", "Retrain", "Report"])
+def test_nobody_waits_for_a_task_that_luigid_takes_as_running_in_a_dead_run(
+    tmp_path, luigid, build, backend, monkeypatch, capsys, family: str, away: float
+):
+    monkeypatch.setattr("luigi_prune.workflow.registering_worker._IDLE_SECONDS", 0.05)
+    monkeypatch.setattr("luigi_prune.workflow.registering_worker._AWAY_SECONDS", away)
+
+    def give_to_a_dead_worker() -> None:
+        scheduler = luigid.scheduler
+        scheduler.add_worker("dead", [])
+        (task,) = [task for task in scheduler._state.get_active_tasks() if task.family == family][:1]
+        scheduler._state.set_status(task, "RUNNING", scheduler._config)
+        task.worker_running = "dead"
+
+    luigid.disturb = at(1, "get_work", give_to_a_dead_worker)
+    assert build(write_experiment(tmp_path))
+    assert sorted(backend.submitted) == sorted(TASKS)
+    assert "waits for a run that has died" in capsys.readouterr().out
+
+
 def test_failed_jobs_are_retried_by_the_run_whatever_luigid_is_set_to(tmp_path, luigid, build, backend):
     backend.outcomes["Prune"] = [Outcome("failed", "killed by signal 9") for _ in range(2)]
     assert build(write_experiment(tmp_path))
