@@ -76,7 +76,7 @@ def train(
     )
     request.check()
     sizes = f"with batchSize {training.batch_size} and testBatchSize {training.test_batch_size}"
-    cure = "choose smaller ones, or another device (luigi.cfg: [compute] device)"
+    cure = "set microBatchSize, or choose another device (luigi.cfg: [compute] device)"
     with explain_oom(device, f"training {sizes}", cure), preserved_random_state(device):
         run = prepare(network, request, masks)
         resume(run)
@@ -89,6 +89,8 @@ def train(
                     save_checkpoint(run, within_epoch=False)
                 if on_epoch is not None:
                     on_epoch(record)
+    if training.channels_last:
+        network.to(memory_format=torch.contiguous_format)
     progress = run.progress
     state = snapshot(run.network) if progress.best_state is None else progress.best_state
     history = history_arrays(progress, training.metrics_test)
