@@ -49,7 +49,6 @@ def ends_by_graph(
     source = map_tensors(lambda value: value.detach().clone().requires_grad_(next(free)), example_input)
     with ExitStack() as stack, torch.enable_grad(), evaluating(network):
         stack.callback(network.requires_grad_, False)
-        _simplify(network, stack)
         for embedding in (module for module in network.modules() if isinstance(module, nn.Embedding)):
             embedding.weight.requires_grad_(True)  # tokens have no gradient: their embeddings count as the input
         for name, module in layers:
@@ -59,19 +58,6 @@ def ends_by_graph(
         outputs = call(network, map_tensors(lambda value: value.clone() if value.requires_grad else value, source))
         outputs = [tensor for tensor in tensors_in(outputs) if tensor.requires_grad]
         return reached, _at_output(markers, of_markers, outputs)
-
-
-def _simplify(network: nn.Module, stack: ExitStack) -> None:
-    """Let modules with a `simplify_for_probe` run so until `stack` closes.
-
-    An adaptive solver's times depend on its state, so every layer that reads the time would count as one at the input.
-    """
-    for module in network.modules():
-        if callable(simplify := getattr(module, "simplify_for_probe", None)):
-            before = dict(vars(module))
-            simplify()
-            changed = {name: value for name, value in before.items() if vars(module)[name] is not value}
-            stack.callback(vars(module).update, changed)
 
 
 def _at_output(markers: dict[str, Tensor], of_markers: Collection[int], outputs: list[Tensor]) -> set[str]:
