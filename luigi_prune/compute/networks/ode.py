@@ -80,7 +80,7 @@ def integrate(
                 keywords |= {"adjoint_params": tuple(parameters), "adjoint_options": {**options, "norm": "seminorm"}}
                 solution = library.odeint_adjoint(field, state, ends, **keywords)
             else:
-                # Adaptive times depend on the state; without this, every layer that reads the time would read the input.
+                # Adaptive times depend on the state: layers that read the time would count as reading the input.
                 timed = field if training else lambda t, z: field(t.detach(), z)
                 solution = library.odeint(timed, state, ends, **keywords)
         except AssertionError as error:
