@@ -32,6 +32,8 @@ def call(network: Callable[..., Any], inputs: Inputs) -> Any:
 
 def map_leaves(function: Callable[[Any], Any], inputs: Any) -> Any:
     """Return `inputs` with `function(value)` in place of everything that is no container; mappings become dicts."""
+    if isinstance(inputs, Tensor):
+        return function(inputs)
     if isinstance(inputs, Mapping):
         return {key: map_leaves(function, value) for key, value in inputs.items()}
     if isinstance(inputs, list):

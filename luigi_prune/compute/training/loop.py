@@ -123,6 +123,7 @@ def _train_epoch(run: Run) -> EpochRecord:
 def _finish_epoch(run: Run, started: float) -> EpochRecord:
     """Validate the epoch, record it, and keep its weights if they are the best so far."""
     request, progress, training = run.request, run.progress, run.request.training
+    run.clear_weights()  # a network may change its weights by itself
     run.tally.pool(request.ranks)
     trained = run.tally.values()
     measure(

@@ -41,8 +41,8 @@ def optimize(run: Run, x: Inputs, y: Tensor, batch_size: int) -> None:
             run.scaler.update()
         else:
             run.optimizer.step()
-    for masked in run.masked:
-        masked.clear_weight()
+    if not run.keeps_zeros:
+        run.clear_weights()
     for part in passes:
         if len(part.y):
             run.tally.add(prediction(part.outputs).detach(), part.y, part.value.detach(), run.loss.share(part.y))
