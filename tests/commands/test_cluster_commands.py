@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from luigi_prune.__main__ import main
+from luigi_prune.execution import claims
 from luigi_prune.execution.job import Job
-from luigi_prune.execution.slurm import claims, heartbeat
+from luigi_prune.execution.slurm import heartbeat
 from luigi_prune.identity.paths import checkpoint_path
 from luigi_prune.workflow.job_task import JobTask, walk
 from tests.experiments import reports, write_experiment

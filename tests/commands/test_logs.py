@@ -13,8 +13,9 @@ import pytest
 from luigi_prune.__main__ import main
 from luigi_prune.commands import logs
 from luigi_prune.commands.logs import Tail
+from luigi_prune.execution import claims
 from luigi_prune.execution.job import Job
-from luigi_prune.execution.slurm import claims, heartbeat
+from luigi_prune.execution.slurm import heartbeat
 from luigi_prune.identity.paths import log_path
 from tests.submissions import submitted, tells
 

@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
+from luigi_prune.execution import claims
 from luigi_prune.execution.job import ComputeSettings, Job, Outcome
-from luigi_prune.execution.slurm import claims, heartbeat, poller, submission_queue
+from luigi_prune.execution.slurm import heartbeat, poller, submission_queue
 from luigi_prune.execution.slurm import slurm_backend as backend_module
 from luigi_prune.execution.slurm import tracked_job as tracked_job_module
 from luigi_prune.execution.slurm.options import FAMILIES, Resources, SlurmSettings

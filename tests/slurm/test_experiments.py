@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from luigi_prune.execution.slurm import claims
+from luigi_prune.execution import claims
 from luigi_prune.results.hdf5_file import read_result
 from tests.experiments import command, contents, reports, write_experiment
 from tests.slurm.cluster import Cluster

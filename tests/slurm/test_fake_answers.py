@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from luigi_prune.errors import ConfigError
+from luigi_prune.execution import claims
 from luigi_prune.execution.job import ComputeSettings
-from luigi_prune.execution.slurm import claims, submission_queue
 from luigi_prune.execution.slurm import slurm_backend as backend_module
+from luigi_prune.execution.slurm import submission_queue
 from luigi_prune.execution.slurm.options import Resources
 from luigi_prune.execution.slurm.slurm_backend import SlurmBackend
 from tests.slurm.fake_slurm import Driver, FakeJob, FakeSlurm, clock, driver, fake_slurm, make_driver

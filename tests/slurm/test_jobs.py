@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from luigi_prune.errors import ConfigError
+from luigi_prune.execution import claims
 from luigi_prune.execution.job import ComputeSettings, Job
-from luigi_prune.execution.slurm import claims
 from luigi_prune.execution.slurm.options import Resources
 from luigi_prune.execution.slurm.slurm_backend import SlurmBackend
 from tests.slurm.cluster import Cluster

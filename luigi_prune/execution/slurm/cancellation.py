@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from luigi_prune.errors import ConfigError
+from luigi_prune.execution import claims
+from luigi_prune.execution.claims import Claim
 from luigi_prune.execution.remote_jobs import Cancellation
-from luigi_prune.execution.slurm import claims
-from luigi_prune.execution.slurm.claims import Claim
 from luigi_prune.execution.slurm.cli import Client, CommandFailed
 from luigi_prune.execution.slurm.decisions import IN_QUEUE, STATES
 from luigi_prune.execution.slurm.submission import element_id

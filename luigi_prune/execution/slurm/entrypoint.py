@@ -20,10 +20,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from luigi_prune.execution import job_run
+from luigi_prune.execution import claims, job_run
 from luigi_prune.execution.job import Context, Job, Outcome
 from luigi_prune.execution.output import write_output_to
-from luigi_prune.execution.slurm import claims
 from luigi_prune.execution.slurm.heartbeat import HeartbeatWriter, heartbeat_path
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,8 @@ import logging
 import time
 from contextlib import suppress
 
-from luigi_prune.execution.slurm import claims, submission
+from luigi_prune.execution import claims
+from luigi_prune.execution.slurm import submission
 from luigi_prune.execution.slurm.cli import Client, CommandFailed, Row
 from luigi_prune.execution.slurm.decisions import IN_QUEUE, STATES
 from luigi_prune.execution.slurm.options import SlurmSettings

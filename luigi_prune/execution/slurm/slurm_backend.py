@@ -11,9 +11,10 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from luigi_prune.execution import claims
 from luigi_prune.execution.job import Backend, ComputeSettings, Job, Listener, Outcome
 from luigi_prune.execution.local.local_backend import LocalBackend
-from luigi_prune.execution.slurm import claims, submission
+from luigi_prune.execution.slurm import submission
 from luigi_prune.execution.slurm.cli import Client
 from luigi_prune.execution.slurm.decisions import Timeouts, decide
 from luigi_prune.execution.slurm.heartbeat import file_versions

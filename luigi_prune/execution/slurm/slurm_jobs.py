@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from luigi_prune.execution import claims
 from luigi_prune.execution.remote_jobs import Cancellation, JobPlace, RemoteJobs, SubmittedJob
-from luigi_prune.execution.slurm import claims
 from luigi_prune.execution.slurm.cancellation import plan_cancellation
 from luigi_prune.execution.slurm.leftovers import leftovers
 from luigi_prune.execution.slurm.submission_folder import describe, is_running, pending_claims, submitted_jobs

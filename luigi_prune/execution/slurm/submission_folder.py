@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from luigi_prune.execution import claims
+from luigi_prune.execution.claims import Claim
 from luigi_prune.execution.job import Job
-from luigi_prune.execution.slurm import claims
-from luigi_prune.execution.slurm.claims import Claim
 from luigi_prune.execution.slurm.heartbeat import heartbeat_path, read_heartbeat
 from luigi_prune.execution.slurm.submission import element_id, start_log_path
 

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from luigi_prune.execution import claims
 from luigi_prune.execution.job import ComputeSettings, Outcome
-from luigi_prune.execution.slurm import claims, submission
+from luigi_prune.execution.slurm import submission
 from luigi_prune.execution.slurm.cli import Client, CommandFailed, Row, is_temporary, may_have_submitted
 from luigi_prune.execution.slurm.options import Resources, SlurmSettings
 from luigi_prune.execution.slurm.tracked_job import TrackedJob

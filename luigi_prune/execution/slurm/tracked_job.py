@@ -8,9 +8,9 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from luigi_prune.execution import claims
 from luigi_prune.execution.job import Job, Listener, Outcome
 from luigi_prune.execution.output import last_lines
-from luigi_prune.execution.slurm import claims
 from luigi_prune.execution.slurm.cli import Row
 from luigi_prune.execution.slurm.decisions import HELD_REASONS, IN_QUEUE, STATES, Observation
 from luigi_prune.execution.slurm.heartbeat import (
