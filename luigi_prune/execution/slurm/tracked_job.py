@@ -93,8 +93,7 @@ class TrackedJob:
 
     def _record_start(self, restart: int) -> None:
         """Count restarts without a newer checkpoint, which limit a job that makes no progress."""
-        self.started = True
-        self.adopted = False
+        self.started = True  # but maybe long ago: an adopted job is alive if SLURM has it in its queue
         if (self.slurm_id, restart) in self.starts:
             return
         version = self.checkpoint_version()
