@@ -32,12 +32,12 @@ def fail(request: dict[str, Any], context: Context) -> None:
 def count(request: dict[str, Any], context: Context) -> None:
     """Count to `steps`, as a training would: a checkpoint every `every` steps, and one when asked to stop.
 
-    Writes [count, ...] with the numbers at which it began, one per start.
+    It ends before that if the file `until` exists. Writes its count, and the counts at which it began, one per start.
     """
     checkpoint = checkpoint_path(request["output"])
     done = json.loads(checkpoint.read_text()) if checkpoint.exists() else {"count": 0, "starts": []}
     done["starts"].append(done["count"])
-    while done["count"] < request["steps"]:
+    while done["count"] < request["steps"] and not os.path.exists(request.get("until", "/nowhere")):
         time.sleep(request.get("pause", 0.1))
         done["count"] += 1
         context.progress(done["count"] / request["steps"], f"step {done['count']}")

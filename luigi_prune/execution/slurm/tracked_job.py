@@ -231,11 +231,11 @@ class TrackedJob:
         if killed and self.resources.processes > 1 and not self._memory_message():
             message, retry = f"{killed[0]}\n{message}", True  # errors of the other processes are a consequence
         elif ended is None:
-            log = last_lines(Path(self.job.log)) if self.started else ""
+            log = last_lines(Path(self.job.log)) if self.heartbeat else ""  # else it is that of an earlier attempt
             message = "\n".join(filter(None, (message, *killed[:1], log or start)))
         seconds = ended.seconds if ended else 0.0
-        logs = (Path(self.job.log), start_log_path(self.folder, self.slurm_id))
-        existing = next((str(path) for path in logs if path.exists()), "")
+        logs = [Path(self.job.log), start_log_path(self.folder, self.slurm_id)]
+        existing = next((str(path) for path in (logs if self.heartbeat else reversed(logs)) if path.exists()), "")
         return Outcome("failed", f"SLURM job {self.slurm_id}: {message}", seconds=seconds, log=existing, retry=retry)
 
     def damaged_outcome(self) -> Outcome | None:
