@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -81,3 +82,19 @@ def add_ranks(request: dict[str, Any], context: Context) -> None:
         Path(request["output"]).write_text(json.dumps({"total": total.item()}))
     dist.barrier()
     dist.destroy_process_group()
+
+
+class _LastSignal:
+    """Sends a signal to its process when Python clears its modules, later than any handler of Python's runs."""
+
+    def __init__(self, number: int):
+        self.send = functools.partial(os.kill, os.getpid(), number)
+
+    def __del__(self) -> None:
+        self.send()
+
+
+def write_and_be_told_to_stop(request: dict[str, Any], context: Context) -> None:
+    """Write the result, and get a signal at the very end of the process."""
+    Path(request["output"]).write_text("{}")
+    globals()["last"] = _LastSignal(request["signal"])
