@@ -65,6 +65,13 @@ def vanish(request: dict[str, Any], context: Context) -> None:
     time.sleep(600)
 
 
+def eat(request: dict[str, Any], context: Context) -> None:
+    """Take memory, and keep it."""
+    taken = bytearray(request["megabytes"] * 1_000_000)
+    time.sleep(600)
+    del taken
+
+
 def leave(request: dict[str, Any], context: Context) -> None:
     """End without a result."""
     os._exit(0)

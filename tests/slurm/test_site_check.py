@@ -96,7 +96,13 @@ def test_a_folder_that_this_user_cannot_write_to_is_refused_first(
     theirs.mkdir()
     monkeypatch.setattr(site_check.os, "access", lambda path, mode: path != theirs)  # root may write everywhere
     job = dataclasses.replace(driver.job("a"), output=str(theirs / "new" / "a.h5"))
-    with pytest.raises(ConfigError, match=f"cannot write to {theirs}, which belongs to .*: .*umask|.*umask") as caught:
+    with pytest.raises(ConfigError, match=f"cannot write to {theirs}, which belongs to .*; .*umask") as caught:
         driver.backend.prepare([job])
     assert "\n" not in str(caught.value)
+    assert calls(driver) == 0
+
+
+def test_a_percent_sign_in_the_folder_of_submissions_is_refused_first(driver: Driver):
+    with pytest.raises(ConfigError, match="50%j/slurm: SLURM reads % in names of log files"):
+        driver.backend.prepare([dataclasses.replace(driver.job("a"), folder="/results/50%j/slurm")])
     assert calls(driver) == 0

@@ -37,9 +37,14 @@ def check_site(client: Client, site: SlurmSettings, families: Collection[str]) -
                 raise ConfigError(f"luigi.cfg: [slurm], jobs of {of}: {failure}{_hint(failure)}") from None
 
 
-def check_folders(folders: Iterable[Path]) -> None:
-    """Raise ConfigError if this user cannot write to one of `folders`, which need not exist."""
-    for folder in dict.fromkeys(folders):
+def check_folders(results: Iterable[Path], submissions: Iterable[Path]) -> None:
+    """Raise ConfigError if this user, or SLURM, cannot write to one of these folders, which need not exist."""
+    folders = dict.fromkeys(submissions)
+    if unfit := [folder for folder in folders if "%" in str(folder)]:
+        raise ConfigError(
+            f"directories.results: {unfit[0]}: SLURM reads % in names of log files as a pattern; choose another one"
+        )
+    for folder in folders | dict.fromkeys(results):
         existing = next((path for path in (folder, *folder.parents) if path.exists()), folder)
         if not os.access(existing, os.W_OK | os.X_OK):
             raise ConfigError(

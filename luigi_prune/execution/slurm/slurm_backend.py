@@ -64,7 +64,7 @@ class SlurmBackend(Backend):
     def prepare(self, jobs: Iterable[Job]) -> None:
         """Check that the site takes those of `jobs` that are not on their way already; raises ConfigError."""
         new = [job for job in jobs if job.family in FAMILIES and self._claim_of_others(job) is None]
-        check_folders(Path(folder) for job in new for folder in (Path(job.output).parent, job.folder))
+        check_folders((Path(job.output).parent for job in new), (Path(job.folder) for job in new))
         check_site(self.client, self._site, [family for family in FAMILIES if family in {job.family for job in new}])
 
     def submit(self, job: Job, listener: Listener) -> None:
