@@ -131,8 +131,15 @@ def order_at(chosen: Commensurate, arrays: Arrays, level: float, methods: np.nda
     runs = runs_at_level(chosen, arrays, level)
     positions = _positions(runs, arrays)
     exact = log_compression(runs, arrays["cost/size"])
-    # Equal on the grid: by exact size, so that the order does not depend on the order of the settings.
-    key = {m: (-np.mean(over_nets(positions[0][..., m])), -np.mean(over_nets(exact[..., m])), m) for m in methods}
+    # Equal on the grid: by exact size, then by name, so that the order does not depend on that of the settings.
+    key = {
+        m: (
+            -np.mean(over_nets(positions[0][..., m])).round(9),
+            -np.mean(over_nets(exact[..., m])).round(9),
+            str(arrays["axes/method"][m]),
+        )
+        for m in methods
+    }
     order = sorted((int(m) for m in methods), key=lambda m: key[m])
     best = order[0]
     # `not >` and not `<=`: an interval of NaN, of a single net, shows nothing.

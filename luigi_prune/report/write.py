@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import os
-import re
 import secrets
 import shutil
 from pathlib import Path
@@ -12,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from luigi_prune.analysis.reference_format import reference_npz
 from luigi_prune.report.contents import Contents, make_contents
+from luigi_prune.report.data_files import file_name, write_data
 from luigi_prune.report.html import to_html
 from luigi_prune.report.markdown import settings_text, to_markdown
 from luigi_prune.report.style import method_styles, save
@@ -80,62 +78,9 @@ def _write_files(
     markdown = to_markdown(contents, settings, provenance, pngs)
     (folder / "report.md").write_text(markdown, encoding="utf-8")
     (folder / "report.html").write_text(to_html(contents, settings, provenance, files), encoding="utf-8")
-    _write_data(folder / "data", arrays, measured, meta, labels, key)
+    write_data(folder / "data", arrays, measured, meta, labels, key)
     texts = {"report": markdown, "settings": f"```yaml\n{settings_text(settings)}```"}
     write_tensorboard(arrays, meta, {name: folder / path for name, path in pngs.items()}, texts, folder / "tensorboard")
-
-
-def _write_data(
-    folder: Path, arrays: Arrays, measured: Arrays, meta: dict[str, Any], labels: dict[str, str], key: str
-) -> None:
-    """Write the tables for other programs: `results.csv` with one row per run, and an `.npz` per test set."""
-    folder.mkdir(parents=True)
-    for test_set in (str(name) for name in arrays["axes/test_set"]):
-        table = reference_npz(arrays, meta, test_set=test_set, time_tag=key, labels=labels, measured=measured)
-        # numpy's stubs assume that the dictionary may contain `allow_pickle`.
-        np.savez_compressed(folder / f"{file_name(meta['experiment'])}_{file_name(test_set)}.npz", **table)  # type: ignore[arg-type]
-    metrics = [str(metric) for metric in arrays["axes/metric"]]
-    header = [
-        "test_set",
-        "method",
-        "net",
-        "repetition",
-        "keep_ratio",
-        "achieved_keep_ratio",
-        "size",
-        "flops",
-        *metrics,
-        "loss",
-    ]
-    with (folder / "results.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([*header, *(f"validation_{label}" for label in [*metrics, "loss"])])
-        for test_set in (str(name) for name in arrays["axes/test_set"]):
-            for cell in np.ndindex(arrays["cost/size"].shape):
-                net, ratio, repetition, method = cell
-                columns = [
-                    "ratio/achieved",
-                    "cost/size",
-                    "cost/flops",
-                    *(f"test/{test_set}/{label}" for label in [*metrics, "loss"]),
-                ]
-                columns += [f"validation/{label}" for label in [*metrics, "loss"]]
-                values = [repr(float(arrays[name][cell])) for name in columns]
-                writer.writerow(
-                    [
-                        test_set,
-                        arrays["axes/method"][method],
-                        net,
-                        repetition,
-                        repr(float(arrays["axes/keep_ratio"][ratio])),
-                        *values,
-                    ]
-                )
-
-
-def file_name(text: str) -> str:
-    """Return `text` as a safe part of a path."""
-    return re.sub(r"[^\w.+-]+", "_", text).lstrip(".") or "_"
 
 
 def _move_into_place(fresh: Path, folder: Path) -> None:

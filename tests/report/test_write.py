@@ -144,7 +144,13 @@ def test_the_data_of_other_programs(folder: Path) -> None:
         error = archive["error"]
     with (folder / "data" / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == error.size
+    pruned = error[..., 1:].size
+    assert len(rows) == pruned + 3  # an unpruned network once, however many ratios and repetitions it stands beside
+    unpruned = [r for r in rows if r["method"] == "ReferenceNet"]
+    assert [(r["net"], r["step"], r["keep_ratio"], r["size"]) for r in unpruned] == [
+        (net, "0", "1.0", "1.0") for net in "012"
+    ]
+    assert [1 - float(r["TopK1"]) for r in unpruned] == error[:, 0, 0, 0].tolist()
     row = next(
         r
         for r in rows
