@@ -173,15 +173,23 @@ def _background(figure: Figure, color: str) -> Iterator[None]:
         figure.set(facecolor=face, edgecolor=edge, dpi=dpi)
 
 
-def save(figure: Figure, stem: Path, resolution: float = 150.0) -> list[Path]:
-    """Write `stem`.pdf and `stem`.png, on white, without timestamps; return their paths."""
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write `stem`.pdf and `stem`.svg, on white, without timestamps; return their paths."""
     stem.parent.mkdir(parents=True, exist_ok=True)
-    pdf, png = stem.with_name(stem.name + ".pdf"), stem.with_name(stem.name + ".png")
-    with drawing(), _background(figure, "white"):
+    pdf, svg = stem.with_name(stem.name + ".pdf"), stem.with_name(stem.name + ".svg")
+    with drawing(), matplotlib.rc_context({"svg.hashsalt": stem.name}), _background(figure, "white"):
         FigureCanvasPdf(figure).print_pdf(pdf, metadata={"CreationDate": None, "Creator": None})
+        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    return [pdf, svg]
+
+
+def png(figure: Figure, resolution: float = 110.0) -> bytes:
+    """Return the figure as a PNG on white, without timestamps."""
+    buffer = io.BytesIO()
+    with drawing(), _background(figure, "white"):
         figure.set_dpi(resolution)
-        FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
-    return [pdf, png]
+        FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
+    return buffer.getvalue()
 
 
 def inline_svg(figure: Figure, name: str, description: str) -> str:
