@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from luigi_prune.analysis.commensurate import Commensurate
-from luigi_prune.analysis.comparison import COMPRESSIONS, Check, at_compression, paired_change
-from luigi_prune.analysis.statistics import by_run, spread
+from luigi_prune.analysis.comparison import COMPRESSIONS, Check, at_compression
+from luigi_prune.analysis.statistics import spread
 from luigi_prune.report.cells import NOTHING, Table, number, of_spread, points
 from luigi_prune.report.curves import in_percent, without_copies
 from luigi_prune.report.style import MethodStyle
@@ -95,49 +95,9 @@ def compression_table(arrays: Arrays, test_set: str, label: str, styles: Sequenc
         caption,
         ("method", *(f"{value:g}×" for value in COMPRESSIONS)),
         rows,
+        name=f"compression-{label}",
+        matrix=True,
     )
-
-
-def result_table(arrays: Arrays, test_set: str, styles: Sequence[MethodStyle]) -> Table:
-    """Return every method at every keep ratio: achieved sizes, metrics, paired change against the unpruned network."""
-    labels = [*(str(metric) for metric in arrays["axes/metric"]), "loss"]
-    size, flops = (spread(by_run(1.0 - arrays[name])) for name in ("cost/size", "cost/flops"))
-    values = {label: spread(by_run(without_copies(arrays[f"test/{test_set}/{label}"]))) for label in labels}
-    change = spread(by_run(paired_change(arrays, test_set, labels[0])))
-    scales = {
-        label: 100.0 if in_percent(arrays, label, arrays[f"test/{test_set}/{label}"]) else 1.0 for label in labels
-    }
-    rows = []
-    for method, style in enumerate(styles):
-        for ratio, keep_ratio in enumerate(arrays["axes/keep_ratio"]):
-            place, first = (ratio, method), labels[0]
-            if method == 0 and ratio > 0:
-                continue  # the unpruned network is the same at every ratio
-            costs = ["0.0", "0.0"] if method == 0 else [of_spread(table, place, 100, 2) for table in (size, flops)]
-            cells = [style.plain, NOTHING if method == 0 else f"{keep_ratio:.4g}", *costs]
-            cells += [of_spread(values[label], place, scales[label], 4 if label == "loss" else 2) for label in labels]
-            low, high = scales[first] * float(change.low[place]), scales[first] * float(change.high[place])
-            interval = f" [{low:+.2f}, {high:+.2f}]" if np.isfinite(low) and method else ""
-            cells += [
-                of_spread(change, place, scales[first], sign=True) + interval if method else NOTHING,
-                str(int(values[first].n[place])),
-            ]
-            rows.append(tuple(cells))
-    units = [label + (" (%)" if scales[label] == 100.0 else "") for label in labels]
-    columns = (
-        "method",
-        "keep ratio",
-        "parameters pruned (%)",
-        "FLOPs pruned (%)",
-        *units,
-        f"change of {labels[0]} [95 % CI]",
-        "n",
-    )
-    caption = (
-        "Mean ± sample standard deviation over nets and repetitions (n runs). The change is paired: each run against "
-        "its own unpruned network; the confidence interval is Student's t over the nets."
-    )
-    return Table("All results", caption, columns, rows)
 
 
 def measured_table(measured: Arrays, styles: Sequence[MethodStyle]) -> Table:
@@ -153,7 +113,7 @@ def measured_table(measured: Arrays, styles: Sequence[MethodStyle]) -> Table:
     caption = (
         "Mean ± sample standard deviation over all runs and ratios. Depends on the machine; differs from run to run."
     )
-    return Table("Measured cost", caption, ("method", *(measured_name(name) for name in names)), rows)
+    return Table("Measured cost", caption, ("method", *(measured_name(name) for name in names)), rows, name="measured")
 
 
 def measured_name(name: str) -> str:
@@ -181,7 +141,7 @@ def family_table(costs: Arrays) -> Table:
         "job; peak memory: the largest process of the family, without GPU memory."
     )
     columns = ("family", "tasks", "mean (s)", "total (s)", "GPU-hours", "peak memory (MB)")
-    return Table("Cost per family of tasks", caption, columns, rows)
+    return Table("Cost per family of tasks", caption, columns, rows, name="families")
 
 
 def check_table(checks: Sequence[Check]) -> Table:
@@ -190,4 +150,4 @@ def check_table(checks: Sequence[Check]) -> Table:
     caption = (
         "What a comparison of pruning methods should report (after Blalock et al. 2020), and whether this one does."
     )
-    return Table("How sound is this comparison?", caption, ("item", "here", "remark"), rows)
+    return Table("How sound is this comparison?", caption, ("item", "here", "remark"), rows, name="checks")

@@ -19,13 +19,16 @@ from luigi_prune.report.verdict_card import level_text
 Arrays = dict[str, np.ndarray]
 
 MOST_RATIOS = 6
+MOST_LEVELS = 4
 
 
 def leaderboard_table(
     rows: Sequence[LeaderboardRow], found: Verdict, styles: Sequence[MethodStyle], quality: Quality
 ) -> Table:
     """Return the leaderboard, the best mean compression first; ties with the best are marked."""
-    levels = list(rows[0].compression) if rows else []
+    levels = list(rows[0].compression)[:MOST_LEVELS] if rows else []
+    times = {"prune (s)": [row.prune_seconds for row in rows], "retrain (s)": [row.retrain_seconds for row in rows]}
+    times = {name: values for name, values in times.items() if np.isfinite(values).any()}
     with_before = any(row.before is not None for row in rows)
     unit = f" ({quality.unit})" if quality.unit else ""
     at, word = points(found.level), "rise" if found.lower else "drop"
@@ -36,22 +39,22 @@ def leaderboard_table(
         f"test change at {at}{unit}",
     ]
     columns += [f"before retraining at {at}{unit}"] * with_before
-    columns += ["mean change of the curve", "prune (s)", "retrain (s)"]
+    columns += [f"curve mean{unit}", *times]
     body = []
-    for row in rows:
+    for place, row in enumerate(rows):
         cells: list[str] = [Cell(styles[row.method].plain, method=row.method)]
         cells += [of_censored(row.compression[level]) for level in levels]
         cells += [of_censored(row.flops), of_interval(row.change, quality.scale)]
         if with_before:
             cells.append(NOTHING if row.before is None else of_interval(row.before, quality.scale))
-        cells += [of_interval(row.area, quality.scale), seconds(row.prune_seconds), seconds(row.retrain_seconds)]
+        cells += [of_interval(row.area, quality.scale), *(seconds(values[place]) for values in times.values())]
         body.append(tuple(cells))
     tied = [at for at, row in enumerate(rows) if row.tied]
     caption = (
         f"Original over kept parameters of the smallest network within so many {'%' if found.lower else 'points'} of "
         f"the unpruned network's {found.chosen_on} {found.metric}; geometric mean over nets, 95 % interval, and how "
         "many runs stay within the level. ≥: the smallest ratio is still within it; <: some run is so at no ratio, and "
-        "enters with its largest network; ≈: both. Mean change of the curve: over log2 compression, up to what all "
+        "enters with its largest network; ≈: both. Curve mean: the mean change over log2 compression, up to what all "
         f"methods have. Shaded: not shown worse than the best at {at}."
     )
     return Table("Leaderboard", caption, tuple(columns), body, name="leaderboard", marked=frozenset(tied))
@@ -84,10 +87,11 @@ def pairwise_table(found: Pairwise, styles: Sequence[MethodStyle], quality: Qual
         if found.indicative or smallest > 0.05
         else ""
     )
+    unit = f" in {quality.unit}" if quality.unit else ""
     caption = (
-        f"Row minus column, test {quality.label}{f' in {quality.unit}' if quality.unit else ''}, at {found.compression:g} "
-        "times fewer parameters: mean over nets, each pair on the same trained network. p: sign-flip permutation test, "
-        f"adjusted by Holm for all pairs; coloured if at most 0.05.{caution}"
+        f"Row minus column, test {quality.label}{unit}, at {found.compression:g} times fewer parameters: mean over "
+        "nets, each pair on the same trained network. p: sign-flip permutation test, adjusted by Holm for all pairs; "
+        f"coloured if at most 0.05.{caution}"
     )
     return Table(
         f"Who beats whom at {found.compression:g}×",
@@ -166,7 +170,8 @@ def every_level_table(
     ]
     unit = "%" if found.lower else "points" if found.is_share else "hundredths"
     caption = (
-        f"Compression within each level ({unit} of {split} {found.metric}; negative: better than the unpruned network), "
+        f"Compression within each level ({unit} of {split} {found.metric}; negative: better than the unpruned "
+        "network), "
         f"and how many runs stay within. Levels finer than {level_text(found)} are less than two samples."
     )
     title = f"Every level, chosen on {split}" + (

@@ -84,11 +84,12 @@ def _lead_sentences(found: Verdict, styles: Sequence[MethodStyle]) -> list[str]:
     value = found.compression[best]
     if value.reached:
         interval = limits(value.low, value.high)
-        share = f"{value.sign} {factor(value.value)}".strip() + (f" ({interval})" if interval else "")
-        what = "reaches" if found.leader is not None or len(found.order) == 1 else "has the largest mean,"
+        bound = {"≥": "at least ", "<": "less than ", "≈": "about "}.get(value.sign, "")
+        share = f"{bound}{factor(value.value)}" + (f" (95 % interval {interval})" if interval else "")
+        what = "reaches" if found.leader is not None or len(found.order) == 1 else "has the largest mean compression,"
         text.append(
-            f"{styles[best].plain} {what} {share} fewer parameters within {level_text(found)}; "
-            f"{value.reached} of {value.of} runs stay within it."
+            f"{styles[best].plain} {what} {share} within {level_text(found)}; {value.reached} of {value.of} runs stay "
+            "within it."
         )
     if found.lead_factor is not None and value.reached:
         mean, low, high = found.lead_factor
@@ -98,7 +99,10 @@ def _lead_sentences(found: Verdict, styles: Sequence[MethodStyle]) -> list[str]:
             f"the ratios{paired})."
         )
     if found.changes:
-        parts = [f"{styles[other.order[0]].plain} at {points(other.level)}" for other in found.changes]
+        levels: dict[str, list[str]] = {}
+        for other in found.changes:
+            levels.setdefault(styles[other.order[0]].plain, []).append(points(other.level))
+        parts = [f"{name} at {' and '.join(at)}" for name, at in levels.items()]
         text.append(f"The order depends on the level: first is {', '.join(parts)}{'' if found.lower else ' points'}.")
     return text
 
@@ -108,7 +112,7 @@ def _facts(found: Verdict) -> list[tuple[str, str]]:
     return [
         ("level", level_text(found)),
         (f"one {found.chosen_on} sample", "unknown" if unknown else f"{100 * (found.resolution or 0):.2g} points"),
-        ("independent networks", f"{found.nets} of {SOUND_NUMBER_OF_NETS} or more"),
+        (f"networks ({SOUND_NUMBER_OF_NETS} can decide)", str(found.nets)),
         ("results", f"{found.results} of {found.expected}"),
     ]
 
