@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from luigi_prune.report.contents import Contents, make_contents
-from luigi_prune.report.data_files import file_name, write_data
 from luigi_prune.report.html import to_html
 from luigi_prune.report.markdown import settings_text, to_markdown
+from luigi_prune.report.result_rows import file_name, write_data
 from luigi_prune.report.style import method_styles, save
 from luigi_prune.report.tensorboard import write_tensorboard
 
