@@ -22,7 +22,8 @@ class Censored:
 
     `at_least`: one run or more ends the grid within the level, so the mean is a lower bound. `at_most`: one run or
     more reaches the level nowhere and enters with its largest network, so the mean is an upper bound. With both, it is
-    neither. `reached` of `of` runs reach the level.
+    neither. `reached` of `of` runs reach the level. The interval ends where the grid does: `high` is infinite if it
+    goes beyond the smallest network or a run ends there, `low` is 1 if a run reaches the level nowhere.
     """
 
     value: float
@@ -84,14 +85,18 @@ def censored(runs: RunsAtLevel, share: np.ndarray, method: int) -> Censored:
     """Return a method's compression at a level over its nets."""
     found = mean_interval(over_nets(log_compression(runs, share)[..., method]))
     available, never = runs.available[..., method], runs.never[..., method]
+    at_least, at_most = bool(runs.ended[..., method].any()), bool(never.any())
+    kept = share[..., method][np.isfinite(share[..., method]) & (share[..., method] > 0)]
+    end = 1 / kept.min() if len(kept) else np.inf
+    low, high = max(1.0, 2**found.low), 2**found.high  # the unpruned network is within every level
     return Censored(
         value=float(2**found.mean),
-        at_least=bool(runs.ended[..., method].any()),
-        at_most=bool(never.any()),
+        at_least=at_least,
+        at_most=at_most,
         reached=int((available & ~never).sum()),
         of=int(available.sum()),
-        low=float(2**found.low),
-        high=float(2**found.high),
+        low=float("nan") if np.isnan(found.low) else 1.0 if at_most else float(low),
+        high=float("nan") if np.isnan(found.high) else float(np.inf if at_least or high > end else high),
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from luigi_prune.analysis.censoring import Censored, censored, runs_at_level
+from luigi_prune.analysis.censoring import Censored, RunsAtLevel, censored, runs_at_level
 from luigi_prune.analysis.commensurate import choose
 from luigi_prune.analysis.comparison import paired_change
 from luigi_prune.analysis.inference import Interval, mean_interval, over_nets
@@ -20,9 +20,10 @@ class LeaderboardRow:
     """A method at the level of the verdict; a run that does not reach it enters every column with its largest network.
 
     `compression` is by level; `flops` a factor like it; `change` the metric on the test set minus the unpruned
-    network's, `before` the same before retraining (None if not measured); `area` the mean change over log2 compression
-    from 1 to the largest that all methods have; `prune_seconds` and `retrain_seconds` are means per network, NaN if
-    unknown. `tied`: not shown worse than the best.
+    network's, `before` the same before retraining; `area` the mean change over log2 compression from 1 to the largest
+    that all methods have; `calibration_error` the expected one minus the unpruned network's; `worst_class` the class
+    that loses most, with its mean change. None if not measured. `prune_seconds` and `retrain_seconds` are means per
+    network, NaN if unknown. `tied`: not shown worse than the best.
     """
 
     method: int
@@ -31,6 +32,8 @@ class LeaderboardRow:
     change: Interval
     before: Interval | None
     area: Interval
+    calibration_error: Interval | None
+    worst_class: tuple[int, float] | None
     prune_seconds: float
     retrain_seconds: float
     tied: bool
@@ -44,6 +47,9 @@ def leaderboard(arrays: Arrays, measured: Arrays, found: Verdict) -> list[Leader
     main = runs[found.level]
     change = main.take(paired_change(arrays, found.test_set, found.metric))
     before = change_before_retraining(arrays, found.test_set, found.metric)
+    calibration = arrays.get(f"calibration_error/{found.test_set}")
+    if calibration is not None:
+        calibration = main.take(calibration - calibration[..., :1])
     areas = area_under_curve(arrays, found.test_set, found.metric, found.order)
     return [
         LeaderboardRow(
@@ -53,6 +59,8 @@ def leaderboard(arrays: Arrays, measured: Arrays, found: Verdict) -> list[Leader
             change=mean_interval(over_nets(change[..., method])),
             before=None if before is None else mean_interval(over_nets(main.take(before)[..., method])),
             area=mean_interval(over_nets(areas[..., method])),
+            calibration_error=None if calibration is None else mean_interval(over_nets(calibration[..., method])),
+            worst_class=worst_class(arrays, found.test_set, main, method),
             prune_seconds=_mean_of(measured, "prune_seconds", method),
             retrain_seconds=_mean_of(measured, "retrain_seconds", method),
             tied=method in found.tied,
@@ -67,6 +75,23 @@ def change_before_retraining(arrays: Arrays, test_set: str, metric: str) -> np.n
     if values is None or not np.isfinite(values).any():
         return None
     return values - arrays[f"test/{test_set}/{metric}"][..., :1]
+
+
+def worst_class(arrays: Arrays, test_set: str, runs: RunsAtLevel, method: int) -> tuple[int, float] | None:
+    """Return the class whose accuracy falls most on average over the runs' networks, and its change, or None."""
+    accuracy = arrays.get(f"class_accuracy/{test_set}")
+    if accuracy is None:
+        return None
+    change = accuracy[..., method, :].astype(np.float64) - accuracy[..., 0, :]
+    points = np.maximum(runs.point[..., method], 0)[:, None, :, None]
+    chosen = np.take_along_axis(change, points, axis=1)[:, 0][runs.available[..., method]]
+    known = np.isfinite(chosen)
+    if not known.any():
+        return None
+    sums = np.where(known, chosen, 0.0).sum(axis=0)
+    means = np.where(known.any(axis=0), sums / np.maximum(known.sum(axis=0), 1), np.inf)
+    worst = int(np.argmin(means))
+    return worst, float(means[worst])
 
 
 def area_under_curve(arrays: Arrays, test_set: str, metric: str, methods: tuple[int, ...]) -> np.ndarray:

@@ -41,6 +41,7 @@ class Verdict:
 
     `lead` is log2 of the compression of the best method over the next one's, paired by run and counted in steps of the
     grid; `tied` are the methods not shown worse than the best, itself included (all that were compared if none is).
+    `log2_on_grid` is each method's mean log2 compression, every run's moved to the nearest keep ratio of the grid.
     `samples` is the number behind the metric that levels are chosen on, None if unknown; `resolution` is one over it.
     """
 
@@ -57,6 +58,7 @@ class Verdict:
     tied: tuple[int, ...]
     lead: Interval | None
     compression: dict[int, Censored]
+    log2_on_grid: dict[int, float]
     nets: int
     results: int
     expected: int
@@ -110,6 +112,7 @@ def verdict(arrays: Arrays, meta: dict[str, Any], test_set: str, metric: str) ->
         tied=main.tied,
         lead=_difference(_positions(runs, arrays), *main.order[:2]) if len(main.order) > 1 else None,
         compression={method: censored(runs, arrays["cost/size"], method) for method in main.order},
+        log2_on_grid={m: float(np.mean(over_nets(_positions(runs, arrays)[0][..., m]))) for m in main.order},
         nets=int(runs.available[..., pruning].any(axis=(1, 2)).sum()),
         results=int(known.sum()),
         expected=known.size,

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from luigi_prune.report.contents import Contents, make_contents
-from luigi_prune.report.data_files import file_name, write_data
 from luigi_prune.report.html import to_html
 from luigi_prune.report.markdown import settings_text, to_markdown
+from luigi_prune.report.result_rows import file_name, write_data
 from luigi_prune.report.style import MethodStyle, method_styles, png, save
 from luigi_prune.report.table_files import write_tables
 from luigi_prune.report.take_home import take_home

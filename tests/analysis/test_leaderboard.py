@@ -21,11 +21,22 @@ def test_every_column_of_a_row_is_over_the_same_runs() -> None:
     assert row.change.n == 3
 
 
+def shape_of(arrays: dict[str, np.ndarray]) -> tuple[int, ...]:
+    return arrays["cost/size"].shape
+
+
 def test_rows_follow_the_verdict_and_have_what_was_measured() -> None:
     arrays = experiment({"A": [2] * 5, "B": [4] * 5})
     measured = {"prune_seconds": np.full(arrays["cost/size"].shape, 3.0)}
     arrays["before/Test/TopK1"] = arrays["test/Test/TopK1"] - 0.1
+    arrays["calibration_error/Test"] = np.where(arrays["method/nominal"], 0.1, 0.25) * np.ones(shape_of(arrays))
+    arrays["class_accuracy/Test"] = np.full((*shape_of(arrays), 3), 0.9, dtype=np.float32)
+    arrays["class_accuracy/Test"][:, 3, :, 2, 1] = 0.4  # class 1 at 16x, the ratio of B
     rows = leaderboard(arrays, measured, judge(arrays))
+    assert rows[0].calibration_error is not None
+    assert rows[0].calibration_error.mean == pytest.approx(0.15)
+    assert rows[0].worst_class == (1, pytest.approx(-0.5))
+    assert rows[1].worst_class == (0, 0.0)
     assert [row.method for row in rows] == [2, 1]
     assert [row.tied for row in rows] == [True, False]
     assert rows[0].prune_seconds == 3.0

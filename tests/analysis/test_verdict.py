@@ -96,6 +96,10 @@ def test_compressions_carry_their_bounds() -> None:
     assert {name: value.reached for name, value in compression.items()} == {"A": 3, "B": 2, "C": 1, "D": 0, "E": 3}
     assert compression["B"].value == pytest.approx((2 * 4 * 4) ** (1 / 3))
     assert compression["D"].value == pytest.approx(2)
+    assert compression["A"].low > 1
+    assert np.isinf(compression["A"].high)  # beyond the grid
+    assert compression["B"].low == compression["D"].low == 1.0
+    assert compression["E"].low == compression["E"].high == pytest.approx(4)
     assert all(value.of == 3 for value in compression.values())
     assert any("A" in reason and "smallest keep ratio" in reason for reason in found.reasons)
 

@@ -53,7 +53,7 @@ def result_rows(arrays: Arrays, measured: Arrays) -> Iterator[dict[str, Any]]:
             **{label: arrays[f"test/{test_set}/{label}"] for label in labels},
             **{f"validation_{label}": arrays[f"validation/{label}"] for label in labels},
             **_stored(arrays, {f"before_{label}": f"before/{test_set}/{label}" for label in labels}),
-            **_stored(arrays, {"calibration_error": f"extra/{test_set}/calibration_error"}),
+            **_stored(arrays, {"calibration_error": f"calibration_error/{test_set}"}),
             **{name.replace("/", "_"): values for name, values in sorted(measured.items())},
         }
         if first:

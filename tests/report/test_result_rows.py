@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from luigi_prune.analysis.aggregate import aggregate_results
-from luigi_prune.report.data_files import result_rows
+from luigi_prune.report.result_rows import result_rows
 from tests.synthetic import make_grid, read
 
 
