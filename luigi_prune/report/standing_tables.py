@@ -15,6 +15,7 @@ from luigi_prune.report.cells import NOTHING, Cell, Table, number, of_censored, 
 from luigi_prune.report.curves import Quality
 from luigi_prune.report.style import MethodStyle
 from luigi_prune.report.verdict_card import level_text
+from luigi_prune.report.wording import counted
 
 Arrays = dict[str, np.ndarray]
 
@@ -83,7 +84,7 @@ def pairwise_table(found: Pairwise, styles: Sequence[MethodStyle], quality: Qual
     nets = int(found.nets.max(initial=0))
     smallest = 2.0 / 2**nets if nets > 1 else 1.0
     caution = (
-        f" Indicative: with {nets} nets no p-value can be below {smallest:.2g}, before Holm's adjustment."
+        f" Indicative: with {counted(nets, 'net')} no p-value can be below {smallest:.2g}, before Holm's adjustment."
         if found.indicative or smallest > 0.05
         else ""
     )
