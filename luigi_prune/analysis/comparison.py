@@ -112,7 +112,9 @@ def checklist(arrays: Arrays, measured: Arrays, meta: dict[str, Any], provenance
     seconds = sorted(name for name in measured if "seconds" in name and "gpu_seconds" not in name)
     validated = has_validation(arrays)
     on_validation = (
-        "chosen on validation, reported on test" if validated else "no validation curves: chosen on the test set"
+        "chosen on validation, reported on test"
+        if validated
+        else "nothing measured on validation: chosen on the test set"
     )
     return [
         Check(
@@ -130,7 +132,7 @@ def checklist(arrays: Arrays, measured: Arrays, meta: dict[str, Any], provenance
         Check(
             "Retraining budget stated",
             epochs is not None,
-            "none" if unretrained else f"epochs {epochs[0]} to {epochs[1]}" if epochs else "unknown",
+            "none" if unretrained else f"epochs {epochs[0] + 1} to {epochs[1]}" if epochs else "unknown",
         ),
         Check(
             "Quality before retraining",

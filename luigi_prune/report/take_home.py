@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,9 @@ from luigi_prune.report.style import MethodStyle
 
 Arrays = dict[str, np.ndarray]
 
+# The name of the experiment file where the run's is not known.
+NO_FILE = "mine"
+
 
 @dataclass(frozen=True)
 class TakeHome:
@@ -28,7 +32,7 @@ class TakeHome:
 
 
 def take_home(
-    arrays: Arrays, found: Verdict | None, styles: Sequence[MethodStyle], provenance: dict[str, Any]
+    arrays: Arrays, found: Verdict | None, styles: Sequence[MethodStyle], provenance: dict[str, Any], experiment: str
 ) -> TakeHome | None:
     """Return how to load the smallest network of the best method that stays within the level; None if none does.
 
@@ -55,14 +59,16 @@ def take_home(
         f"{number(value, scale=100.0 if percent else 1.0, digits=2 if percent else 4)}{' %' * percent}."
     )
     config, name = config_of(provenance), str(arrays["axes/method"][method])
+    member = experiment if Path(config).stem not in (experiment, NO_FILE) else ""  # of a sweep
     keep = f"{arrays['axes/keep_ratio'][ratio]:.6g}"
     python = (
         "from luigi_prune import api\n\n"
-        f'pruned = api.load("{config}", method="{name}", keep_ratio={keep}, net={net}, repetition={repetition})'
+        f'pruned = api.load("{config}", method="{name}", keep_ratio={keep}, net={net}, repetition={repetition}'
+        + (f', member="{member}")' if member else ")")
     )
     shell = (
         f"python -m luigi_prune export {config} --method {name} --keep-ratio {keep} --net {net} "
-        f"--repetition {repetition} --to onnx"
+        f"--repetition {repetition} --to onnx" + (f" --member {member}" if member else "")
     )
     return TakeHome(text, python, shell)
 
@@ -70,4 +76,4 @@ def take_home(
 def config_of(provenance: dict[str, Any]) -> str:
     """Return the experiment file that the run was started with, or a name to put it in for."""
     files = re.findall(r"--config[= ](\S+)", str(provenance.get("command", "")))
-    return files[0].strip("'\"") if len(files) == 1 else "mine.yaml"
+    return files[0].strip("'\"") if len(files) == 1 else f"{NO_FILE}.yaml"

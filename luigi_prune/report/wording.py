@@ -170,6 +170,9 @@ def partial_notice(meta: dict[str, Any]) -> str | None:
     """Return the warning for a report with missing results, or None."""
     if not meta.get("partial"):
         return None
-    total = meta["cells_per_test_set"]
-    missing = ", ".join(f"{count} of {total} on {test_set}" for test_set, count in meta["missing"].items() if count)
+    total, counts = meta["cells_per_test_set"], {name: count for name, count in meta["missing"].items() if count}
+    if len(counts) > 1 and len(set(counts.values())) == 1:
+        missing = f"{next(iter(counts.values()))} of {total} on each of {', '.join(counts)}"
+    else:
+        missing = ", ".join(f"{count} of {total} on {test_set}" for test_set, count in counts.items())
     return f"PARTIAL: results are missing ({missing}). Means are over the available results and may change."

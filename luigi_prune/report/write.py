@@ -80,7 +80,7 @@ def _write_files(
         stem = folder / "plots" / Path(*(file_name(part) for part in plot.name.split("/")))
         files[plot.name] = [path.relative_to(folder).as_posix() for path in save(plot.figure, stem)]
     pictures = {name: paths[1] for name, paths in files.items()}
-    home = take_home(arrays, contents.verdict, styles, provenance)
+    home = take_home(arrays, contents.verdict, styles, provenance, str(meta["experiment"]))
     markdown = to_markdown(contents, settings, provenance, pictures)
     (folder / "report.md").write_text(markdown, encoding="utf-8")
     page = to_html(contents, styles, settings, provenance, files, home)

@@ -108,5 +108,6 @@ def test_print_opens_everything_and_takes_few_sheets(page: Path, tmp_path: Path)
 def test_without_a_script_the_plot_is_a_picture_and_tables_are_there(page: Path) -> None:
     html = re.sub(r"<script.*?</script>", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     chart = re.search(r'id="chart" class="fallback">(.*?)</div>', html, re.DOTALL)
-    assert chart and "<svg" in chart[1]
+    assert chart
+    assert "<svg" in chart[1]
     assert html.count('data-key="2.0.') == 4  # two metrics, the loss, the change

@@ -207,7 +207,7 @@ def test_without_validation_the_choice_is_said_to_be_on_the_test_set(tmp_path: P
 
     report(aggregate_results(make_grid(nets=1, repetitions=1), without_history), tmp_path / "report")
     text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
-    assert "no validation curves: chosen on the test set" in text
+    assert "nothing measured on validation: chosen on the test set" in text
     assert "chosen on validation" not in text.replace("Ratio chosen on validation, reported on test | no", "")
     assert "validation TopK1" not in text
     assert "Training curves" not in text
