@@ -1,8 +1,9 @@
 """Removing from a network the channels that can no longer change its output.
 
-`structure/` finds these channels for any weights and inputs, `coupling` the channels that have to go with each. Channels
-are removed in blocks, sets of places that the same modules share; a block that the network's own code does not allow
-(sizes written into a reshape, for instance) is found by trying, and stays. Nothing is returned whose outputs differ.
+`structure/` finds these channels for any weights and inputs, `coupling` the channels that have to go with each.
+Channels are removed in blocks, sets of places that the same modules share; a block that the network's own code does not
+allow (sizes written into a reshape, for instance) is found by trying, and stays. Nothing is returned whose outputs
+differ.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 A residual sum adds channel c of two layers, a concatenation puts channel c of one layer at place c + 64, flattening
 turns a channel into 49 features, shuffling permutes. All this is measured, not traced. The network runs once, with the
 output of every module that has channels replaced by positive noise. Between these cuts there is only code without
-weights. For each input of such a module, gradients of three weighted sums over its channels (weights: one, the number of
-the channel, a random number) show at each cut output which channel of the input a channel arrives at, and whether it
+weights. For each input of such a module, gradients of three weighted sums over its channels (weights: one, the number
+of the channel, a random number) show at each cut output which channel of the input a channel arrives at, and whether it
 arrives at that one only.
 """
 
@@ -192,9 +192,7 @@ def _gradients(sink: _Cut, cuts: list[_Cut], code: Tensor) -> list[Tensor | None
     shape = [1] * sink.input.dim()
     shape[sink.input_axis] = -1
     weights = code.to(sink.input).view(shape).expand_as(sink.input)
-    found = torch.autograd.grad(
-        sink.input, [cut.noise for cut in cuts], weights, retain_graph=True, allow_unused=True
-    )
+    found = torch.autograd.grad(sink.input, [cut.noise for cut in cuts], weights, retain_graph=True, allow_unused=True)
     return [
         None if gradient is None else gradient.double().movedim(cut.output_axis, 0).flatten(1).sum(1).cpu()
         for gradient, cut in zip(found, cuts, strict=True)
