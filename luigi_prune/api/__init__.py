@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from luigi_prune.api.compacted import Compacted
 from luigi_prune.api.disk_sizes import disk_sizes
+from luigi_prune.api.exporting import export
 from luigi_prune.api.finished import FinishedNetwork
 from luigi_prune.api.loading import load
 from luigi_prune.api.mask_hooks import release
@@ -19,6 +20,7 @@ __all__ = [
     "Pruned",
     "PrunedLayer",
     "disk_sizes",
+    "export",
     "load",
     "measure_latency",
     "methods",

@@ -37,7 +37,12 @@ TOLERANCES = {"onnx": 1e-4, "torch-export": 1e-5, "safetensors": 1e-5, "state-di
 
 
 def export(
-    source: Pruned | Compacted, path: str | Path, to: str, *, example_input: Inputs | None = None, **about: Any
+    source: Pruned | Compacted,
+    path: str | Path,
+    to: str,
+    *,
+    example_input: Inputs | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> float:
     """Write the network of `source` to a file, read it back, and return the largest difference of its outputs.
 
@@ -61,9 +66,9 @@ def export(
     if example is None:
         raise ConfigError("export: give an example_input, on which the written network is compared")
     network = release(duplicate(source.network)).eval()
-    example = _without_labels(example)
+    example = without_labels(example)
     path.parent.mkdir(parents=True, exist_ok=True)
-    run = _writers[to](network, example, path, {**_recipe(source), **about})
+    run = _writers[to](network, example, path, {**_recipe(source), **(about or {})})
     worst = max(_difference(network, run, batch) for batch in _batches(example))
     if not worst <= TOLERANCES[to]:
         path.unlink(missing_ok=True)
@@ -84,7 +89,7 @@ def _recipe(source: Pruned | Compacted) -> dict[str, Any]:
     }
 
 
-def _without_labels(example: Inputs) -> Inputs:
+def without_labels(example: Inputs) -> Inputs:
     """Return the inputs without labels: transformers' networks compute a loss with them, which is of no use outside."""
     if isinstance(example, Mapping):
         return {name: value for name, value in example.items() if name != "labels"}

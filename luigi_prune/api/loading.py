@@ -9,7 +9,7 @@ from torch import nn
 
 from luigi_prune import registry
 from luigi_prune.api.compacted import COMPACTED, Compacted, read_compacted
-from luigi_prune.api.exported_state import ExportedNetwork, STATES, read_exported
+from luigi_prune.api.exported_state import STATES, ExportedNetwork, read_exported
 from luigi_prune.api.finished import FinishedNetwork, network_of, read_finished
 from luigi_prune.api.pruned import FAMILY, Pruned, read_pruned
 from luigi_prune.config.loader.experiment_files import load_experiments
@@ -55,7 +55,7 @@ def load(
         return _of_experiment(path, method, keep_ratio, net, repetition, retrained, member)
     if method is not None or keep_ratio is not None or member is not None:
         raise ConfigError(
-            f"{path}: method, keep_ratio and member choose from an experiment file (.yaml), not from a file of one network"
+            f"{path}: method, keep_ratio and member choose from an experiment file (.yaml); this file has one network"
         )
     if path.suffix in STATES:
         return read_exported(path, network)
@@ -101,7 +101,7 @@ def result_of(
     experiment: Experiment, directories: Directories, path: Path, method: str | None, keep_ratio: float | None,
     net: int, repetition: int, retrained: bool,
 ) -> tuple[Path, float | None]:  # fmt: skip
-    """Return the result file of one network of an experiment, and its keep ratio; raises ConfigError if there is none."""
+    """Return the result file of one network of an experiment, and its keep ratio; raises ConfigError without one."""
     grid = experiment_spec(experiment)
     for name, value, count in (("net", net, grid.num_nets), ("repetition", repetition, grid.num_repetitions)):
         if not 0 <= value < count:

@@ -78,7 +78,8 @@ def compact(network: nn.Module, example: Inputs, masks: Masks | None = None, *, 
         traced = select(example, slice(min(_TRACED, sample_count(example))))
         try:
             probe = StructureProbe(start, traced)
-            structure = propagate(start, held, probe, example, structured=False)
+            propagate(start, held, probe, example, structured=False)
+            structure = probe.observe(held, silence=False)  # a channel of zeros is dead once its readers are pruned
             with torch.enable_grad():
                 places = find_places(start, traced)
         except torch.OutOfMemoryError:
@@ -91,7 +92,7 @@ def compact(network: nn.Module, example: Inputs, masks: Masks | None = None, *, 
         trial = _Trial(start, held, example, expected, heads)
         accepted = trial.accept(blocks)
         small, small_masks, plan, difference = trial.built(accepted)
-    why = reasons(start, places, structure, accepted, trial.failed, blocks, heads)
+    why = reasons(start, held, places, structure, accepted, trial.failed, blocks, heads)
     rows = _rows(start, plan, why)
     small.train(network.training)
     return Compaction(small, removals(small_masks), plan, rows, difference)

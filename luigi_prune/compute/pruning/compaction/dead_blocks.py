@@ -11,12 +11,13 @@ from torch import nn
 from luigi_prune.compute.pruning.compaction.coupling import Places
 from luigi_prune.compute.pruning.compaction.shrinking import HEADS, Cut, Plan
 from luigi_prune.compute.pruning.compaction.taps_of_channels import INPUT, OUTPUT, passes_channels
+from luigi_prune.compute.pruning.problem.masks import Masks
 from luigi_prune.compute.pruning.problem.split_attention import PROJECTIONS, SplitAttention
 from luigi_prune.compute.pruning.structure.channel_hooks import Structure, is_reader
 
+_NAMED = 3  # layers in a reason
 _OF_HEADS = "attention removes whole heads only"
 _ALONE = "one channel has to stay"
-_SHARED = "some layer that shares their places needs them"
 _ALIGNED = "align keeps the width a multiple"
 
 
@@ -108,7 +109,7 @@ def plan_of(network: nn.Module, blocks: Sequence[Block], heads: Mapping[str, Seq
 
 
 def reasons(
-    network: nn.Module, places: Places, structure: Structure, accepted: Sequence[Block], failed: Mapping[int, str],
+    network: nn.Module, masks: Masks, places: Places, structure: Structure, accepted: Sequence[Block], failed: Mapping[int, str],
     blocks: Sequence[Block], heads: Mapping[str, Sequence[int]],
 ) -> dict[str, tuple[int, str]]:  # fmt: skip
     """Return, for every layer with dead filters that stay, their number and why most of them do."""
@@ -119,11 +120,13 @@ def reasons(
         if id(block) in failed:
             why_of |= dict.fromkeys(block.removed.tolist(), failed[id(block)])
     found = {}
-    for name, module in network.named_modules():
-        if not is_reader(module) or name not in structure.reaching or (name, OUTPUT) not in places.of:
+    alive = _alive_filters(network, masks, structure)
+    for name in alive:
+        if (name, OUTPUT) not in places.of:
             continue
+        module = network.get_submodule(name)
         owner, _, part = name.rpartition(".")
-        dead = ~structure.reaching[name].cpu().numpy()
+        dead = ~alive[name]
         if part in PROJECTIONS and owner in heads:
             dead.reshape(-1, module.weight.shape[0] // _head_count(network, owner))[
                 [head for head in range(_head_count(network, owner)) if head not in heads[owner]]
@@ -131,9 +134,32 @@ def reasons(
         place = places.of[name, OUTPUT]
         left = place[dead & ~np.isin(place, gone)]
         if len(left):
-            texts = [why_of.get(int(each), _SHARED) for each in left]
-            found[name] = len(left), max(texts, key=texts.count)
+            texts = [why_of.get(int(each)) for each in left]
+            common = max(texts, key=texts.count)
+            found[name] = len(left), common or _needed_by(places, alive, left)
     return found
+
+
+def _alive_filters(network: nn.Module, masks: Masks, structure: Structure) -> dict[str, np.ndarray]:
+    """Return, for every layer, which filters have weights that the output depends on."""
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    alive = {}
+    for name, module in network.named_modules():
+        if is_reader(module) and name in structure.reaching:
+            rows = masks[names[id(module.weight)]].flatten(1).any(1)
+            alive[name] = (structure.reaching[name] & rows).cpu().numpy()
+    return alive
+
+
+def _needed_by(places: Places, alive: Mapping[str, np.ndarray], left: np.ndarray) -> str:
+    """Return which layers write to the places `left` and are not dead there, through sums or by sharing weights."""
+    names = []
+    for (name, side), place in places.of.items():
+        if side == OUTPUT and name in alive:
+            if np.isin(left, place[alive[name]]).any():
+                names.append(name)
+    shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+    return f"they are added to channels of {shown}, which are not dead"
 
 
 def _head_count(network: nn.Module, name: str) -> int:
