@@ -109,8 +109,8 @@ def plan_of(network: nn.Module, blocks: Sequence[Block], heads: Mapping[str, Seq
 
 
 def reasons(
-    network: nn.Module, masks: Masks, places: Places, structure: Structure, accepted: Sequence[Block], failed: Mapping[int, str],
-    blocks: Sequence[Block], heads: Mapping[str, Sequence[int]],
+    network: nn.Module, masks: Masks, places: Places, structure: Structure, accepted: Sequence[Block],
+    failed: Mapping[int, str], blocks: Sequence[Block], heads: Mapping[str, Sequence[int]],
 ) -> dict[str, tuple[int, str]]:  # fmt: skip
     """Return, for every layer with dead filters that stay, their number and why most of them do."""
     gone = np.concatenate([np.empty(0, dtype=np.int64), *(block.removed for block in accepted)])
@@ -153,11 +153,13 @@ def _alive_filters(network: nn.Module, masks: Masks, structure: Structure) -> di
 
 def _needed_by(places: Places, alive: Mapping[str, np.ndarray], left: np.ndarray) -> str:
     """Return which layers write to the places `left` and are not dead there, through sums or by sharing weights."""
-    names = []
-    for (name, side), place in places.of.items():
-        if side == OUTPUT and name in alive:
-            if np.isin(left, place[alive[name]]).any():
-                names.append(name)
+    names = [
+        name
+        for (name, side), place in places.of.items()
+        if side == OUTPUT and name in alive and np.isin(left, place[alive[name]]).any()
+    ]
+    if not names:
+        return "a normalisation makes a constant of them, which is read"
     shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
     return f"they are added to channels of {shown}, which are not dead"
 
