@@ -6,7 +6,7 @@ from luigi_prune.api.compacted import Compacted
 from luigi_prune.api.disk_sizes import disk_sizes
 from luigi_prune.api.exporting import export
 from luigi_prune.api.finished import FinishedNetwork
-from luigi_prune.api.loading import load
+from luigi_prune.api.load_file import load
 from luigi_prune.api.mask_hooks import release
 from luigi_prune.api.network_by_name import network
 from luigi_prune.api.prune_network import MethodRow, methods, prune

@@ -135,7 +135,7 @@ def read_compacted(result: Result, path: str | Path, network: nn.Module) -> Comp
     return Compacted(
         network=hold(small, masks),
         masks=masks,
-        layers=[CompactLayer(str(row[0]), *map(int, row[1:-1]), why=str(row[-1])) for row in rows],
+        layers=[CompactLayer(str(name), *(int(count) for count in counts), str(why)) for name, *counts, why in rows],
         size=pruning.count_size(small),
         kept=pruning.count_size(small, masks),
         method=result.spec["method"],

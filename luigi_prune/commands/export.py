@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
         if not Path(source).is_file() and not source.endswith((".yaml", ".yml")):
             raise ConfigError(f"{source}: no such file")
     from luigi_prune.api.finished import FinishedNetwork  # torch
-    from luigi_prune.api.loading import load
+    from luigi_prune.api.load_file import load
     from luigi_prune.api.taking_home import take_home
 
     for source in sources:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,9 +62,10 @@ def measure_latency(
     ratios = times / times[:, :1]
     first = tensors_of(inputs)[0]
     dtype = next((p.dtype for p in networks[names[0]].parameters()), first.dtype)
-    about = (sample_count(inputs), threads, _device_name(device), str(dtype).removeprefix("torch."))
+    about: dict[str, Any] = {"batch": sample_count(inputs), "threads": threads, "device": _device_name(device)}
+    about["dtype"] = str(dtype).removeprefix("torch.")
     return [
-        Latency(name, *_spread(times[:, column]), *_spread(ratios[:, column]), *about)
+        Latency(name, *_spread(times[:, column]), *_spread(ratios[:, column]), **about)
         for column, name in enumerate(names)
     ]
 

@@ -91,7 +91,7 @@ def dead_heads(network: nn.Module, structure: Structure) -> dict[str, list[int]]
         alive = reaching.view(module.num_heads, -1).any(1).nonzero()[:, 0].tolist()
         if len(alive) < module.num_heads:
             kept[name] = alive or [0]
-    return {name: heads for name, heads in kept.items() if len(heads) < network.get_submodule(name).num_heads}
+    return {name: heads for name, heads in kept.items() if len(heads) < _head_count(network, name)}
 
 
 def plan_of(network: nn.Module, blocks: Sequence[Block], heads: Mapping[str, Sequence[int]]) -> Plan:
@@ -124,11 +124,10 @@ def reasons(
     for name in alive:
         if (name, OUTPUT) not in places.of:
             continue
-        module = network.get_submodule(name)
         owner, _, part = name.rpartition(".")
         dead = ~alive[name]
         if part in PROJECTIONS and owner in heads:
-            dead.reshape(-1, module.weight.shape[0] // _head_count(network, owner))[
+            dead.reshape(_head_count(network, owner), -1)[
                 [head for head in range(_head_count(network, owner)) if head not in heads[owner]]
             ] = False
         place = places.of[name, OUTPUT]

@@ -86,8 +86,8 @@ def resize(module: nn.Module, inputs: int, outputs: int) -> None:
         for name in names:
             if name in vars(module):
                 setattr(module, name, size)
-    if "groups" in vars(module) and module.groups != 1:
-        module.groups = outputs
+    if groups_of(module) != 1 and "groups" in vars(module):
+        vars(module)["groups"] = outputs
 
 
 def uniform(shape: torch.Size, like: Tensor, generator: torch.Generator) -> Tensor:

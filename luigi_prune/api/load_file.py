@@ -66,7 +66,9 @@ def load(
         return (read_pruned if result.family == FAMILY else read_compacted)(result, path, network)
     result, source = network_of(result, path)
     if network is not None:
-        raise ConfigError(f"{path}: a result of an experiment has its own network; leave out `network`")
+        raise ConfigError(
+            f"{path}: got a {result.family!r} result of an experiment, which has its own network; leave out `network`"
+        )
     return read_finished(result, source, on_this_machine(Directories()))
 
 
