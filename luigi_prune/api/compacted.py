@@ -135,7 +135,10 @@ def read_compacted(result: Result, path: str | Path, network: nn.Module) -> Comp
     return Compacted(
         network=hold(small, masks),
         masks=masks,
-        layers=[CompactLayer(str(name), *(int(count) for count in counts), str(why)) for name, *counts, why in rows],
+        layers=[
+            CompactLayer(str(row[0]), **{c: int(n) for c, n in zip(_COLUMNS, row[1:-1], strict=True)}, why=str(row[-1]))
+            for row in rows
+        ],
         size=pruning.count_size(small),
         kept=pruning.count_size(small, masks),
         method=result.spec["method"],
