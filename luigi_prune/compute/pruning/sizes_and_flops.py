@@ -127,8 +127,9 @@ def count_flops(network: nn.Module, example_input: Inputs, masks: Masks | None =
 def flops_at(evaluations: int, network: nn.Module, outputs: dict[str, int], masks: Masks | None = None) -> int:
     """Return `flops_of` as if a network of continuous depth were evaluated `evaluations` times; 0: no such network.
 
-    `network`: as its last run, which counted `outputs`, left it. Adaptive solvers evaluate networks with other weights at other times. Counts before and after pruning only compare
-    for one number of evaluations, which is that of masks, too: the original network's.
+    `network`: as its last run, which counted `outputs`, left it. Adaptive solvers evaluate networks with other weights
+    at other times. Counts before and after pruning only compare for one number of evaluations, which is that of masks,
+    too: the original network's.
     """
     flops = flops_of(network, outputs, masks)
     own = getattr(network, "evaluations", 0)

@@ -85,7 +85,8 @@ def reciprocal_sums(layer: Layer, image: Tensor, weight: Tensor, *, relative: bo
 def reciprocals(sums: Tensor, *, relative: bool) -> Tensor:
     """Return 1 over non-negative sums, four axes of which the first runs over samples, and 0 where they are nearly 0.
 
-    `sums` may be overwritten. `relative`: nearly 0 compared with the sample's largest sum, so that the scale of inputs and weights has no effect.
+    `sums` may be overwritten. `relative`: nearly 0 compared with the sample's largest sum, so that the scale of inputs
+    and weights has no effect.
     """
     least: Tensor | float = EPSILON
     if relative and sums.numel():
