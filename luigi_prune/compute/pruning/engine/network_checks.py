@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
 
 from luigi_prune.compute.duplicates import duplicate
-from luigi_prune.compute.network_inputs import Inputs, join, select, tensors_of
+from luigi_prune.compute.network_inputs import Inputs, first_and_last, tensors_of
 from luigi_prune.compute.pruning.engine.trial import by_sample, outputs_of
 from luigi_prune.compute.pruning.low_rank.decomposed import Decomposed, current_layers
 from luigi_prune.compute.pruning.problem.equivalents import has_own_forward
@@ -227,11 +227,6 @@ def ignores_input(network: nn.Module, example: Inputs, outputs: Sequence[Tensor]
     if all(bool((value == value[:1]).all()) for value in tensors_of(example)):
         return False
     return _is_constant(network, first_and_last(example)) and _is_constant(network, example)
-
-
-def first_and_last(example: Inputs) -> Inputs:
-    """Return the first and the last sample of the example."""
-    return join([select(example, slice(1)), select(example, slice(-1, None))])
 
 
 def _is_constant(network: nn.Module, inputs: Inputs) -> bool:

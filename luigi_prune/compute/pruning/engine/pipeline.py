@@ -32,7 +32,7 @@ from torch import nn
 
 from luigi_prune.compute.duplicates import duplicate
 from luigi_prune.compute.masked import apply_masks
-from luigi_prune.compute.network_inputs import Inputs, copied, device_of, sample_count, select
+from luigi_prune.compute.network_inputs import Inputs, copied, device_of, first_and_last, sample_count, select
 from luigi_prune.compute.precision import full_precision, own_types
 from luigi_prune.compute.pruning.engine.arguments import (
     check_arguments,
@@ -48,7 +48,6 @@ from luigi_prune.compute.pruning.engine.decompose_network import decompose_netwo
 from luigi_prune.compute.pruning.engine.network_checks import (
     check_finite,
     check_kinds,
-    first_and_last,
     narrowed,
     peculiarities,
     recomputed,
