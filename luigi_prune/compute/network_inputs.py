@@ -111,6 +111,11 @@ def join(batches: Sequence[Inputs]) -> Inputs:
     return map_tensors(lambda _: torch.cat(next(columns)), batches[0])
 
 
+def first_and_last(batch: Inputs) -> Inputs:
+    """Return the first and the last sample of a batch as a batch."""
+    return join([select(batch, slice(1)), select(batch, slice(-1, None))])
+
+
 def stack(samples: Sequence[Inputs]) -> Inputs:
     """Return single samples, without the first axis, as a batch."""
     return join([map_tensors(lambda tensor: tensor[None], sample) for sample in samples])
