@@ -25,7 +25,7 @@ from luigi_prune.errors import DamagedResult, LuigiPruneError
 from luigi_prune.execution.job import Backend, Job, Outcome
 from luigi_prune.results.hdf5_file import set_aside, verify
 from luigi_prune.workflow.job_task import JobTask
-from luigi_prune.workflow.progress_display import Board
+from luigi_prune.workflow.run_news import NewsBoard
 from luigi_prune.workflow.scheduler_status import Statuses
 from luigi_prune.workflow.settings import check_writable
 from luigi_prune.workflow.tasks import RunExperiment
@@ -152,7 +152,7 @@ class PruneWorker(luigi.worker.Worker):
     def __init__(self, *, scheduler: Any, worker_processes: int, assistant: bool, backend: Backend):
         super().__init__(scheduler=scheduler, worker_processes=worker_processes, assistant=assistant)
         self.backend = backend
-        self.board = Board(backend)
+        self.board = NewsBoard(backend)
         self.repairs: dict[str, int] = {}
         remote = isinstance(scheduler, luigi.rpc.RemoteScheduler)
         self.limits = {limit["name"] for limit in scheduler.resource_list()}  # Luigi limits an unknown resource to 1
@@ -173,6 +173,7 @@ class PruneWorker(luigi.worker.Worker):
         for folder in dict.fromkeys(report.results for report in missing):
             check_writable(Path(folder))
         self._enable_failed_tasks()
+        self.board.follow(self._experiments, self._run_again)
         self.board.open()
         try:
             return super().run()
@@ -183,6 +184,7 @@ class PruneWorker(luigi.worker.Worker):
             self._count_tasks_of_other_drivers()
             self.board.close()
             self.board.summary([report for root in self._experiments for report in root.reports])
+            self.board.unfollow()
             if remark := self.backend.remark():
                 self.board.note(remark)
 
@@ -224,6 +226,12 @@ class PruneWorker(luigi.worker.Worker):
         unfinished = [self._scheduled_tasks[task_id] for task_id, status in last.items() if status != DONE]
         self._add_task_history += [(task, DONE, True) for task in unfinished if task.complete()]
         self._get_work_response_history.clear()
+
+    def _run_again(self, task: JobTask) -> None:
+        """Run a task again that has failed for good, as a user of the web page asks."""
+        task.retry_count = None
+        self._scheduler.re_enable_task(task.task_id)
+        self._scheduler.forgive_failures(task.task_id)
 
     def _enable_failed_tasks(self) -> None:
         """Enable tasks that the scheduler disabled after failures in an earlier run."""
