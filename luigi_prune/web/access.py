@@ -21,10 +21,25 @@ from tornado.web import Application, RequestHandler
 
 from luigi_prune.errors import ConfigError
 
-READING = frozenset(  # methods of Luigi's API that change nothing
-    "count_pending dep_graph fetch_error get_running_task_resources get_task_progress_percentage"
-    " get_task_status_message graph has_task_history inverse_dep_graph is_pause_enabled is_paused resource_list"
-    " task_list task_search worker_list".split()
+# methods of Luigi's API that change nothing
+READING = frozenset(
+    {
+        "count_pending",
+        "dep_graph",
+        "fetch_error",
+        "get_running_task_resources",
+        "get_task_progress_percentage",
+        "get_task_status_message",
+        "graph",
+        "has_task_history",
+        "inverse_dep_graph",
+        "is_pause_enabled",
+        "is_paused",
+        "resource_list",
+        "task_list",
+        "task_search",
+        "worker_list",
+    }
 )
 REQUESTED_WITH = "luigi_prune"  # value of X-Requested-With that a page of another origin cannot send
 
@@ -48,6 +63,14 @@ def read_token(path: Path) -> str:
     if len(token) < 16:
         raise ConfigError(f"--token: {path} holds no token of at least 16 characters; delete it, and one is made")
     return token
+
+
+def is_loopback(address: str) -> bool:
+    """Return whether only processes of this machine reach an address."""
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
 
 
 class Gate(Router):
@@ -74,7 +97,10 @@ class Gate(Router):
     def _refusal(self, request: HTTPServerRequest) -> tuple[int, str] | None:
         path = urlsplit(request.uri or "").path
         if self.token and not self._is_known(request):
-            return 401, "This luigid asks for a token: open the address with ?token=... that it printed when it started."
+            return (
+                401,
+                "This luigid asks for a token: open the address with ?token= that it printed at its start.",
+            )
         if not self.token and not self._is_own_host(request):
             return 403, "This luigid is not served under this host name."
         if not self._is_of_own_page(request, path):
@@ -89,7 +115,7 @@ class Gate(Router):
             return True
         if self._asked_by_link(request):
             given.append(request.query_arguments["token"][-1].decode(errors="replace"))
-        return any([_same(text, self.token) for text in given])
+        return any(_same(text, self.token) for text in given)
 
     def _asked_by_link(self, request: HTTPServerRequest) -> bool:
         return request.method == "GET" and "token" in request.query_arguments

@@ -16,8 +16,10 @@ from luigi_prune.web import curves
 from luigi_prune.web.watched_results import STATES, Driver, ExperimentState, WatchedResults, first_line
 
 _LOG_BYTES = 64_000
-_JOB = re.compile(  # as backends describe the place of a job: "SLURM job 12_3 pending (Priority)", "... on n2: epoch 1/9"
-    r"(?P<job>[\w ]*job \S+?):?(?: (?P<state>[A-Za-z_]+))?(?: \((?P<reason>[^)]*)\))?(?: on (?P<node>[^\s:]+))?(?:[:,].*)?",
+# how backends describe the place of a job: "SLURM job 12_3 pending (Priority, expected to start ...)", "... on n2: ..."
+_JOB = re.compile(
+    r"(?P<job>[\w ]*job \S+?):?(?: [A-Za-z_]+)?(?: \((?P<reason>[^,)]*)(?:, (?P<expected>[^)]*))?\))?"
+    r"(?: on (?P<node>[^\s:]+))?(?:[:,] *(?P<rest>.*))?",
     re.S,
 )
 
@@ -71,6 +73,7 @@ def experiment_state(number: int, folder: WatchedResults, name: str) -> dict[str
     for task, of_task in zip(experiment.tasks, state.states, strict=True):
         families.setdefault(task.family, Counter())[of_task] += 1
     return {
+        "id": f"{number}-{name}",
         "states": "".join(of_task[0] for of_task in state.states),
         "counts": _counts(state.states),
         "families": [{"family": family, **counts} for family, counts in families.items()],
@@ -80,8 +83,10 @@ def experiment_state(number: int, folder: WatchedResults, name: str) -> dict[str
     }
 
 
-def task_in_full(number: int, folder: WatchedResults, name: str, place: int, experiment_id: str) -> dict[str, Any]:
-    """Return everything about one task; raises KeyError if there is no such experiment."""
+def task_in_full(folders: list[WatchedResults], key: str, experiment_id: str = "") -> dict[str, Any]:
+    """Return everything about the task whose key starts with `key`; raises KeyError if there is none."""
+    number, name, place = _find(folders, key, experiment_id)
+    folder = folders[number]
     experiment, state = folder.read()[name]
     task, of_task = experiment.tasks[place], state.states[place]
     news = state.news.get(place, TaskNews())
@@ -89,7 +94,7 @@ def task_in_full(number: int, folder: WatchedResults, name: str, place: int, exp
     logged = folder.files.tail(task.log, _LOG_BYTES) if task.log else ""
     readers = [reader for reader, other in enumerate(experiment.tasks) if place in other.inputs]
     return {
-        "experiment": {"id": experiment_id, "name": experiment.name},
+        "experiment": {"id": f"{number}-{name}", "name": experiment.name},
         "key": task.key,
         "family": task.family,
         "title": task.title,
@@ -123,15 +128,18 @@ def _counts(states: list[str]) -> dict[str, int]:
 def _short(state: str, news: TaskNews) -> dict[str, Any]:
     """Return what is shown of a task's news, with job, node and reason for waiting if its backend names them."""
     message = first_line(news.message) if state == "failed" else news.message
-    short: dict[str, Any] = {"message": message[:500]}
+    short: dict[str, Any] = {}
+    if match := _JOB.fullmatch(news.message):
+        named = {name: match[name] for name in ("job", "node", "reason", "expected")}
+        short = {name: text for name, text in named.items() if text and text != "None"}
+        message = match["rest"] or message
+    short["message"] = message[:500]
     if state in ("running", "stopped"):
         short["fraction"] = round(news.fraction, 4)
     if news.since:
         short["seconds"] = max(0, round(time.time() - news.since))
     if news.left is not None:
         short["left"] = round(news.left)
-    if match := _JOB.fullmatch(news.message):
-        short |= {name: text for name, text in match.groupdict().items() if text and name != "state"}
     return short
 
 
@@ -152,7 +160,7 @@ def _driver(driver: Driver) -> dict[str, Any]:
         "backend": news.backend,
         "slots": news.slots,
         "state": "running" if driver.alive else "ended" if news.ended else "silent",
-        "age": round(driver.age),
+        "age": round(time.time() - news.ended if news.ended else driver.age),
         "to_do": news.to_do,
         "done": news.done,
         "failed": len(news.failed),
@@ -210,13 +218,17 @@ def _retry(experiment: RecordedExperiment, state: ExperimentState, of_task: str)
     return {"retry": possible, "command": experiment.command}
 
 
-def find_task(folders: list[WatchedResults], key: str) -> tuple[int, str, int] | None:
-    """Return folder, experiment and place of the task whose key starts with these twelve digits."""
+def _find(folders: list[WatchedResults], key: str, experiment_id: str) -> tuple[int, str, int]:
+    """Return the folder, the experiment and the place of a task; of several, one of an experiment that runs."""
+    found = []
     for number, folder in enumerate(folders):
-        folder.read()
-        if found := folder.place_of.get(key):
-            return number, *found
-    return None
+        for name, (experiment, state) in folder.read().items():
+            if experiment_id in ("", f"{number}-{name}"):
+                places = (place for place, task in enumerate(experiment.tasks) if task.key.startswith(key))
+                found += [(not state.alive, number, name, place) for place in places]
+    if not found:
+        raise KeyError(key)
+    return min(found, key=lambda entry: entry[:2])[1:]
 
 
 def folder_of(folders: list[WatchedResults], experiment_id: str) -> tuple[int, WatchedResults, str]:

@@ -1,16 +1,17 @@
 """The addresses of the pages.
 
-    /experiments                       all experiments of the watched folders
-    /experiments/e/<experiment>        one experiment: matrix, progress, report
-    /experiments/t/<key>               one task: curves, log, spec, provenance
-    /experiments/api/...               what their scripts ask for, as JSON
-    /experiments/file/<folder>/<path>  a report with its plots and tables
+/experiments                       all experiments of the watched folders
+/experiments/e/<experiment>        one experiment: matrix, progress, report
+/experiments/t/<key>               one task: curves, log, spec, provenance
+/experiments/api/...               what their scripts ask for, as JSON
+/experiments/file/<folder>/<path>  a report with its plots and tables
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +29,8 @@ from luigi_prune.web.watched_results import WatchedResults
 
 _FRONT = Path(__file__).with_name("front")
 _PARTS = {"page.js": "text/javascript; charset=utf-8", "page.css": "text/css; charset=utf-8"}
-_KEY = r"([0-9a-f]{12})[0-9a-f]{0,52}"
+_ID = r"(\d{1,4}-[0-9a-f]{12})"
+_KEY = r"([0-9a-f]{12,64})"
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:;"
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -45,13 +47,13 @@ def add_pages(app: Application, results: Sequence[str | Path], *, read_only: boo
     app.add_handlers(
         ".*",
         [
-            (r"/experiments/?", Page, given),
-            (rf"/experiments/(?:e/\d+-[0-9a-f]{{12}}|t/{_KEY})", Page, given),
+            (r"/experiments/", Page, given),
+            (rf"/experiments(?:/e/{_ID})?(?:/t/{_KEY})?", Page, given),
             (r"/experiments/(page\.js|page\.css)", FrontPart, given),
             (r"/experiments/api/overview", Overview, given),
-            (r"/experiments/api/(experiment|state)/(\d+-[0-9a-f]{12})", OneExperiment, given),
-            (rf"/experiments/api/task/{_KEY}", OneTask, given),
-            (rf"/experiments/api/retry/{_KEY}", Retry, given),
+            (rf"/experiments/api/(experiment|state)/{_ID}", OneExperiment, given),
+            (rf"/experiments/api/task/(?:{_ID}/)?{_KEY}", OneTask, given),
+            (rf"/experiments/api/retry/{_ID}/{_KEY}", Retry, given),
             (r"/experiments/file/(\d+)/(.+)", ResultsFile, given),
             (r"/static/visualiser/index\.html", LuigiPage, given),
         ],
@@ -82,10 +84,18 @@ class _Answer(RequestHandler):
         """Return a function's result without keeping other requests waiting for a slow file system."""
         return await asyncio.get_running_loop().run_in_executor(self.threads, function, *arguments)
 
+    async def task(self, experiment_id: str, key: str) -> dict[str, Any]:
+        """Return everything about a task; answers 404 if there is none."""
+        try:
+            answer: dict[str, Any] = await self.in_thread(answers.task_in_full, self.folders, key, experiment_id)
+            return answer
+        except KeyError:
+            raise HTTPError(404, reason="No such task") from None
+
     def finish_json(self, answer: Any) -> None:
         """Answer with JSON that is also safe inside HTML."""
         self.set_header("Content-Type", "application/json; charset=utf-8")
-        text = json.dumps(answer, separators=(",", ":"), allow_nan=False)
+        text = json.dumps(_finite(answer), separators=(",", ":"), allow_nan=False)
         self.finish(text.replace("<", "\\u003c").replace("&", "\\u0026"))
 
 
@@ -133,34 +143,25 @@ class OneExperiment(_Answer):
 class OneTask(_Answer):
     """One task in full."""
 
-    async def get(self, key: str) -> None:
+    async def get(self, experiment_id: str | None, key: str) -> None:
         """Answer with everything about it."""
-        found = await self.in_thread(answers.find_task, self.folders, key)
-        if not found:
-            raise HTTPError(404, reason="No such task")
-        number, name, place = found
-        folder = self.folders[number]
-        answer = await self.in_thread(answers.task_in_full, number, folder, name, place, f"{number}-{name}")
+        answer = await self.task(experiment_id or "", key)
         self.finish_json(answer | {"read_only": self.read_only, "retry": answer["retry"] and not self.read_only})
 
 
 class Retry(_Answer):
     """Asks the drivers of a failed task to run it again."""
 
-    async def post(self, key: str) -> None:
+    async def post(self, experiment_id: str, key: str) -> None:
         """Leave the request for a driver, if one runs."""
         if self.read_only:
             raise HTTPError(403, reason="This luigid is read-only")
         if self.request.headers.get("X-Requested-With") != REQUESTED_WITH:
             raise HTTPError(403, reason="Refused: not asked for by this page")
-        found = await self.in_thread(answers.find_task, self.folders, key)
-        if not found:
-            raise HTTPError(404, reason="No such task")
-        number, name, place = found
-        folder = self.folders[number]
-        answer = await self.in_thread(answers.task_in_full, number, folder, name, place, name)
+        answer = await self.task(experiment_id, key)
         if not answer["retry"]:
-            raise HTTPError(409, reason="The task has not failed, or no driver runs")
+            raise HTTPError(409, reason="The task has not failed, or no run is at work")
+        _, folder, _ = answers.folder_of(self.folders, experiment_id)
         await self.in_thread(request_retry, folder.files.root, answer["key"])
         self.finish_json({"asked": answer["key"]})
 
@@ -193,3 +194,12 @@ class LuigiPage(RequestHandler):
         text = (Path(luigi.server.__file__).parent / "static" / "visualiser" / "index.html").read_text()
         link = '<li><a href="/experiments">Experiments</a></li>'
         self.finish(re.sub(r'(<ul class="nav navbar-nav[^"]*"[^>]*>)', lambda found: found[1] + link, text, count=1))
+
+
+def _finite(value: Any) -> Any:
+    """Return JSON data with null for numbers that JSON lacks."""
+    if isinstance(value, dict):
+        return {str(name): _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

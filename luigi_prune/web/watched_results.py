@@ -107,7 +107,6 @@ class WatchedResults:
         self._drivers = _Records(self.files, self.listings, NEWS, parse_news)
         self._lock = threading.Lock()
         self._answer: tuple[float, dict[str, tuple[RecordedExperiment, ExperimentState]]] = (float("-inf"), {})
-        self.place_of: dict[str, tuple[str, int]] = {}  # start of a task's key -> experiment, place in it
 
     def read(self) -> dict[str, tuple[RecordedExperiment, ExperimentState]]:
         """Return all experiments, by the start of their keys, newest first."""
@@ -118,7 +117,8 @@ class WatchedResults:
 
     def _read(self) -> dict[str, tuple[RecordedExperiment, ExperimentState]]:
         drivers = [
-            Driver(news, news.ended is None and age < _SILENT_SECONDS, age) for news, age in self._drivers.read().values()
+            Driver(news, alive=news.ended is None and age < _SILENT_SECONDS, age=age)
+            for news, age in self._drivers.read().values()
         ]
         drivers.sort(key=lambda driver: driver.news.started, reverse=True)
         found: dict[str, tuple[float, RecordedExperiment, ExperimentState]] = {}
@@ -127,11 +127,6 @@ class WatchedResults:
             newest = max((driver.news.started for driver in own), default=time.time() - age)
             found[experiment.key[:12]] = (newest, experiment, self._state(experiment, own))
         ordered = sorted(found.items(), key=lambda entry: entry[1][0], reverse=True)
-        self.place_of = {
-            task.key[:12]: (name, place)
-            for name, (_, experiment, _) in reversed(ordered)  # of a task of several experiments: the newest
-            for place, task in enumerate(experiment.tasks)
-        }
         return {name: (experiment, state) for name, (_, experiment, state) in ordered}
 
     def _state(self, experiment: RecordedExperiment, drivers: list[Driver]) -> ExperimentState:

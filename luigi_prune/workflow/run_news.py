@@ -35,6 +35,7 @@ from luigi_prune.workflow.tasks import ChainTask, Report, RunExperiment, TrainBa
 
 log = logging.getLogger(__name__)
 _EVERY = 2.0  # seconds between two looks at what has changed
+_DISPLAY = {"network_names", "network_colors"}
 _MAX_MESSAGE = 20_000  # characters of a failure
 _RECORD_SECONDS = 60.0  # a run that ends earlier waits this long for its record to be written
 
@@ -197,7 +198,7 @@ def recorded_experiment(report: Report, command: str) -> RecordedExperiment:
         labels=labels,
         keep_ratios=report.grid.keep_ratios,
         command=command,
-        settings=report.content.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"network_names", "network_colors"}),
+        settings=report.content.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=_DISPLAY),
         tasks=tuple(tasks),
     )
 

@@ -61,10 +61,12 @@ function bar(counts, thin) {
 const words = (counts) => Object.entries(counts).map(([state, count]) => `${count} ${state}`).join(", ");
 const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
 const ratio = (value) => `${Number((100 * value).toPrecision(3))} %`;
-const file = (address) => address.split("/").map((part) => encodeURIComponent(part)).join("/");
+const address = (id, key) => `/experiments/e/${id}/t/${key}`;
+const file = (path) => path.split("/").map((part) => encodeURIComponent(part)).join("/");
 
 function duration(seconds) {
-  if (seconds < 90) return `${Math.max(0, Math.round(seconds))} s`;
+  if (seconds < 10) return `${Number(Math.max(0, seconds).toPrecision(2))} s`;
+  if (seconds < 90) return `${Math.round(seconds)} s`;
   if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
   if (seconds < 36 * 3600) return `${(seconds / 3600).toFixed(1)} h`;
   return `${(seconds / 86400).toFixed(1)} days`;
@@ -185,7 +187,7 @@ function matrix(experiment, tasks) {
   }
   const columns = [...ratios].sort((one, other) => other - one);
   const squares = [];
-  const chosen = h("div", { class: "chosen-tasks quiet" }, "Choose a square to see its tasks: columns in a cell are networks, rows are repetitions.");
+  const chosen = h("div", { class: "chosen-tasks quiet" }, "In a cell, columns are networks and rows are repetitions; the filled part of a square is done. Choose one to see its tasks.");
   let picked = null;
 
   function add(cell, group, label, column, line) {
@@ -207,7 +209,7 @@ function matrix(experiment, tasks) {
     const rows = picked.group.map((task) => {
       const own = STATES[last.states[task.place]];
       const news = last.news[task.place] || {};
-      return h("tr", null, h("td", null, stateWord(own)), h("td", null, h("a", { href: `/experiments/t/${task.key}` }, task.family + (task.test_set ? ` on ${task.test_set}` : ""))), h("td", { class: "message quiet" }, news.message || ""));
+      return h("tr", null, h("td", null, stateWord(own)), h("td", null, h("a", { href: address(experiment.id, task.key) }, task.family + (task.test_set ? ` on ${task.test_set}` : ""))), h("td", { class: "message quiet" }, news.message || ""));
     });
     fill(chosen, h("b", null, picked.label), h("table", { class: "list" }, rows));
     chosen.classList.remove("quiet");
@@ -235,7 +237,7 @@ function matrix(experiment, tasks) {
       body.append(h("tr", null, h("th", { scope: "row", title: method }, label, label === method ? "" : h("small", null, method)), cells));
     }
   }
-  const head = h("thead", null, h("tr", null, h("td"), columns.map((column) => h("th", { scope: "col" }, ratio(column)))));
+  const head = h("thead", null, h("tr", null, h("th", { scope: "col", class: "corner" }, "keep ratio"), columns.map((column) => h("th", { scope: "col" }, ratio(column)))));
   function update(state) {
     last = state;
     for (const { element, group, label } of squares) {
@@ -257,13 +259,13 @@ function runningList(tasks, state) {
   const rows = [];
   for (const [place, news] of Object.entries(state.news)) {
     if (STATES[state.states[place]] !== "running") continue;
-    const place_ = [news.job, news.node && `on ${news.node}`].filter(Boolean).join(" ");
     const time = news.left !== undefined ? `${duration(news.left)} left` : news.seconds !== undefined ? `for ${duration(news.seconds)}` : "";
     rows.push(h("tr", null, h("td", null, square("running", news.fraction)),
-      h("td", null, h("a", { href: `/experiments/t/${tasks[place].key}` }, tasks[place].title), h("div", { class: "quiet message" }, news.message)),
-      h("td", { class: "quiet" }, place_), h("td", { class: "number" }, news.fraction ? `${Math.round(100 * news.fraction)} %` : ""), h("td", { class: "number quiet" }, time)));
+      h("td", { class: "main-column" }, h("a", { href: address(state.id, tasks[place].key) }, tasks[place].title), h("div", { class: "quiet message" }, news.message)),
+      h("td", { class: "quiet" }, news.node && h("div", null, news.node), news.job && h("div", null, news.job)),
+      h("td", { class: "number" }, news.fraction ? `${Math.round(100 * news.fraction)} %` : "", h("div", { class: "quiet" }, time))));
   }
-  return rows.length ? sheet(`Running: ${rows.length}`, h("table", { class: "list wide" }, rows.slice(0, 24)), rows.length > 24 ? h("p", { class: "quiet" }, `and ${rows.length - 24} more`) : "") : "";
+  return rows.length ? sheet(`Running: ${rows.length}`, h("table", { class: "list" }, rows.slice(0, 24)), rows.length > 24 ? h("p", { class: "quiet" }, `and ${rows.length - 24} more`) : "") : "";
 }
 
 function queuedList(tasks, state) {
@@ -277,13 +279,13 @@ function queuedList(tasks, state) {
   if (!reasons.size) return "";
   const rows = [...reasons].sort((one, other) => other[1].length - one[1].length).map(([reason, places]) => h("tr", null,
     h("td", { class: "number" }, h("span", { class: "state" }, square("queued"), String(places.length))), h("td", null, reason),
-    h("td", null, places.slice(0, 3).map((place) => h("div", null, h("a", { href: `/experiments/t/${tasks[place].key}` }, tasks[place].title))), places.length > 3 ? h("div", { class: "quiet" }, `and ${places.length - 3} more`) : "")));
+    h("td", null, places.slice(0, 3).map((place) => h("div", null, h("a", { href: address(state.id, tasks[place].key) }, tasks[place].title))), places.length > 3 ? h("div", { class: "quiet" }, `and ${places.length - 3} more`) : "")));
   return sheet("In the queue, by reason", h("table", { class: "list wide" }, rows));
 }
 
 function failedList(tasks, state) {
   const rows = Object.entries(state.news).filter(([place]) => STATES[state.states[place]] === "failed").map(([place, news]) => h("tr", null,
-    h("td", null, square("failed")), h("td", null, h("a", { href: `/experiments/t/${tasks[place].key}` }, tasks[place].title), h("div", { class: "message quiet" }, news.message))));
+    h("td", null, square("failed")), h("td", null, h("a", { href: address(state.id, tasks[place].key) }, tasks[place].title), h("div", { class: "message quiet" }, news.message))));
   return rows.length ? sheet(`Failed: ${rows.length}`, h("table", { class: "list" }, rows.slice(0, 24)), rows.length > 24 ? h("p", { class: "quiet" }, `and ${rows.length - 24} more`) : "") : "";
 }
 
@@ -354,6 +356,7 @@ function chart(title, lines, epochs) {
   for (const epoch of ticks(1, last, 6).filter((one) => Number.isInteger(one) && one >= 1)) {
     picture.append(svg("text", { x: x(epoch), y: height - 8, "text-anchor": "middle" }, String(epoch)));
   }
+  picture.append(svg("text", { x: 0, y: height - 8 }, "epoch"));
   const keys = lines.map(([name, points], number) => {
     const kind = number ? "two-nd" : "one";
     if (points.length === 1) picture.append(svg("circle", { class: kind, cx: x(points[0][0]), cy: y(points[0][1]), r: 3 }));
@@ -361,7 +364,7 @@ function chart(title, lines, epochs) {
     line.append(svg("title", {}, `${name}: ${points.length ? points[points.length - 1][1].toPrecision(4) : ""}`));
     picture.append(line);
     const newest = points.length ? points[points.length - 1][1].toPrecision(4) : "";
-    return h("span", null, h("i", { class: `key ${kind}` }), `${name} `, h("b", null, newest));
+    return h("span", null, h("i", { class: `key ${kind}` }), lines.length > 1 ? `${name} ` : "", h("b", null, newest));
   });
   return h("div", { class: "chart" }, h("div", { class: "row" }, h("b", null, title), keys), picture);
 }
@@ -380,26 +383,32 @@ function charts(curves, epochs) {
 }
 
 function facts(entries) {
-  return h("dl", { class: "facts" }, entries.filter(([, value]) => value !== null && value !== undefined && value !== "").map(([name, value]) => [h("dt", null, name), h("dd", null, value)]));
+  return h("dl", { class: "facts" }, entries.filter(([, value]) => value !== null && value !== undefined && value !== "").map(([name, value]) => h("div", null, h("dt", null, name), h("dd", null, value))));
 }
 
-const neighbours = (list, more) => [list.map((one) => h("div", null, h("span", { class: "state" }, square(one.state)), " ", h("a", { href: `/experiments/t/${one.key}` }, one.title))), more ? h("div", { class: "quiet" }, `and ${more} more`) : ""];
+const neighbours = (id, list, more) => [list.map((one) => h("div", null, h("span", { class: "state" }, square(one.state)), " ", h("a", { href: address(id, one.key) }, one.title))), more ? h("div", { class: "quiet" }, `and ${more} more`) : ""];
 
-function costs(measured) {
-  return Object.entries(measured || {}).map(([name, value]) => [name.replaceAll("_", " "), name.endsWith("bytes") ? `${(value / 2 ** 20).toFixed(0)} MiB` : name.endsWith("seconds") ? `${value.toPrecision(3)} s` : String(value)]);
+const COSTS = { seconds: "Took", gpu_seconds: "GPU time", peak_bytes: "Peak memory", gpu_peak_bytes: "Peak GPU memory" };
+
+// The costs of a task itself; those of its inputs are in its file, too.
+function costs(family, measured) {
+  return Object.entries(COSTS).map(([name, label]) => {
+    const value = (measured || {})[`${family.toLowerCase()}_${name}`];
+    return [label, !value ? "" : name.endsWith("bytes") ? `${(value / 2 ** 20).toFixed(0)} MiB` : duration(value)];
+  });
 }
 
 function retryButton(task) {
   const said = h("span", { class: "quiet" });
   const button = h("button", { type: "button", class: "main", onclick: async () => {
     button.disabled = true;
-    const answer = await fetch(`/experiments/api/retry/${task.key.slice(0, 12)}`, { method: "POST", headers: { "X-Requested-With": "luigi_prune" } });
+    const answer = await fetch(`/experiments/api/retry/${task.experiment.id}/${task.key.slice(0, 12)}`, { method: "POST", headers: { "X-Requested-With": "luigi_prune" } });
     said.textContent = answer.ok ? " Asked; the run takes it up within seconds." : ` ${(await answer.text()).trim()}`;
   } }, "Run again");
   return h("p", null, button, said);
 }
 
-function task(key) {
+function task(id, key) {
   const [head, middle] = [h("div"), h("div")];
   const log = h("pre", { id: "log" });
   const logSheet = h("section", { class: "sheet" }, h("h2", null, "Log"), log, h("p", { class: "quiet message" }));
@@ -412,7 +421,7 @@ function task(key) {
   let offered = "";
   const action = h("div");
   keep(async () => {
-    const now = await ask(`task/${key}`);
+    const now = await ask(id ? `task/${id}/${key}` : `task/${key}`);
     here([now.experiment.name, `/experiments/e/${now.experiment.id}`], [now.title]);
     const news = now.news;
     const offer = `${now.state} ${now.retry}`;
@@ -431,12 +440,13 @@ function task(key) {
       h("section", { class: "sheet" }, facts([
         ["Method", now.label && now.label !== now.method ? `${now.label} (${now.method})` : now.method], ["Keep ratio", now.keep_ratio === null ? "" : ratio(now.keep_ratio)],
         ["Network", now.net], ["Repetition", now.repetition], ["Test set", now.test_set],
-        ["Job", news.job || finished.job], ["Node", news.node || finished.host], ["Waits because", news.reason],
+        ["Job", news.job || finished.job], ["Node", news.node || finished.host], ["Reason", news.reason], ["Start", news.expected],
         [now.state === "failed" ? "Failed" : now.state === "queued" ? "In the queue" : "Running", news.seconds === undefined ? "" : now.state === "failed" ? `${duration(news.seconds)} ago` : `for ${duration(news.seconds)}`],
         ["Time left", news.left === undefined ? "" : `about ${duration(news.left)}`], ["Finished", finished.finished],
-        ...costs(now.result.measured), ["Result", h("code", null, now.path)], ["Key", h("code", null, now.key)]])),
+        ...costs(now.family, now.result.measured)]), facts([["Result", h("code", null, now.path)], ["Key", h("code", null, now.key)]])),
       news.full ? sheet("Failure", h("pre", { class: "failure" }, news.full)) : "");
-    const pictures = charts(now.curves, ((now.result.spec || {}).training || {}).num_epochs);
+    const training = now.settings[now.family === "Retrain" ? "retraining" : "training"] || {};
+    const pictures = charts(now.curves, now.state === "done" ? 0 : training.numEpochs);
     fill(middle, pictures.length ? sheet("Curves", h("div", { class: "charts" }, pictures)) : "");
     const text = now.log || (now.state === "done" || now.state === "running" ? "No log: a job of the inline backend prints to the terminal of its run." : "No output yet.");
     if (text !== before) {
@@ -445,7 +455,7 @@ function task(key) {
       if (follows) log.scrollTop = log.scrollHeight;
     }
     logSheet.lastChild.textContent = now.log ? now.log_path : "";
-    fill(inputs, now.inputs.length ? sheet("Inputs", neighbours(now.inputs, 0)) : "", now.readers.length ? sheet("Read by", neighbours(now.readers, now.more_readers)) : "");
+    fill(inputs, now.inputs.length ? sheet("Inputs", neighbours(now.experiment.id, now.inputs, 0)) : "", now.readers.length ? sheet("Read by", neighbours(now.experiment.id, now.readers, now.more_readers)) : "");
     specTitle.textContent = now.result.spec ? "Spec" : "Settings of the experiment";
     spec.textContent = JSON.stringify(now.result.spec || now.settings, null, 2);
     provenanceDetails.hidden = !now.result.provenance;
@@ -455,7 +465,7 @@ function task(key) {
 
 // ---- addresses
 
-const [, kind, name] = location.pathname.match(/^\/experiments\/(?:(e|t)\/([0-9a-f-]+))?$/) || [];
-if (kind === "e") experiment(name).catch((error) => fill(page, h("h1", null, error.message), h("a", { href: "/experiments" }, "All experiments")));
-else if (kind === "t") task(name);
+const [, id, key] = location.pathname.match(/^\/experiments(?:\/e\/([0-9a-f-]+))?(?:\/t\/([0-9a-f]+))?\/?$/) || [];
+if (key) task(id, key);
+else if (id) experiment(id).catch((error) => fill(page, h("h1", null, error.message), h("a", { href: "/experiments" }, "All experiments")));
 else overview();
