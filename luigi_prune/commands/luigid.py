@@ -11,7 +11,7 @@ import luigi.configuration
 from rich.console import Console
 
 from luigi_prune.errors import ConfigError
-from luigi_prune.scheduling.indexed_scheduler import IndexedScheduler
+from luigi_prune.scheduling.failed_tasks import FailureScheduler
 from luigi_prune.scheduling.server import application, check_state_path, serve
 from luigi_prune.web.access import Gate, is_loopback, read_token
 from luigi_prune.web.pages import add_pages
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError(f"luigid: --results {missing[0]}: no such folder")
     state = state_path(options)
     check_state_path(state)
-    scheduler = IndexedScheduler(state_path=str(state))
+    scheduler = FailureScheduler(state_path=str(state))
     scheduler.load()
     console = Console(highlight=False)
 

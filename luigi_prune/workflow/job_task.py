@@ -17,6 +17,8 @@ from luigi_prune.execution.job_run import run
 from luigi_prune.identity import paths
 from luigi_prune.results.hdf5_file import HDF5Target
 
+SHOWN_FIRST = ("id", "method", "keep_ratio", "net", "repetition", "test_set", "experiment", "network", "dataset")
+
 
 def _hidden() -> Any:
     return luigi.Parameter(visibility=ParameterVisibility.HIDDEN, significant=False)
@@ -74,6 +76,16 @@ class JobTask(luigi.Task):
     def requires(self) -> dict[str, JobTask]:
         """Return the tasks whose results this one reads, by their names in the request."""
         return {}
+
+    def shown_parameters(self) -> dict[str, str]:
+        """Return what Luigi's page shows first of a task, in order."""
+        texts = {"id": self.key[:12], **self.to_str_params()}
+        return {name: texts[name] for name in SHOWN_FIRST if name in texts}
+
+    def _get_param_visibilities(self) -> dict[str, ParameterVisibility]:
+        # hidden from the page only: parameters that are not public do not count as identity
+        hidden = {"key": ParameterVisibility.HIDDEN, "results": ParameterVisibility.HIDDEN}
+        return super()._get_param_visibilities() | hidden
 
     def run(self) -> None:
         """Run the job in this process; PruneWorker submits it to a backend instead."""

@@ -26,7 +26,7 @@ from luigi_prune.execution.job import Backend, Job, Outcome
 from luigi_prune.results.hdf5_file import set_aside, verify
 from luigi_prune.workflow.job_task import JobTask
 from luigi_prune.workflow.run_news import NewsBoard
-from luigi_prune.workflow.scheduler_status import Statuses
+from luigi_prune.workflow.scheduler_status import Statuses, serves_pages
 from luigi_prune.workflow.settings import check_writable
 from luigi_prune.workflow.tasks import RunExperiment
 
@@ -156,6 +156,7 @@ class PruneWorker(luigi.worker.Worker):
         self.repairs: dict[str, int] = {}
         remote = isinstance(scheduler, luigi.rpc.RemoteScheduler)
         self.limits = {limit["name"] for limit in scheduler.resource_list()}  # Luigi limits an unknown resource to 1
+        self._has_pages = serves_pages(scheduler)
         self.statuses = Statuses(scheduler, interval=2.0 if remote else 0.2)
         self._task_result_queue = ResultQueue()
         self._experiments: list[RunExperiment] = []
@@ -212,6 +213,8 @@ class PruneWorker(luigi.worker.Worker):
         if isinstance(task, JobTask):
             needs = self.backend.resources(task.task_family)
             kwargs["resources"] = {name: count for name, count in needs.items() if count and name in self.limits}
+            kwargs["params"] = task.shown_parameters() | (kwargs.get("params") or {})
+            kwargs["tracking_url"] = self.page_of(task)
             self.board.scheduled(task, kwargs["status"])
             if kwargs["status"] == FAILED and task.retry_count == 1:
                 # the scheduler counts a failure by its previous retry policy: send the new one first
@@ -227,6 +230,10 @@ class PruneWorker(luigi.worker.Worker):
         self._add_task_history += [(task, DONE, True) for task in unfinished if task.complete()]
         self._get_work_response_history.clear()
 
+    def page_of(self, task: JobTask) -> str | None:
+        """Return the address of a task's page, which the port of luigid precedes; None if there is none."""
+        return f"/experiments/t/{task.key[:12]}" if self._has_pages else None
+
     def _run_again(self, task: JobTask) -> None:
         """Run a task again that has failed for good, as a user of the web page asks."""
         task.retry_count = None
@@ -237,7 +244,8 @@ class PruneWorker(luigi.worker.Worker):
         """Enable tasks that the scheduler disabled after failures in an earlier run."""
         if not isinstance(self._scheduler, luigi.rpc.RemoteScheduler):
             return
-        for task_id in self._scheduler.task_list(DISABLED, ""):
-            if task := self._scheduled_tasks.get(task_id):
-                self._scheduler.re_enable_task(task_id)
-                self.add(task)
+        for status in (DISABLED, FAILED):  # luigid lists them as the former, ours as the latter
+            for task_id in self._scheduler.task_list(status, ""):
+                if task := self._scheduled_tasks.get(task_id):
+                    self._scheduler.re_enable_task(task_id)
+                    self.add(task)
