@@ -28,7 +28,7 @@ def add_to(commands: Any) -> None:
                         "luigi_prune/luigid-PORT.pickle in $XDG_STATE_HOME)")  # fmt: skip
     parser.add_argument("--results", metavar="FOLDER", action="append", help="results folder whose experiments the "
                         "pages show; may be repeated (default: ./data/results)")  # fmt: skip
-    parser.add_argument("--token", metavar="FILE", type=Path, help="ask everybody for the token in FILE, which is made if "
+    parser.add_argument("--token", metavar="FILE", type=Path, help="ask for the token in FILE, which is made if "
                         "missing: for machines that others use, too")  # fmt: skip
     parser.add_argument("--read-only", action="store_true", help="only show: no retries, no runs")
     parser.set_defaults(run=run)
