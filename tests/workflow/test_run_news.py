@@ -81,6 +81,7 @@ def test_a_task_that_failed_for_good_runs_again_on_request(tmp_path, backend, mo
         """Let the second pruning run until the first one, which fails, has been asked for again and is done."""
         if job.family == "Prune" and backend.outcomes.get("Prune") == []:
             backend.outcomes["Prune"] = None
+            backend.submitted.append(job.family)
             threading.Thread(target=wait_for_retry, args=[job, listener]).start()
         else:
             quick(job, listener)
