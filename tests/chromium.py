@@ -75,10 +75,11 @@ class Tab:
     def open(self, address: str, until: str = "true") -> None:
         """Open a page and wait until an expression holds."""
         self.ask("Page.navigate", url=address)
-        self.wait(f"document.readyState === 'complete' && ({until})")
+        self.wait(until)
 
     def wait(self, until: str, seconds: float = 60.0) -> None:
-        """Wait until an expression holds."""
+        """Wait until the page is loaded and an expression holds."""
+        until = f"document.readyState === 'complete' && ({until})"
         deadline = time.monotonic() + seconds
         while not self.evaluate(until):
             assert time.monotonic() < deadline, f"not within {seconds} s: {until}\n{self.text()[:2000]}"
