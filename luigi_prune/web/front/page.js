@@ -211,7 +211,7 @@ function matrix(experiment, tasks) {
       const news = last.news[task.place] || {};
       return h("tr", null, h("td", null, stateWord(own)), h("td", null, h("a", { href: address(experiment.id, task.key) }, task.family + (task.test_set ? ` on ${task.test_set}` : ""))), h("td", { class: "message quiet" }, news.message || ""));
     });
-    fill(chosen, h("b", null, picked.label), h("table", { class: "list" }, rows));
+    fill(chosen, h("b", null, picked.label), h("table", { class: "list chosen-list" }, rows));
     chosen.classList.remove("quiet");
   }
 
@@ -250,8 +250,9 @@ function matrix(experiment, tasks) {
     }
     explain();
   }
+  if (count * repetitions > 24) body.style.setProperty("--square", "9px");
   const element = h("section", { class: "sheet" }, h("h2", null, "Methods and keep ratios", h("small", null, `${plural(count, "network")}, ${plural(repetitions, "repetition")} each`)),
-    h("div", { class: "scroll" }, h("table", { class: "matrix" }, head, body)), chosen);
+    h("div", { class: "scroll" }, h("table", { class: columns.length > 7 ? "matrix whole" : "matrix" }, head, body)), chosen);
   return { element, update };
 }
 
@@ -265,28 +266,40 @@ function runningList(tasks, state) {
       h("td", { class: "quiet" }, news.node && h("div", null, news.node), news.job && h("div", null, news.job)),
       h("td", { class: "number" }, news.fraction ? `${Math.round(100 * news.fraction)} %` : "", h("div", { class: "quiet" }, time))));
   }
-  return rows.length ? sheet(`Running: ${rows.length}`, h("table", { class: "list" }, rows.slice(0, 24)), rows.length > 24 ? h("p", { class: "quiet" }, `and ${rows.length - 24} more`) : "") : "";
+  return rows.length ? sheet(`Running: ${rows.length}`, h("table", { class: "list runs" }, rows.slice(0, 24)), rows.length > 24 ? h("p", { class: "quiet" }, `and ${rows.length - 24} more`) : "") : "";
 }
 
 function queuedList(tasks, state) {
-  const reasons = new Map();
-  for (const [place, news] of Object.entries(state.news)) {
-    if (STATES[state.states[place]] !== "queued") continue;
-    const reason = news.reason || (news.message ? "no reason given" : "waits for a free slot");
-    if (!reasons.has(reason)) reasons.set(reason, []);
-    reasons.get(reason).push(Number(place));
-  }
-  if (!reasons.size) return "";
-  const rows = [...reasons].sort((one, other) => other[1].length - one[1].length).map(([reason, places]) => h("tr", null,
-    h("td", { class: "number" }, h("span", { class: "state" }, square("queued"), String(places.length))), h("td", null, reason),
-    h("td", null, places.slice(0, 3).map((place) => h("div", null, h("a", { href: address(state.id, tasks[place].key) }, tasks[place].title))), places.length > 3 ? h("div", { class: "quiet" }, `and ${places.length - 3} more`) : "")));
-  return sheet("In the queue, by reason", h("table", { class: "list wide" }, rows));
+  const reasons = placesBy(state, "queued", (news) => news.reason || (news.message ? "no reason given" : "waits for a free slot"));
+  const rows = [...reasons].map(([reason, places]) => h("tr", null,
+    h("td", { class: "number" }, h("span", { class: "state" }, square("queued"), String(places.length))),
+    h("td", null, h("div", null, reason), someTasks(tasks, state, places))));
+  return rows.length ? sheet("In the queue, by reason", h("table", { class: "list" }, rows)) : "";
 }
 
+// Failures by message: one cause often stops many tasks.
 function failedList(tasks, state) {
-  const rows = Object.entries(state.news).filter(([place]) => STATES[state.states[place]] === "failed").map(([place, news]) => h("tr", null,
-    h("td", null, square("failed")), h("td", null, h("a", { href: address(state.id, tasks[place].key) }, tasks[place].title), h("div", { class: "message quiet" }, news.message))));
-  return rows.length ? sheet(`Failed: ${rows.length}`, h("table", { class: "list" }, rows.slice(0, 24)), rows.length > 24 ? h("p", { class: "quiet" }, `and ${rows.length - 24} more`) : "") : "";
+  const causes = placesBy(state, "failed", (news) => news.message);
+  const rows = [...causes].slice(0, 12).map(([message, places]) => h("tr", null,
+    h("td", { class: "number" }, h("span", { class: "state" }, square("failed"), String(places.length))),
+    h("td", null, h("div", { class: "message" }, message), someTasks(tasks, state, places))));
+  const more = causes.size > rows.length ? h("p", { class: "quiet" }, `and ${causes.size - rows.length} more messages`) : "";
+  return rows.length ? sheet("Failed, by message", h("table", { class: "list" }, rows), more) : "";
+}
+
+function placesBy(state, wanted, name) {
+  const groups = new Map();
+  for (const [place, news] of Object.entries(state.news)) {
+    if (STATES[state.states[place]] !== wanted) continue;
+    if (!groups.has(name(news))) groups.set(name(news), []);
+    groups.get(name(news)).push(Number(place));
+  }
+  return new Map([...groups].sort(([, one], [, other]) => other.length - one.length));
+}
+
+function someTasks(tasks, state, places) {
+  const links = places.slice(0, 4).map((place) => h("div", null, h("a", { href: address(state.id, tasks[place].key) }, tasks[place].title)));
+  return [links, places.length > links.length ? h("div", { class: "quiet" }, `and ${places.length - links.length} more`) : ""];
 }
 
 function families(state) {
@@ -436,11 +449,11 @@ function task(id, key) {
     const why = now.state === "waiting" && missing.length ? `waits for ${plural(missing.length, "input")}` : now.state === "blocked" ? "an input has failed" : "";
     const finished = now.result.provenance || {};
     fill(head, h("div", { class: "row" }, h("h1", null, now.title), stateWord(now.state), h("span", { class: "end" }, reportLink(now.report, true))),
-      h("p", { class: "message" }, news.message || why), progress, action,
+      h("p", { class: "message" }, now.state === "queued" && news.reason ? "" : news.message || why), progress, action,
       h("section", { class: "sheet" }, facts([
         ["Method", now.label && now.label !== now.method ? `${now.label} (${now.method})` : now.method], ["Keep ratio", now.keep_ratio === null ? "" : ratio(now.keep_ratio)],
         ["Network", now.net], ["Repetition", now.repetition], ["Test set", now.test_set],
-        ["Job", news.job || finished.job], ["Node", news.node || finished.host], ["Reason", news.reason], ["Start", news.expected],
+        ["Job", news.job || finished.job], ["Node", news.node || finished.host], ["Reason", news.reason], ["Expected start", (news.expected || "").replace("expected to start ", "")],
         [now.state === "failed" ? "Failed" : now.state === "queued" ? "In the queue" : "Running", news.seconds === undefined ? "" : now.state === "failed" ? `${duration(news.seconds)} ago` : `for ${duration(news.seconds)}`],
         ["Time left", news.left === undefined ? "" : `about ${duration(news.left)}`], ["Finished", finished.finished],
         ...costs(now.family, now.result.measured)]), facts([["Result", h("code", null, now.path)], ["Key", h("code", null, now.key)]])),
@@ -448,7 +461,7 @@ function task(id, key) {
     const training = now.settings[now.family === "Retrain" ? "retraining" : "training"] || {};
     const pictures = charts(now.curves, now.state === "done" ? 0 : training.numEpochs);
     fill(middle, pictures.length ? sheet("Curves", h("div", { class: "charts" }, pictures)) : "");
-    const text = now.log || (now.state === "done" || now.state === "running" ? "No log: a job of the inline backend prints to the terminal of its run." : "No output yet.");
+    const text = now.log || (now.state === "done" || now.state === "running" ? "No output. A job of the inline backend prints to the terminal of its run." : "No output yet.");
     if (text !== before) {
       const follows = !before || log.scrollTop + log.clientHeight >= log.scrollHeight - 30;
       log.textContent = before = text;
