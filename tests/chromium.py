@@ -79,7 +79,7 @@ class Tab:
 
     def wait(self, until: str, seconds: float = 60.0) -> None:
         """Wait until the page is loaded and an expression holds."""
-        until = f"document.readyState === 'complete' && ({until})"
+        until = f"document.readyState === 'complete' && Boolean({until})"
         deadline = time.monotonic() + seconds
         while not self.evaluate(until):
             assert time.monotonic() < deadline, f"not within {seconds} s: {until}\n{self.text()[:2000]}"

@@ -270,7 +270,7 @@ function runningList(tasks, state) {
 }
 
 function queuedList(tasks, state) {
-  const reasons = placesBy(state, "queued", (news) => news.reason || (news.message ? "no reason given" : "waits for a free slot"));
+  const reasons = placesBy(state, "queued", (news) => news.reason || (news.message ? "no reason given" : "about to start"));
   const rows = [...reasons].map(([reason, places]) => h("tr", null,
     h("td", { class: "number" }, h("span", { class: "state" }, square("queued"), String(places.length))),
     h("td", null, h("div", null, reason), someTasks(tasks, state, places))));
