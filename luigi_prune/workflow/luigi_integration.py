@@ -14,6 +14,7 @@ from luigi.parameter import UnconsumedParameterWarning
 
 from luigi_prune.errors import LuigiPruneError
 from luigi_prune.execution.backends import choose
+from luigi_prune.scheduling.indexed_scheduler import IndexedScheduler
 from luigi_prune.workflow import settings
 from luigi_prune.workflow.progress_display import LastingConsole
 from luigi_prune.workflow.worker import PruneWorker
@@ -21,6 +22,10 @@ from luigi_prune.workflow.worker import PruneWorker
 
 class SchedulerWorkerFactory(luigi.interface._WorkerSchedulerFactory):
     """Creates the scheduler and the worker of a run."""
+
+    def create_local_scheduler(self) -> IndexedScheduler:
+        """Return a scheduler inside this process."""
+        return IndexedScheduler(prune_on_get_work=True, record_task_history=False)
 
     def create_remote_scheduler(self, url: str) -> Any:
         """Return the scheduler at `url`, or a local one if none is configured and none responds."""
