@@ -65,10 +65,13 @@ class IdleBackend(Backend):
 def write_file(folder: Path, tasks: int, methods: tuple[str, ...] = METHODS, mode: str = "cascade") -> Path:
     """Write an experiment of about `tasks` tasks and return its path."""
     per_net = 3 * len(methods) * RATIOS * REPETITIONS
-    training = {"numEpochs": 30, "batchSize": 128, "loss": "CrossEntropyLoss", "optimizer": "SGD",
-                "optimizerKwargs": {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4}, "transformsFinal": [{"type": "ToTensor"}],
-                "metricsTest": [{"type": "TopK", "kwargs": {"topk": 1}}, {"type": "TopK", "kwargs": {"topk": 5}}],
-                "lrSchedulers": [{"type": "MultiStepLR", "stepKwargs": {"milestones": [10, 20]}, "kwargs": {"gamma": 0.1}}]}  # fmt: skip
+    training = {
+        "numEpochs": 30, "batchSize": 128, "loss": "CrossEntropyLoss", "optimizer": "SGD",
+        "optimizerKwargs": {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4},
+        "transformsFinal": [{"type": "ToTensor"}],
+        "metricsTest": [{"type": "TopK", "kwargs": {"topk": 1}}, {"type": "TopK", "kwargs": {"topk": 5}}],
+        "lrSchedulers": [{"type": "MultiStepLR", "stepKwargs": {"milestones": [10]}, "kwargs": {"gamma": 0.1}}],
+    }  # fmt: skip
     file = folder / f"scale{tasks}.yaml"
     content: dict[str, Any] = {
         "network": {"name": "lenet300_100", "dataset": "Digits", "outputSize": 10},

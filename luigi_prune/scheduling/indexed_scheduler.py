@@ -1,4 +1,4 @@
-"""Luigi's scheduler with indexes where it scans all tasks: the same answers, at a cost that the graph's size hardly affects.
+"""Luigi's scheduler with indexes where it scans all tasks: the same answers, hardly slower for larger graphs.
 
 Luigi's own code decides which task is next; here it receives only those that can be it. It reads its tasks through
 `SimpleTaskState`, whose methods are the places where the index is brought up to date.
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import luigi.scheduler
-from luigi.scheduler import BATCH_RUNNING, FAILED, PENDING, RUNNING
+from luigi.scheduler import BATCH_RUNNING, PENDING, RUNNING
 
 from luigi_prune.scheduling.task_index import TaskIndex
 

@@ -1,4 +1,4 @@
-"""The server of `python -m luigi_prune luigid`: Luigi's web page and API with a scheduler whose state outlives a crash."""
+"""The server of `python -m luigi_prune luigid`: Luigi's page and API, and a state that outlives a crash."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ class TaskIndex:
                 self._take_place(entry, None)
 
     def _tell_dependents(self, entry: TaskEntry, done: bool, stops: bool, later: bool = False) -> list[TaskEntry]:
-        """Count a change in the entries of the dependents; return those to be updated, or update them unless `later`."""
+        """Count a change in the entries of the dependents; return those affected, updated unless `later`."""
         more_done, more_stops = done - entry.done, stops - entry.stops
         entry.done, entry.stops = done, stops
         affected = []
