@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -139,6 +140,9 @@ class IndexedScheduler(luigi.scheduler.Scheduler):
 
     def add_task(self, task_id: str | None = None, *args: Any, **kwargs: Any) -> None:
         """Add a task, or report a change of it."""
+        for name in ("params", "param_visibilities"):
+            if kwargs.get(name):  # of requests, which repeat the same texts in every task
+                kwargs[name] = {_shared(key): _shared(value) for key, value in kwargs[name].items()}
         super().add_task(task_id, *args, **kwargs)
         if task_id is not None and self._state.has_task(task_id):
             self._state.index.refresh(self._state.get_task(task_id), relink=True)
@@ -179,3 +183,7 @@ class IndexedScheduler(luigi.scheduler.Scheduler):
             self._state.index.refresh(task)
             inner = map(self._state.get_task, task.deps or ())
             raised += [needed for needed in inner if needed is not None and prio > needed.priority]
+
+
+def _shared(value: Any) -> Any:
+    return sys.intern(value) if type(value) is str else value

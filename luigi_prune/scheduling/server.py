@@ -16,6 +16,7 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application
 
 from luigi_prune.errors import ConfigError
+from luigi_prune.scheduling.batched_calls import PATH, CallsHandler
 
 PRUNE_EVERY = 60.0  # seconds, as Luigi's own server does
 _SAVE_EVERY = 60.0
@@ -25,6 +26,7 @@ _SAVING_SHARE = 0.02  # of the time at most, as no request is answered meanwhile
 def application(scheduler: luigi.scheduler.Scheduler) -> Application:
     """Return the web application of a scheduler: Luigi's page and the API of its workers."""
     app: Application = luigi.server.app(scheduler)
+    app.add_handlers(".*", [(PATH, CallsHandler, {"scheduler": scheduler})])
     return app
 
 

@@ -14,6 +14,7 @@ from luigi.parameter import UnconsumedParameterWarning
 
 from luigi_prune.errors import LuigiPruneError
 from luigi_prune.execution.backends import choose
+from luigi_prune.scheduling.batched_calls import client_of
 from luigi_prune.scheduling.indexed_scheduler import IndexedScheduler
 from luigi_prune.workflow import settings
 from luigi_prune.workflow.progress_display import LastingConsole
@@ -30,7 +31,7 @@ class SchedulerWorkerFactory(luigi.interface._WorkerSchedulerFactory):
     def create_remote_scheduler(self, url: str) -> Any:
         """Return the scheduler at `url`, or a local one if none is configured and none responds."""
         if _responds(url):
-            return super().create_remote_scheduler(url)
+            return client_of(url)
         if _scheduler_is_configured():
             settings.exit_with_error(
                 f"no Luigi scheduler responds at {url} (luigi.cfg [core]; --local-scheduler: none)"

@@ -146,6 +146,23 @@ class ResultQueue(queue.Queue[Any]):
         """Do nothing; Luigi calls it for its queue between processes."""
 
 
+class AnswersOfOthers(list[dict[str, Any]]):
+    """The worker's history of the scheduler's answers, which Luigi's summary reads for tasks that other workers run.
+
+    It is without all others: at each answer, they would be as many as slots.
+    """
+
+    def __init__(self, worker_id: str):
+        super().__init__()
+        self._worker_id = worker_id
+
+    def append(self, answer: dict[str, Any]) -> None:
+        """Keep an answer that names tasks of other workers."""
+        others = [task for task in answer["running_tasks"] if task["worker"] != self._worker_id]
+        if others and answer["task_id"] is None:
+            super().append({"task_id": None, "running_tasks": others})
+
+
 class PruneWorker(luigi.worker.Worker):
     """Luigi's worker with jobs instead of processes."""
 
@@ -158,6 +175,7 @@ class PruneWorker(luigi.worker.Worker):
         self.limits = {limit["name"] for limit in scheduler.resource_list()}  # Luigi limits an unknown resource to 1
         self.statuses = Statuses(scheduler, interval=2.0 if remote else 0.2)
         self._task_result_queue = ResultQueue()
+        self._get_work_response_history = AnswersOfOthers(self._id)
         self._experiments: list[RunExperiment] = []
 
     def add(self, task: luigi.Task, *args: Any, **kwargs: Any) -> bool:
