@@ -1,4 +1,4 @@
-"""The server of `python -m luigi_prune luigid`: Luigi's page and API, and a scheduler whose state survives a crash."""
+"""The server of `python -m luigi_prune luigid`: Luigi's page and API, and a state that outlives a crash."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application
 
 from luigi_prune.errors import ConfigError
+from luigi_prune.scheduling.batched_calls import PATH, CallsHandler
 
 PRUNE_EVERY = 60.0  # seconds, as Luigi's own server does
 _SAVE_EVERY = 60.0
@@ -26,6 +27,7 @@ _SAVING_SHARE = 0.02  # of the time at most, as no request is answered meanwhile
 def application(scheduler: luigi.scheduler.Scheduler) -> Application:
     """Return the web application of a scheduler: Luigi's page and the API of its workers."""
     app: Application = luigi.server.app(scheduler)
+    app.add_handlers(".*", [(PATH, CallsHandler, {"scheduler": scheduler})])
     return app
 
 

@@ -146,6 +146,23 @@ class ResultQueue(queue.Queue[Any]):
         """Do nothing; Luigi calls it for its queue between processes."""
 
 
+class AnswersOfOthers(list[dict[str, Any]]):
+    """The worker's history of the scheduler's answers, which Luigi's summary reads for tasks that other workers run.
+
+    It is without all others: at each answer, they would be as many as slots.
+    """
+
+    def __init__(self, worker_id: str):
+        super().__init__()
+        self._worker_id = worker_id
+
+    def append(self, answer: dict[str, Any]) -> None:
+        """Keep an answer that names tasks of other workers."""
+        others = [task for task in answer["running_tasks"] if task["worker"] != self._worker_id]
+        if others and answer["task_id"] is None:
+            super().append({"task_id": None, "running_tasks": others})
+
+
 class PruneWorker(luigi.worker.Worker):
     """Luigi's worker with jobs instead of processes."""
 
@@ -159,6 +176,7 @@ class PruneWorker(luigi.worker.Worker):
         self._has_pages = serves_pages(scheduler)
         self.statuses = Statuses(scheduler, interval=2.0 if remote else 0.2)
         self._task_result_queue = ResultQueue()
+        self._get_work_response_history = AnswersOfOthers(self._id)
         self._experiments: list[RunExperiment] = []
 
     def add(self, task: luigi.Task, *args: Any, **kwargs: Any) -> bool:
@@ -213,7 +231,7 @@ class PruneWorker(luigi.worker.Worker):
         if isinstance(task, JobTask):
             needs = self.backend.resources(task.task_family)
             kwargs["resources"] = {name: count for name, count in needs.items() if count and name in self.limits}
-            kwargs["params"] = task.shown_parameters() | (kwargs.get("params") or {})
+            kwargs["params"] = task.shown_first(kwargs["params"])
             kwargs["tracking_url"] = self.page_of(task)
             self.board.scheduled(task, kwargs["status"])
             if kwargs["status"] == FAILED and task.retry_count == 1:
