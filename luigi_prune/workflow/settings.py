@@ -77,15 +77,6 @@ def on_this_machine(directories: Directories) -> Directories:
 
     They are absolute: a task's identity holds them, and drivers in different working directories may share a luigid.
     """
-    return _placed(experiment.directories)
-
-
-def default_directories() -> Directories:
-    """Return the directories of an experiment that names none; raises ConfigError."""
-    return _placed(Directories())
-
-
-def _placed(directories: Directories) -> Directories:
     section = _section("directories")
     known = Directories.model_fields
     for key in section:
@@ -93,6 +84,11 @@ def _placed(directories: Directories) -> Directories:
             raise ConfigError(f"luigi.cfg: [directories] {key}: unknown key{nearest(key, known)}")
     given = directories.model_copy(update=section)
     return given.model_copy(update={key: str(Path(path).expanduser().resolve()) for key, path in given if path})
+
+
+def default_directories() -> Directories:
+    """Return the directories of an experiment that names none; raises ConfigError."""
+    return on_this_machine(Directories())
 
 
 def compute_settings() -> ComputeSettings:
