@@ -29,7 +29,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--first", type=int, default=0, help="number of the first run")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--real", action="store_true", help="train and prune; else jobs only wait, and write a hash")
+    parser.add_argument("--real", action="store_true", help="train and prune; else the jobs of tests/light_jobs.py")
     options = parser.parse_args()
     titles = ["run", "drivers", "luigid", "experiments", "tasks", "executions", "after death"]
     print(_ROW.format(*titles, "needless", "exit codes", "arrays", "seconds"), flush=True)

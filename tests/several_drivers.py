@@ -38,7 +38,7 @@ class Drivers:
     folder: Path
     overlapping: bool = False
     with_luigid: bool = False
-    hollow: bool = False  # jobs that compute next to nothing, instead of trainings of seconds
+    light: bool = False  # jobs that train nothing (tests/light_jobs.py)
     backend: str = "local"
     config: str = "jobs=2\n"
     processes: list[subprocess.Popen[str]] = field(default_factory=list)
@@ -49,8 +49,9 @@ class Drivers:
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         changes: dict[str, Any] = {"training__numEpochs": 2, "retraining": {"startEpoch": 1}}
+        changes["pace"] = 0.01 if self.light else 0.05
         self.files = [
-            write_paced(self.folder, pace=0.05, name=f"one{number}", experiments__methods=methods, **changes)
+            write_paced(self.folder, name=f"one{number}", experiments__methods=methods, **changes)
             for number, methods in enumerate(_METHODS if self.overlapping else _METHODS[:1])
         ]
         if self.with_luigid:
@@ -64,8 +65,7 @@ class Drivers:
         file = self.files[(len(self.processes) if number is None else number) % len(self.files)]
         has_luigid = self.luigid is not None  # a run refuses to start with one that does not respond
         options = ["--scheduler-url", f"http://127.0.0.1:{self.port}"] if has_luigid else []
-        module = "tests.luigi_prune_hollow" if self.hollow else ""
-        more: dict[str, Any] = {"backend": self.backend, "config": self.config, "module": module}
+        more: dict[str, Any] = {"backend": self.backend, "config": self.config, "light": self.light}
         self.processes.append(command(file, *options, local_scheduler=not has_luigid, **more))
         return self.processes[-1]
 
@@ -139,14 +139,14 @@ class Drivers:
 
 
 def disturbed_run(
-    folder: Path, drivers: int, overlapping: bool, with_luigid: bool, seed: int, hollow: bool = False
+    folder: Path, drivers: int, overlapping: bool, with_luigid: bool, seed: int, light: bool = False
 ) -> Drivers:
     """Start drivers one after the other; kill one (and start another) and luigid at random moments; wait for the end.
 
     The moments are counted in starts of jobs, so that the machine's speed does not decide whether anything is killed.
     """
     chance = random.Random(seed)
-    run = Drivers(folder, overlapping, with_luigid, hollow)
+    run = Drivers(folder, overlapping, with_luigid, light)
     for _ in range(drivers):
         run.start()
         time.sleep(chance.uniform(0, 0.5))

@@ -104,6 +104,10 @@ class JobProcess:
         """Record that the job has left the queue of its backend."""
         self.worker.board.started(self.task)
 
+    def requeued(self) -> None:
+        """Record that the job is back in the queue of its backend."""
+        self.worker.board.submitted(self.task)
+
     def progressed(self, fraction: float, message: str) -> None:
         """Show a job's progress on the terminal and on Luigi's web page."""
         text = self.worker.board.progressed(self.task, fraction, message)

@@ -171,11 +171,12 @@ class RegisteringWorker(luigi.worker.Worker):
         """Enable tasks that the scheduler disabled after failures in another run."""
         if not self.has_luigid:
             return
-        for task_id in self._scheduler.task_list(DISABLED, ""):
-            task = self._scheduled_tasks.get(task_id)
-            if isinstance(task, JobTask) and task_id not in self.failed:
-                self._scheduler.re_enable_task(task_id)
-                RegisteringWorker.add(self, task)
+        for status in (DISABLED, FAILED):  # luigid lists them as the former, ours as the latter
+            for task_id in self._scheduler.task_list(status, ""):
+                task = self._scheduled_tasks.get(task_id)
+                if isinstance(task, JobTask) and task_id not in self.failed:
+                    self._scheduler.re_enable_task(task_id)
+                    RegisteringWorker.add(self, task)
 
     def _count_as_done(self) -> None:
         """Count tasks finished by another driver as done; else Luigi's return code would be "already running"."""

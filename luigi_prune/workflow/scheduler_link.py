@@ -9,6 +9,8 @@ from typing import Any
 
 from luigi.rpc import RPCError
 
+from luigi_prune.scheduling.batched_calls import BatchingClient
+
 LOOK_SECONDS = 10.0  # between two looks for a luigid that does not respond
 
 
@@ -58,6 +60,8 @@ class SchedulerLink:
         if self._local is None:
             self._local, self._moved = self._make_local(), True
             self._next_look = time.monotonic() + seconds
+            if isinstance(self._remote, BatchingClient):
+                self._remote.forget()  # all tasks are registered again later
             self._say(f"{self._name} {reason}: this run goes on without it, and returns to it later.")
 
     def ping(self, **kwargs: Any) -> Any:

@@ -40,7 +40,7 @@ class TrainBase(JobTask):
     def content(self) -> TrainSpec:
         return TrainSpec.model_validate_json(self.spec)
 
-    @property
+    @cached_property
     def path(self) -> Path:
         return paths.trained_path(self.places, self.content, self.key)
 
@@ -51,14 +51,15 @@ class TrainBase(JobTask):
     @classmethod
     def of(cls, spec: TrainSpec, directories: Directories) -> TrainBase:
         """Return the task that trains `spec`."""
-        return cls(
+        return cls.known(
+            spec,
+            directories,
             dataset=plain(spec.network.dataset),
             network=plain(spec.network.name),
             net=spec.net,
             key=keys.train_key(spec),
             results=directories.trained_networks or directories.results,
             spec=spec.as_json(),
-            directories=directories.model_dump_json(),
         )
 
 
@@ -78,7 +79,7 @@ class ChainTask(NetworkTask):
     def content(self) -> ChainSpec:
         return ChainSpec.model_validate_json(self.spec)
 
-    @property
+    @cached_property
     def path(self) -> Path:
         return paths.chain_path(self.places, self.content, self.key)
 
@@ -91,7 +92,9 @@ class ChainTask(NetworkTask):
     def of(cls, spec: ChainSpec, directories: Directories) -> ChainTask:
         """Return the task that computes the network after the last step of `spec`."""
         family = Retrain if spec.steps[-1].retrained else Prune
-        return family(
+        return family.known(
+            spec,
+            directories,
             dataset=plain(spec.base.network.dataset),
             network=plain(spec.base.network.name),
             method=plain(spec.method),
@@ -101,7 +104,6 @@ class ChainTask(NetworkTask):
             key=keys.chain_key(spec),
             results=directories.results,
             spec=spec.as_json(),
-            directories=directories.model_dump_json(),
         )
 
 
@@ -110,8 +112,9 @@ class Prune(ChainTask):
 
     function = "luigi_prune.jobs.prune_job:prune"
 
-    def requires(self) -> dict[str, JobTask]:
-        """Return the previous step, and the trained network if the method prunes that one at every step."""
+    @cached_property
+    def inputs(self) -> dict[str, JobTask]:
+        """The previous step, and the trained network if the method prunes that one at every step."""
         base, before = TrainBase.of(self.content.base, self.places), self.content.before()
         if before is None:
             return {"network": base}
@@ -126,8 +129,9 @@ class Retrain(ChainTask):
 
     function = "luigi_prune.jobs.retrain_job:retrain"
 
-    def requires(self) -> dict[str, JobTask]:
-        """Return the pruned network, and the trained one if weights are rewound."""
+    @cached_property
+    def inputs(self) -> dict[str, JobTask]:
+        """The pruned network, and the trained one if weights are rewound."""
         inputs: dict[str, JobTask] = {"network": ChainTask.of(self.content.pruned(), self.places)}
         if self.content.rewind:
             inputs["base"] = TrainBase.of(self.content.base, self.places)
@@ -144,7 +148,7 @@ class Evaluate(NetworkTask):
     def content(self) -> EvaluateSpec:
         return EvaluateSpec.model_validate_json(self.spec)
 
-    @property
+    @cached_property
     def path(self) -> Path:
         return paths.evaluate_path(self.places, self.content, self.key)
 
@@ -153,8 +157,9 @@ class Evaluate(NetworkTask):
         pruned = f"{self.method} keep {self.keep_ratio:.4g} " if self.method != REFERENCE else ""
         return f"Evaluate {self.network} {pruned}net{self.net} rep{self.repetition} on {self.test_set}"
 
-    def requires(self) -> dict[str, JobTask]:
-        """Return the network."""
+    @cached_property
+    def inputs(self) -> dict[str, JobTask]:
+        """The network."""
         chain = self.content.chain
         if chain is None:
             return {"network": TrainBase.of(self.content.base, self.places)}
@@ -164,7 +169,9 @@ class Evaluate(NetworkTask):
     def of(cls, spec: EvaluateSpec, directories: Directories) -> Evaluate:
         """Return the task of this evaluation."""
         chain = spec.chain
-        return cls(
+        return cls.known(
+            spec,
+            directories,
             dataset=plain(spec.base.network.dataset),
             network=plain(spec.base.network.name),
             method=plain(chain.method) if chain else REFERENCE,
@@ -175,7 +182,6 @@ class Evaluate(NetworkTask):
             key=keys.evaluate_key(spec),
             results=directories.results,
             spec=spec.as_json(),
-            directories=directories.model_dump_json(),
         )
 
 
@@ -200,14 +206,15 @@ class ExperimentTask(JobTask):
     @classmethod
     def of(cls, experiment: Experiment, directories: Directories) -> Any:
         """Return the task of this family for an experiment."""
-        return cls(
+        return cls.known(
+            experiment,
+            directories,
             experiment=experiment.name,
             dataset=plain(experiment.network.dataset),
             network=plain(experiment.network.name),
             key=cls.key_of(experiment),
             results=directories.results,
             spec=experiment.model_dump_json(),
-            directories=directories.model_dump_json(),
         )
 
     @classmethod
@@ -226,7 +233,7 @@ class Aggregate(ExperimentTask):
         """Return the key, a hash of the axes and the keys of all evaluations."""
         return keys.aggregate_key(experiment)
 
-    @property
+    @cached_property
     def path(self) -> Path:
         return paths.aggregate_path(self.places, self.grid, self.key)
 
@@ -237,8 +244,9 @@ class Aggregate(ExperimentTask):
             "/".join(map(str, cell)): Evaluate.of(spec, self.places) for cell, spec in evaluations(self.content).items()
         }
 
-    def requires(self) -> dict[str, JobTask]:
-        """Return every distinct evaluation of the grid."""
+    @cached_property
+    def inputs(self) -> dict[str, JobTask]:
+        """Every distinct evaluation of the grid."""
         return {task.key: task for task in self.evaluations.values()}
 
     def request(self) -> dict[str, Any]:
@@ -263,12 +271,13 @@ class Report(ExperimentTask):
         task: Aggregate = Aggregate.of(self.content, self.places)
         return task
 
-    @property
+    @cached_property
     def path(self) -> Path:
         return paths.report_folder(self.tables.path, self.key) / "report.html"
 
-    def requires(self) -> dict[str, JobTask]:
-        """Return the tables."""
+    @cached_property
+    def inputs(self) -> dict[str, JobTask]:
+        """The tables."""
         return {"tables": self.tables}
 
 

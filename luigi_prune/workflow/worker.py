@@ -16,14 +16,15 @@ import luigi
 import luigi.interface
 import luigi.worker
 
+from luigi_prune.errors import LuigiPruneError
 from luigi_prune.execution.backends import remote_jobs
 from luigi_prune.execution.job import Backend
 from luigi_prune.execution.process_claims import ProcessClaims
 from luigi_prune.workflow.job_process import JobProcess, WrapperProcess
 from luigi_prune.workflow.job_task import JobTask
-from luigi_prune.workflow.progress_display import Board
 from luigi_prune.workflow.registering_worker import RegisteringWorker
-from luigi_prune.workflow.scheduler_status import Statuses
+from luigi_prune.workflow.run_news import NewsBoard
+from luigi_prune.workflow.scheduler_status import Statuses, serves_pages
 from luigi_prune.workflow.settings import check_writable, exit_with_error, retries
 from luigi_prune.workflow.tasks import RunExperiment
 
@@ -48,6 +49,23 @@ class ResultQueue(queue.Queue[Any]):
         """Do nothing; Luigi calls it for its queue between processes."""
 
 
+class AnswersOfOthers(list[dict[str, Any]]):
+    """The worker's history of the scheduler's answers, which Luigi's summary reads for tasks that other workers run.
+
+    It is without all others: at each answer, they would be as many as slots.
+    """
+
+    def __init__(self, worker_id: str):
+        super().__init__()
+        self._worker_id = worker_id
+
+    def append(self, answer: dict[str, Any]) -> None:
+        """Keep an answer that names tasks of other workers."""
+        others = [task for task in answer["running_tasks"] if task["worker"] != self._worker_id]
+        if others and answer["task_id"] is None:
+            super().append({"task_id": None, "running_tasks": others})
+
+
 class PruneWorker(RegisteringWorker):
     """Luigi's worker with jobs instead of processes.
 
@@ -60,15 +78,17 @@ class PruneWorker(RegisteringWorker):
     def __init__(self, *, scheduler: Any, worker_processes: int, assistant: bool, backend: Backend):
         super().__init__(scheduler=scheduler, worker_processes=worker_processes, assistant=assistant)
         self.backend = backend
-        self.board = Board(backend)
+        self.board = NewsBoard(backend)
         self.failed: set[str] = set()
         self.claims = ProcessClaims(remote_jobs)
         self.repairs: dict[str, int] = {}
         self.failures: dict[str, int] = {}  # of jobs, by task id
         self.retries = retries()
         self.limits = {limit["name"] for limit in scheduler.resource_list()}  # Luigi limits an unknown resource to 1
+        self._has_pages = serves_pages(scheduler)
         self.statuses = Statuses(scheduler, interval=2.0 if self.has_luigid else 0.2)
         self._task_result_queue = ResultQueue()
+        self._get_work_response_history = AnswersOfOthers(self._id)
         self._experiments: list[RunExperiment] = []
         self._end_reason = ""  # why the run ends before all is done
         self._next_count = 0.0
@@ -94,6 +114,8 @@ class PruneWorker(RegisteringWorker):
         missing = [report for root in self._experiments for report in root.reports if not report.complete()]
         for folder in dict.fromkeys(report.results for report in missing):
             check_writable(Path(folder))
+        self._prepare_backend()
+        self.board.follow(self._experiments, self._run_again)
         self.board.open()
         try:
             succeeded = super().run()
@@ -104,6 +126,7 @@ class PruneWorker(RegisteringWorker):
             self._count_tasks_of_other_drivers()
             self.board.close()
             self.board.summary([report for root in self._experiments for report in root.reports])
+            self.board.unfollow()
             if remark := self.backend.remark():
                 self.board.note(remark)
         if self._end_reason:
@@ -121,6 +144,15 @@ class PruneWorker(RegisteringWorker):
         """Start no more jobs, let running ones end, and then end with the reason as the error."""
         self._end_reason = self._end_reason or reason
         self.call_soon(self._start_phasing_out)
+
+    def _prepare_backend(self) -> None:
+        """End the run with one line if the backend cannot take the jobs of the tasks to do."""
+        todo = [task for task_id in self.board.todo if isinstance(task := self._scheduled_tasks.get(task_id), JobTask)]
+        try:
+            if todo:
+                self.backend.prepare(task.job(self.backend.name) for task in todo)
+        except LuigiPruneError as error:
+            exit_with_error(error)
 
     def deliver(self, result: tuple[Any, ...]) -> None:
         """Put a result into the queue of the worker's loop; callable from any thread."""
@@ -179,6 +211,8 @@ class PruneWorker(RegisteringWorker):
         if isinstance(task, JobTask):
             needs = self.backend.resources(task.task_family)
             kwargs["resources"] = {name: count for name, count in needs.items() if count and name in self.limits}
+            kwargs["params"] = task.shown_first(kwargs["params"])
+            kwargs["tracking_url"] = self.page_of(task)
             self.board.scheduled(task, kwargs["status"])
         super()._add_task(*args, **kwargs)
 
@@ -198,3 +232,19 @@ class PruneWorker(RegisteringWorker):
         self._count_results_of_other_runs(now=True)
         if all(experiment.complete() for experiment in self._experiments):
             self._count_as_done()
+
+    def page_of(self, task: JobTask) -> str | None:
+        """Return the address of a task's page, which the port of luigid precedes; None if there is none."""
+        return f"/experiments/t/{task.key[:12]}" if self._has_pages else None
+
+    def _run_again(self, task: JobTask) -> None:
+        """Run a task again that has failed for good, as a user of the web page asks; called from another thread."""
+
+        def run_again() -> None:
+            task.retry_count = None
+            self.failed.discard(task.task_id)
+            self.failures.pop(task.task_id, None)
+            self._scheduler.re_enable_task(task.task_id)
+            RegisteringWorker.add(self, task)
+
+        self.call_soon(run_again)
