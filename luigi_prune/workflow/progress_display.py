@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _LINE_EVERY = 10.0  # seconds between lines if the output is no terminal
 _SHORT = ("Aggregate", "Report")  # families that take seconds, and come last
+_MAX_RATIO = 10  # of the bounds of an estimate, beyond which it would say nothing
 _FIRST_SHARE = 20  # an estimate needs one in so many tasks done, or as many as run at once
 _SHOWN = 8  # maximum number of tasks listed, running ones first
 
@@ -299,7 +300,8 @@ class Board:
         done = begun + sum(mean.get(self._todo[task_id], 0.0) for task_id in self._done if task_id in self._todo)
         longest = max((task.seconds_left(now) or 0.0 for task in self._running.values()), default=0.0)
         least = max(longest, left / at_once)
-        return least, max(least, left * (now - self._first_submission) / done if done else 0.0)
+        most = max(least, left * (now - self._first_submission) / done if done else 0.0)
+        return (least, most) if most <= _MAX_RATIO * least else None
 
     def _render(self) -> Group:
         now = time.monotonic()
