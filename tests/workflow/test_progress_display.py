@@ -14,7 +14,8 @@ from luigi_prune.execution.slurm.cli import Row
 from luigi_prune.execution.slurm.heartbeat import Heartbeat
 from luigi_prune.execution.slurm.options import Resources
 from luigi_prune.execution.slurm.tracked_job import TrackedJob
-from luigi_prune.workflow.progress_display import Board, Running
+from luigi_prune.workflow.estimates import Running
+from luigi_prune.workflow.progress_display import Board
 from tests.pretend import PretendBackend
 
 
