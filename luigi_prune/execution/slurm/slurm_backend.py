@@ -16,7 +16,7 @@ from luigi_prune.execution.claims import Claim
 from luigi_prune.execution.job import Backend, ComputeSettings, Job, Listener, Outcome
 from luigi_prune.execution.local.local_backend import LocalBackend
 from luigi_prune.execution.slurm import submission
-from luigi_prune.execution.slurm.cli import Client
+from luigi_prune.execution.slurm.cli import Client, Row
 from luigi_prune.execution.slurm.decisions import Timeouts, decide
 from luigi_prune.execution.slurm.heartbeat import file_versions
 from luigi_prune.execution.slurm.options import FAMILIES, SlurmSettings
@@ -258,7 +258,7 @@ class SlurmBackend(Backend):
         with suppress(OSError):
             job.remove_heartbeat()
             self._clear_submission(job, failed=False)
-        job.started = False
+        job.started, job.row = False, Row("")
         self._report(job)
         self._queue.add(job)
 
