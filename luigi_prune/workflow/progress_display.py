@@ -191,8 +191,9 @@ class Board:
         for report in reports:
             if report.complete():
                 self.note(f"Report: {_short(report.path)}")
-        if any(report.complete() for report in reports):
-            self.note(f"Curves: tensorboard --logdir {_short(Path(reports[0].results))}")
+        if finished := next((report for report in reports if report.complete()), None):
+            # Not the folder of all results: TensorBoard selects no run if there are more than forty.
+            self.note(f"Curves: tensorboard --logdir {_short(Path(finished.path).parent / 'tensorboard')}")
 
     def line(self) -> str:
         """Return the state of the run in one line."""

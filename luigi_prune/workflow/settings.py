@@ -68,7 +68,12 @@ def empty_on_command_line(task: str, parameter: str) -> bool:
 
 
 def directories_for(experiment: Experiment) -> Directories:
-    """Return the experiment's directories, overridden by luigi.cfg [directories]; raises ConfigError.
+    """Return the experiment's directories, overridden by luigi.cfg [directories]; raises ConfigError."""
+    return on_this_machine(experiment.directories)
+
+
+def on_this_machine(directories: Directories) -> Directories:
+    """Return the directories, overridden by luigi.cfg [directories]; raises ConfigError.
 
     They are absolute: a task's identity holds them, and drivers in different working directories may share a luigid.
     """
