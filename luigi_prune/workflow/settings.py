@@ -77,15 +77,6 @@ def on_this_machine(directories: Directories) -> Directories:
 
     They are absolute: a task's identity holds them, and drivers in different working directories may share a luigid.
     """
-    return _placed(experiment.directories)
-
-
-def default_directories() -> Directories:
-    """Return the directories of an experiment that names none; raises ConfigError."""
-    return _placed(Directories())
-
-
-def _placed(directories: Directories) -> Directories:
     section = _section("directories")
     known = Directories.model_fields
     for key in section:
