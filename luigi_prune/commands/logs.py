@@ -13,11 +13,10 @@ from typing import Any
 
 from luigi_prune.commands.job_logs import JobLog, find_log, known_logs
 from luigi_prune.commands.plan import reports_of
-from luigi_prune.config.schema import Directories
 from luigi_prune.errors import ConfigError
 from luigi_prune.execution.backends import locate_jobs
 from luigi_prune.workflow.job_task import JobTask, walk
-from luigi_prune.workflow.settings import on_this_machine
+from luigi_prune.workflow.settings import default_directories
 
 _PAUSE = 0.5  # seconds between polls
 _SEARCH_EVERY = 10.0  # seconds between searches of the results folder for a result of unknown path
@@ -45,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     if options.lines is not None and options.lines < 0:
         raise ConfigError(f"--lines: expected at least 0, got {options.lines}")
     words, tasks = _experiment(options.what)
-    results = Path(options.results or (tasks[0].results if tasks else on_this_machine(Directories()).results))
+    results = Path(options.results or (tasks[0].results if tasks else default_directories().results))
     keys = {task.key[:12] for task in tasks} if tasks else None
     if not words:
         return _list(results, {task.key[:12]: task for task in tasks})
