@@ -55,7 +55,7 @@ def shown(lines: list[str]) -> str:
         if waits := re.search(r"in the queue \(([^)]*)\)", line):
             kept.setdefault(waits[1], f"in the queue ({waits[1]})")
         elif not _QUIET.search(line) and not line.startswith(("  ", "20")):
-            text = line.replace("|", "/")
+            text = re.sub(r"/\S*/results/", "results/", line.replace("|", "/"))
             kept.setdefault(re.sub(r"\d+(_\d+)?", "#", text)[:60], text[:160])
     return "<br>".join(list(kept.values())[:4]) or "nothing"
 

@@ -70,6 +70,20 @@ def test_waiting_tasks_are_counted_by_the_reason_that_slurm_gives(clock):
     assert "(Resources 3, JobHeldUser 1)" in board.line()
 
 
+def test_a_task_whose_job_was_suspended_or_requeued_is_in_the_queue_again(clock):
+    board, tasks = make_board(2)
+    for task in tasks:
+        board.submitted(task)
+        board.started(task)
+    suspended = tracked(Row("SUSPENDED", nodes="n1"))
+    suspended.started, suspended.heartbeat = True, Heartbeat(message="epoch 1/3")
+    board.submitted(tasks[0])
+    board.progressed(tasks[0], 0.3, suspended.text())
+    assert board.line() == "0/2 tasks done, 1 running, 1 in the queue (SUSPENDED 1), 0 remain"
+    board.started(tasks[0])
+    assert board.line() == "0/2 tasks done, 2 running, 0 remain"
+
+
 def test_a_task_leaves_the_queue_when_it_starts_or_ends(clock):
     board, tasks = make_board(3)
     for task in tasks:
