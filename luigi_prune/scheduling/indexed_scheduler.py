@@ -134,6 +134,8 @@ class IndexedState(luigi.scheduler.SimpleTaskState):
 class IndexedScheduler(luigi.scheduler.Scheduler):
     """Luigi's scheduler on an `IndexedState`."""
 
+    _state: Any
+
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self._state = IndexedState(self._config, self._state._metrics_collector)
