@@ -57,8 +57,8 @@ class JobTask(luigi.Task):
         task = _tasks.get(place)
         if task is None:
             task = _tasks[place] = cls(directories=text, **parameters)
-            vars(task).setdefault("content", content)
-            vars(task).setdefault("places", directories)
+            task.__dict__.setdefault("content", content)
+            task.__dict__.setdefault("places", directories)
         return cast(_Task, task)
 
     @classmethod
