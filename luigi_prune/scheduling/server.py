@@ -12,6 +12,7 @@ from pathlib import Path
 import luigi.scheduler
 import luigi.server
 from tornado.httpserver import HTTPServer
+from tornado.httputil import HTTPServerConnectionDelegate
 from tornado.netutil import bind_sockets
 from tornado.web import Application
 
@@ -44,7 +45,11 @@ def check_state_path(path: Path) -> None:
 
 
 def serve(
-    scheduler: luigi.scheduler.Scheduler, app: Application, address: str, port: int, ready: Callable[[int], None]
+    scheduler: luigi.scheduler.Scheduler,
+    app: HTTPServerConnectionDelegate,
+    address: str,
+    port: int,
+    ready: Callable[[int], None],
 ) -> None:
     """Answer requests until SIGINT, SIGTERM or SIGQUIT; save the scheduler's state regularly and at the end.
 
@@ -54,7 +59,11 @@ def serve(
 
 
 async def _serve(
-    scheduler: luigi.scheduler.Scheduler, app: Application, address: str, port: int, ready: Callable[[int], None]
+    scheduler: luigi.scheduler.Scheduler,
+    app: HTTPServerConnectionDelegate,
+    address: str,
+    port: int,
+    ready: Callable[[int], None],
 ) -> None:
     try:
         sockets = bind_sockets(port, address=address)

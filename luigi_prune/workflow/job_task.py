@@ -19,6 +19,8 @@ from luigi_prune.identity import paths
 from luigi_prune.identity.remembered import per_object
 from luigi_prune.results.hdf5_file import HDF5Target
 
+SHOWN_FIRST = ("method", "keep_ratio", "net", "repetition", "test_set", "experiment", "network", "dataset")
+
 _Task = TypeVar("_Task", bound="JobTask")
 
 
@@ -121,6 +123,16 @@ class JobTask(luigi.Task):
     def requires(self) -> dict[str, JobTask]:
         """Return the tasks whose results this one reads, by their names in the request."""
         return self.inputs
+
+    def shown_first(self, texts: dict[str, str]) -> dict[str, str]:
+        """Return the task's parameters in the order in which Luigi's page shows them, after a short key."""
+        first = {name: texts[name] for name in SHOWN_FIRST if name in texts}
+        return {"id": self.key[:12], **first, **texts}
+
+    def _get_param_visibilities(self) -> dict[str, ParameterVisibility]:
+        # hidden from the page only: parameters that are not public do not count as identity
+        hidden = {"key": ParameterVisibility.HIDDEN, "results": ParameterVisibility.HIDDEN}
+        return super()._get_param_visibilities() | hidden
 
     def run(self) -> None:
         """Run the job in this process; PruneWorker submits it to a backend instead."""
