@@ -139,12 +139,14 @@ class IndexedScheduler(luigi.scheduler.Scheduler):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self._state = IndexedState(self._config, self._state._metrics_collector)
+        self._visibilities: dict[Any, dict[str, Any]] = {}
 
     def add_task(self, task_id: str | None = None, *args: Any, **kwargs: Any) -> None:
         """Add a task, or report a change of it."""
-        for name in ("params", "param_visibilities"):
-            if kwargs.get(name):  # of requests, which repeat the same texts in every task
-                kwargs[name] = {_shared(key): _shared(value) for key, value in kwargs[name].items()}
+        if params := kwargs.get("params"):  # requests repeat the same texts in every task
+            kwargs["params"] = {_shared(name): _shared(value) for name, value in params.items()}
+        if visibilities := kwargs.get("param_visibilities"):  # the same for all tasks of a family
+            kwargs["param_visibilities"] = self._visibilities.setdefault(tuple(visibilities.items()), visibilities)
         super().add_task(task_id, *args, **kwargs)
         if task_id is not None and self._state.has_task(task_id):
             self._state.index.refresh(self._state.get_task(task_id), relink=True)
