@@ -28,15 +28,16 @@ class Server:
         self.scheduler = IndexedScheduler()
         self.requests = 0
         self.app = make_app(self.scheduler)
-        self.app.settings["log_function"] = self._count
+        self._find_handler, self.app.find_handler = self.app.find_handler, self._count
         self.loop = asyncio.new_event_loop()
         self.ready = threading.Event()
         threading.Thread(target=self._run, daemon=True).start()
         self.ready.wait(10)
         self.url = f"http://127.0.0.1:{self.port}"
 
-    def _count(self, handler: Any) -> None:
+    def _count(self, request: Any, **more: Any) -> Any:
         self.requests += 1
+        return self._find_handler(request, **more)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
