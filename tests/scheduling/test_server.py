@@ -46,7 +46,7 @@ def test_a_damaged_state_is_an_empty_one(tmp_path):
 
 def test_a_state_file_in_an_impossible_place_is_one_line(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match=r"cannot write .*state; choose another file by --state-path"):
+    with pytest.raises(ConfigError, match=r"cannot write .*/state: .*; choose another file by --state-path"):
         check_state_path(tmp_path / "file" / "state")
     check_state_path(tmp_path / "new" / "folder" / "state")
 
