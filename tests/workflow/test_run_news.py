@@ -118,7 +118,7 @@ def test_luigis_page_shows_first_what_tells_tasks_apart(tmp_path, backend, monke
     sent: dict[str, dict[str, Any]] = {}
 
     def add_task(self: Any, *args: Any, **kwargs: Any) -> None:
-        sent.setdefault(kwargs["task_id"].partition("_")[0], kwargs)
+        sent.setdefault(kwargs.get("family", ""), kwargs)
         original(self, *args, **kwargs)
 
     from luigi.scheduler import Scheduler
