@@ -50,8 +50,8 @@ class JobTask(luigi.Task):
     def known(cls: type[_Task], content: Any, directories: Directories, **parameters: Any) -> _Task:
         """Return the task of these parameters, which need not read `content` and `directories` from their JSON."""
         task = cls(directories=_text(directories), **parameters)
-        vars(task).setdefault("content", content)
-        vars(task).setdefault("places", directories)
+        task.__dict__.setdefault("content", content)
+        task.__dict__.setdefault("places", directories)
         return task
 
     @classmethod

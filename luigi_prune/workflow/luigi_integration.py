@@ -14,6 +14,7 @@ from luigi.parameter import UnconsumedParameterWarning
 
 from luigi_prune.errors import LuigiPruneError
 from luigi_prune.execution.backends import choose
+from luigi_prune.results.provenance import announce_command
 from luigi_prune.scheduling.batched_calls import client_of
 from luigi_prune.scheduling.indexed_scheduler import IndexedScheduler
 from luigi_prune.workflow import settings
@@ -42,6 +43,7 @@ class SchedulerWorkerFactory(luigi.interface._WorkerSchedulerFactory):
 
     def create_worker(self, scheduler: Any, worker_processes: int, assistant: bool = False) -> PruneWorker:
         """Return a worker with the backend chosen in luigi.cfg."""
+        announce_command()  # before the backend starts processes
         try:
             backend = choose(settings.compute_settings())
         except LuigiPruneError as error:

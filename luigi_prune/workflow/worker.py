@@ -27,7 +27,7 @@ from luigi_prune.results.hdf5_file import set_aside, verify
 from luigi_prune.workflow.job_task import JobTask
 from luigi_prune.workflow.run_news import NewsBoard
 from luigi_prune.workflow.scheduler_status import Statuses, serves_pages
-from luigi_prune.workflow.settings import check_writable
+from luigi_prune.workflow.settings import check_writable, exit_with_error
 from luigi_prune.workflow.tasks import RunExperiment
 
 EXIT_INTERRUPTED = 130
@@ -75,6 +75,10 @@ class JobProcess:
     def started(self) -> None:
         """Record that the job has left the queue of its backend."""
         self.worker.board.started(self.task)
+
+    def requeued(self) -> None:
+        """Record that the job is back in the queue of its backend."""
+        self.worker.board.submitted(self.task)
 
     def progressed(self, fraction: float, message: str) -> None:
         """Show a job's progress on the terminal and on Luigi's web page."""
@@ -191,6 +195,7 @@ class PruneWorker(luigi.worker.Worker):
         missing = [report for root in self._experiments for report in root.reports if not report.complete()]
         for folder in dict.fromkeys(report.results for report in missing):
             check_writable(Path(folder))
+        self._prepare_backend()
         self._enable_failed_tasks()
         self.board.follow(self._experiments, self._run_again)
         self.board.open()
@@ -206,6 +211,15 @@ class PruneWorker(luigi.worker.Worker):
             self.board.unfollow()
             if remark := self.backend.remark():
                 self.board.note(remark)
+
+    def _prepare_backend(self) -> None:
+        """End the run with one line if the backend cannot take the jobs of the tasks to do."""
+        todo = [task for task_id in self.board.todo if isinstance(task := self._scheduled_tasks.get(task_id), JobTask)]
+        try:
+            if todo:
+                self.backend.prepare(task.job(self.backend.name) for task in todo)
+        except LuigiPruneError as error:
+            exit_with_error(error)
 
     def deliver(self, result: tuple[Any, ...]) -> None:
         """Put a result into the queue of the worker's loop; callable from any thread."""
