@@ -37,7 +37,7 @@ class SchedulerWorkerFactory(luigi.interface._WorkerSchedulerFactory):
             settings.exit_with_error(
                 f"no Luigi scheduler responds at {url} (luigi.cfg [core]; --local-scheduler: none)"
             )
-        text = f"No luigid at {url}: using a local scheduler (start luigid to watch tasks in a browser)."
+        text = f"No luigid at {url}: using a local scheduler (`python -m luigi_prune luigid` shows runs)."
         LastingConsole(highlight=False).print(text, soft_wrap=True, markup=False)
         return self.create_local_scheduler()
 
