@@ -19,6 +19,7 @@ from luigi_prune.scheduling.batched_calls import client_of
 from luigi_prune.scheduling.indexed_scheduler import IndexedScheduler
 from luigi_prune.workflow import settings
 from luigi_prune.workflow.progress_display import LastingConsole
+from luigi_prune.workflow.scheduler_status import check_admitted
 from luigi_prune.workflow.worker import PruneWorker
 
 
@@ -32,6 +33,10 @@ class SchedulerWorkerFactory(luigi.interface._WorkerSchedulerFactory):
     def create_remote_scheduler(self, url: str) -> Any:
         """Return the scheduler at `url`, or a local one if none is configured and none responds."""
         if _responds(url):
+            try:
+                check_admitted(url)
+            except LuigiPruneError as error:
+                settings.exit_with_error(error)
             return client_of(url)
         if _scheduler_is_configured():
             settings.exit_with_error(
