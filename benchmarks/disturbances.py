@@ -3,8 +3,8 @@
     python -m benchmarks.disturbances [--only NAME ...] [--out table.md]
 
 Starts `slurm/dev_cluster` for itself. Each row runs the same three trainings of tests/light_jobs.py, disturbs them, and
-if the run ends with failures, gives the same command once more. A row tells what the run printed, after how many seconds
-the disturbed work went on, the exit codes, the jobs in the accounting, and whether all arrays are those of a run in one
+if the run ends with failures, gives the same command once more. A row tells what the run printed, after how many
+seconds the disturbed work went on, the exit codes, the jobs in the accounting, and whether all arrays are those of a run in one
 process.
 """
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from luigi_prune.config.loader.experiment_files import load_experiments
 from luigi_prune.errors import DamagedResult
 from luigi_prune.results.hdf5_file import read_about, verify
-from luigi_prune.workflow.job_task import JobTask
+from luigi_prune.workflow.job_task import JobTask, family_counts
 from luigi_prune.workflow.settings import directories_for
 from luigi_prune.workflow.tasks import Report
 
@@ -107,7 +107,7 @@ def run(options: argparse.Namespace) -> int:
     console.print(table)
     if len(shown) < len(tasks):
         console.print(f"... and {len(tasks) - len(shown)} more (--all lists them)")
-    console.print(f"{len(tasks)} tasks would run: {_counts([task.task_family for task, _ in tasks])}")
+    console.print(f"{len(tasks)} tasks to do ({family_counts(task.task_family for task, _ in tasks)})")
     console.print(f"because: {_counts([reason.split(' ')[0] for _, reason in tasks])}")
     console.print(f"results below {Path(reports[0].results)}", soft_wrap=True)
     return 0

@@ -105,6 +105,11 @@ class BatchingClient(luigi.rpc.RemoteScheduler):
             return False
         return True
 
+    def forget(self) -> None:
+        """Drop what is queued."""
+        with self._lock:
+            self._queue = []
+
     def close(self) -> None:
         """Send what is queued and close the connection."""
         with self._lock:

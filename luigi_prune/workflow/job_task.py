@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -17,6 +18,7 @@ from luigi_prune.execution.job_run import run
 from luigi_prune.identity import paths
 from luigi_prune.identity.remembered import per_object
 from luigi_prune.results.hdf5_file import HDF5Target
+from luigi_prune.workflow.settings import FAMILIES
 
 SHOWN_FIRST = ("method", "keep_ratio", "net", "repetition", "test_set", "experiment", "network", "dataset")
 
@@ -121,6 +123,13 @@ class JobTask(luigi.Task):
         outcome = run(self.job(), Context())
         if outcome.status != "done":
             raise LuigiPruneError(outcome.message)
+
+
+def family_counts(families: Iterable[str]) -> str:
+    """Return "1 TrainBase, 2 Prune, ...": the tasks of each family, inputs first."""
+    counts = Counter(families)
+    order = sorted(counts, key=lambda family: (FAMILIES.index(family) if family in FAMILIES else -1, family))
+    return ", ".join(f"{counts[family]} {family}" for family in order)
 
 
 def walk(*roots: luigi.Task) -> Iterator[luigi.Task]:

@@ -251,7 +251,7 @@ def test_foreign_backends_that_cannot_be_used_are_named_in_one_line(install, tmp
             choose(ComputeSettings(backend=name))
         assert words in str(caught.value)
         assert "\n" not in str(caught.value)
-    assert [remote.label for remote in remote_jobs()] == ["SLURM job"]  # commands go on without them
+    assert [remote.label for remote in remote_jobs()] == ["local job", "SLURM job"]  # commands go on without them
     assert len(caplog.messages) == 4
     with pytest.raises(ConfigError, match="'loca' is not a backend; did you mean 'local'"):
         row("loca")
