@@ -40,18 +40,23 @@ def serves_pages(scheduler: Any) -> bool:
     return bool(_server(getattr(scheduler, "_url", "")))
 
 
+def shown_url(url: str) -> str:
+    """Return an address without the token in it, for messages."""
+    return urlsplit(url)._replace(netloc=urlsplit(url).netloc.rpartition("@")[2]).geturl()
+
+
 def check_admitted(url: str) -> None:
     """Raise ConfigError if the luigid at `url` does not serve runs, or not without a token."""
-    shown = urlsplit(url)._replace(netloc=urlsplit(url).netloc.rpartition("@")[2]).geturl()
+    name = f"the luigid at {shown_url(url)}"
     try:
         server = _server(url)
     except urllib.error.HTTPError:
         given = "another token" if "@" in url else "a token"
         raise ConfigError(
-            f"the luigid at {shown} asks for {given}: luigi.cfg [core] default_scheduler_url, as luigid prints it"
+            f"{name} asks for {given}: luigi.cfg [core] default_scheduler_url, as luigid prints it"
         ) from None
     if server.get("read_only"):
-        raise ConfigError(f"the luigid at {shown} is read-only and serves no runs; use another, or --local-scheduler")
+        raise ConfigError(f"{name} is read-only and serves no runs; use another, or --local-scheduler")
 
 
 class Statuses:
