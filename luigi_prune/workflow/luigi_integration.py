@@ -20,6 +20,7 @@ from luigi_prune.scheduling.indexed_scheduler import IndexedScheduler
 from luigi_prune.workflow import settings
 from luigi_prune.workflow.progress_display import LastingConsole
 from luigi_prune.workflow.scheduler_link import SchedulerLink
+from luigi_prune.workflow.scheduler_status import check_admitted, shown_url
 from luigi_prune.workflow.worker import PruneWorker
 
 
@@ -33,12 +34,16 @@ class SchedulerWorkerFactory(luigi.interface._WorkerSchedulerFactory):
     def create_remote_scheduler(self, url: str) -> Any:
         """Return the scheduler at `url`, or a local one if none is configured and none responds."""
         if _responds(url):
+            try:
+                check_admitted(url)
+            except LuigiPruneError as error:
+                settings.exit_with_error(error)
             return SchedulerLink(client_of(url), self.create_local_scheduler, lambda: _responds(url), _print)
         if _scheduler_is_configured():
             settings.exit_with_error(
-                f"no Luigi scheduler responds at {url} (luigi.cfg [core]; --local-scheduler: none)"
+                f"no Luigi scheduler responds at {shown_url(url)} (luigi.cfg [core]; --local-scheduler: none)"
             )
-        _print(f"No luigid at {url}: using a local scheduler (start luigid to watch tasks in a browser).")
+        _print(f"No luigid at {url}: using a local scheduler (`python -m luigi_prune luigid` shows runs).")
         return self.create_local_scheduler()
 
     def create_worker(self, scheduler: Any, worker_processes: int, assistant: bool = False) -> PruneWorker:

@@ -26,6 +26,7 @@ from luigi_prune.results.run_records import (
     TaskNews,
     experiment_path,
     news_path,
+    remove_old_records,
     take_retries,
     write_record,
 )
@@ -70,6 +71,8 @@ class NewsBoard(Board):
         self._folders = list(dict.fromkeys(report.results for report in reports))
         self._news.command = "\n".join(dict.fromkeys(commands.values()))
         self._news.reports = tuple(report.key for report in reports)
+        for folder in self._folders:
+            remove_old_records(folder)
         threads = (lambda: _write_experiments(reports, commands), self._write_periodically)
         self._threads = [threading.Thread(target=target, name="run news", daemon=True) for target in threads]
         for thread in self._threads:

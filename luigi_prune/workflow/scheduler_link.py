@@ -10,6 +10,7 @@ from typing import Any
 from luigi.rpc import RPCError
 
 from luigi_prune.scheduling.batched_calls import BatchingClient
+from luigi_prune.workflow.scheduler_status import shown_url
 
 LOOK_SECONDS = 10.0  # between two looks for a luigid that does not respond
 
@@ -89,4 +90,4 @@ class SchedulerLink:
 
     @property
     def _name(self) -> str:
-        return f"luigid at {getattr(self._remote, '_url', '')}"
+        return f"luigid at {shown_url(getattr(self._remote, '_url', ''))}"
