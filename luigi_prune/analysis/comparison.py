@@ -16,7 +16,7 @@ Arrays = dict[str, np.ndarray]
 # Compression ratios that Blalock et al. (2020) ask every pruning paper to report.
 COMPRESSIONS = (2.0, 4.0, 8.0, 16.0, 32.0)
 # Scores that ignore the weights: a method that uses one is a random-pruning baseline.
-RANDOM_SCORES = frozenset({"uniform", "random_channel"})
+RANDOM_SCORES = frozenset({"uniform", "random_channel", "shuffled_magnitude"})
 
 
 @dataclass(frozen=True)
