@@ -14,6 +14,7 @@ from markupsafe import Markup
 from luigi_prune.analysis.across import Across, MemberResult
 from luigi_prune.analysis.censoring import Censored
 from luigi_prune.report.across_drawings import axis_drawing, rank_drawing
+from luigi_prune.report.palette import on_dark, on_light
 
 TEMPLATES = Path(__file__).parent / "templates"
 NOTHING = "–"
@@ -43,6 +44,7 @@ def write_comparison(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
+    colors = {name: f"light-dark({on_light(color)}, {on_dark(color)})" for name, color in colors.items() if color}
     drawings = [Markup(rank_drawing(found, labels, colors)), Markup(axis_drawing(members, labels, colors))]
     page = environment.get_template("across.html").render(
         **content, drawings=[drawing for drawing in drawings if drawing]
