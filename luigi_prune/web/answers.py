@@ -12,7 +12,7 @@ from typing import Any
 import h5py
 
 from luigi_prune.results.run_records import RecordedExperiment, RecordedTask, TaskNews
-from luigi_prune.web import curves
+from luigi_prune.web import live_curves
 from luigi_prune.web.watched_results import STATES, Driver, ExperimentState, WatchedResults, first_line
 
 _LOG_BYTES = 64_000
@@ -188,24 +188,24 @@ def _absolute(folder: WatchedResults, path: str) -> str:
     return path if not path or os.path.isabs(path) else str(folder.files.root / path)
 
 
-def _live_curves(folder: WatchedResults, task: RecordedTask) -> curves.Curves:
+def _live_curves(folder: WatchedResults, task: RecordedTask) -> live_curves.Curves:
     if not task.curves:
         return {}
-    return curves.from_events(folder.files, task.curves, folder.listings.names(task.curves))
+    return live_curves.from_events(folder.files, task.curves, folder.listings.names(task.curves))
 
 
 def _result(folder: WatchedResults, task: RecordedTask) -> dict[str, Any]:
     """Return spec, provenance and costs of a result, unverified; {} for a report or a damaged file."""
     try:
         with folder.files.open(task.path, (".h5",)) as opened, h5py.File(opened, "r") as file:
-            about, found = curves.inner(file, "about"), {}
+            about, found = live_curves.inner(file, "about"), {}
             for name in ("spec", "provenance", "meta"):
-                text = curves.inner(about, name)
+                text = live_curves.inner(about, name)
                 found[name] = json.loads(text.asstr()[()]) if text is not None else {}
-            measured = curves.inner(file, "measured")
-            numbers = [(name, curves.inner(measured, name)) for name in measured or ()]
+            measured = live_curves.inner(file, "measured")
+            numbers = [(name, live_curves.inner(measured, name)) for name in measured or ()]
             found["measured"] = {name: float(item[()]) for name, item in numbers if item is not None and not item.shape}
-            found["curves"] = curves.from_result(file)
+            found["curves"] = live_curves.from_result(file)
             found["written"] = os.fstat(opened.fileno()).st_mtime
             return found
     except (OSError, KeyError, ValueError, TypeError, AttributeError):

@@ -117,9 +117,9 @@ def test_a_folder_that_cannot_be_written_does_not_end_the_run(tmp_path, backend)
 def test_luigis_page_shows_first_what_tells_tasks_apart(tmp_path, backend, monkeypatch):
     sent: dict[str, dict[str, Any]] = {}
 
-    def add_task(self: Any, *args: Any, **kwargs: Any) -> None:
-        sent.setdefault(kwargs["task_id"].partition("_")[0], kwargs)
-        original(self, *args, **kwargs)
+    def add_task(self: Any, task_id: str, *args: Any, **kwargs: Any) -> None:
+        sent.setdefault(task_id.partition("_")[0], kwargs)
+        original(self, task_id, *args, **kwargs)
 
     from luigi.scheduler import Scheduler
 
