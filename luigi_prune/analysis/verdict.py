@@ -135,13 +135,12 @@ def order_at(chosen: Commensurate, arrays: Arrays, level: float, methods: np.nda
     runs = runs_at_level(chosen, arrays, level)
     positions = _positions(runs, arrays)
     exact = log_compression(runs, arrays["cost/size"])
-    reached = (runs.available & ~runs.never).sum(axis=(0, 1))
-    # Equal on the grid: by the runs that reach the level, by exact size, then by name, so that the order does not depend
-    # on that of the settings.
+    # Equal on the grid: by runs that reach the level, by exact size, then by name, so that the order does not depend on
+    # that of the settings.
     key = {
         m: (
             -np.mean(over_nets(positions[0][..., m])).round(9),
-            -reached[m],
+            int(runs.never[..., m].sum()),
             -np.mean(over_nets(exact[..., m])).round(9),
             str(arrays["axes/method"][m]),
         )
