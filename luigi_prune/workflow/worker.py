@@ -25,6 +25,7 @@ from luigi_prune.errors import DamagedResult, LuigiPruneError
 from luigi_prune.execution.job import Backend, Job, Outcome
 from luigi_prune.results.hdf5_file import set_aside, verify
 from luigi_prune.workflow.job_task import JobTask
+from luigi_prune.workflow.partial_reports import write_partial_reports
 from luigi_prune.workflow.progress_display import Board
 from luigi_prune.workflow.scheduler_status import Statuses
 from luigi_prune.workflow.settings import check_writable
@@ -159,6 +160,7 @@ class PruneWorker(luigi.worker.Worker):
         self.statuses = Statuses(scheduler, interval=2.0 if remote else 0.2)
         self._task_result_queue = ResultQueue()
         self._experiments: list[RunExperiment] = []
+        self.allow_partial = False
 
     def add(self, task: luigi.Task, *args: Any, **kwargs: Any) -> bool:
         """Schedule a task and its dependencies."""
@@ -168,7 +170,13 @@ class PruneWorker(luigi.worker.Worker):
         return super().add(task, *args, **kwargs)
 
     def run(self) -> bool:
-        """Run all scheduled tasks, then print the paths of the reports."""
+        """Run all scheduled tasks, then print the paths of the reports, partial ones included if luigi.cfg has them."""
+        succeeded = self._run_tasks()
+        if self.allow_partial:
+            write_partial_reports(self._experiments, self.board.note)
+        return succeeded
+
+    def _run_tasks(self) -> bool:
         missing = [report for root in self._experiments for report in root.reports if not report.complete()]
         for folder in dict.fromkeys(report.results for report in missing):
             check_writable(Path(folder))
