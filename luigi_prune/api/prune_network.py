@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from luigi_prune import registry
 from luigi_prune.api.mask_hooks import hold, release
 from luigi_prune.api.plain_network import plain
-from luigi_prune.api.pruned import Pruned, PrunedLayer, load, pruned_layers
+from luigi_prune.api.pruned import Pruned, PrunedLayer, pruned_layers
 from luigi_prune.api.validation import (
     check_network,
     check_signature,
@@ -35,14 +35,15 @@ from luigi_prune.api.validation import (
 )
 from luigi_prune.compute import pruning
 from luigi_prune.compute.duplicates import duplicate
-from luigi_prune.compute.network_inputs import Inputs, checked
+from luigi_prune.compute.network_inputs import Inputs, checked, copied, select
+from luigi_prune.compute.pruning.engine.pipeline import EXAMPLES
 from luigi_prune.compute.pruning.problem.masks import joined_masks, zeros_as_masks
 from luigi_prune.compute.pruning.problem.records import Allocation, Problem
 from luigi_prune.errors import ConfigError
 from luigi_prune.registry import MethodRow
 from luigi_prune.registry.rows import Granularity
 
-__all__ = ["MethodRow", "Pruned", "PrunedLayer", "load", "methods", "prune", "release"]
+__all__ = ["MethodRow", "Pruned", "PrunedLayer", "methods", "prune", "release"]
 
 
 def methods() -> list[MethodRow]:
@@ -155,6 +156,7 @@ def prune(
         method=row.name,
         target_keep_ratio=ratio,
         _original=original,
+        _example=copied(select(example, slice(EXAMPLES))) if counted else None,
     )
 
 

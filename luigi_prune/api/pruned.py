@@ -11,13 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from luigi_prune.api.compacted import Compacted, compacted
 from luigi_prune.api.mask_hooks import hold
 from luigi_prune.api.plain_network import unwrapped
+from luigi_prune.api.validation import guess_input
 from luigi_prune.compute import pruning
+from luigi_prune.compute.network_inputs import Inputs, checked
 from luigi_prune.compute.pruning import LayerBudget, PruningResult
 from luigi_prune.compute.state import from_arrays, load_state, to_arrays
 from luigi_prune.errors import ConfigError
-from luigi_prune.results.hdf5_file import Result, content_sha256, read_about, read_result, write_result
+from luigi_prune.results.hdf5_file import Result, content_sha256, read_about, write_result
 from luigi_prune.results.provenance import provenance
 
 FAMILY = "Pruned"
@@ -55,14 +58,45 @@ class Pruned(PruningResult):
     method: str
     target_keep_ratio: float
     _original: nn.Module | None = field(default=None, repr=False)
+    _example: Inputs | None = field(default=None, repr=False)
 
     @property
     def keep_ratio(self) -> float:
         """The achieved ratio: kept parameters over those of the original network."""
         return self.size / self.original_size
 
+    @property
+    def recipe(self) -> dict[str, Any] | None:
+        """The arguments of `api.network` that build the unpruned architecture, if it is one with a name."""
+        return None
+
+    def compact(self, *, align: int = 1, example_input: Inputs | None = None) -> Compacted:
+        """Return the network without its dead filters, channels, heads and ranks, as far as they can be removed.
+
+        align: widths stay multiples of this number, of dead channels if need be; 8 suits most hardware.
+        example_input: a batch of inputs, on which outputs are compared; by default that of pruning, else a guess.
+
+        The outputs are those of `network`, which does not change, to 1e-5. `left` of the result names what stays: a
+        channel that is dead in one layer of a residual sum but not in the others, for instance. Raises ConfigError if
+        the network cannot be probed.
+        """
+        example = self._example if example_input is None else checked("compact: the example input", example_input)
+        small = compacted(
+            self.network,
+            self.masks,
+            guess_input(self.network, 0) if example is None else example,
+            align,
+            method=self.method,
+            structure=self.structure,
+            original_size=self.original_size,
+            original_flops=self.original_flops,
+            counted=example is not None,
+        )
+        small.recipe = self.recipe
+        return small
+
     def save(self, path: str | Path) -> None:
-        """Write everything but the network's code to an HDF5 file, creating its folder.
+        """Write everything but the network's code and the example input to an HDF5 file, creating its folder.
 
         Raises ConfigError if the file exists with another result: results are never overwritten.
         """
@@ -82,15 +116,11 @@ class Pruned(PruningResult):
             raise ConfigError(f"{path}: the file exists with another result, and results are never overwritten")
 
 
-def load(path: str | Path, network: nn.Module) -> Pruned:
-    """Return the network that `Pruned.save` wrote; `network`: the unpruned architecture, which is not changed.
+def read_pruned(result: Result, path: str | Path, network: nn.Module) -> Pruned:
+    """Return the network of a file of `Pruned.save`; `network`: the unpruned architecture, which is not changed.
 
-    Raises FileNotFoundError, DamagedResult if the checksum does not match, ConfigError if the file contains no pruned
-    network or the architecture does not match.
+    Raises ConfigError if the architecture does not match.
     """
-    result = read_result(path)
-    if result.family != FAMILY:
-        raise ConfigError(f"{path}: expected a file of `Pruned.save`, got a {result.family!r} result")
     structure = result.meta["structure"]
     fresh = _with_weights(pruning.restore(unwrapped(network), structure), result, path)
     masks = {name: torch.from_numpy(mask) for name, mask in result.group("masks").items()}

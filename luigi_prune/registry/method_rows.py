@@ -257,5 +257,3 @@ BUILTIN_METHODS = by_name(
 
 METHODS = PartTable("method", BUILTIN_METHODS)  # and those of installed packages
 SHORT_NAMES = ShortNames(METHODS, BUILTIN_METHODS)
-
-LATER_METHODS: tuple[str, ...] = ()

@@ -68,7 +68,12 @@ def empty_on_command_line(task: str, parameter: str) -> bool:
 
 
 def directories_for(experiment: Experiment) -> Directories:
-    """Return the experiment's directories, overridden by luigi.cfg [directories]; raises ConfigError.
+    """Return the experiment's directories, overridden by luigi.cfg [directories]; raises ConfigError."""
+    return on_this_machine(experiment.directories)
+
+
+def on_this_machine(directories: Directories) -> Directories:
+    """Return the directories, overridden by luigi.cfg [directories]; raises ConfigError.
 
     They are absolute: a task's identity holds them, and drivers in different working directories may share a luigid.
     """
@@ -77,8 +82,13 @@ def directories_for(experiment: Experiment) -> Directories:
     for key in section:
         if key not in known:
             raise ConfigError(f"luigi.cfg: [directories] {key}: unknown key{nearest(key, known)}")
-    given = experiment.directories.model_copy(update=section)
+    given = directories.model_copy(update=section)
     return given.model_copy(update={key: str(Path(path).expanduser().resolve()) for key, path in given if path})
+
+
+def default_directories() -> Directories:
+    """Return the directories of an experiment that names none; raises ConfigError."""
+    return on_this_machine(Directories())
 
 
 def compute_settings() -> ComputeSettings:

@@ -22,6 +22,7 @@ class SplitAttention(Equivalent, nn.Module):
     """
 
     merge_masks = nn.MultiheadAttention.merge_masks
+    _has_all_heads = True
 
     bias_k: nn.Parameter | None
     bias_v: nn.Parameter | None
@@ -78,7 +79,12 @@ class SplitAttention(Equivalent, nn.Module):
         return whole
 
     def is_whole(self) -> bool:
-        return all(isinstance(child, nn.Linear) for child in self.children())
+        return self._has_all_heads and all(isinstance(child, nn.Linear) for child in self.children())
+
+    def keep_heads(self, count: int) -> None:
+        """Take note that the projections have `count` heads now, fewer than `nn.MultiheadAttention` allows."""
+        self.num_heads, self._has_all_heads = count, False
+        self._qkv_same_embed_dim = False  # keeps torch's encoder layers off their fused path, which needs all heads
 
     @property
     def in_proj_weight(self) -> Tensor:
