@@ -37,17 +37,14 @@ def leaderboard_table(
         "method",
         *(f"{word} ≤ {points(level)}" for level in levels),
         f"FLOPs at {at}",
-        f"test change at {at}{unit}",
+        f"test change{', before → after retraining,' * with_before} at {at}{unit}",
     ]
-    columns += [f"before retraining at {at}{unit}"] * with_before
     columns += [f"curve mean{unit}", *times]
     body = []
     for place, row in enumerate(rows):
         cells: list[str] = [Cell(styles[row.method].plain, method=row.method)]
         cells += [of_censored(row.compression[level]) for level in levels]
-        cells += [of_censored(row.flops), of_interval(row.change, quality.scale)]
-        if with_before:
-            cells.append(NOTHING if row.before is None else of_interval(row.before, quality.scale))
+        cells += [of_censored(row.flops), _change(row, quality)]
         cells += [of_interval(row.area, quality.scale), *(seconds(values[place]) for values in times.values())]
         body.append(tuple(cells))
     tied = [at for at, row in enumerate(rows) if row.tied]
@@ -59,6 +56,39 @@ def leaderboard_table(
         f"methods have. Shaded: not shown worse than the best at {at}."
     )
     return Table("Leaderboard", caption, tuple(columns), body, name="leaderboard", marked=frozenset(tied))
+
+
+def _change(row: LeaderboardRow, quality: Quality) -> Cell:
+    """Return the change after retraining, behind the one before if that was measured."""
+    after = of_interval(row.change, quality.scale)
+    if row.before is None:
+        return after
+    before = number(row.before.mean, scale=quality.scale, digits=1, sign=True)
+    return Cell(f"{before} → {after}", after.note, order=after.order)
+
+
+def side_effects_table(rows: Sequence[LeaderboardRow], found: Verdict, styles: Sequence[MethodStyle]) -> Table | None:
+    """Return what the leaderboard's networks change beside the metric; None if nothing of it was measured."""
+    if all(row.calibration_error is None and row.worst_class is None for row in rows):
+        return None
+    body = []
+    for row in rows:
+        error, worst = row.calibration_error, row.worst_class
+        cells: list[str] = [Cell(styles[row.method].plain, method=row.method)]
+        cells.append(NOTHING if error is None else of_interval(error, 100.0))
+        cells.append(
+            NOTHING
+            if worst is None
+            else Cell(f"class {worst[0]}: {number(worst[1], scale=100.0, sign=True)}", order=100.0 * worst[1])
+        )
+        body.append(tuple(cells))
+    caption = (
+        f"On the test set {found.test_set}, of the networks that the leaderboard has at {points(found.level)} "
+        f"{'%' if found.lower else 'points'}, against the unpruned network: expected calibration error, with its 95 % "
+        "interval (positive: worse calibrated), and the class that loses most accuracy, in points."
+    )
+    columns = ("method", "calibration error (points)", "worst class (points)")
+    return Table("What else changes", caption, columns, body, name="side-effects")
 
 
 def seconds(value: float) -> Cell:
