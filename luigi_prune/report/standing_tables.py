@@ -11,7 +11,7 @@ from luigi_prune.analysis.commensurate import choose
 from luigi_prune.analysis.inference import mean_interval, over_nets
 from luigi_prune.analysis.leaderboard import LeaderboardRow, change_before_retraining
 from luigi_prune.analysis.verdict import Pairwise, Verdict
-from luigi_prune.report.cells import NOTHING, Cell, Table, number, of_censored, of_interval, points
+from luigi_prune.report.cells import NOTHING, Cell, Table, limits, number, of_censored, of_interval, points
 from luigi_prune.report.curves import Quality
 from luigi_prune.report.style import MethodStyle
 from luigi_prune.report.verdict_card import level_text
@@ -109,7 +109,9 @@ def pairwise_table(found: Pairwise, styles: Sequence[MethodStyle], quality: Qual
             p, better = found.adjusted[at, other], found.better[at, other]
             text = number(float(found.difference[at, other]), scale=quality.scale, digits=1, sign=True)
             tone = {1: "good", -1: "bad"}.get(int(better), "")
-            cells.append(Cell(text, f"p {p:.2g}" if np.isfinite(p) else "", tone=tone))
+            low, high = (quality.scale * float(limit[at, other]) for limit in (found.low, found.high))
+            notes = [limits(low, high, "{:+.1f}"), f"p {p:.2g}" if p < 1 else ""]  # NaN is not less
+            cells.append(Cell(text, "; ".join(note for note in notes if note), tone=tone))
         rows.append(tuple(cells))
     nets = int(found.nets.max(initial=0))
     smallest = 2.0 / 2**nets if nets > 1 else 1.0
@@ -121,8 +123,8 @@ def pairwise_table(found: Pairwise, styles: Sequence[MethodStyle], quality: Qual
     unit = f" in {quality.unit}" if quality.unit else ""
     caption = (
         f"Row minus column, test {quality.label}{unit}, at {found.compression:g} times fewer parameters: mean over "
-        "nets, each pair on the same trained network. p: sign-flip permutation test, adjusted by Holm for all pairs; "
-        f"coloured if at most 0.05.{caution}"
+        "nets, each pair on the same trained network, with its 95 % interval. p (if below 1): sign-flip permutation "
+        f"test, adjusted by Holm for all pairs; coloured if at most 0.05.{caution}"
     )
     return Table(
         f"Who beats whom at {found.compression:g}×",
