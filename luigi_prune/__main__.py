@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from luigi_prune.commands import cancel, export, listings, logs, new, plan, result_files, status
+from luigi_prune.commands import cancel, export, listings, logs, luigid, new, plan, report, result_files, status
 from luigi_prune.errors import LuigiPruneError
 from luigi_prune.workflow.settings import EXIT_CONFIGURATION
 
@@ -14,7 +14,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m luigi_prune", description="Experiments, jobs and results.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (plan, status, logs, cancel, result_files, export, listings, new):
+    for module in (plan, status, logs, cancel, luigid, report, result_files, export, listings, new):
         module.add_to(commands)
     options = parser.parse_args(arguments)
     try:

@@ -30,6 +30,7 @@ def dots() -> Iterator[None]:
         for module in (figures, panels):
             patches.enter_context(patch.object(module, "settle", lambda figure: figure))
         patches.enter_context(patch.object(write, "save", _dots))
+        patches.enter_context(patch.object(write, "png", lambda figure: DOT))
         patches.enter_context(patch.object(html, "inline_svg", lambda *about: "<svg></svg>"))
         yield
 
@@ -42,7 +43,7 @@ def report(request: dict[str, Any], context: Context) -> None:
 
 def _dots(figure: Figure, stem: Path) -> list[Path]:
     stem.parent.mkdir(parents=True, exist_ok=True)
-    files = [stem.with_name(stem.name + suffix) for suffix in (".pdf", ".png")]
+    files = [stem.with_name(stem.name + suffix) for suffix in (".pdf", ".svg")]
     for file in files:
         file.write_bytes(DOT)
     return files

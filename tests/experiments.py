@@ -135,13 +135,14 @@ def command(
     local_scheduler: bool = True,
     config: str = "",
     pictures: bool = False,
+    light: bool = False,
 ) -> subprocess.Popen[str]:
     """Start the `luigi` command on an experiment file, in its folder and in a process group of its own.
 
-    Without `pictures`, plots of the report are dots.
+    Without `pictures`, plots of the report are dots; `light`: nothing is trained (tests/light_jobs.py).
     """
     (file.parent / "luigi.cfg").write_text(f"[compute]\nbackend={backend}\n{config}")
-    module = "luigi_prune" if pictures else "tests.luigi_prune_blank"
+    module = "luigi_prune" if pictures else "tests.luigi_prune_light" if light else "tests.luigi_prune_blank"
     arguments = ["luigi", "--module", module, "RunExperiment", "--config", file.name, *more]
     if local_scheduler:
         arguments.append("--local-scheduler")

@@ -6,8 +6,9 @@ import dataclasses
 import json
 from pathlib import Path
 
+from luigi_prune.execution import claims
 from luigi_prune.execution.job import Job
-from luigi_prune.execution.slurm import claims, heartbeat, submission
+from luigi_prune.execution.slurm import heartbeat, submission
 from luigi_prune.execution.slurm.heartbeat import Heartbeat
 
 

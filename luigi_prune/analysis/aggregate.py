@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from luigi_prune.analysis.optional_tables import OptionalTables
 from luigi_prune.analysis.reference_format import reference_npz
 from luigi_prune.registry import METHODS
 
@@ -62,7 +63,8 @@ def aggregate_results(grid: dict[str, Any], read: Callable[[str], Result]) -> Ag
       prune nothing);
     - `curves/train_loss`, `curves/validation_loss`, `curves/learning_rate`, `curves/train/<metric>`,
       `curves/validation/<metric>` (N, R, P, M, E);
-    - `layers/kept` (N, R, P, M, L) and `layers/total` (L): weights per compressible layer.
+    - `layers/kept` (N, R, P, M, L) and `layers/total` (L): weights per compressible layer;
+    - those of `OptionalTables` as far as results have them.
 
     `measured` has the same axes (N, R, P, M), named as in the results (`..._seconds`, `..._bytes`). `meta` is JSON-
     able.
@@ -71,17 +73,19 @@ def aggregate_results(grid: dict[str, Any], read: Callable[[str], Result]) -> Ag
     arrays = _empty(grid)
     measured: Arrays = {}
     gathered = _Gathered()
+    optional = OptionalTables(_shape(grid), (*grid["metrics"], "loss"))
     counts = dict.fromkeys(grid["test_sets"], 0)
     for path, places in _places(grid).items():
         result = read(path)
         for test_set, cell in places:
             _fill(arrays, gathered, grid, result, test_set, cell)
             _fill_measured(measured, grid, result, cell)
+            optional.fill(result.arrays, test_set, cell)
             counts[test_set] += 1
     _add_curves(arrays, gathered, grid)
     _add_layers(arrays, gathered, grid, path_hint=str(grid["experiment"]))
     _apply_nominal(arrays, grid)
-    return Aggregated(arrays, measured, _meta(grid, counts))
+    return Aggregated(arrays | optional.arrays, measured, _meta(grid, counts))
 
 
 def _without_ratios(grid: dict[str, Any]) -> dict[str, Any]:

@@ -97,22 +97,29 @@ class Commensurate:
 
 
 def choose(
-    arrays: dict[str, np.ndarray], test_set: str, chosen_on: str = "validation", levels: tuple[float, ...] = LEVELS
+    arrays: dict[str, np.ndarray],
+    test_set: str,
+    chosen_on: str = "validation",
+    levels: tuple[float, ...] = LEVELS,
+    metric: str | None = None,
 ) -> Commensurate:
-    """Return the commensurate networks by the first metric, chosen on "validation" or, as `torchprune` does, on "test".
+    """Return the commensurate networks by a metric, chosen on "validation" or, as `torchprune` does, on "test".
+
+    `metric` is the first one of the experiment by default.
 
     Values of the chosen networks are always those on `test_set`. `arrays` are those of `aggregate_results`.
     """
-    metrics = [str(metric) for metric in arrays["axes/metric"]]
-    judge = arrays[f"test/{test_set}/{metrics[0]}"]
+    metrics = [str(name) for name in arrays["axes/metric"]]
+    judged_by = metric or metrics[0]
+    judge = arrays[f"test/{test_set}/{judged_by}"]
     if chosen_on == "validation":
         # A ratio without a test result cannot be reported, so it cannot be chosen.
-        judge = np.where(np.isnan(judge), np.nan, arrays[f"validation/{metrics[0]}"])
-    lower = lower_is_better(arrays, metrics[0])
+        judge = np.where(np.isnan(judge), np.nan, arrays[f"validation/{judged_by}"])
+    lower = lower_is_better(arrays, judged_by)
     error = error_of(judge, lower)
     points = commensurate_points(error, arrays["cost/size"], levels)
     usable = np.isfinite(error) & np.isfinite(error[..., :1])
-    tested = {metric: arrays[f"test/{test_set}/{metric}"] for metric in metrics}
+    tested = {name: arrays[f"test/{test_set}/{name}"] for name in metrics}
     return Commensurate(
         test_set=test_set,
         chosen_on=chosen_on,
@@ -122,17 +129,20 @@ def choose(
         size=take(arrays["cost/size"], points),
         flops=take(arrays["cost/flops"], points),
         loss=take(arrays[f"test/{test_set}/loss"], points),
-        metrics={metric: take(values, points) for metric, values in tested.items()},
-        metric_changes={metric: take(values - values[..., :1], points) for metric, values in tested.items()},
+        metrics={name: take(values, points) for name, values in tested.items()},
+        metric_changes={name: take(values - values[..., :1], points) for name, values in tested.items()},
         lower=lower,
         is_share=bool(np.all(np.abs(judge[np.isfinite(judge)]) <= 1.0)),
     )
 
 
-def has_validation(arrays: dict[str, np.ndarray]) -> bool:
-    """Return whether the first metric was measured on a validation split for the reference and one method or more."""
+def has_validation(arrays: dict[str, np.ndarray], metric: str | None = None) -> bool:
+    """Return whether a metric was measured on a validation split for the reference and one method or more.
+
+    `metric` is the first one of the experiment by default.
+    """
     metrics = arrays["axes/metric"]
     if not len(metrics):
         return False
-    known = np.isfinite(arrays[f"validation/{metrics[0]}"])
+    known = np.isfinite(arrays[f"validation/{metric or metrics[0]}"])
     return bool(known[..., 0].any() and known[..., 1:].any())

@@ -15,6 +15,8 @@ Arrays = dict[str, np.ndarray]
 
 # Compression ratios that Blalock et al. (2020) ask every pruning paper to report.
 COMPRESSIONS = (2.0, 4.0, 8.0, 16.0, 32.0)
+# log2 of 1.02
+SAME_COMPRESSION = 0.0286
 # Scores that ignore the weights: a method that uses one is a random-pruning baseline.
 RANDOM_SCORES = frozenset({"uniform", "random_channel"})
 
@@ -48,7 +50,8 @@ def at_compression(
     """Return a metric or `loss` at fixed compressions (original / pruned size), (compression, net, repetition, method).
 
     Each run is interpolated linearly in the logarithm of the *achieved* size between its two nearest networks, the
-    unpruned one included; NaN if no network is that small: nothing is extrapolated.
+    unpruned one included; NaN if no network is that small: nothing is extrapolated, but a smallest network within 2 %
+    of the compression counts as one, because ratios are met up to a filter.
     """
     values, size = arrays[f"test/{test_set}/{label}"], arrays["cost/size"]
     nets, _, repetitions, methods = values.shape
@@ -62,8 +65,10 @@ def at_compression(
         x = np.concatenate([np.zeros(len(unpruned)), -np.log2(s[known])])
         if len(x):
             order = np.argsort(x, kind="stable")
+            end = x[order][-1]
+            near = np.where(np.abs(log_compressions - end) <= SAME_COMPRESSION, end, log_compressions)
             y_sorted = np.concatenate([unpruned, y[known]])[order]
-            out[:, net, repetition, method] = np.interp(log_compressions, x[order], y_sorted, left=np.nan, right=np.nan)
+            out[:, net, repetition, method] = np.interp(near, x[order], y_sorted, left=np.nan, right=np.nan)
     return out
 
 
@@ -107,7 +112,9 @@ def checklist(arrays: Arrays, measured: Arrays, meta: dict[str, Any], provenance
     seconds = sorted(name for name in measured if "seconds" in name and "gpu_seconds" not in name)
     validated = has_validation(arrays)
     on_validation = (
-        "chosen on validation, reported on test" if validated else "no validation curves: chosen on the test set"
+        "chosen on validation, reported on test"
+        if validated
+        else "nothing measured on validation: chosen on the test set"
     )
     return [
         Check(
@@ -125,7 +132,7 @@ def checklist(arrays: Arrays, measured: Arrays, meta: dict[str, Any], provenance
         Check(
             "Retraining budget stated",
             epochs is not None,
-            "none" if unretrained else f"epochs {epochs[0]} to {epochs[1]}" if epochs else "unknown",
+            "none" if unretrained else f"epochs {epochs[0] + 1} to {epochs[1]}" if epochs else "unknown",
         ),
         Check(
             "Quality before retraining",

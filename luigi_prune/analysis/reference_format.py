@@ -28,6 +28,8 @@ def reference_npz(
     per-epoch curves on training and *validation* data, `sizes` and `flops` are relative, `samples_per_layer` holds kept
     weights (layer, net, ratio, 1, method), -1 where unknown. Missing results are NaN, where `torchprune` has zeros.
     `time_tag` is a label, the caller's key of the experiment, not a time. Measured numbers are `measured_<name>`.
+    `stats_comm` is JSON, because a dictionary needs pickle; its entries stand beside it as plain arrays
+    `stats_comm_<name>`.
     """
     methods = arrays["axes/method"]
     metrics = [str(metric) for metric in arrays["axes/metric"]]
@@ -61,7 +63,9 @@ def reference_npz(
             else:
                 out[name + suffix] = 1.0 - arrays[source + metrics[at]]
     lower = bool(metrics) and lower_is_better(arrays, metrics[0])
-    out["stats_comm"] = np.asarray(_stats_comm(out, error_of(out["error"], lower) if lower else out["error"]))
+    stats = _stats_comm(out, error_of(out["error"], lower) if lower else out["error"])
+    out["stats_comm"] = np.asarray(_as_json(stats))
+    out |= {f"stats_comm_{name}": values for name, values in stats.items()}
     for name, values in (measured or {}).items():
         if "seconds" in name or "bytes" in name:
             out["measured_" + name.replace("/", "_")] = values
@@ -82,16 +86,18 @@ def _samples_per_layer(arrays: dict[str, np.ndarray]) -> np.ndarray:
     return np.moveaxis(np.where(np.isnan(first), -1.0, first)[:, :, None], -1, 0)
 
 
-def _stats_comm(out: dict[str, np.ndarray], error: np.ndarray) -> str:
-    """Return the commensurate levels, chosen on the test set, as strict JSON: null if a level is not reached."""
+def _stats_comm(out: dict[str, np.ndarray], error: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the commensurate levels, chosen on the test set: arrays (level, net, repetition, method).
+
+    NaN if a level is not reached.
+    """
     points = commensurate_points(error, out["sizes"])
-    stats: dict[str, Any] = {"commensurate": list(LEVELS)}
-    for name, source in zip(
-        ("e_best", "e5_best", "lo_best", "siz_best", "flo_best"),
-        ("error", "error5", "loss", "sizes", "flops"),
-        strict=True,
-    ):
-        values = take(out[source], points).astype(object)
-        values[np.isnan(values.astype(np.float64))] = None
-        stats[name] = values.tolist()
-    return json.dumps(stats, allow_nan=False)
+    sources = {"e_best": "error", "e5_best": "error5", "lo_best": "loss", "siz_best": "sizes", "flo_best": "flops"}
+    values = {name: take(out[source], points) for name, source in sources.items()}
+    return {"commensurate": np.asarray(LEVELS), **values}
+
+
+def _as_json(stats: dict[str, np.ndarray]) -> str:
+    """Return arrays as strict JSON, with null for NaN."""
+    plain = {name: np.where(np.isnan(values), None, values.astype(object)).tolist() for name, values in stats.items()}
+    return json.dumps(plain, allow_nan=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,9 +35,9 @@ class JobLog:
         return Path(self.submitted.job.output) if self.submitted else None
 
 
-def find_log(results: Path, name: str) -> JobLog:
-    """Return the job below a results folder that `name` identifies; raises ConfigError."""
-    known = known_logs(results)
+def find_log(results: Path, name: str, keys: Collection[str] | None = None) -> JobLog:
+    """Return the job below a results folder that `name` identifies, among those with `keys`; raises ConfigError."""
+    known = [log for log in known_logs(results) if keys is None or log.key in keys]
     if not known:
         raise ConfigError(f"{results}: no job logs here; --results names another folder")
     searches: tuple[Callable[[Sequence[JobLog], str], list[JobLog]], ...] = (_by_path, _by_job_id, _by_key, _by_title)

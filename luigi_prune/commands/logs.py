@@ -1,4 +1,4 @@
-"""`logs JOB`: a job's output so far or as it is written, over attempts and requeues."""
+"""`logs [EXPERIMENT] JOB`: a job's output so far or as it is written, over attempts and requeues."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from luigi_prune.commands.job_logs import JobLog, find_log
+from luigi_prune.commands.job_logs import JobLog, find_log, known_logs
+from luigi_prune.commands.plan import reports_of
 from luigi_prune.errors import ConfigError
 from luigi_prune.execution.backends import locate_jobs
+from luigi_prune.workflow.job_task import JobTask, walk
+from luigi_prune.workflow.settings import default_directories
 
 _PAUSE = 0.5  # seconds between polls
 _SEARCH_EVERY = 10.0  # seconds between searches of the results folder for a result of unknown path
@@ -23,11 +26,16 @@ def add_to(commands: Any) -> None:
     """Add the parser."""
     parser = commands.add_parser("logs", help="print a job's output; --follow: until its result exists")
     parser.add_argument(
-        "what", nargs="+", metavar="JOB", help="key or its start, title or a part of it, job id, or path"
+        "what",
+        nargs="+",
+        metavar="[EXPERIMENT] JOB",
+        help="key or its start, title or a part of it, job id, or path; an experiment file alone lists its jobs",
     )
     parser.add_argument("-f", "--follow", action="store_true", help="continue until the result exists")
     parser.add_argument("-n", "--lines", type=int, metavar="N", help="start N lines before the end")
-    parser.add_argument("--results", default="./data/results", metavar="FOLDER", help="results (./data/results)")
+    parser.add_argument(
+        "--results", metavar="FOLDER", help="results (default: those of EXPERIMENT, else of luigi.cfg, ./data/results)"
+    )
     parser.set_defaults(run=run)
 
 
@@ -35,8 +43,12 @@ def run(options: argparse.Namespace) -> int:
     """Print the log, and with --follow what is appended."""
     if options.lines is not None and options.lines < 0:
         raise ConfigError(f"--lines: expected at least 0, got {options.lines}")
-    results = Path(options.results)
-    log = find_log(results, " ".join(options.what))
+    words, tasks = _experiment(options.what)
+    results = Path(options.results or (tasks[0].results if tasks else default_directories().results))
+    keys = {task.key[:12] for task in tasks} if tasks else None
+    if not words:
+        return _list(results, {task.key[:12]: task for task in tasks})
+    log = find_log(results, " ".join(words), keys)
     tail = Tail(log.path)
     start_log = StartLog(log)
     text, early = tail.read(unfinished=not options.follow), start_log.read(unfinished=not options.follow)
@@ -45,6 +57,26 @@ def run(options: argparse.Namespace) -> int:
         _follow(results, log, tail, start_log)
     elif not text and not early:
         print(f"{log.name} has no output yet: {_state(log) or 'it runs'}", file=sys.stderr)
+    return 0
+
+
+def _experiment(words: list[str]) -> tuple[list[str], list[JobTask]]:
+    """Return the words after an experiment file, and the tasks of its experiments; no tasks if none is named."""
+    if Path(words[0]).suffix.lower() not in (".yaml", ".yml", ".json"):
+        return words, []
+    return words[1:], [task for task in walk(*reports_of(words[0])) if isinstance(task, JobTask)]
+
+
+def _list(results: Path, tasks: dict[str, JobTask]) -> int:
+    """Print the jobs of an experiment that have a log or were submitted, and where those are that have not ended."""
+    known = [log for log in known_logs(results) if log.key in tasks]
+    if not known:
+        raise ConfigError(f"{results}: no job logs of this experiment here; --results names another folder")
+    places = locate_jobs(tasks[log.key].path for log in known)
+    for log in known:
+        path = tasks[log.key].path
+        state = "done" if path.exists() else places[path].text if path in places else "not done"
+        print(f"{log.key}  {log.name}: {state}")
     return 0
 
 

@@ -7,12 +7,12 @@ from inside a network, and pruning and rewinding clear weights once.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from luigi_prune.compute.zeros import keep_only
+from luigi_prune.compute.zeros import bits_of, keep_bits, keep_only
 from luigi_prune.errors import ConfigError
 
 
@@ -22,6 +22,7 @@ class MaskedParameter:
 
     parameter: nn.Parameter
     mask: Tensor
+    _bits: Tensor | None = field(default=None, init=False, repr=False)  # the mask in the form that is applied fastest
 
     def mask_on(self, device: torch.device) -> Tensor:
         """Move the mask to `device` and return it."""
@@ -29,16 +30,30 @@ class MaskedParameter:
             self.mask = self.mask.to(device)
         return self.mask
 
+    @property
+    def prunes(self) -> bool:
+        """Whether the mask prunes any entry."""
+        return not bool(self.mask.all())
+
     def clear_gradient(self) -> None:
         """Set the gradient of pruned entries to zero, so that they build up no momentum."""
-        if self.parameter.grad is not None:
-            keep_only(self.parameter.grad, self.mask_on(self.parameter.grad.device))
+        if (gradient := self.parameter.grad) is None:
+            return
+        if self._bits is None or self._bits.device != gradient.device:
+            self._bits = bits_of(self.mask_on(gradient.device), gradient.dtype)
+        if self._bits is None or gradient.layout != torch.strided:
+            keep_only(gradient, self.mask)
+        else:
+            keep_bits(gradient, self._bits)
 
     def clear_weight(self) -> None:
         """Set pruned entries to zero: some optimizers change even entries without a gradient."""
         # `.data`, or autograd would report an in-place change for a module that is called twice in one pass.
         data = self.parameter.data
-        keep_only(data, self.mask_on(data.device))
+        if self._bits is not None and self._bits.device == data.device:
+            keep_bits(data, self._bits)
+        else:
+            keep_only(data, self.mask_on(data.device))
 
 
 def masked_parameters(network: nn.Module, masks: Mapping[str, Tensor]) -> list[MaskedParameter]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from luigi_prune.errors import ConfigError
 
@@ -21,7 +21,7 @@ _PASSED_ON = (type(None), bool, int, float, complex, str, torch.device, torch.dt
 _PREDICTIONS = ("logits", "out")  # the names under which networks with several outputs return their prediction
 
 
-def call(network: nn.Module, inputs: Inputs) -> Any:
+def call(network: Callable[..., Any], inputs: Inputs) -> Any:
     """Return the output of `network` for `inputs`, as it is."""
     if isinstance(inputs, Tensor):
         return network(inputs)
@@ -32,6 +32,8 @@ def call(network: nn.Module, inputs: Inputs) -> Any:
 
 def map_leaves(function: Callable[[Any], Any], inputs: Any) -> Any:
     """Return `inputs` with `function(value)` in place of everything that is no container; mappings become dicts."""
+    if isinstance(inputs, Tensor):
+        return function(inputs)
     if isinstance(inputs, Mapping):
         return {key: map_leaves(function, value) for key, value in inputs.items()}
     if isinstance(inputs, list):
@@ -107,6 +109,11 @@ def join(batches: Sequence[Inputs]) -> Inputs:
         return batches[0]
     columns = zip(*(tensors_of(batch) for batch in batches), strict=True)
     return map_tensors(lambda _: torch.cat(next(columns)), batches[0])
+
+
+def first_and_last(batch: Inputs) -> Inputs:
+    """Return the first and the last sample of a batch as a batch."""
+    return join([select(batch, slice(1)), select(batch, slice(-1, None))])
 
 
 def stack(samples: Sequence[Inputs]) -> Inputs:

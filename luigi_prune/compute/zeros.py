@@ -24,6 +24,21 @@ def keep_only(value: Tensor, kept: Tensor) -> None:
         value.masked_fill_(~kept, 0)
 
 
+def bits_of(kept: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """Return a mask for `keep_bits`: integers as wide as `dtype` with all bits set if `kept`, else none set.
+
+    It takes more memory than the mask and half of the time. None for a `dtype` that has no such integers.
+    """
+    width = dtype.itemsize
+    return kept.to(_BITS[width]).neg_() if width in _BITS and dtype.is_floating_point else None
+
+
+@torch.no_grad()
+def keep_bits(value: Tensor, bits: Tensor) -> None:
+    """Do what `keep_only` does, for a mask by `bits_of`."""
+    value.detach().view(bits.dtype).bitwise_and_(bits)
+
+
 def nonzero(value: Tensor) -> Tensor:
     """Return the mask of non-zero entries: by conversion, many times as fast as a comparison."""
     return value.detach().bool()

@@ -7,7 +7,7 @@ import math
 from fnmatch import fnmatchcase
 
 from luigi_prune import registry
-from luigi_prune.config.architecture import layers_and_embeddings
+from luigi_prune.config.architecture import layers_and_embeddings, refusal
 from luigi_prune.config.component_checks import check_keywords, check_training, find_row
 from luigi_prune.config.data_checks import check_data
 from luigi_prune.config.density_checks import check_density, is_density
@@ -81,6 +81,10 @@ def _check_network(experiment: Experiment) -> None:
         )
     if images and row.channels not in (None, shape[0]) and names <= SIZE_PRESERVING - {"Grayscale"}:
         raise SettingError(("network", "name"), f"{row.name} {wrong_channels(row.channels, shape[0])}")
+    only_in_library = row.open_ended and not registry.is_foreign(network.name) and (network.kwargs or ":" in row.name)
+    if only_in_library and (reason := refusal(experiment)):
+        key, _, text = reason.partition(": ")
+        raise SettingError(("network", "kwargs" if key.startswith("network.kwargs") else "name"), text)
     check_density(experiment)
     if dataset.num_classes not in (None, network.output_size) and not is_density(experiment):
         raise SettingError(

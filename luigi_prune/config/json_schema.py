@@ -48,7 +48,7 @@ def file_schema() -> dict[str, Any]:
         "type": "object",
         "propertyNames": {
             "anyOf": [
-                {"enum": sorted({*_choices("method"), *registry.KINDS["method"].later, "NetHandle"})},
+                {"enum": sorted({*_choices("method"), "NetHandle"})},
                 _IMPORT_PATH,
             ]
         },

@@ -63,7 +63,7 @@ def _by_method(section: str, custom: Mapping[str, str], methods: tuple[str, ...]
         if name == _REFERENCE_ALIAS:
             continue
         method = written.get(name, registry.SHORT_NAMES.get(name, name))
-        if method not in registry.METHODS and not registry.comes_later("method", method):
+        if method not in registry.METHODS:
             choices = [*registry.METHODS, *registry.SHORT_NAMES, *written]
             raise SettingError((section, name), f"{name!r} is not a pruning method{nearest(name, choices)}")
         if (first := given.setdefault(method, name)) != name:

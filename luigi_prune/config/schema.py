@@ -165,6 +165,18 @@ class TrainingConfig(Settings):
     amp_dtype: AmpType = Field(
         "float16", description="Type of mixed precision: `float16`, with scaled gradients, or `bfloat16`."
     )
+    micro_batch_size: Integer | None = Field(
+        None,
+        ge=1,
+        description="Largest number of samples per forward and backward pass, over all processes together; the "
+        "gradients of a step's passes add up. By default the whole batch. BatchNorm normalises over one pass.",
+    )
+    channels_last: bool = Field(
+        False, description="Weights and images with channels as the last axis in memory, which GPUs convolve faster."
+    )
+    compile: bool = Field(
+        False, description="Training steps run the network through torch.compile; needs a C++ compiler."
+    )
     num_epochs: Integer = Field(90, ge=0, description="Epochs of the whole schedule.")
     early_stop_epoch: Integer = Field(
         ge=0,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -57,10 +57,15 @@ class Context:
 class Listener(Protocol):
     """Callbacks for the events of one job, called from any thread; `ended` exactly once.
 
-    Before `started`, the message of `progressed` says where the job waits, with the reason in its first brackets.
+    Before `started` and after `requeued`, the message of `progressed` says where the job waits, with the reason in its
+    first brackets.
     """
 
-    def started(self) -> None: ...
+    def started(self) -> None:
+        """The job runs, for the first time or again."""
+
+    def requeued(self) -> None:
+        """The job does not run any more and has not ended: it waits in the queue again, or was suspended."""
 
     def progressed(self, fraction: float, message: str) -> None: ...
 
@@ -72,6 +77,9 @@ class Backend(Protocol):
 
     name: str
     slots: int  # maximum number of jobs at once
+
+    def prepare(self, jobs: Iterable[Job]) -> None:
+        """Check before a run that its jobs can be submitted; raises ConfigError. Not called if there are none."""
 
     def submit(self, job: Job, listener: Listener) -> None: ...
 

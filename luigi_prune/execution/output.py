@@ -25,7 +25,7 @@ def last_lines(log: str | Path, start: int = 0) -> str:
 
 def write_output_to(log: str) -> None:
     """Redirect stdout and stderr of this process, native libraries included, to the end of the file `log`."""
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)  # the umask decides: users may share it
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)

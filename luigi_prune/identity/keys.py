@@ -11,16 +11,17 @@ import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
 from luigi_prune import registry
 from luigi_prune.config.schema import Experiment, NetworkConfig, TrainingConfig
+from luigi_prune.identity.remembered import per_object
 from luigi_prune.identity.spec import ChainSpec, EvaluateSpec, TrainSpec, evaluations, experiment_spec, shown_methods
 
 # Bump a stage's version if the same settings give a different result, or if a default changes.
-ALGORITHM_VERSION = {"TrainBase": 2, "Prune": 5, "Retrain": 2, "Evaluate": 1, "Aggregate": 1, "Report": 1, "Scores": 4}
+ALGORITHM_VERSION = {"TrainBase": 3, "Prune": 6, "Retrain": 3, "Evaluate": 1, "Aggregate": 1, "Report": 2, "Scores": 4}
 
 
 def canonical(value: Any) -> Any:
@@ -53,6 +54,7 @@ def _digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+@per_object
 def _training_digest(training: TrainingConfig) -> str:
     """Return the hash of the training settings that can change the weights."""
     return _digest_of_json(training.model_dump_json())
@@ -83,6 +85,7 @@ def _network(network: NetworkConfig) -> NetworkConfig:
     return network.model_copy(update={"weights": network.weights.rpartition("@")[2], "new_layers": layers})
 
 
+@per_object
 def train_key(spec: TrainSpec) -> str:
     """Return the key of a trained network."""
     settings = {
@@ -98,27 +101,63 @@ def train_key(spec: TrainSpec) -> str:
 
 def chain_key(spec: ChainSpec) -> str:
     """Return the key of a chain's last step: of its Retrain if it is retrained, else of its Prune."""
-    key = base = train_key(spec.base)
-    retraining = _training_digest(spec.retraining)
+    settings: dict[str, Any] = {}
+    if spec.rules != "paper":
+        settings["rules"] = spec.rules
+    if spec.delta_s != 1e-16 and registry.METHODS[spec.method].needs_data:
+        settings["delta_s"] = spec.delta_s
+    if spec.ignore_layers:
+        settings["ignore_layers"] = spec.ignore_layers
+    if spec.include_layers:
+        settings["include_layers"] = spec.include_layers
+    constant = _Constant(
+        base=train_key(spec.base),
+        retraining=_training_digest(spec.retraining),
+        rewind=spec.rewind,
+        from_original=registry.METHODS[spec.method].from_original,
+        method=spec.method,
+        repetition=spec.repetition,
+        settings=tuple(settings.items()),
+        versions=(ALGORITHM_VERSION["Prune"], ALGORITHM_VERSION["Retrain"]),
+    )
+    key, following = constant.base, _first_steps(constant)
     for step in spec.steps:
-        settings: dict[str, Any] = {
-            "method": spec.method,
-            "keep_ratio": step.keep_ratio,
-            "repetition": spec.repetition,
-        }
-        if spec.rules != "paper":
-            settings["rules"] = spec.rules
-        if spec.delta_s != 1e-16 and registry.METHODS[spec.method].needs_data:
-            settings["delta_s"] = spec.delta_s
-        if spec.ignore_layers:
-            settings["ignore_layers"] = spec.ignore_layers
-        if spec.include_layers:
-            settings["include_layers"] = spec.include_layers
-        from_original = key != base and registry.METHODS[spec.method].from_original
-        key = content_key("Prune", settings, [key, base] if from_original else [key])
-        if step.retrained:
-            settings = {"retraining": retraining, "repetition": spec.repetition}
-            key = content_key("Retrain", settings, [key, base] if spec.rewind else [key])
+        at = (step.keep_ratio, step.retrained)
+        if at not in following:
+            following[at] = (_key_after(key, constant, *at), {})
+        key, following = following[at]
+    return key
+
+
+class _Constant(NamedTuple):
+    """What all steps of a chain share."""
+
+    base: str  # key of the trained network
+    retraining: str  # digest
+    rewind: bool
+    from_original: bool
+    method: str
+    repetition: int
+    settings: tuple[tuple[str, Any], ...]
+    versions: tuple[int, int]
+
+
+_Steps = dict[tuple[float, bool], tuple[str, Any]]  # (keep ratio, retrained): the key after it, the steps that follow
+
+
+@functools.lru_cache(maxsize=4096)  # chains to several ratios have their first steps in common
+def _first_steps(constant: _Constant) -> _Steps:
+    return {}
+
+
+def _key_after(key: str, constant: _Constant, keep_ratio: float, retrained: bool) -> str:
+    """Return the key after one more step."""
+    own = {"method": constant.method, "keep_ratio": keep_ratio, "repetition": constant.repetition}
+    from_original = key != constant.base and constant.from_original
+    key = content_key("Prune", own | dict(constant.settings), [key, constant.base] if from_original else [key])
+    if retrained:
+        own = {"retraining": constant.retraining, "repetition": constant.repetition}
+        key = content_key("Retrain", own, [key, constant.base] if constant.rewind else [key])
     return key
 
 

@@ -16,6 +16,7 @@ Keys in paths are shortened to twelve digits; the file contains the full key.
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 
@@ -28,7 +29,12 @@ _KEY_DIGITS = 12
 
 def network_folder(results: str | Path, network: NetworkConfig) -> Path:
     """Return the folder of one network on one data set."""
-    return Path(results) / _readable(network.dataset) / _readable(network.name)
+    return _network_folder(str(results), network.dataset, network.name)
+
+
+@functools.lru_cache(maxsize=1024)
+def _network_folder(results: str, dataset: str, network: str) -> Path:
+    return Path(results) / _readable(dataset) / _readable(network)
 
 
 def trained_path(directories: Directories, spec: TrainSpec, key: str) -> Path:
@@ -105,4 +111,9 @@ def _readable(name: str) -> str:
 
 def _chain_folder(directories: Directories, spec: ChainSpec) -> Path:
     folder = network_folder(directories.results, spec.base.network)
-    return folder / _readable(spec.method) / f"net{spec.base.net}-rep{spec.repetition}"
+    return _below(folder, spec.method, spec.base.net, spec.repetition)
+
+
+@functools.lru_cache(maxsize=4096)
+def _below(folder: Path, method: str, net: int, repetition: int) -> Path:
+    return folder / _readable(method) / f"net{net}-rep{repetition}"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from luigi_prune import registry
 from luigi_prune.config.ratios import keep_ratios, split_ratios
 from luigi_prune.config.schema import Component, Experiment, NetworkConfig, TrainingConfig
+from luigi_prune.identity.remembered import per_object
 
 REFERENCE = "ReferenceNet"  # method 0 of every experiment: the trained network itself
 
@@ -21,7 +24,26 @@ class Spec(BaseModel):
 
     def as_json(self) -> str:
         """Return the canonical JSON of the spec; `model_validate_json` is its inverse."""
-        return json.dumps(self.model_dump(mode="json", by_alias=False), sort_keys=True, separators=(",", ":"))
+        texts = (f"{json.dumps(name)}:{_as_json(getattr(self, name))}" for name in sorted(type(self).model_fields))
+        return "{" + ",".join(texts) + "}"
+
+
+def _as_json(value: Any) -> str:
+    """Return canonical JSON, put together from texts that are remembered for the settings that many specs share."""
+    if isinstance(value, Step):
+        return value.as_json()
+    if isinstance(value, BaseModel):
+        return _model_as_json(value)
+    if isinstance(value, tuple):
+        return "[" + ",".join(map(_as_json, value)) + "]"
+    return json.dumps(value)
+
+
+@per_object
+def _model_as_json(model: BaseModel) -> str:
+    if isinstance(model, Spec):
+        return model.as_json()
+    return json.dumps(model.model_dump(mode="json", by_alias=False), sort_keys=True, separators=(",", ":"))
 
 
 class TrainSpec(Spec):
@@ -39,6 +61,15 @@ class Step(Spec):
 
     keep_ratio: float
     retrained: bool
+
+    def as_json(self) -> str:
+        """Return the canonical JSON of the step."""
+        return _step_as_json(self.keep_ratio, self.retrained)
+
+
+@functools.lru_cache(maxsize=4096)
+def _step_as_json(keep_ratio: float, retrained: bool) -> str:
+    return f'{{"keep_ratio":{json.dumps(keep_ratio)},"retrained":{json.dumps(retrained)}}}'
 
 
 class ChainSpec(Spec):

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from luigi_prune.compute import pruning
+from luigi_prune.compute.data import Samples
 from luigi_prune.compute.network_inputs import Inputs
 from luigi_prune.compute.pruning import LayerBudget
 from luigi_prune.compute.state import to_arrays
@@ -32,9 +33,10 @@ def mask_arrays(masks: dict[str, torch.Tensor]) -> dict[str, Any]:
     return {f"masks/{name}": mask.cpu().numpy() for name, mask in masks.items()}
 
 
-def history_arrays(trained: TrainResult) -> dict[str, Any]:
-    """Return the values per epoch as `history/<name>`."""
-    return {f"history/{name}": array for name, array in trained.history.items()}
+def history_arrays(trained: TrainResult, validation: Samples) -> dict[str, Any]:
+    """Return the values per epoch as `history/<name>`, and `history/validation_samples`, how many they are means of."""
+    arrays: dict[str, Any] = {f"history/{name}": array for name, array in trained.history.items()}
+    return arrays | {"history/validation_samples": np.int64(len(validation))}
 
 
 def cost_arrays(network: nn.Module, masks: dict[str, torch.Tensor], before: Result, example: Inputs) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def retrain(request: dict[str, Any], context: Context) -> None:
     arrays |= mask_arrays(masks)
     network.to(context.device)  # already there, unless no epoch was trained
     arrays |= cost_arrays(network, masks, before, example_input(splits.validation, context.device))
-    arrays |= history_arrays(trained)
+    arrays |= history_arrays(trained, splits.validation)
     meta = {"types": types, "structure": structure}
     write(request, context, began, arrays, meta=meta, earlier=before, precision=trained.precision)
     discard(paths.checkpoint_path(request["output"]))

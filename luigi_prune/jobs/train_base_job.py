@@ -37,7 +37,7 @@ def train_base(request: dict[str, Any], context: Context) -> None:
     if trained.rewind_state is not None:
         rewind_arrays, rewind_types = state_arrays("rewind", trained.rewind_state)
         arrays, types = arrays | rewind_arrays, types | rewind_types
-    arrays |= history_arrays(trained)
+    arrays |= history_arrays(trained, splits.validation)
     meta = {"types": types, "structure": []}
     write(request, context, began, arrays, meta=meta, precision=trained.precision)
     discard(paths.checkpoint_path(request["output"]))

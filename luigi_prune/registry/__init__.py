@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, overload
@@ -11,11 +10,10 @@ from typing import Any, Literal, Protocol, overload
 from luigi_prune.errors import ConfigError, nearest
 from luigi_prune.registry.dataset_families import DATASET_FAMILIES
 from luigi_prune.registry.dataset_rows import DATASETS as BUILTIN_DATASETS
-from luigi_prune.registry.dataset_rows import LATER_DATASETS
-from luigi_prune.registry.method_rows import LATER_METHODS, METHODS, SHORT_NAMES
+from luigi_prune.registry.method_rows import METHODS, SHORT_NAMES
 from luigi_prune.registry.network_families import NETWORK_FAMILIES
-from luigi_prune.registry.network_rows import LATER_NETWORKS, UNSUITABLE_NETWORKS
 from luigi_prune.registry.network_rows import NETWORKS as BUILTIN_NETWORKS
+from luigi_prune.registry.network_rows import UNSUITABLE_NETWORKS
 from luigi_prune.registry.plugins import PartTable, is_foreign, load_part, look_in, plain, sources_of
 from luigi_prune.registry.row_reading import KindName
 from luigi_prune.registry.rows import (
@@ -29,19 +27,17 @@ from luigi_prune.registry.rows import (
     SchedulerRow,
     TransformRow,
 )
-from luigi_prune.registry.training_rows import (
-    LATER_LOSSES,
-    LATER_METRICS,
-    UNSUITABLE_LOSSES,
-    UNSUITABLE_OPTIMIZERS,
-    UNSUITABLE_SCHEDULERS,
-)
 from luigi_prune.registry.training_rows import LOSSES as BUILTIN_LOSSES
 from luigi_prune.registry.training_rows import METRICS as BUILTIN_METRICS
 from luigi_prune.registry.training_rows import OPTIMIZERS as BUILTIN_OPTIMIZERS
 from luigi_prune.registry.training_rows import SCHEDULERS as BUILTIN_SCHEDULERS
-from luigi_prune.registry.transform_rows import LATER_TRANSFORMS, UNSUITABLE_TRANSFORMS
+from luigi_prune.registry.training_rows import (
+    UNSUITABLE_LOSSES,
+    UNSUITABLE_OPTIMIZERS,
+    UNSUITABLE_SCHEDULERS,
+)
 from luigi_prune.registry.transform_rows import TRANSFORMS as BUILTIN_TRANSFORMS
+from luigi_prune.registry.transform_rows import UNSUITABLE_TRANSFORMS
 
 __all__ = [
     "DATASETS",
@@ -63,7 +59,6 @@ __all__ = [
     "OptimizerRow",
     "SchedulerRow",
     "TransformRow",
-    "comes_later",
     "find",
     "is_foreign",
     "load_part",
@@ -85,31 +80,24 @@ SCHEDULERS = PartTable("scheduler", BUILTIN_SCHEDULERS)
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of part: its rows, patterns of names planned for later versions, and names that cannot be supported."""
+    """One kind of part: its rows, names that cannot be supported, with the reason, and short names."""
 
     noun: str
     rows: PartTable
-    later: Sequence[str] = ()
     unsuitable: Mapping[str, str] = field(default_factory=dict)
     short: Mapping[str, str] = field(default_factory=dict)
 
 
 KINDS: Mapping[KindName, Kind] = {
-    "method": Kind("a pruning method", METHODS, LATER_METHODS, short=SHORT_NAMES),
-    "network": Kind("a network", NETWORKS, LATER_NETWORKS, UNSUITABLE_NETWORKS),
-    "dataset": Kind("a data set", DATASETS, LATER_DATASETS),
-    "metric": Kind("a metric", METRICS, LATER_METRICS),
-    "loss": Kind("a loss", LOSSES, LATER_LOSSES, UNSUITABLE_LOSSES),
-    "transform": Kind("a transform", TRANSFORMS, LATER_TRANSFORMS, UNSUITABLE_TRANSFORMS),
-    "optimizer": Kind("an optimizer", OPTIMIZERS, (), UNSUITABLE_OPTIMIZERS),
-    "scheduler": Kind("a learning-rate scheduler", SCHEDULERS, (), UNSUITABLE_SCHEDULERS),
+    "method": Kind("a pruning method", METHODS, short=SHORT_NAMES),
+    "network": Kind("a network", NETWORKS, UNSUITABLE_NETWORKS),
+    "dataset": Kind("a data set", DATASETS),
+    "metric": Kind("a metric", METRICS),
+    "loss": Kind("a loss", LOSSES, UNSUITABLE_LOSSES),
+    "transform": Kind("a transform", TRANSFORMS, UNSUITABLE_TRANSFORMS),
+    "optimizer": Kind("an optimizer", OPTIMIZERS, UNSUITABLE_OPTIMIZERS),
+    "scheduler": Kind("a learning-rate scheduler", SCHEDULERS, UNSUITABLE_SCHEDULERS),
 }
-
-
-def comes_later(kind: KindName, name: str) -> bool:
-    """Return whether `name` is planned for a later version and missing from this one."""
-    known = KINDS[kind]
-    return name not in known.rows and any(re.fullmatch(pattern, name) for pattern in known.later)
 
 
 @overload
@@ -131,8 +119,7 @@ def find(kind: Literal["scheduler"], name: str) -> SchedulerRow: ...
 def find(kind: KindName, name: str) -> Any:
     """Return the row of `name`: a full name, a method's short name, a family's member, or a foreign part's import path.
 
-    Raises ConfigError for a name that is unknown (with the nearest choice), unsupported (with the reason), or planned
-    for a later version.
+    Raises ConfigError for a name that is unknown (with the nearest choice) or unsupported (with the reason).
     """
     return KINDS[kind].rows[resolve_name(kind, name)]
 
@@ -150,8 +137,6 @@ def resolve_name(kind: KindName, name: str, folder: Path | None = None) -> str:
         pass
     if name in known.unsuitable:
         raise ConfigError(f"{name!r} {known.unsuitable[name]}")
-    if comes_later(kind, name):
-        raise ConfigError(f"{name!r} is {known.noun} that this version does not have yet; it comes in a later version")
     raise ConfigError(f"{name!r} is not {known.noun}{nearest(name, [*known.rows.choices, *known.short])}")
 
 

@@ -90,5 +90,3 @@ DATASETS = by_name(
         *VECTOR_DATASETS,
     ]
 )
-
-LATER_DATASETS: tuple[str, ...] = ()

@@ -98,8 +98,6 @@ NETWORKS = by_name(
     ]
 )
 
-LATER_NETWORKS: tuple[str, ...] = ()
-
 _NO_DEPTH = (
     "is a function of torchprune whose depth no experiment file can give; choose a network with its depth, such as "
 )

@@ -27,17 +27,19 @@ _SUMS = ("weight_sensitivity", "weight_sensitivity_max")  # scores that split su
 
 @dataclass(frozen=True)
 class MethodRow:
-    """A pruning method as score x allocation x granularity x selection, and its label and colour in reports.
+    """A pruning method as score x allocation x granularity x selection, and its label and style in reports.
 
     `short`: an alternative to `name` in experiment files. `needs_data`: the score reads calibration batches.
     `randomised`: repetitions differ. `retrained`: pruning is followed by retraining. `from_original`: every step of a
-    cascade starts from the original network. `use`: when to use it. Without a `color` the report picks one.
+    cascade starts from the original network. `use`: when to use it. Without a `color` or a
+    `marker` (one of matplotlib's) the report picks one.
     """
 
     name: str
     short: str = ""
     label: str = ""
     color: str = ""
+    marker: str = ""
     granularity: Granularity = "filter"
     score: Function = "filter_l2"
     allocation: Function = "uniform"

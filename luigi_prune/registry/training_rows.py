@@ -123,8 +123,6 @@ LOSSES = by_name(
     ]
 )
 
-LATER_LOSSES: tuple[str, ...] = ()
-
 _TRAINABLE = "has trainable weights, which the optimizer would not update"
 _OTHER_INPUTS = "takes inputs other than outputs and targets"
 
@@ -154,5 +152,3 @@ METRICS = by_name(
         MetricRow("Dummy", f"{_METRICS}:Dummy", higher_is_better=True, placeholder=True),
     ]
 )
-
-LATER_METRICS: tuple[str, ...] = ()

@@ -64,8 +64,6 @@ TRANSFORMS = by_name(
     ]
 )
 
-LATER_TRANSFORMS: tuple[str, ...] = ()
-
 UNSUITABLE_TRANSFORMS = {
     "Compose": "is not needed: the transforms of the list are composed",
     **dict.fromkeys(("RandomApply", "RandomChoice", "RandomOrder"), "takes transforms as arguments"),

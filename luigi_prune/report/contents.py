@@ -3,34 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from luigi_prune.analysis.commensurate import Commensurate, choose, has_validation
-from luigi_prune.analysis.comparison import Ranking, checklist, rank
-from luigi_prune.report import report_tables, wording
-from luigi_prune.report.figures import COSTS, Plot, prunability_figure, quality_figure, within
+from luigi_prune.analysis.commensurate import LEVELS, choose, has_validation
+from luigi_prune.analysis.comparison import checklist
+from luigi_prune.analysis.leaderboard import LeaderboardRow, leaderboard
+from luigi_prune.analysis.verdict import Pairwise, Verdict, pairwise, verdict
+from luigi_prune.report import report_tables, standing_tables, wording
+from luigi_prune.report.cells import Table, points
+from luigi_prune.report.chart_data import chart_data
+from luigi_prune.report.curves import Quality, curves, measured_metric, within
+from luigi_prune.report.figures import COSTS, Plot, standing_figure, tradeoff_figure
+from luigi_prune.report.layer_tables import layer_tables
 from luigi_prune.report.panels import chosen_ratios, curve_figure, layer_figure
-from luigi_prune.report.report_tables import SUMMARY_LEVELS, Table
+from luigi_prune.report.result_flags import all_results_table, chance_of, flags
 from luigi_prune.report.style import MethodStyle
+from luigi_prune.report.verdict_card import Card, glance_table, make_card
 
 Arrays = dict[str, np.ndarray]
 
-# The drop at which methods are ranked: half a percentage point, as in the tables of ALDS and PFP.
-RANKING_LEVEL = 0.005
-
-
-@dataclass(frozen=True)
-class ResultSection:
-    """Figures and tables of one test set."""
-
-    test_set: str
-    quality: list[tuple[str, list[Plot]]]  # label of the metric, its plots
-    compression: list[Table]
-    levels: dict[str, list[Table]]  # by the data that networks were chosen on: "validation", "test"
-    all_results: Table
+# Compressions at which pairs of methods are compared.
+COMPARED_AT = (2.0, 4.0, 8.0, 16.0)
 
 
 @dataclass(frozen=True)
@@ -39,24 +35,41 @@ class Contents:
 
     title: str
     notice: str | None
-    findings: list[str]
-    facts: list[tuple[str, str]]
-    summaries: list[Table]
-    prunability: list[Plot]
-    results: list[ResultSection]
+    setting: str
+    card: Card
+    main: list[Plot]  # of the first test set and metric
+    tradeoffs: list[Plot]  # all others
+    glance: Table | None
+    leaderboard: Table | None
+    pairs: list[Table]
+    test_sets: Table | None
+    before_after: Table | None
+    layer_tables: list[Table]
     layers: list[Plot]
+    costs: list[Table]
     curves: list[Plot]
-    potential: Table | None
-    measured: Table | None
-    costs: Table | None
+    all_results: Table
+    compression: list[Table]
+    every_level: list[Table]
+    levels: dict[str, dict[str, list[Table]]]  # by test set and by the data that networks were chosen on
     checks: Table
     definitions: list[tuple[str, str]]
+    facts: list[tuple[str, str]]
+    chart: dict[str, Any]
+    verdict: Verdict | None
+    standing: list[LeaderboardRow] = field(default_factory=list)
 
     @property
     def plots(self) -> list[Plot]:
         """All figures, in display order."""
-        quality = [plot for result in self.results for _, plots in result.quality for plot in plots]
-        return [*self.prunability, *quality, *self.layers, *self.curves]
+        return [*self.main, *self.tradeoffs, *self.layers, *self.curves]
+
+    @property
+    def tables(self) -> list[Table]:
+        """All tables that are files of their own, in display order."""
+        single = (self.glance, self.leaderboard, *self.pairs, self.test_sets, self.before_after, *self.layer_tables)
+        tables = [*single, *self.costs, self.all_results, *self.every_level, *self.compression, self.checks]
+        return [table for table in tables if table is not None]
 
 
 def make_contents(
@@ -67,58 +80,73 @@ def make_contents(
     plotting: dict[str, float],
     provenance: dict[str, Any],
     costs: Arrays | None = None,
+    settings: dict[str, Any] | None = None,
 ) -> Contents:
     """Return the contents of the report on these tables; figures and tables without data are left out.
 
     `measured` has one array over the cells per measurement, `costs` the arrays of `analysis.costs.family_costs`.
     """
     test_sets = [str(name) for name in arrays["axes/test_set"]]
-    metric = str(arrays["axes/metric"][0])
-    pruning = any(not style.nominal for style in styles)
-    chosen = {name: _choices(arrays, name) for name in test_sets} if pruning else {}
-    summaries: list[Table] = []
-    prunability: list[Plot] = []
-    main: tuple[Commensurate, Ranking] | None = None
-    for test_set in test_sets if pruning else []:
-        first = next(iter(chosen[test_set].values()))
-        ranking = rank(first, arrays["method/nominal"], RANKING_LEVEL)
-        if not ranking.order:
-            continue
-        main = main or (first, ranking)
-        summaries += [
-            report_tables.summary_table(table, ranking, styles, metric) for table in chosen[test_set].values()
-        ]
-        figure = prunability_figure(
-            first, styles, ranking.order, SUMMARY_LEVELS, f"{meta['network']}, tested on {test_set}"
-        )
-        caption = (
-            f"Largest share of parameters pruned while {first.chosen_on} {metric} stays within the drop; a run that "
-            "does so nowhere counts as 0. Whiskers: sample standard deviation; dots: runs."
-        )
-        prunability.append(Plot(f"{test_set}/prunability", f"Prunability on {test_set}", caption, figure))
-    by_test = {name: choices["test"] for name, choices in chosen.items()}
+    labels = [*(str(metric) for metric in arrays["axes/metric"]), "loss"]
+    qualities = {name: [measured_metric(arrays, name, label) for label in labels] for name in test_sets}
+    first, quality = test_sets[0], qualities[test_sets[0]][0]
+    verdicts = {name: each for name in test_sets if (each := verdict(arrays, meta, name, labels[0])) is not None}
+    found = verdicts.get(first)
+    standing = leaderboard(arrays, measured, found) if found else []
+    shown = within(arrays["axes/keep_ratio"], plotting)
+    ratios = chosen_ratios(arrays["axes/keep_ratio"], shown)
+    pairs = _pairs(arrays, first, labels[0], quality.lower) if found and len(found.order) > 1 else []
+    card = make_card(arrays, meta, styles, found, first)
+    family = report_tables.family_table(costs) if costs and len(costs["family/name"]) else None
+    splits = ("validation", "test") if has_validation(arrays) else ("test",)
+    wrong = flags(arrays, first, labels[0], chance_of(labels[0], settings or {}))
+    trial = card.facts == [] and found is not None  # random samples: numbers are shown, but nobody wins
     return Contents(
         title=f"{meta['network']} on {meta['dataset_train']}: {meta['experiment']}",
         notice=wording.partial_notice(meta),
-        findings=wording.findings(arrays, meta, styles, main, test_sets[0]),
-        facts=wording.facts(arrays, meta, styles),
-        summaries=summaries,
-        prunability=prunability,
-        results=[_result_section(arrays, name, styles, plotting, meta, chosen.get(name, {})) for name in test_sets],
-        layers=_layer_plots(arrays, meta, styles, plotting),
-        curves=_curve_plots(arrays, meta, styles, plotting),
-        potential=report_tables.potential_table(arrays, by_test, styles, RANKING_LEVEL) if len(by_test) > 1 else None,
-        measured=report_tables.measured_table(measured, styles) if measured else None,
-        costs=report_tables.family_table(costs) if costs and len(costs["family/name"]) else None,
+        setting=wording.setting(arrays, meta, styles),
+        card=card,
+        main=_main_plots(arrays, meta, styles, qualities, shown, standing, found),
+        tradeoffs=_other_plots(arrays, meta, styles, qualities, shown),
+        glance=glance_table(pairs, styles, quality.lower) if pairs and not trial else None,
+        leaderboard=standing_tables.leaderboard_table(standing, found, styles, quality) if found else None,
+        pairs=[standing_tables.pairwise_table(each, styles, quality) for each in pairs],
+        test_sets=standing_tables.potential_table(arrays, verdicts, styles) if found and len(verdicts) > 1 else None,
+        before_after=standing_tables.before_after_table(arrays, found, styles, quality) if found else None,
+        layer_tables=layer_tables(arrays, styles, ratios),
+        layers=_layer_plots(arrays, meta, styles, ratios),
+        costs=[
+            table
+            for table in (report_tables.measured_table(measured, styles) if measured else None, family)
+            if table is not None
+        ],
+        curves=_curve_plots(arrays, meta, styles, ratios),
+        all_results=all_results_table(arrays, styles, qualities[first], wrong, first),
+        compression=[
+            table
+            for label in labels
+            if found and (table := report_tables.compression_table(arrays, first, label, styles)).rows
+        ],
+        every_level=[
+            standing_tables.every_level_table(arrays, found, styles, split, LEVELS) for split in splits if found
+        ],
+        levels={
+            name: {split: report_tables.level_tables(arrays, choose(arrays, name, split), styles) for split in splits}
+            for name in verdicts
+        },
         checks=report_tables.check_table(checklist(arrays, measured, meta, provenance)),
         definitions=wording.definitions(arrays, meta),
+        facts=wording.facts(arrays, meta, styles),
+        chart=chart_data(arrays, styles, qualities, shown, found.order if found else ()),
+        verdict=found,
+        standing=standing,
     )
 
 
-def _choices(arrays: Arrays, test_set: str) -> dict[str, Commensurate]:
-    """Return the commensurate networks chosen on validation, if there are validation results, and on the test set."""
-    splits = ("validation", "test") if has_validation(arrays) else ("test",)
-    return {split: choose(arrays, test_set, split) for split in splits}
+def _pairs(arrays: Arrays, test_set: str, metric: str, lower: bool) -> list[Pairwise]:
+    """Return the comparisons at the compressions that two methods or more have."""
+    found = [pairwise(arrays, test_set, metric, compression, lower) for compression in COMPARED_AT]
+    return [each for each in found if len(each.methods) > 1 and np.isfinite(each.difference).any()]
 
 
 def sentence(text: str) -> str:
@@ -126,79 +154,102 @@ def sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _result_section(
+def _main_plots(
     arrays: Arrays,
-    test_set: str,
-    styles: Sequence[MethodStyle],
-    plotting: dict[str, float],
     meta: dict[str, Any],
-    chosen: dict[str, Commensurate],
-) -> ResultSection:
-    labels = [*(str(metric) for metric in arrays["axes/metric"]), "loss"]
-    title = f"{meta['network']}, tested on {test_set}"
-    quality = []
-    for label in labels if len(styles) > 1 and np.isfinite(arrays[f"test/{test_set}/loss"][..., 1:]).any() else []:
-        plots = []
-        for cost, (_, cost_label) in COSTS.items():
-            figure = quality_figure(arrays, styles, test_set, label, cost, plotting, title)
-            plots.append(
-                Plot(
-                    f"{test_set}/{label}_{cost}",
-                    f"{sentence(label)} against {cost_label}",
-                    _quality_caption(arrays, label, cost, meta),
-                    figure,
-                )
-            )
-        quality.append((label, plots))
-    return ResultSection(
-        test_set=test_set,
-        quality=quality,
-        compression=[
-            table
-            for label in labels
-            if (table := report_tables.compression_table(arrays, test_set, label, styles)).rows
-        ],
-        levels={split: report_tables.level_tables(arrays, choice, styles) for split, choice in chosen.items()},
-        all_results=report_tables.result_table(arrays, test_set, styles),
-    )
+    styles: Sequence[MethodStyle],
+    qualities: dict[str, list[Quality]],
+    shown: np.ndarray,
+    standing: Sequence[LeaderboardRow],
+    found: Verdict | None,
+) -> list[Plot]:
+    """Return the figures of the first test set and metric: change against compression, compression at levels."""
+    first = next(iter(qualities))
+    plots = [
+        plot
+        for cost in COSTS
+        if (plot := _tradeoff(arrays, meta, styles, first, qualities[first][0], shown, cost)) is not None
+    ]
+    if found and any(row.compression[found.level].reached for row in standing):
+        levels = list(standing[0].compression)[:3]
+        unit = "%" if found.lower else "points"
+        label = f"at a {'rise' if found.lower else 'drop'} of {', '.join(points(level) for level in levels)} {unit}"
+        caption = (
+            f"Compression of parameters within each level of {found.chosen_on} {found.metric}; geometric mean and 95 % "
+            "interval over nets. A caret to the right: at least so much; to the left: less than that."
+        )
+        figure = standing_figure(standing, styles, levels, label, f"{meta['network']}, tested on {first}")
+        plots.append(Plot(f"{first}/compression_at_levels", f"Compression at levels on {first}", caption, figure))
+    return plots
 
 
-def _quality_caption(arrays: Arrays, label: str, cost: str, meta: dict[str, Any]) -> str:
-    meaning = "mean loss" if label == "loss" else wording.metric_meaning(label)
+def _other_plots(
+    arrays: Arrays,
+    meta: dict[str, Any],
+    styles: Sequence[MethodStyle],
+    qualities: dict[str, list[Quality]],
+    shown: np.ndarray,
+) -> list[Plot]:
+    """Return change against compression for the other metrics of the first test set, and the first of the others."""
+    first, *others = qualities
+    wanted = [(first, quality) for quality in qualities[first][1:]] + [(name, qualities[name][0]) for name in others]
+    plots = [_tradeoff(arrays, meta, styles, name, quality, shown, "parameters") for name, quality in wanted]
+    return [plot for plot in plots if plot is not None]
+
+
+def _tradeoff(
+    arrays: Arrays,
+    meta: dict[str, Any],
+    styles: Sequence[MethodStyle],
+    test_set: str,
+    quality: Quality,
+    shown: np.ndarray,
+    cost: str,
+) -> Plot | None:
+    source, cost_label = COSTS[cost]
+    made = curves(arrays, quality, source, shown)
+    if not made:
+        return None
+    figure = tradeoff_figure(made, styles, quality, cost, f"{meta['network']}, tested on {test_set}")
+    title = f"{sentence(quality.label)} on {test_set} against compression of {cost_label}"
+    return Plot(f"{test_set}/{quality.label}_{cost}", title, _caption(arrays, meta, made, quality, cost), figure)
+
+
+def _caption(arrays: Arrays, meta: dict[str, Any], made: Sequence[Any], quality: Quality, cost: str) -> str:
+    """Return what the figure shows, and only that: bands, the zone and controls are mentioned if they are there."""
+    meaning = "mean loss" if quality.label == "loss" else wording.metric_meaning(quality.label)
     share = (
-        "share of all parameters (biases and BatchNorm included) that are zero or removed"
+        "all parameters (biases and BatchNorm included) over those that are kept"
         if cost == "parameters"
-        else "share of multiply-adds saved in theory, over every convolution and linear layer"
+        else "multiply-adds over those that remain, in theory, over every convolution and linear layer"
     )
-    nets, repetitions = len(arrays["axes/net"]), len(arrays["axes/repetition"])
-    controls = (
-        " Dashed with markers: a control, which prunes nothing and is drawn at its keep ratio."
-        if arrays["method/nominal"][1:].any()
-        else ""
+    runs = f"{wording.counted(len(arrays['axes/net']), 'net')} × " + wording.counted(
+        len(arrays["axes/repetition"]), "repetition"
     )
-    epochs = meta.get("retraining_epochs")
-    retrained = (
-        f", retrained in epochs {epochs[0]} to {epochs[1]}" if epochs and epochs[0] < epochs[1] else ", not retrained"
-    )
-    return (
-        f"Vertical: test {label} ({meaning}). Horizontal: {share}. Mean over {wording.counted(nets, 'net')} × "
-        f"{wording.counted(repetitions, 'repetition')}; band: sample standard deviation; thin: single runs, or their "
-        f"range. Dashed: the unpruned network. Triangles at the lower edge: values below the axis.{controls} Mode "
-        f"{meta['mode']}{retrained}."
-    )
+    parts = [
+        f"Vertical: change of test {quality.label} ({meaning}) against the unpruned network of the same run"
+        + (f", in {quality.unit}" if quality.unit else "")
+        + (". Lower is better; the axis is turned." if quality.lower else "."),
+        f"Horizontal: {share}; logarithmic. Mean over {runs}.",
+        "Bands: 95 % confidence intervals over nets." * any(np.isfinite(curve.low).any() for curve in made),
+        "Grey zone: one test sample more or less." * (quality.zone is not None),
+        "Dotted: a control, which prunes nothing and is drawn at its keep ratio."
+        * bool(arrays["method/nominal"][[curve.method for curve in made]].any()),
+        f"Mode {meta['mode']}.",
+    ]
+    return " ".join(part for part in parts if part)
 
 
 def _layer_plots(
-    arrays: Arrays, meta: dict[str, Any], styles: Sequence[MethodStyle], plotting: dict[str, float]
+    arrays: Arrays, meta: dict[str, Any], styles: Sequence[MethodStyle], ratios: Sequence[int]
 ) -> list[Plot]:
     pruned = ~arrays["method/nominal"]
     if not len(arrays["axes/layer"]) or not np.isfinite(arrays["layers/kept"][..., pruned, :]).any():
         return []
-    ratios = chosen_ratios(arrays["axes/keep_ratio"], within(arrays["axes/keep_ratio"], plotting))
     title = f"{meta['network']} trained on {meta['dataset_train']}"
     budget = "The share of all kept weights that each compressible layer holds. Grey: the unpruned network."
     share = "The pruned share of each compressible layer. A method that prunes all layers equally is a horizontal line."
-    tail = " Mean over nets and repetitions; band: sample standard deviation; shades: target keep ratio."
+    tail = f" Mean over nets and repetitions{_band(arrays)}; shades: target keep ratio."
     return [
         Plot(
             "budget_per_layer", "Budget per layer", budget + tail, layer_figure(arrays, styles, ratios, "budget", title)
@@ -213,16 +264,30 @@ def _layer_plots(
 
 
 def _curve_plots(
-    arrays: Arrays, meta: dict[str, Any], styles: Sequence[MethodStyle], plotting: dict[str, float]
+    arrays: Arrays, meta: dict[str, Any], styles: Sequence[MethodStyle], ratios: Sequence[int]
 ) -> list[Plot]:
-    ratios = chosen_ratios(arrays["axes/keep_ratio"], within(arrays["axes/keep_ratio"], plotting))
     plots = []
     for label in ["loss", *(str(metric) for metric in arrays["axes/metric"])]:
         figure = curve_figure(arrays, styles, ratios, label, f"{meta['network']} trained on {meta['dataset_train']}")
         if figure is not None:
             caption = (
-                f"{sentence(label)} per epoch while training and retraining. Solid: validation split; dotted: training "
-                "data. Mean over nets and repetitions; band: sample standard deviation."
+                f"{sentence(label)} per epoch while training and retraining. {_lines(arrays, label)} Mean over nets "
+                f"and repetitions{_band(arrays)}."
             )
             plots.append(Plot(f"training_curves_{label}", f"Training curves: {label}", caption, figure))
     return plots
+
+
+def _band(arrays: Arrays) -> str:
+    runs = len(arrays["axes/net"]) * len(arrays["axes/repetition"])
+    return "; band: sample standard deviation" if runs > 1 else ""
+
+
+def _lines(arrays: Arrays, label: str) -> str:
+    """Return what the lines of the training curves are, as far as there are such curves."""
+    suffix = {"train": "train_loss", "validation": "validation_loss"}
+    names = suffix if label == "loss" else {split: f"{split}/{label}" for split in suffix}
+    has = {split: np.isfinite(arrays[f"curves/{name}"]).any() for split, name in names.items()}
+    return " ".join(
+        ["Solid: validation split."] * bool(has["validation"]) + ["Dotted: training data."] * bool(has["train"])
+    )

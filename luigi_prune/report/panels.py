@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from luigi_prune.analysis.statistics import spread
-from luigi_prune.report.figures import in_percent, integer_axis, needs_log_axis
+from luigi_prune.report.curves import in_percent
+from luigi_prune.report.figures import integer_axis, needs_log_axis
 from luigi_prune.report.style import INK, MethodStyle, drawing, settle
 
 Arrays = dict[str, np.ndarray]

@@ -3,50 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from luigi_prune.analysis.commensurate import Commensurate
-from luigi_prune.analysis.comparison import COMPRESSIONS, Check, Ranking, at_compression, paired_change, prune_potential
-from luigi_prune.analysis.statistics import Spread, by_run, spread
-from luigi_prune.report.figures import in_percent
+from luigi_prune.analysis.comparison import COMPRESSIONS, Check, at_compression
+from luigi_prune.analysis.statistics import spread
+from luigi_prune.report.cells import NOTHING, Table, number, of_spread, points
+from luigi_prune.report.curves import in_percent, without_copies
 from luigi_prune.report.style import MethodStyle
 
 Arrays = dict[str, np.ndarray]
-
-# Drops of the first metric at which prunability is summarised; ALDS and PFP are compared at 0.5 points.
-SUMMARY_LEVELS = (0.0, 0.005, 0.01, 0.02)
-NOTHING = "–"
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table whose first column names its rows; `caption` is self-contained."""
-
-    title: str
-    caption: str
-    columns: tuple[str, ...]
-    rows: list[tuple[str, ...]] = field(default_factory=list)
-    note: str = ""
-
-
-def number(mean: float, std: float = float("nan"), scale: float = 1.0, digits: int = 2, sign: bool = False) -> str:
-    """Return `mean ± std`, without `std` if it is not finite (a single run), or a dash if `mean` is not."""
-    if not np.isfinite(mean):
-        return NOTHING
-    text = f"{scale * mean:{'+' if sign else ''}.{digits}f}"
-    return text + (f" ± {scale * std:.{digits}f}" if np.isfinite(std) else "")
-
-
-def of_spread(table: Spread, at: tuple[int, ...] | int, scale: float = 1.0, digits: int = 2, sign: bool = False) -> str:
-    """Return one entry of a spread as `mean ± std`."""
-    return number(float(table.mean[at]), float(table.std[at]), scale, digits, sign)
-
-
-def points(level: float) -> str:
-    """Return a level as a drop in percentage points: 0.005 is `0.5`."""
-    return f"{100 * level:g}"
 
 
 def unit_of(chosen: Commensurate) -> str:
@@ -55,36 +22,6 @@ def unit_of(chosen: Commensurate) -> str:
     Percentage points of a metric, percent of one of which less is better, or hundredths of one that is no share.
     """
     return "%" if chosen.lower else "points" if chosen.is_share else "hundredths"
-
-
-def summary_table(chosen: Commensurate, ranking: Ranking, styles: Sequence[MethodStyle], metric: str) -> Table:
-    """Return the largest share of parameters pruned within each drop of the first metric, best method first."""
-    pruned = spread(by_run_levels(chosen.pruned))
-    flops = np.where(chosen.points >= 0, 1.0 - chosen.flops, np.where(chosen.available, 0.0, np.nan))
-    unit = unit_of(chosen)
-    level, scale = chosen.at(ranking.level), 100.0 if unit == "points" else 1.0
-    change_column = f"test {metric} change at {points(ranking.level)} " + ("(points)" if unit == "points" else unit)
-    flops_spread = spread(flops[level])
-    change = spread(chosen.metric_changes[metric][level])
-    rows = []
-    for method in ranking.order:
-        cells = [styles[method].plain]
-        for drop in SUMMARY_LEVELS:
-            at, n, total = chosen.at(drop), int(chosen.reached[chosen.at(drop), method]), int(chosen.total[method])
-            cells.append(of_spread(pruned, (at, method), 100.0, 1) + f" ({n} of {total})")
-        cells += [of_spread(flops_spread, method, 100.0, 1), of_spread(change, method, scale, 2, sign=True)]
-        rows.append(tuple(cells))
-    caption = (
-        f"Largest share of parameters pruned (%) while {chosen.chosen_on} {metric} stays within so many {unit} of the "
-        "unpruned network's. In brackets: runs that reach the drop at all; a run that does not stays unpruned and "
-        f"counts as 0. Last column: the change on the test set {chosen.test_set}, at the ratios so chosen."
-    )
-    word = "rise" if chosen.lower else "drop"
-    columns = ("method", *(f"{word} ≤ {points(drop)} {unit}" for drop in SUMMARY_LEVELS))
-    note = f"tested on {chosen.test_set}, chosen on {chosen.chosen_on}"
-    return Table(
-        "Prunability", caption, (*columns, f"FLOPs pruned at {points(ranking.level)} (%)", change_column), rows, note
-    )
 
 
 def by_run_levels(values: np.ndarray) -> np.ndarray:
@@ -158,77 +95,9 @@ def compression_table(arrays: Arrays, test_set: str, label: str, styles: Sequenc
         caption,
         ("method", *(f"{value:g}×" for value in COMPRESSIONS)),
         rows,
+        name=f"compression-{label}",
+        matrix=True,
     )
-
-
-def result_table(arrays: Arrays, test_set: str, styles: Sequence[MethodStyle]) -> Table:
-    """Return every method at every keep ratio: achieved sizes, metrics, paired change against the unpruned network."""
-    labels = [*(str(metric) for metric in arrays["axes/metric"]), "loss"]
-    size, flops = (spread(by_run(1.0 - arrays[name])) for name in ("cost/size", "cost/flops"))
-    values = {label: spread(by_run(without_copies(arrays[f"test/{test_set}/{label}"]))) for label in labels}
-    change = spread(by_run(paired_change(arrays, test_set, labels[0])))
-    scales = {
-        label: 100.0 if in_percent(arrays, label, arrays[f"test/{test_set}/{label}"]) else 1.0 for label in labels
-    }
-    rows = []
-    for method, style in enumerate(styles):
-        for ratio, keep_ratio in enumerate(arrays["axes/keep_ratio"]):
-            place, first = (ratio, method), labels[0]
-            if method == 0 and ratio > 0:
-                continue  # the unpruned network is the same at every ratio
-            costs = ["0.0", "0.0"] if method == 0 else [of_spread(table, place, 100, 2) for table in (size, flops)]
-            cells = [style.plain, NOTHING if method == 0 else f"{keep_ratio:.4g}", *costs]
-            cells += [of_spread(values[label], place, scales[label], 4 if label == "loss" else 2) for label in labels]
-            low, high = scales[first] * float(change.low[place]), scales[first] * float(change.high[place])
-            interval = f" [{low:+.2f}, {high:+.2f}]" if np.isfinite(low) and method else ""
-            cells += [
-                of_spread(change, place, scales[first], sign=True) + interval if method else NOTHING,
-                str(int(values[first].n[place])),
-            ]
-            rows.append(tuple(cells))
-    units = [label + (" (%)" if scales[label] == 100.0 else "") for label in labels]
-    columns = (
-        "method",
-        "keep ratio",
-        "parameters pruned (%)",
-        "FLOPs pruned (%)",
-        *units,
-        f"change of {labels[0]} [95 % CI]",
-        "n",
-    )
-    caption = (
-        "Mean ± sample standard deviation over nets and repetitions (n runs). The change is paired: each run against "
-        "its own unpruned network; the confidence interval is Student's t over the nets."
-    )
-    return Table("All results", caption, columns, rows)
-
-
-def without_copies(values: np.ndarray) -> np.ndarray:
-    """Return `values` (net, ratio, repetition, method) with NaN for copies of unpruned results, which are no runs."""
-    out = values.copy()
-    out[:, 1:, :, 0] = np.nan
-    out[:, :, 1:, 0] = np.nan
-    return out
-
-
-def potential_table(
-    arrays: Arrays, tables: dict[str, Commensurate], styles: Sequence[MethodStyle], level: float
-) -> Table:
-    """Return the prune potential of every method on every test set, with its smallest value and mean over them."""
-    potential = prune_potential(arrays, tables, level)
-    means = np.array([table.mean for table in potential.values()])
-    rows = []
-    for method, style in enumerate(styles):
-        if style.nominal or not np.isfinite(means[:, method]).any():
-            continue
-        cells = [of_spread(table, method, 100, 1) for table in potential.values()]
-        known = means[:, method][np.isfinite(means[:, method])]
-        rows.append(
-            (style.plain, *cells, number(known.min(), scale=100, digits=1), number(known.mean(), scale=100, digits=1))
-        )
-    unit = unit_of(next(iter(tables.values())))
-    caption = f"Share of parameters (%) pruned at a drop of at most {points(level)} {unit}, per test set."
-    return Table("Prune potential per test set", caption, ("method", *potential, "smallest", "mean"), rows)
 
 
 def measured_table(measured: Arrays, styles: Sequence[MethodStyle]) -> Table:
@@ -244,7 +113,7 @@ def measured_table(measured: Arrays, styles: Sequence[MethodStyle]) -> Table:
     caption = (
         "Mean ± sample standard deviation over all runs and ratios. Depends on the machine; differs from run to run."
     )
-    return Table("Measured cost", caption, ("method", *(measured_name(name) for name in names)), rows)
+    return Table("Measured cost", caption, ("method", *(measured_name(name) for name in names)), rows, name="measured")
 
 
 def measured_name(name: str) -> str:
@@ -272,7 +141,7 @@ def family_table(costs: Arrays) -> Table:
         "job; peak memory: the largest process of the family, without GPU memory."
     )
     columns = ("family", "tasks", "mean (s)", "total (s)", "GPU-hours", "peak memory (MB)")
-    return Table("Cost per family of tasks", caption, columns, rows)
+    return Table("Cost per family of tasks", caption, columns, rows, name="families")
 
 
 def check_table(checks: Sequence[Check]) -> Table:
@@ -281,4 +150,4 @@ def check_table(checks: Sequence[Check]) -> Table:
     caption = (
         "What a comparison of pruning methods should report (after Blalock et al. 2020), and whether this one does."
     )
-    return Table("How sound is this comparison?", caption, ("item", "here", "remark"), rows)
+    return Table("How sound is this comparison?", caption, ("item", "here", "remark"), rows, name="checks")

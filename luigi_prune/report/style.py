@@ -19,13 +19,16 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.mathtext import MathTextParser
 
+from luigi_prune.registry import METHODS
+from luigi_prune.registry.rows import MethodRow
+from luigi_prune.report.palette import PALETTE, on_light
+
 # Text and lines. In the HTML page it becomes `currentColor`, so that figures follow a dark theme.
 INK = "#1d2129"
-# Okabe & Ito's colour-blind-safe palette, then darker hues; for methods without a configured colour.
-PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f4fc9", "#8c564b", "#5f8a00", "#b8860b")
-MARKERS = "osD^vP*Xp<>hHd"
-# The next style is used once the palette is exhausted; dashes mark methods that prune nothing.
-LINES: tuple[Any, ...] = ("-", "-.", (0, (1, 1)), (0, (6, 1.5, 1, 1.5, 1, 1.5)))
+MARKERS = "os^DvPX*<>phd"
+# Lines by what a method prunes. Methods that prune nothing are dotted.
+LINES: dict[str, Any] = {"weight": "-", "filter": (0, (6, 2)), "channel": (0, (6, 2)), "rank": (0, (6, 2, 1.5, 2))}
+NOMINAL_LINE: Any = (0, (1.5, 2))
 _SYMBOLS = {
     "ell": "ℓ",
     "infty": "∞",
@@ -55,28 +58,42 @@ class MethodStyle:
 def method_styles(
     methods: Sequence[str], nominal: Sequence[bool], labels: dict[str, str], colors: dict[str, str]
 ) -> list[MethodStyle]:
-    """Return one style per method; an invalid colour or mathtext is replaced instead of failing the report."""
+    """Return one style per method, which does not depend on the others unless neither user nor row choose one.
+
+    The marker is that of the method's row; without row, colour or marker, the first pair that is free. A colour that is
+    none, or too faint on a card, and mathtext that cannot be drawn, are replaced instead of failing the report.
+    """
+    rows = [METHODS.get(method) for method in methods]
+    own = [_own_style(colors.get(method, ""), row) for method, row in zip(methods, rows, strict=True)]
+    taken = {pair for pair in own if all(pair)}
+    free = iter(pair for turn in range(len(MARKERS)) for pair in _pairs_of_turn(turn) if pair not in taken)
     styles = []
     for at, method in enumerate(methods):
-        label = drawable(labels.get(method, method))
-        color = colors.get(method, "")
-        if not mcolors.is_color_like(color):
-            color = INK if at == 0 else PALETTE[(at - 1) % len(PALETTE)]
-        elif sum(mcolors.to_rgb(color)) < 0.25:  # near-black is invisible on a dark page; INK is themed
-            color = INK
-        marker, line = MARKERS[at % len(MARKERS)], LINES[max(0, at - 1) // len(PALETTE) % len(LINES)]
-        styles.append(
-            MethodStyle(
-                method,
-                label,
-                plain_text(label),
-                mcolors.to_hex(color),
-                marker,
-                "--" if nominal[at] else line,
-                bool(nominal[at]),
-            )
-        )
+        color, marker = own[at]
+        if at == 0:
+            color, marker = INK, MARKERS[0]
+        elif not (color and marker):
+            spare_color, spare_marker = next(free, (PALETTE[at % len(PALETTE)], MARKERS[at % len(MARKERS)]))
+            color, marker = color or spare_color, marker or spare_marker
+        row, label = rows[at], drawable(labels.get(method, method))
+        line = NOMINAL_LINE if nominal[at] else LINES.get(row.granularity if row else "", "-")
+        styles.append(MethodStyle(method, label, plain_text(label), color, marker, line, bool(nominal[at])))
     return styles
+
+
+def _own_style(color: str, row: MethodRow | None) -> tuple[str, str]:
+    """Return the colour as hexadecimal digits and the marker that user and row choose, empty if they do not."""
+    marker = row.marker if row and row.marker in MARKERS else ""
+    if not mcolors.is_color_like(color):
+        return "", marker
+    if sum(mcolors.to_rgb(color)) < 0.25:  # near-black is invisible on a dark page; INK is themed
+        return INK, marker
+    return on_light(mcolors.to_hex(color)), marker
+
+
+def _pairs_of_turn(turn: int) -> list[tuple[str, str]]:
+    """Return every colour once, with markers that differ from those of the turns before."""
+    return [(color, MARKERS[(at + turn) % len(MARKERS)]) for at, color in enumerate(PALETTE)]
 
 
 def drawable(label: str) -> str:
@@ -156,15 +173,23 @@ def _background(figure: Figure, color: str) -> Iterator[None]:
         figure.set(facecolor=face, edgecolor=edge, dpi=dpi)
 
 
-def save(figure: Figure, stem: Path, resolution: float = 150.0) -> list[Path]:
-    """Write `stem`.pdf and `stem`.png, on white, without timestamps; return their paths."""
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write `stem`.pdf and `stem`.svg, on white, without timestamps; return their paths."""
     stem.parent.mkdir(parents=True, exist_ok=True)
-    pdf, png = stem.with_name(stem.name + ".pdf"), stem.with_name(stem.name + ".png")
-    with drawing(), _background(figure, "white"):
+    pdf, svg = stem.with_name(stem.name + ".pdf"), stem.with_name(stem.name + ".svg")
+    with drawing(), matplotlib.rc_context({"svg.hashsalt": stem.name}), _background(figure, "white"):
         FigureCanvasPdf(figure).print_pdf(pdf, metadata={"CreationDate": None, "Creator": None})
+        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    return [pdf, svg]
+
+
+def png(figure: Figure, resolution: float = 110.0) -> bytes:
+    """Return the figure as a PNG on white, without timestamps."""
+    buffer = io.BytesIO()
+    with drawing(), _background(figure, "white"):
         figure.set_dpi(resolution)
-        FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
-    return [pdf, png]
+        FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
+    return buffer.getvalue()
 
 
 def inline_svg(figure: Figure, name: str, description: str) -> str:

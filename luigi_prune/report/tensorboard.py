@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
@@ -20,6 +21,11 @@ from tensorboard.compat.proto.types_pb2 import DT_STRING
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from luigi_prune.analysis.statistics import by_run, spread
+from luigi_prune.report.hyperparameters import session
+
+if TYPE_CHECKING:
+    from luigi_prune.analysis.leaderboard import LeaderboardRow
+    from luigi_prune.report.style import MethodStyle
 
 _file_numbers = itertools.count()
 _FILE_VERSION = "brain.Event:2"
@@ -58,34 +64,56 @@ def epoch_log(folder: Path | str) -> Callable[[int, dict[str, float]], None]:
 def write_tensorboard(
     arrays: dict[str, np.ndarray],
     meta: dict[str, Any],
-    figures: Mapping[str, Path],
+    images: Mapping[str, bytes],
     markdown: Mapping[str, str],
     folder: Path | str,
+    styles: Sequence[MethodStyle],
+    standing: Sequence[LeaderboardRow] = (),
     *,
     wall_time: float = 0.0,
 ) -> list[Path]:
     """Write one TensorBoard run per method and one named `report` below `folder`; return the event files.
 
-    A method's scalars are means over nets and repetitions, at step 10,000 x relative size (`.../parameters`) or FLOPs
-    (`.../flops`). `report` holds `figures` (PNG files) as images and `markdown` as texts. The same tables and
-    `wall_time` give the same bytes.
+    A run has the method's label as its name, because TensorBoard shows it beside every curve, and the parts of the
+    method as hyperparameters. Its scalars are means over nets and repetitions, at step 10,000 x relative size
+    (`.../parameters`) or FLOPs (`.../flops`), and the compression at each level of `standing`. `report` holds `images`
+    (PNG) and `markdown` as texts. The same tables and `wall_time` give the same bytes.
     """
     folder = Path(folder)
-    paths = []
-    for at, method in enumerate(str(name) for name in arrays["axes/method"]):
+    paths, names = [], run_names(styles)
+    rows = {row.method: row for row in standing}
+    for at, style in enumerate(styles):
         values = sorted(_method_scalars(arrays, at), key=lambda entry: entry[0])
-        events = [
+        if not values:
+            continue
+        results = _results(rows[at]) if at in rows else {}
+        summaries = [*session(style.method, results), *(_scalar(tag, value) for tag, value in results.items())]
+        events = [Event(wall_time=wall_time, step=0, summary=Summary(value=[value])) for value in summaries]
+        events += [
             Event(wall_time=wall_time, step=step, summary=Summary(value=[_scalar(tag, value)]))
             for step, tag, value in values
         ]
-        if events:
-            paths.append(_write(folder / method, events, wall_time))
-    summaries = [_text(tag, text) for tag, text in markdown.items()] + [
-        _image(tag, path) for tag, path in figures.items()
-    ]
+        paths.append(_write(folder / names[at], events, wall_time))
+    summaries = [_text(tag, text) for tag, text in markdown.items()] + [_image(tag, png) for tag, png in images.items()]
     experiment = _text("experiment", "\n".join(f"- {name}: {value}" for name, value in meta.items()))
     events = [Event(wall_time=wall_time, step=0, summary=Summary(value=[value])) for value in [experiment, *summaries]]
     return [*paths, _write(folder / "report", events, wall_time)]
+
+
+def run_names(styles: Sequence[MethodStyle]) -> list[str]:
+    """Return a short name per method that is a file name: its label, or the name of its class if that is taken."""
+    names: list[str] = []
+    for style in styles:
+        name = re.sub(r"[^\w.+-]+", "_", style.plain).strip("._") or style.method
+        names.append(name if name not in (*names, "report") else style.method)
+    return names
+
+
+def _results(row: LeaderboardRow) -> dict[str, float]:
+    """Return what the table of hyperparameters shows of a method."""
+    found = {f"compression/within {100 * level:g} %": value.value for level, value in row.compression.items()}
+    found |= {"test change at the first level": row.change.mean, "mean change of the curve": row.area.mean}
+    return {name: value for name, value in found.items() if np.isfinite(value)}
 
 
 def _method_scalars(arrays: dict[str, np.ndarray], method: int) -> Iterable[tuple[int, str, float]]:
@@ -111,8 +139,7 @@ def _text(tag: str, text: str) -> Summary.Value:
     return Summary.Value(tag=tag, metadata=metadata, tensor=tensor)
 
 
-def _image(tag: str, path: Path) -> Summary.Value:
-    png = path.read_bytes()
+def _image(tag: str, png: bytes) -> Summary.Value:
     width, height = struct.unpack(">II", png[16:24])  # from the PNG's first chunk, IHDR
     return Summary.Value(
         tag=tag, image=Summary.Image(height=height, width=width, colorspace=4, encoded_image_string=png)

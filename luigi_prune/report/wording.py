@@ -1,4 +1,4 @@
-"""The text of a report: findings, facts, definitions and warnings."""
+"""The text of a report: setting, definitions and warnings."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from luigi_prune.analysis.commensurate import Commensurate, lower_is_better
-from luigi_prune.analysis.comparison import Ranking
-from luigi_prune.analysis.statistics import SOUND_NUMBER_OF_NETS, first_known, spread
-from luigi_prune.registry.dataset_families import SYNTHETIC
-from luigi_prune.report.figures import in_percent, is_share
-from luigi_prune.report.report_tables import number, points, unit_of
+from luigi_prune.analysis.commensurate import lower_is_better
+from luigi_prune.analysis.statistics import SOUND_NUMBER_OF_NETS, spread
+from luigi_prune.report.curves import is_share
 from luigi_prune.report.style import MethodStyle
 
 Arrays = dict[str, np.ndarray]
@@ -35,68 +32,6 @@ METRICS = {
     "NLLBits": "minus the mean number of bits per dimension",
     "SpearmanRank": "Spearman rank correlation of prediction and target, in [-1, 1]",
 }
-
-
-def findings(
-    arrays: Arrays,
-    meta: dict[str, Any],
-    styles: Sequence[MethodStyle],
-    main: tuple[Commensurate, Ranking] | None,
-    test_set: str,
-) -> list[str]:
-    """Return the findings of the experiment in a few sentences, the most important first."""
-    metric = str(arrays["axes/metric"][0])
-    values = arrays[f"test/{test_set}/{metric}"]
-    reference = spread(first_known(values[..., 0])[:, None])
-    mean = number(float(reference.mean), float(reference.std), 100.0) + " %"
-    percent = in_percent(arrays, metric, values)
-    if not percent:
-        mean = number(float(reference.mean), float(reference.std), digits=4)
-    known = np.isfinite(reference.mean)
-    unpruned = f"The unpruned {meta['network']} has a {metric} of {mean} on the test set {test_set}." if known else ""
-    if str(meta["dataset_train"]).startswith(SYNTHETIC):
-        return [
-            "A trial run on random samples: no number here compares the methods.",
-            *([unpruned] if unpruned else []),
-        ]
-    if main is None:
-        return [unpruned] if unpruned else ["No results yet."]
-    return [*_winner(*main, styles, metric, percent), *([unpruned] if unpruned else [])]
-
-
-def _winner(
-    chosen: Commensurate, ranking: Ranking, styles: Sequence[MethodStyle], metric: str, percent: bool
-) -> list[str]:
-    """Return the method that prunes most, its change on the test set, and its lead over the next."""
-    best, at = ranking.order[0], chosen.at(ranking.level)
-    judge = f"{chosen.chosen_on} {metric}"
-    if not chosen.reached[at, list(ranking.order)].any():
-        return [
-            f"No method stays within {points(ranking.level)} {unit_of(chosen)} of the unpruned network's {judge} at "
-            "any ratio."
-        ]
-    share = number(float(ranking.pruned.mean[best]), float(ranking.pruned.std[best]), 100.0, 1)
-    runs = f"{chosen.reached[at, best]} of {chosen.total[best]} runs"
-    change = spread(chosen.metric_changes[metric][at, ..., best])
-    moved = number(float(change.mean), float(change.std), 100.0 if percent else 1.0, sign=True) + " points" * percent
-    text = [
-        f"{styles[best].plain} prunes most: {share} % of the parameters, while {judge} stays within "
-        f"{points(ranking.level)} {unit_of(chosen)} of the unpruned network's ({runs}).",
-    ]
-    if chosen.chosen_on == "validation":
-        text.append(f"At these ratios {metric} on the test set {chosen.test_set} changes by {moved}.")
-    if ranking.lead is not None:
-        lead = ranking.lead
-        caution = (
-            f"; indicative only, with {int(lead.n_independent)} of {SOUND_NUMBER_OF_NETS} independent networks"
-            if lead.indicative
-            else ""
-        )
-        behind = number(float(lead.mean), float(lead.std), 100.0, 1)
-        text.append(
-            f"Next is {styles[ranking.order[1]].plain}, {behind} points of parameters behind (paired by run{caution})."
-        )
-    return text
 
 
 def counted(n: int, noun: str) -> str:
@@ -123,16 +58,29 @@ def facts(arrays: Arrays, meta: dict[str, Any], styles: Sequence[MethodStyle]) -
             ("methods", "; ".join(style.plain for style in styles[1:])),
             ("keep ratios", f"{len(ratios)}, from {ratios.max():.4g} to {ratios.min():.4g}"),
         ]
-        if epochs:
-            trained = (
-                "none"
-                if epochs[0] >= epochs[1]
-                else f"epochs {epochs[0]} to {epochs[1]} of its schedule after each pruning"
-            )
-            pairs.append(("retraining", trained))
+        pairs += [("retraining", retrained_text(epochs))] if epochs else []
     repeated = f" × {counted(repetitions, 'repetition')} of pruning" if len(styles) > 1 else ""
     pairs.append(("runs", f"{counted(nets, 'independently trained net')}{repeated}"))
     return pairs
+
+
+def retrained_text(epochs: Sequence[int]) -> str:
+    """Return the epochs of the schedule that retraining runs, counted from 1; `epochs` is [first, end), from 0."""
+    first, last = epochs[0] + 1, epochs[1]
+    if first > last:
+        return "none"
+    which = f"epoch {last}" if first == last else f"epochs {first} to {last}"
+    return f"{which} of the training's schedule, after each pruning"
+
+
+def setting(arrays: Arrays, meta: dict[str, Any], styles: Sequence[MethodStyle]) -> str:
+    """Return the setting of the experiment in one line."""
+    pairs = dict(facts(arrays, meta, styles))
+    parts = [f"{pairs['network']} on {pairs['trained on']}", f"{pairs['parameters']} parameters", pairs["runs"]]
+    if len(styles) > 1:
+        parts += [f"{len(styles) - 1} methods at {pairs['keep ratios'].replace(',', ' keep ratios', 1)}"]
+        parts += [f"mode {meta['mode']}", f"retraining: {pairs.get('retraining', 'unknown')}"]
+    return "; ".join(parts) + "."
 
 
 def definitions(arrays: Arrays, meta: dict[str, Any]) -> list[tuple[str, str]]:
@@ -164,7 +112,10 @@ def definitions(arrays: Arrays, meta: dict[str, Any]) -> list[tuple[str, str]]:
     change = "rise, in percent," if lower else f"drop, in {points_of},"
     terms += [
         ("Loss", "mean loss over the test set, of the kind named in the settings. Lower is better."),
-        ("Unpruned network", "the trained network before pruning; the horizontal dashed line in the plots."),
+        (
+            "Unpruned network",
+            "the trained network before pruning; the horizontal dashed line in the plots, at a change of 0.",
+        ),
         (
             "Commensurate level",
             f"how much {arrays['axes/metric'][0]} may {change} against the unpruned network of the "
@@ -174,21 +125,29 @@ def definitions(arrays: Arrays, meta: dict[str, Any]) -> list[tuple[str, str]]:
         ),
         (
             "±, n and bands",
-            "sample standard deviation (divisor n − 1) over n runs: nets trained from different seeds, times "
-            "repetitions of pruning on the same net. Thin lines in plots are single runs, or their range if there "
-            f"are many. A difference on fewer than {SOUND_NUMBER_OF_NETS} nets is called indicative.",
+            "± is the sample standard deviation (divisor n − 1) over n runs: nets trained from different seeds, times "
+            "repetitions of pruning on the same net. Intervals and bands are 95 % confidence intervals over nets "
+            "(Student's t), because repetitions share their net; there are none for a single run. "
+            f"A difference on fewer than {SOUND_NUMBER_OF_NETS} nets is called indicative.",
         ),
         ("Mode", f"{meta['mode']}: {MODES.get(meta['mode'], 'see settings')}."),
     ]
-    stops = meta.get("early_stop_epochs")
-    if stops:
-        terms.append(
-            (
-                "Early stopping",
-                f"from epoch {stops[0]} (training) and {stops[1]} (retraining) on, the best validation epoch is kept.",
-            )
-        )
+    if text := early_stopping(meta):
+        terms.append(("Early stopping", text))
     return terms
+
+
+def early_stopping(meta: dict[str, Any]) -> str:
+    """Return from which epoch on the best one is kept; nothing if that is the end of the schedule, so never."""
+    stops, epochs = meta.get("early_stop_epochs"), meta.get("retraining_epochs")
+    if not stops:
+        return ""
+    names = [
+        f"{name} epoch {stop + 1}"
+        for name, stop in zip(("training", "retraining"), stops, strict=True)
+        if epochs is None or stop < epochs[1]
+    ]
+    return f"from {' and '.join(names)} on, the best epoch by validation is kept." if names else ""
 
 
 def metric_meaning(label: str) -> str:
@@ -211,6 +170,9 @@ def partial_notice(meta: dict[str, Any]) -> str | None:
     """Return the warning for a report with missing results, or None."""
     if not meta.get("partial"):
         return None
-    total = meta["cells_per_test_set"]
-    missing = ", ".join(f"{count} of {total} on {test_set}" for test_set, count in meta["missing"].items() if count)
+    total, counts = meta["cells_per_test_set"], {name: count for name, count in meta["missing"].items() if count}
+    if len(counts) > 1 and len(set(counts.values())) == 1:
+        missing = f"{next(iter(counts.values()))} of {total} on each of {', '.join(counts)}"
+    else:
+        missing = ", ".join(f"{count} of {total} on {test_set}" for test_set, count in counts.items())
     return f"PARTIAL: results are missing ({missing}). Means are over the available results and may change."

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
+import json
 import os
-import re
 import secrets
 import shutil
 from pathlib import Path
@@ -12,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from luigi_prune.analysis.reference_format import reference_npz
 from luigi_prune.report.contents import Contents, make_contents
 from luigi_prune.report.html import to_html
 from luigi_prune.report.markdown import settings_text, to_markdown
-from luigi_prune.report.style import method_styles, save
+from luigi_prune.report.result_rows import file_name, write_data
+from luigi_prune.report.style import MethodStyle, method_styles, png, save
+from luigi_prune.report.table_files import write_tables
+from luigi_prune.report.take_home import take_home
 from luigi_prune.report.tensorboard import write_tensorboard
 
 Arrays = dict[str, np.ndarray]
@@ -37,8 +38,9 @@ def write_report(
 ) -> list[Path]:
     """Write the report on the tables of `aggregate_results` into `folder`, replacing an older one; return the files.
 
-    `report.html` (one self-contained page), `report.md`, `plots/` (PDF and PNG), `data/` (`results.csv`, and per test
-    set an `.npz` with torchprune's names and `key` as its `time_tag`), `tensorboard/`. `plotting` has `min_val` and
+    `report.html` (one self-contained page), `report.md`, `plots/` (PDF and SVG), `tables/` (CSV and LaTeX), `data/`
+    (`results.csv`, `provenance.json`, and per test set an `.npz` with torchprune's names and `key` as its `time_tag`),
+    `tensorboard/`. `plotting` has `min_val` and
     `max_val` of the keep ratio. It is written to a temporary folder beside `folder` and renamed when complete; the
     same input gives the same bytes.
     """
@@ -53,8 +55,8 @@ def write_report(
         # A result file also has the cost of its own task; only arrays over the cells belong to the experiment.
         per_cell = {name: table for name, table in (measured or {}).items() if table.shape == arrays["cost/size"].shape}
         costs = {name: array for name, array in (measured or {}).items() if name.startswith("family/")}
-        contents = make_contents(arrays, per_cell, meta, styles, plotting, provenance, costs)
-        _write_files(fresh, contents, arrays, per_cell, meta, settings, provenance, labels, key)
+        contents = make_contents(arrays, per_cell, meta, styles, plotting, provenance, costs, settings)
+        _write_files(fresh, contents, styles, arrays, per_cell, meta, settings, provenance, labels, key)
         _move_into_place(fresh, folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -64,6 +66,7 @@ def write_report(
 def _write_files(
     folder: Path,
     contents: Contents,
+    styles: list[MethodStyle],
     arrays: Arrays,
     measured: Arrays,
     meta: dict[str, Any],
@@ -76,66 +79,19 @@ def _write_files(
     for plot in contents.plots:
         stem = folder / "plots" / Path(*(file_name(part) for part in plot.name.split("/")))
         files[plot.name] = [path.relative_to(folder).as_posix() for path in save(plot.figure, stem)]
-    pngs = {name: paths[1] for name, paths in files.items()}
-    markdown = to_markdown(contents, settings, provenance, pngs)
+    pictures = {name: paths[1] for name, paths in files.items()}
+    home = take_home(arrays, contents.verdict, styles, provenance, str(meta["experiment"]))
+    markdown = to_markdown(contents, settings, provenance, pictures)
     (folder / "report.md").write_text(markdown, encoding="utf-8")
-    (folder / "report.html").write_text(to_html(contents, settings, provenance, files), encoding="utf-8")
-    _write_data(folder / "data", arrays, measured, meta, labels, key)
+    page = to_html(contents, styles, settings, provenance, files, home)
+    (folder / "report.html").write_text(page, encoding="utf-8")
+    write_data(folder / "data", arrays, measured, meta, labels, key)
+    whole = json.dumps(provenance, indent=1, default=str, ensure_ascii=False)
+    (folder / "data" / "provenance.json").write_text(whole + "\n", encoding="utf-8")
+    write_tables(folder / "tables", contents.tables)
     texts = {"report": markdown, "settings": f"```yaml\n{settings_text(settings)}```"}
-    write_tensorboard(arrays, meta, {name: folder / path for name, path in pngs.items()}, texts, folder / "tensorboard")
-
-
-def _write_data(
-    folder: Path, arrays: Arrays, measured: Arrays, meta: dict[str, Any], labels: dict[str, str], key: str
-) -> None:
-    """Write the tables for other programs: `results.csv` with one row per run, and an `.npz` per test set."""
-    folder.mkdir(parents=True)
-    for test_set in (str(name) for name in arrays["axes/test_set"]):
-        table = reference_npz(arrays, meta, test_set=test_set, time_tag=key, labels=labels, measured=measured)
-        # numpy's stubs assume that the dictionary may contain `allow_pickle`.
-        np.savez_compressed(folder / f"{file_name(meta['experiment'])}_{file_name(test_set)}.npz", **table)  # type: ignore[arg-type]
-    metrics = [str(metric) for metric in arrays["axes/metric"]]
-    header = [
-        "test_set",
-        "method",
-        "net",
-        "repetition",
-        "keep_ratio",
-        "achieved_keep_ratio",
-        "size",
-        "flops",
-        *metrics,
-        "loss",
-    ]
-    with (folder / "results.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([*header, *(f"validation_{label}" for label in [*metrics, "loss"])])
-        for test_set in (str(name) for name in arrays["axes/test_set"]):
-            for cell in np.ndindex(arrays["cost/size"].shape):
-                net, ratio, repetition, method = cell
-                columns = [
-                    "ratio/achieved",
-                    "cost/size",
-                    "cost/flops",
-                    *(f"test/{test_set}/{label}" for label in [*metrics, "loss"]),
-                ]
-                columns += [f"validation/{label}" for label in [*metrics, "loss"]]
-                values = [repr(float(arrays[name][cell])) for name in columns]
-                writer.writerow(
-                    [
-                        test_set,
-                        arrays["axes/method"][method],
-                        net,
-                        repetition,
-                        repr(float(arrays["axes/keep_ratio"][ratio])),
-                        *values,
-                    ]
-                )
-
-
-def file_name(text: str) -> str:
-    """Return `text` as a safe part of a path."""
-    return re.sub(r"[^\w.+-]+", "_", text).lstrip(".") or "_"
+    images = {plot.title: png(plot.figure) for plot in contents.main}
+    write_tensorboard(arrays, meta, images, texts, folder / "tensorboard", styles, contents.standing)
 
 
 def _move_into_place(fresh: Path, folder: Path) -> None:

@@ -6,6 +6,7 @@ import functools
 import os
 import platform
 import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from luigi_prune import registry
 
 _PACKAGES = ("luigi-prune", "luigi", "torch", "torchvision", "torchmetrics", "numpy", "scipy", "scikit-learn", "h5py")
 _OPTIONAL = ("timm", "transformers")
+COMMAND = "LUIGI_PRUNE_COMMAND"
+"""Environment variable with the command line of the driver."""
 
 
 @functools.cache
@@ -31,6 +34,24 @@ def versions() -> dict[str, str]:
             if package in _PACKAGES:
                 installed[package] = "absent"
     return installed
+
+
+def command() -> str:
+    """Return the command line that the user began with: the driver's, if it has announced itself, else this process's.
+
+    A job's own process is started as `python -c ...` by a fork server, or by a queueing system.
+    """
+    if COMMAND in os.environ:
+        return os.environ[COMMAND]
+    name = Path(sys.argv[0]).name if sys.argv else ""
+    return "" if name.startswith("-") else name
+
+
+def announce_command() -> None:
+    """Have all processes that this one starts record its command line."""
+    program, *arguments = sys.argv or [""]
+    if program and not program.startswith("-"):
+        os.environ.setdefault(COMMAND, shlex.join([Path(program).name, *arguments]))
 
 
 @functools.cache
@@ -68,7 +89,7 @@ def provenance(**more: Any) -> dict[str, Any]:
         "host": socket.gethostname(),
         "platform": platform.platform(),
         "process": os.getpid(),
-        "command": Path(sys.argv[0]).name if sys.argv else "",
+        "command": command(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         **more,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import luigi
 from luigi.parameter import ParameterVisibility
@@ -15,7 +15,17 @@ from luigi_prune.errors import LuigiPruneError
 from luigi_prune.execution.job import Context, Job
 from luigi_prune.execution.job_run import run
 from luigi_prune.identity import paths
+from luigi_prune.identity.remembered import per_object
 from luigi_prune.results.hdf5_file import HDF5Target
+
+SHOWN_FIRST = ("method", "keep_ratio", "net", "repetition", "test_set", "experiment", "network", "dataset")
+
+_Task = TypeVar("_Task", bound="JobTask")
+
+
+@per_object
+def _text(directories: Directories) -> str:
+    return directories.model_dump_json()
 
 
 def _hidden() -> Any:
@@ -26,6 +36,7 @@ class JobTask(luigi.Task):
     """A task that writes one result by a function in `luigi_prune.jobs`, run by a backend."""
 
     function: str  # in luigi_prune.jobs, as module:function
+    _params: ClassVar[list[tuple[str, luigi.Parameter]]]
     retry_count: int | None = None  # as in luigi.cfg; 1 after a failure that a retry cannot fix
 
     dataset: str = luigi.Parameter(description="Data set that the network is trained on.")
@@ -35,12 +46,27 @@ class JobTask(luigi.Task):
     spec: str = _hidden()
     directories: str = _hidden()
 
+    @classmethod
+    def known(cls: type[_Task], content: Any, directories: Directories, **parameters: Any) -> _Task:
+        """Return the task of these parameters, which need not read `content` and `directories` from their JSON."""
+        task = cls(directories=_text(directories), **parameters)
+        task.__dict__.setdefault("content", content)
+        task.__dict__.setdefault("places", directories)
+        return task
+
+    @classmethod
+    def get_params(cls) -> list[tuple[str, luigi.Parameter]]:
+        """Return the parameters; Luigi looks through all attributes of the class, several times per task."""
+        if "_params" not in vars(cls):
+            cls._params = super().get_params()
+        return cls._params
+
     @cached_property
     def places(self) -> Directories:
         """The experiment's directories, overridden by luigi.cfg."""
         return Directories.model_validate_json(self.directories)
 
-    @property
+    @cached_property
     def path(self) -> Path:
         """The path of the result."""
         raise NotImplementedError
@@ -71,9 +97,24 @@ class JobTask(luigi.Task):
         """The task's name for people."""
         raise NotImplementedError
 
+    @cached_property
+    def inputs(self) -> dict[str, JobTask]:
+        """The tasks whose results this one reads, by their names in the request."""
+        return {}
+
     def requires(self) -> dict[str, JobTask]:
         """Return the tasks whose results this one reads, by their names in the request."""
-        return {}
+        return self.inputs
+
+    def shown_first(self, texts: dict[str, str]) -> dict[str, str]:
+        """Return the task's parameters in the order in which Luigi's page shows them, after a short key."""
+        first = {name: texts[name] for name in SHOWN_FIRST if name in texts}
+        return {"id": self.key[:12], **first, **texts}
+
+    def _get_param_visibilities(self) -> dict[str, ParameterVisibility]:
+        # hidden from the page only: parameters that are not public do not count as identity
+        hidden = {"key": ParameterVisibility.HIDDEN, "results": ParameterVisibility.HIDDEN}
+        return super()._get_param_visibilities() | hidden
 
     def run(self) -> None:
         """Run the job in this process; PruneWorker submits it to a backend instead."""

@@ -14,6 +14,9 @@ from luigi.parameter import UnconsumedParameterWarning
 
 from luigi_prune.errors import LuigiPruneError
 from luigi_prune.execution.backends import choose
+from luigi_prune.results.provenance import announce_command
+from luigi_prune.scheduling.batched_calls import client_of
+from luigi_prune.scheduling.indexed_scheduler import IndexedScheduler
 from luigi_prune.workflow import settings
 from luigi_prune.workflow.progress_display import LastingConsole
 from luigi_prune.workflow.worker import PruneWorker
@@ -22,10 +25,14 @@ from luigi_prune.workflow.worker import PruneWorker
 class SchedulerWorkerFactory(luigi.interface._WorkerSchedulerFactory):
     """Creates the scheduler and the worker of a run."""
 
+    def create_local_scheduler(self) -> IndexedScheduler:
+        """Return a scheduler inside this process."""
+        return IndexedScheduler(prune_on_get_work=True, record_task_history=False)
+
     def create_remote_scheduler(self, url: str) -> Any:
         """Return the scheduler at `url`, or a local one if none is configured and none responds."""
         if _responds(url):
-            return super().create_remote_scheduler(url)
+            return client_of(url)
         if _scheduler_is_configured():
             settings.exit_with_error(
                 f"no Luigi scheduler responds at {url} (luigi.cfg [core]; --local-scheduler: none)"
@@ -36,6 +43,7 @@ class SchedulerWorkerFactory(luigi.interface._WorkerSchedulerFactory):
 
     def create_worker(self, scheduler: Any, worker_processes: int, assistant: bool = False) -> PruneWorker:
         """Return a worker with the backend chosen in luigi.cfg."""
+        announce_command()  # before the backend starts processes
         try:
             backend = choose(settings.compute_settings())
         except LuigiPruneError as error:

@@ -22,6 +22,7 @@ from rich.live import Live
 from rich.text import Text
 
 from luigi_prune.execution.job import Backend
+from luigi_prune.workflow.failure_notes import FailureNotes, listed
 
 if TYPE_CHECKING:
     from luigi_prune.workflow.job_task import JobTask
@@ -88,6 +89,7 @@ class Board:
         self.backend = backend
         self.console = LastingConsole(highlight=False)
         self._lock = threading.RLock()
+        self._failures = FailureNotes(self.note)
         self._live: Live | None = None
         self._todo: dict[str, str] = {}  # task id -> family, of tasks incomplete when they were scheduled
         self._queue: dict[str, tuple[str, str]] = {}  # task id -> title, the backend's message
@@ -104,9 +106,16 @@ class Board:
                 self._todo[task.task_id] = task.task_family
                 self._done.discard(task.task_id)
 
-    def submitted(self, task: JobTask) -> None:
-        """Count a task whose job was submitted to the backend."""
+    @property
+    def todo(self) -> list[str]:
+        """The ids of the tasks to do."""
         with self._lock:
+            return list(self._todo)
+
+    def submitted(self, task: JobTask) -> None:
+        """Count a task whose job was submitted to the backend, or is in its queue again."""
+        with self._lock:
+            self._running.pop(task.task_id, None)
             self._failed.pop(task.task_id, None)  # a retry
             self._queue[task.task_id] = (task.title, "")
 
@@ -140,7 +149,7 @@ class Board:
                 self._seconds.setdefault(task.task_family, []).append(seconds)
             else:
                 self._failed[task.task_id] = task.title
-                self.note(f"[failed] {task.title}\n{message}")
+                self._failures.add(task.title, message)
         self._draw()
 
     def note(self, text: str) -> None:
@@ -163,6 +172,7 @@ class Board:
 
     def close(self) -> None:
         """Stop drawing."""
+        self._failures.flush()
         if self._live:
             with contextlib.suppress(OSError, ValueError):  # a terminal that is gone
                 self._live.stop()
@@ -176,13 +186,14 @@ class Board:
             self.note(f"{len(self._done)} of {len(self._todo)} tasks done{failed} in {minutes} min {seconds} s")
         else:
             self.note("Nothing to compute: all results exist.")
-        for title in self._failed.values():
-            self.note(f"  failed: {title}")
+        for line in listed(list(self._failed.values())):
+            self.note(line)
         for report in reports:
             if report.complete():
                 self.note(f"Report: {_short(report.path)}")
-        if any(report.complete() for report in reports):
-            self.note(f"Curves: tensorboard --logdir {_short(Path(reports[0].results))}")
+        if finished := next((report for report in reports if report.complete()), None):
+            # Not the folder of all results: TensorBoard selects no run if there are more than forty.
+            self.note(f"Curves: tensorboard --logdir {_short(Path(finished.path).parent / 'tensorboard')}")
 
     def line(self) -> str:
         """Return the state of the run in one line."""

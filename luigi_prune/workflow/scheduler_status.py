@@ -7,6 +7,20 @@ import time
 from html import escape
 from typing import Any
 
+import luigi.rpc
+
+
+def serves_pages(scheduler: Any) -> bool:
+    """Return whether a scheduler is that of `python -m luigi_prune luigid`, which has a page for every task."""
+    url = getattr(scheduler, "_url", "")
+    if not url.startswith(("http://", "https://")):
+        return False
+    try:
+        luigi.rpc.URLLibFetcher().fetch(f"{url.rstrip('/')}/experiments/page.css", None, 5)
+    except Exception:  # Luigi's own luigid, or one that answers slowly
+        return False
+    return True
+
 
 class Statuses:
     """Sends the progress of tasks to Luigi's scheduler: at most once per interval, from a separate thread."""

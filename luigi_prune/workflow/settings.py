@@ -86,6 +86,11 @@ def on_this_machine(directories: Directories) -> Directories:
     return given.model_copy(update={key: str(Path(path).expanduser().resolve()) for key, path in given if path})
 
 
+def default_directories() -> Directories:
+    """Return the directories of an experiment that names none; raises ConfigError."""
+    return on_this_machine(Directories())
+
+
 def compute_settings() -> ComputeSettings:
     """Return the sections [compute] and [compute.<Family>] of luigi.cfg; raises ConfigError."""
     compute = _section("compute")

@@ -41,7 +41,7 @@ class TrainBase(JobTask):
     def content(self) -> TrainSpec:
         return TrainSpec.model_validate_json(self.spec)
 
-    @property
+    @cached_property
     def path(self) -> Path:
         return paths.trained_path(self.places, self.content, self.key)
 
@@ -52,14 +52,15 @@ class TrainBase(JobTask):
     @classmethod
     def of(cls, spec: TrainSpec, directories: Directories) -> TrainBase:
         """Return the task that trains `spec`."""
-        return cls(
+        return cls.known(
+            spec,
+            directories,
             dataset=plain(spec.network.dataset),
             network=plain(spec.network.name),
             net=spec.net,
             key=keys.train_key(spec),
             results=directories.trained_networks or directories.results,
             spec=spec.as_json(),
-            directories=directories.model_dump_json(),
         )
 
 
@@ -79,7 +80,7 @@ class ChainTask(NetworkTask):
     def content(self) -> ChainSpec:
         return ChainSpec.model_validate_json(self.spec)
 
-    @property
+    @cached_property
     def path(self) -> Path:
         return paths.chain_path(self.places, self.content, self.key)
 
@@ -92,7 +93,9 @@ class ChainTask(NetworkTask):
     def of(cls, spec: ChainSpec, directories: Directories) -> ChainTask:
         """Return the task that computes the network after the last step of `spec`."""
         family = Retrain if spec.steps[-1].retrained else Prune
-        return family(
+        return family.known(
+            spec,
+            directories,
             dataset=plain(spec.base.network.dataset),
             network=plain(spec.base.network.name),
             method=plain(spec.method),
@@ -102,7 +105,6 @@ class ChainTask(NetworkTask):
             key=keys.chain_key(spec),
             results=directories.results,
             spec=spec.as_json(),
-            directories=directories.model_dump_json(),
         )
 
 
@@ -112,8 +114,9 @@ class Prune(ChainTask):
     function = "luigi_prune.jobs.prune_job:prune"
     priority = 20
 
-    def requires(self) -> dict[str, JobTask]:
-        """Return the previous step, and the trained network if the method prunes that one at every step."""
+    @cached_property
+    def inputs(self) -> dict[str, JobTask]:
+        """The previous step, and the trained network if the method prunes that one at every step."""
         base, before = TrainBase.of(self.content.base, self.places), self.content.before()
         if before is None:
             return {"network": base}
@@ -129,8 +132,9 @@ class Retrain(ChainTask):
     function = "luigi_prune.jobs.retrain_job:retrain"
     priority = 30
 
-    def requires(self) -> dict[str, JobTask]:
-        """Return the pruned network, and the trained one if weights are rewound."""
+    @cached_property
+    def inputs(self) -> dict[str, JobTask]:
+        """The pruned network, and the trained one if weights are rewound."""
         inputs: dict[str, JobTask] = {"network": ChainTask.of(self.content.pruned(), self.places)}
         if self.content.rewind:
             inputs["base"] = TrainBase.of(self.content.base, self.places)
@@ -148,7 +152,7 @@ class Evaluate(NetworkTask):
     def content(self) -> EvaluateSpec:
         return EvaluateSpec.model_validate_json(self.spec)
 
-    @property
+    @cached_property
     def path(self) -> Path:
         return paths.evaluate_path(self.places, self.content, self.key)
 
@@ -157,8 +161,9 @@ class Evaluate(NetworkTask):
         pruned = f"{self.method} keep {self.keep_ratio:.4g} " if self.method != REFERENCE else ""
         return f"Evaluate {self.network} {pruned}net{self.net} rep{self.repetition} on {self.test_set}"
 
-    def requires(self) -> dict[str, JobTask]:
-        """Return the network."""
+    @cached_property
+    def inputs(self) -> dict[str, JobTask]:
+        """The network."""
         chain = self.content.chain
         if chain is None:
             return {"network": TrainBase.of(self.content.base, self.places)}
@@ -168,7 +173,9 @@ class Evaluate(NetworkTask):
     def of(cls, spec: EvaluateSpec, directories: Directories) -> Evaluate:
         """Return the task of this evaluation."""
         chain = spec.chain
-        return cls(
+        return cls.known(
+            spec,
+            directories,
             dataset=plain(spec.base.network.dataset),
             network=plain(spec.base.network.name),
             method=plain(chain.method) if chain else REFERENCE,
@@ -179,7 +186,6 @@ class Evaluate(NetworkTask):
             key=keys.evaluate_key(spec),
             results=directories.results,
             spec=spec.as_json(),
-            directories=directories.model_dump_json(),
         )
 
 
@@ -204,14 +210,15 @@ class ExperimentTask(JobTask):
     @classmethod
     def of(cls, experiment: Experiment, directories: Directories) -> Any:
         """Return the task of this family for an experiment."""
-        return cls(
+        return cls.known(
+            experiment,
+            directories,
             experiment=experiment.name,
             dataset=plain(experiment.network.dataset),
             network=plain(experiment.network.name),
             key=cls.key_of(experiment),
             results=directories.results,
             spec=experiment.model_dump_json(),
-            directories=directories.model_dump_json(),
         )
 
     @classmethod
@@ -231,7 +238,7 @@ class Aggregate(ExperimentTask):
         """Return the key, a hash of the axes and the keys of all evaluations."""
         return keys.aggregate_key(experiment)
 
-    @property
+    @cached_property
     def path(self) -> Path:
         return paths.aggregate_path(self.places, self.grid, self.key)
 
@@ -242,8 +249,9 @@ class Aggregate(ExperimentTask):
             "/".join(map(str, cell)): Evaluate.of(spec, self.places) for cell, spec in evaluations(self.content).items()
         }
 
-    def requires(self) -> dict[str, JobTask]:
-        """Return every distinct evaluation of the grid."""
+    @cached_property
+    def inputs(self) -> dict[str, JobTask]:
+        """Every distinct evaluation of the grid."""
         return {task.key: task for task in self.evaluations.values()}
 
     def request(self) -> dict[str, Any]:
@@ -269,12 +277,13 @@ class Report(ExperimentTask):
         task: Aggregate = Aggregate.of(self.content, self.places)
         return task
 
-    @property
+    @cached_property
     def path(self) -> Path:
         return paths.report_folder(self.tables.path, self.key) / "report.html"
 
-    def requires(self) -> dict[str, JobTask]:
-        """Return the tables."""
+    @cached_property
+    def inputs(self) -> dict[str, JobTask]:
+        """The tables."""
         return {"tables": self.tables}
 
 

@@ -25,9 +25,9 @@ from luigi_prune.errors import DamagedResult, LuigiPruneError
 from luigi_prune.execution.job import Backend, Job, Outcome
 from luigi_prune.results.hdf5_file import set_aside, verify
 from luigi_prune.workflow.job_task import JobTask
-from luigi_prune.workflow.progress_display import Board
-from luigi_prune.workflow.scheduler_status import Statuses
-from luigi_prune.workflow.settings import check_writable
+from luigi_prune.workflow.run_news import NewsBoard
+from luigi_prune.workflow.scheduler_status import Statuses, serves_pages
+from luigi_prune.workflow.settings import check_writable, exit_with_error
 from luigi_prune.workflow.tasks import RunExperiment
 
 EXIT_INTERRUPTED = 130
@@ -75,6 +75,10 @@ class JobProcess:
     def started(self) -> None:
         """Record that the job has left the queue of its backend."""
         self.worker.board.started(self.task)
+
+    def requeued(self) -> None:
+        """Record that the job is back in the queue of its backend."""
+        self.worker.board.submitted(self.task)
 
     def progressed(self, fraction: float, message: str) -> None:
         """Show a job's progress on the terminal and on Luigi's web page."""
@@ -146,18 +150,37 @@ class ResultQueue(queue.Queue[Any]):
         """Do nothing; Luigi calls it for its queue between processes."""
 
 
+class AnswersOfOthers(list[dict[str, Any]]):
+    """The worker's history of the scheduler's answers, which Luigi's summary reads for tasks that other workers run.
+
+    It is without all others: at each answer, they would be as many as slots.
+    """
+
+    def __init__(self, worker_id: str):
+        super().__init__()
+        self._worker_id = worker_id
+
+    def append(self, answer: dict[str, Any]) -> None:
+        """Keep an answer that names tasks of other workers."""
+        others = [task for task in answer["running_tasks"] if task["worker"] != self._worker_id]
+        if others and answer["task_id"] is None:
+            super().append({"task_id": None, "running_tasks": others})
+
+
 class PruneWorker(luigi.worker.Worker):
     """Luigi's worker with jobs instead of processes."""
 
     def __init__(self, *, scheduler: Any, worker_processes: int, assistant: bool, backend: Backend):
         super().__init__(scheduler=scheduler, worker_processes=worker_processes, assistant=assistant)
         self.backend = backend
-        self.board = Board(backend)
+        self.board = NewsBoard(backend)
         self.repairs: dict[str, int] = {}
         remote = isinstance(scheduler, luigi.rpc.RemoteScheduler)
         self.limits = {limit["name"] for limit in scheduler.resource_list()}  # Luigi limits an unknown resource to 1
+        self._has_pages = serves_pages(scheduler)
         self.statuses = Statuses(scheduler, interval=2.0 if remote else 0.2)
         self._task_result_queue = ResultQueue()
+        self._get_work_response_history = AnswersOfOthers(self._id)
         self._experiments: list[RunExperiment] = []
 
     def add(self, task: luigi.Task, *args: Any, **kwargs: Any) -> bool:
@@ -172,7 +195,9 @@ class PruneWorker(luigi.worker.Worker):
         missing = [report for root in self._experiments for report in root.reports if not report.complete()]
         for folder in dict.fromkeys(report.results for report in missing):
             check_writable(Path(folder))
+        self._prepare_backend()
         self._enable_failed_tasks()
+        self.board.follow(self._experiments, self._run_again)
         self.board.open()
         try:
             return super().run()
@@ -183,8 +208,18 @@ class PruneWorker(luigi.worker.Worker):
             self._count_tasks_of_other_drivers()
             self.board.close()
             self.board.summary([report for root in self._experiments for report in root.reports])
+            self.board.unfollow()
             if remark := self.backend.remark():
                 self.board.note(remark)
+
+    def _prepare_backend(self) -> None:
+        """End the run with one line if the backend cannot take the jobs of the tasks to do."""
+        todo = [task for task_id in self.board.todo if isinstance(task := self._scheduled_tasks.get(task_id), JobTask)]
+        try:
+            if todo:
+                self.backend.prepare(task.job(self.backend.name) for task in todo)
+        except LuigiPruneError as error:
+            exit_with_error(error)
 
     def deliver(self, result: tuple[Any, ...]) -> None:
         """Put a result into the queue of the worker's loop; callable from any thread."""
@@ -210,6 +245,8 @@ class PruneWorker(luigi.worker.Worker):
         if isinstance(task, JobTask):
             needs = self.backend.resources(task.task_family)
             kwargs["resources"] = {name: count for name, count in needs.items() if count and name in self.limits}
+            kwargs["params"] = task.shown_first(kwargs["params"])
+            kwargs["tracking_url"] = self.page_of(task)
             self.board.scheduled(task, kwargs["status"])
             if kwargs["status"] == FAILED and task.retry_count == 1:
                 # the scheduler counts a failure by its previous retry policy: send the new one first
@@ -225,11 +262,22 @@ class PruneWorker(luigi.worker.Worker):
         self._add_task_history += [(task, DONE, True) for task in unfinished if task.complete()]
         self._get_work_response_history.clear()
 
+    def page_of(self, task: JobTask) -> str | None:
+        """Return the address of a task's page, which the port of luigid precedes; None if there is none."""
+        return f"/experiments/t/{task.key[:12]}" if self._has_pages else None
+
+    def _run_again(self, task: JobTask) -> None:
+        """Run a task again that has failed for good, as a user of the web page asks."""
+        task.retry_count = None
+        self._scheduler.re_enable_task(task.task_id)
+        self._scheduler.forgive_failures(task.task_id)
+
     def _enable_failed_tasks(self) -> None:
         """Enable tasks that the scheduler disabled after failures in an earlier run."""
         if not isinstance(self._scheduler, luigi.rpc.RemoteScheduler):
             return
-        for task_id in self._scheduler.task_list(DISABLED, ""):
-            if task := self._scheduled_tasks.get(task_id):
-                self._scheduler.re_enable_task(task_id)
-                self.add(task)
+        for status in (DISABLED, FAILED):  # luigid lists them as the former, ours as the latter
+            for task_id in self._scheduler.task_list(status, ""):
+                if task := self._scheduled_tasks.get(task_id):
+                    self._scheduler.re_enable_task(task_id)
+                    self.add(task)

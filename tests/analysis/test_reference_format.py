@@ -86,3 +86,11 @@ def test_commensurate_levels_are_strict_json() -> None:
     assert sizes.shape == (13, 3, 2, 4)
     assert np.isnan(sizes[0, :, :, 1:]).all()
     assert np.isfinite(sizes[-1]).all()
+
+
+def test_commensurate_levels_are_arrays_too() -> None:
+    data = loaded(aggregate_results(make_grid(), read))
+    stats = json.loads(str(data["stats_comm"]))
+    assert {f"stats_comm_{name}" for name in stats} == {name for name in data if name.startswith("stats_comm_")}
+    for name, values in stats.items():
+        np.testing.assert_array_equal(data[f"stats_comm_{name}"], np.asarray(values, dtype=float))

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from luigi_prune.__main__ import main
+from luigi_prune.execution import claims
 from luigi_prune.execution.job import Job
-from luigi_prune.execution.slurm import claims, heartbeat
+from luigi_prune.execution.slurm import heartbeat
 from luigi_prune.identity.paths import checkpoint_path
 from luigi_prune.workflow.job_task import JobTask, walk
 from tests.experiments import reports, write_experiment
@@ -31,6 +32,9 @@ exit 0
 SACCT = """#!/bin/sh
 echo 'Slurm accounting storage is disabled' >&2; exit 1
 """
+SCONTROL = """#!/bin/sh
+echo 'AccountingStorageType   = (null)'
+"""
 
 
 class Slurm:
@@ -38,14 +42,14 @@ class Slurm:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        for name, text in (("squeue", SQUEUE), ("scancel", SCANCEL), ("sacct", SACCT)):
+        for name, text in (("squeue", SQUEUE), ("scancel", SCANCEL), ("sacct", SACCT), ("scontrol", SCONTROL)):
             (folder / name).write_text(text.replace("{folder}", str(folder)))
             (folder / name).chmod(0o755)
         (folder / "queue").touch()
 
     def has(self, name: str, states: dict[str, str]) -> None:
         with open(self.folder / "queue", "a") as file:
-            file.writelines(f"{slurm_id}|{state}|None|n1|N/A|{name}\n" for slurm_id, state in states.items())
+            file.writelines(f"{slurm_id}|{state}|None|n1|N/A|1|{name}\n" for slurm_id, state in states.items())
 
     def cancelled(self) -> list[str]:
         path = self.folder / "cancelled"

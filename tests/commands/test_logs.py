@@ -13,9 +13,13 @@ import pytest
 from luigi_prune.__main__ import main
 from luigi_prune.commands import logs
 from luigi_prune.commands.logs import Tail
+from luigi_prune.execution import claims
 from luigi_prune.execution.job import Job
-from luigi_prune.execution.slurm import claims, heartbeat
+from luigi_prune.execution.slurm import heartbeat
 from luigi_prune.identity.paths import log_path
+from luigi_prune.workflow.job_task import walk
+from tests.experiments import reports as experiment_reports
+from tests.experiments import write_experiment
 from tests.submissions import submitted, tells
 
 TITLES = {
@@ -106,8 +110,7 @@ def test_a_job_that_has_not_started_says_where_it_is(jobs, tmp_path, capsys):
     folder = submitted(tmp_path / "results", [job], "12")
     assert ask("12") == 0
     assert "SLURM job 12, not started" in capsys.readouterr().err
-    start = "submitit INFO (...) - Starting\nImportError: no torch here\n"
-    (folder / "12_0_log.out").write_text(start)
+    (folder / "12_0_log.out").write_text("ImportError: no torch here\n")
     assert ask("12") == 0
     assert capsys.readouterr().out == "ImportError: no torch here\n"
 
@@ -148,7 +151,7 @@ def test_following_goes_over_attempts_and_requeues_and_ends_with_the_result(jobs
     following.hears("epoch 1\n")
     append(job.log, "ch 2\n")
     following.hears("epoch 2\n")
-    (first / "12_0_log.out").write_text("submitit INFO x\nsrun: error: n3: task 0: Killed\n")
+    (first / "12_0_log.out").write_text("srun: error: n3: task 0: Killed\n")
     following.hears("Killed")
     second = submitted(tmp_path / "results", [job], "13", attempt=2)  # the driver has submitted it again
     append(job.log, "epoch 3\n")
@@ -212,3 +215,20 @@ def test_a_file_that_is_replaced_or_cut_short_is_read_from_its_start(tmp_path):
     assert tail.read() == ""
     path.write_bytes(b"short\nhalf a letter \xc3\xa9\n")
     assert tail.read() == "half a letter é\n"
+
+
+def test_an_experiment_names_its_jobs_and_its_results_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    file = write_experiment(tmp_path, experiments__methods=[])
+    (base, *_) = [task for task in walk(*experiment_reports(file)) if task.task_family == "TrainBase"]
+    logs_folder = tmp_path / "results" / "logs"
+    logs_folder.mkdir(parents=True)
+    Path(base.job().log).write_text("of this experiment\n")
+    (logs_folder / "TrainBase-Digits-other-net0-0123456789ab.log").write_text("of another one\n")
+    assert main(["logs", "tiny.yaml", "TrainBase"]) == 0
+    assert capsys.readouterr().out == "of this experiment\n"
+    assert main(["logs", "tiny.yaml"]) == 0
+    assert capsys.readouterr().out == f"{base.key[:12]}  {base.title}: not done\n"
+    assert main(["logs", "TrainBase"]) == 35  # ./data/results
+    (tmp_path / "empty").mkdir()
+    assert main(["logs", "tiny.yaml", "--results", "empty"]) == 35

@@ -188,10 +188,14 @@ def test_multiply_adds_are_those_of_one_evaluation_times_their_number():
     assert pruned.original_flops == network.evaluations * (2 * 8 + 8 * 8 + 8 * 2)
 
 
-def test_an_image_flow_is_pruned_by_filters():
+@pytest.mark.parametrize("method", ["FilterThresNet", "PFPNet"])
+def test_an_image_flow_is_pruned_by_filters_and_channels(method):
+    """The steps of its adaptive solver depend on the image, but no layer behind the first reads the image."""
     flow = narrow(build("ffjord_multiscale_mnist", (1, 4, 4), 10, seed=0))
     assert isinstance(flow, Flow)
-    pruned = api.prune(flow, "FilterThresNet", 0.5, example_input=torch.rand(2, 1, 4, 4))
+    calibration = [(torch.rand(4, 1, 4, 4), torch.zeros(4))]
+    pruned = api.prune(flow, method, 0.5, calibration=calibration, loss=lambda outputs, _: outputs.square().mean())
     assert pruned.keep_ratio == pytest.approx(0.5, abs=0.1)
+    assert pruned.network.blocks[0].solver == flow.blocks[0].solver
     assert all(isinstance(pruned.network.get_submodule(layer.name), nn.Conv2d) for layer in pruned.layers)
     assert math.isfinite(float(pruned.network.eval()(torch.rand(1, 1, 4, 4)).sum()))

@@ -157,8 +157,9 @@ def test_no_epochs_pass_the_weights_through():
 
 
 @pytest.mark.parametrize("name", sorted(set(registry.OPTIMIZERS)))
-def test_masks_hold_under_every_optimizer(name):
-    training = settings(num_epochs=1, optimizer=name, optimizer_kwargs={"lr": 0.01}, batch_size=256)
+def test_masks_hold_at_every_step_of_every_optimizer(name):
+    kwargs = {"lr": 0.01, **({"momentum": 0.9, "nesterov": True, "weight_decay": 0.1} if name == "SGD" else {})}
+    training = settings(num_epochs=1, optimizer=name, optimizer_kwargs=kwargs, batch_size=256)
     network = build("lenet300_100", (1, 8, 8), 10, seed=1)
     generator = torch.Generator().manual_seed(0)
     masks = {
@@ -167,11 +168,26 @@ def test_masks_hold_under_every_optimizer(name):
         if key in ("fc1.weight", "fc2.weight", "fc2.bias")
     }
     before = {key: tensor.clone() for key, tensor in network.state_dict().items()}
+
+    def check(module, _):
+        seen.append(all(not module.get_parameter(key)[~kept].any() for key, kept in masks.items()))
+
+    seen: list[bool] = []
+    network.register_forward_pre_hook(check)
     result = run(training, network, masks=masks)
+    assert len(seen) >= 7
+    assert all(seen)
     for key, kept in masks.items():
         assert not result.state[key][~kept].any()
         assert (result.state[key][kept] != before[key][kept]).float().mean() > 0.5
     assert np.isfinite(result.history["train_loss"]).all()
+
+
+def test_without_eps_zeros_behind_a_mask_do_not_become_nan():
+    masks = {"fc1.weight": torch.arange(300 * 64).reshape(300, 64) % 2 > 0}
+    training = settings(num_epochs=1, optimizer="Adam", optimizer_kwargs={"lr": 0.001, "eps": 0}, batch_size=647)
+    result = run(training, build("lenet300_100", (1, 8, 8), 10, seed=1), masks=masks)
+    assert not result.state["fc1.weight"][~masks["fc1.weight"]].any()
 
 
 def test_momentum_does_not_build_up_behind_a_mask(tmp_path):

@@ -587,3 +587,26 @@ def test_rewinding_beyond_the_training(folder):
     assert (
         message() == "e.yaml:20: retraining.startEpoch: weights cannot be rewound to epoch 15: training has 10 epochs"
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("network", "error"),
+    [
+        (
+            "'torchvision:resnet19'",
+            r"e\.yaml:1: network\.name: torchvision has no .*'resnet19'; did you mean 'resnet18'",
+        ),
+        ("'timm:resnet19'", r"e\.yaml:1: network\.name: timm has no network 'resnet19'; did you mean 'resnet18'"),
+        ("'hf:vit', kwargs: {depth: 3}", r"e\.yaml:1: network\.kwargs: the configuration of hf:vit has no 'depth'"),
+    ],
+)
+def test_names_that_only_a_library_has_are_checked_before_any_job(network, error, tmp_path):
+    pytest.importorskip({"timm": "timm", "hf": "transformers"}.get(network[1:].split(":")[0], "torchvision"))
+    file = tmp_path / "e.yaml"
+    file.write_text(
+        f"network: {{name: {network}, dataset: CIFAR10}}\ntraining: {{numEpochs: 1}}\n"
+        "experiments: {methods: [WT], mode: retrain, spacing: [{type: manual, values: [0.5]}]}\n"
+    )
+    with pytest.raises(ConfigError, match=error):
+        load_experiments(str(file))

@@ -47,7 +47,7 @@ def browse(page: Path, folder: Path, *more: str) -> subprocess.CompletedProcess[
 @pytest.mark.slow
 def test_a_browser_shows_the_report(page, tmp_path):
     text = re.sub(r"<[^>]+>", " ", browse(page, tmp_path, "--dump-dom").stdout)
-    for words in ("Summary", "lenet300_100", "WT", "FT", "pruned", "Provenance"):
+    for words in ("to decide by", "lenet300_100", "WT", "FT", "Leaderboard", "Provenance"):
         assert words in text
     assert "PARTIAL" not in text
 

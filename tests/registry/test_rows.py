@@ -106,8 +106,8 @@ def test_colours_are_those_of_matplotlib():
 
 
 def test_methods_can_be_told_apart():
-    for attribute in ("short", "label", "color"):
-        values = [getattr(row, attribute) for row in METHODS.values()]
+    for attributes in (("short",), ("label",), ("color", "marker")):
+        values = [tuple(getattr(row, attribute) for attribute in attributes) for row in METHODS.values()]
         assert len(set(values)) == len(values)
     assert not set(registry.SHORT_NAMES) & set(METHODS)
 

@@ -11,15 +11,19 @@ import pytest
 from matplotlib.figure import Figure
 
 from luigi_prune.analysis.aggregate import aggregate_results
-from luigi_prune.analysis.commensurate import choose
-from luigi_prune.report.figures import COSTS, prunability_figure, quality_figure, within
+from luigi_prune.analysis.leaderboard import leaderboard
+from luigi_prune.analysis.verdict import verdict
+from luigi_prune.report.curves import DEPTHS, Quality, curves, depth_shown, measured_metric, within
+from luigi_prune.report.figures import COSTS, standing_figure, tradeoff_figure
+from luigi_prune.report.html import themed
 from luigi_prune.report.panels import chosen_ratios, curve_figure, layer_figure
 from luigi_prune.report.style import INK, MethodStyle, inline_svg, method_styles, plain_text, save
 from tests.synthetic import make_grid, read
 
-ALL = {"min_val": 0.0, "max_val": 1.0}
 METHODS = ("ReferenceNet", "ThresNet", "FilterThresNet", "UniNet")
-ARRAYS = aggregate_results(make_grid(METHODS), read).arrays
+TABLES = aggregate_results(make_grid(METHODS), read)
+ARRAYS = TABLES.arrays
+ALL = np.ones(5, dtype=np.bool_)
 
 
 def styles(labels: dict[str, str] | None = None, colors: dict[str, str] | None = None) -> list[MethodStyle]:
@@ -31,37 +35,53 @@ def line(figure: Figure, label: str) -> np.ndarray:
     return np.asarray(matching.get_xydata())
 
 
+def tradeoff(
+    label: str = "TopK1",
+    cost: str = "parameters",
+    shown: np.ndarray = ALL,
+    arrays: dict[str, np.ndarray] = ARRAYS,
+    looks: list[MethodStyle] | None = None,
+) -> tuple[Figure, Quality]:
+    found = measured_metric(arrays, "Digits", label)
+    made = curves(arrays, found, COSTS[cost][0], shown)
+    return tradeoff_figure(made, looks or styles(), found, cost, "title"), found
+
+
 @pytest.mark.parametrize("cost", COSTS)
-def test_lines_are_means_against_the_pruned_share(cost: str) -> None:
-    figure = quality_figure(ARRAYS, styles({"ThresNet": "WT"}), "Digits", "TopK1", cost, ALL, "title")
-    drawn = line(figure, "WT")
-    np.testing.assert_allclose(drawn[:, 0], 1 - ARRAYS[COSTS[cost][0]][..., 1].mean(axis=(0, 2)))
-    np.testing.assert_allclose(drawn[:, 1], ARRAYS["test/Digits/TopK1"][..., 1].mean(axis=(0, 2)))
-    dashed = line(figure, "ReferenceNet (unpruned)")
-    np.testing.assert_allclose(dashed[:, 1], ARRAYS["test/Digits/TopK1"][:, 0, 0, 0].mean())
+def test_lines_are_paired_changes_over_compression(cost: str) -> None:
+    drawn = line(tradeoff(cost=cost, looks=styles({"ThresNet": "WT"}))[0], "WT")
+    kept, values = ARRAYS[COSTS[cost][0]][..., 1], ARRAYS["test/Digits/TopK1"]
+    np.testing.assert_allclose(drawn[:, 0], np.exp(-np.log(kept).mean(axis=(0, 2))))
+    np.testing.assert_allclose(drawn[:, 1], 100 * (values[..., 1] - values[..., 0]).mean(axis=(0, 2)))
 
 
 def test_the_plotted_range_is_that_of_the_settings() -> None:
     assert within(np.array([0.8, 0.5, 0.1]), {"min_val": 0.2, "max_val": 0.6}).tolist() == [False, True, False]
     assert within(np.array([0.8, 0.5]), {"min_val": 0.01, "max_val": 0.02}).tolist() == [True, True]
-    figure = quality_figure(ARRAYS, styles(), "Digits", "loss", "parameters", {"min_val": 0.2, "max_val": 0.6}, "title")
-    assert len(line(figure, "ThresNet")) == 2
+    shown = within(ARRAYS["axes/keep_ratio"], {"min_val": 0.2, "max_val": 0.6})
+    assert len(line(tradeoff("loss", shown=shown)[0], "ThresNet")) == 2
 
 
 def test_collapsed_networks_are_pointed_at() -> None:
-    figure = quality_figure(ARRAYS, styles(), "Digits", "TopK1", "parameters", ALL, "title")
+    figure, found = tradeoff()
+    made = curves(ARRAYS, found, "cost/size", ALL)
+    depth = depth_shown(made, lower=False)
+    assert depth in DEPTHS
     axes = figure.axes[0]
-    bottom = axes.get_ylim()[0]
-    assert bottom == pytest.approx(ARRAYS["test/Digits/TopK1"][..., 0].mean() - 0.30)
-    hints = [each for each in axes.get_lines() if each.get_marker() == "v" and len(np.asarray(each.get_xdata()))]
-    collapsed = (ARRAYS["test/Digits/TopK1"].mean(axis=(0, 2)) < bottom).any(axis=0)
-    assert len(hints) == collapsed.sum() > 0
+    assert axes.get_ylim()[0] == -depth
+    hints = [each for each in axes.get_lines() if each.get_marker() == 11 and len(np.asarray(each.get_xdata()))]
+    assert len(hints) == sum((curve.change < -depth).any() for curve in made) > 0
+
+
+def test_less_is_better_is_drawn_upside_down() -> None:
+    bottom, top = tradeoff("loss")[0].axes[0].get_ylim()
+    assert bottom > 0 > top
 
 
 def test_a_single_run_and_holes_can_be_drawn() -> None:
     arrays = {name: values.copy() for name, values in ARRAYS.items()}
     arrays["test/Digits/TopK1"][:, :, :, 2] = np.nan
-    figure = quality_figure(arrays, styles(), "Digits", "TopK1", "flops", ALL, "title")
+    figure, _ = tradeoff(cost="flops", arrays=arrays)
     assert "FilterThresNet" not in [each.get_label() for each in figure.axes[0].get_lines()]
 
 
@@ -72,7 +92,7 @@ def test_labels_and_colours_of_users() -> None:
     assert [style.plain for style in made] == ["ReferenceNet", "(ℓ1+ℓ2)/2", "FilterThresNet", "$bad{"]
     assert made[1].color == INK  # black would vanish on a dark page
     assert made[3].color.startswith("#")
-    quality_figure(ARRAYS, made, "Digits", "TopK1", "parameters", ALL, "title")
+    tradeoff(looks=made)
     assert plain_text(r"costs 5\$") == "costs 5$"
 
 
@@ -117,30 +137,30 @@ def test_training_curves_and_their_absence() -> None:
     assert curve_figure(empty, styles(), [0, 4], "TopK1", "title") is None
 
 
-def test_prunability_bars_are_the_means() -> None:
-    chosen = choose(ARRAYS, "Digits")
-    figure = prunability_figure(chosen, styles(), [1, 2], (0.01, 0.02), "title")
-    widths = [bar.get_width() for bar in figure.axes[0].patches]
-    assert widths == pytest.approx(
-        [chosen.pruned[chosen.at(level), :, :, at].mean() for at in (1, 2) for level in (0.01, 0.02)]
-    )
+def test_compressions_at_levels_are_those_of_the_leaderboard() -> None:
+    found = verdict(ARRAYS, TABLES.meta, "Digits", "TopK1")
+    assert found is not None
+    rows = leaderboard(ARRAYS, {}, found)
+    figure = standing_figure(rows, styles(), [0.01, 0.02], "at levels", "title")
+    drawn = {
+        float(np.asarray(each.get_xdata())[0]) for each in figure.axes[0].get_lines() if each.get_marker() != "None"
+    }
+    values = [row.compression[level] for row in rows for level in (0.01, 0.02)]
+    assert drawn == {value.value for value in values if value.reached}
 
 
 def test_files_are_written_and_the_same_each_time(tmp_path: Path) -> None:
     written = []
     for name in ("a", "b"):
-        figure = quality_figure(ARRAYS, styles(), "Digits", "TopK1", "parameters", ALL, "title")
-        written.append([path.read_bytes() for path in save(figure, tmp_path / name / "plot")])
+        written.append([path.read_bytes() for path in save(tradeoff()[0], tmp_path / name / "plot")])
     assert written[0] == written[1]
     assert written[0][0].startswith(b"%PDF")
-    assert written[0][1].startswith(b"\x89PNG")
+    assert b"<svg" in written[0][1]
     assert b"CreationDate" not in written[0][0]
 
 
 def test_inline_svg_is_well_formed_themed_and_has_ids_of_its_own() -> None:
-    figures = [
-        quality_figure(ARRAYS, styles(), "Digits", label, "parameters", ALL, "title") for label in ("TopK1", "loss")
-    ]
+    figures = [tradeoff(label)[0] for label in ("TopK1", "loss")]
     first, second = (
         inline_svg(figure, name, 'a "quoted" <text>') for figure, name in zip(figures, ("one", "two"), strict=True)
     )
@@ -153,3 +173,4 @@ def test_inline_svg_is_well_formed_themed_and_has_ids_of_its_own() -> None:
     used = set(re.findall(r'href="#([^"]+)"', first)) | set(re.findall(r"url\(#([^)]+)\)", first))
     assert used
     assert used <= ids
+    assert f"stroke: {styles()[1].color}; stroke: light-dark({styles()[1].color}, " in themed(first)

@@ -72,7 +72,7 @@ def _sbatch(state: dict[str, Any], arguments: list[str]) -> str:
     ids = [f"{job_id}_{index}" for index in range(int(array[1]) + 1)] if array else [job_id]
     state["jobs"][job_id] = {"name": name[1] if name else "", "script": script, "directory": os.getcwd()}
     state["queue"].update({each: dict(element) for each in ids})
-    return f"Submitted batch job {job_id}\n"
+    return f"{job_id}\n"
 
 
 def _squeue(state: dict[str, Any], arguments: list[str]) -> str:
@@ -82,7 +82,13 @@ def _squeue(state: dict[str, Any], arguments: list[str]) -> str:
         job_id = each.partition("_")[0]
         name = state["jobs"][job_id]["name"]
         if name in names:
-            values = {"%i": each, "%F": job_id, "%j": name, "%S": row.get("start", "N/A")}
+            values = {
+                "%i": each,
+                "%F": job_id,
+                "%j": name,
+                "%S": row.get("start", "N/A"),
+                "%Q": row.get("priority", "1"),
+            }
             values |= {"%T": row["state"], "%r": row["reason"], "%N": row["nodes"]}
             lines.append("|".join(values[word] for word in form.split("|")) + "\n")
     return "".join(lines)
@@ -117,13 +123,20 @@ def _scancel(state: dict[str, Any], arguments: list[str]) -> str:
 
 def _scontrol(state: dict[str, Any], arguments: list[str]) -> str:
     if arguments[:2] == ["show", "config"]:
-        return f"SLURM_VERSION = 0\nMaxArraySize            = {state['max_array_size']}\n"
+        refusals = [fault["says"] for fault in state["faults"] if fault["command"] == "sacct"]
+        storage = "none" if any("accounting storage is disabled" in text for text in refusals) else "slurmdbd"
+        return (
+            f"AccountingStorageType   = accounting_storage/{storage}\n"
+            f"SLURM_VERSION = 0\nMaxArraySize            = {state['max_array_size']}\n"
+        )
     if arguments[0] == "requeue":
         state["queue"][arguments[1]] |= {"state": "PENDING", "reason": "BeginTime", "nodes": ""}
     return ""
 
 
 def _sinfo(state: dict[str, Any], arguments: list[str]) -> str:
+    if "--format=%N|%T|%R|%a" in arguments:
+        return "".join(f"{node}|drained|main|up\n" for node in state["broken"])
     return "".join(f"{node}\n" for node in state["broken"])
 
 

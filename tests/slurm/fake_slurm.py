@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
+from luigi_prune.execution import claims
 from luigi_prune.execution.job import ComputeSettings, Job, Outcome
-from luigi_prune.execution.slurm import claims, heartbeat, poller, submission_queue
+from luigi_prune.execution.slurm import heartbeat, poller, submission_queue
 from luigi_prune.execution.slurm import slurm_backend as backend_module
 from luigi_prune.execution.slurm import tracked_job as tracked_job_module
 from luigi_prune.execution.slurm.options import FAMILIES, Resources, SlurmSettings
@@ -51,10 +52,19 @@ class FakeSlurm:
         with fake_commands.opened(str(self._state)) as state:
             yield state
 
-    def put(self, slurm_id: str, state: str, reason: str = "None", nodes: str = "n1", start: str = "N/A") -> None:
+    def put(
+        self,
+        slurm_id: str,
+        state: str,
+        reason: str = "None",
+        nodes: str = "n1",
+        start: str = "N/A",
+        priority: str = "1",
+    ) -> None:
         """Set a job's row in the queue."""
+        row = {"state": state, "reason": reason, "nodes": nodes, "start": start, "priority": priority}
         with self.state() as now:
-            now["queue"][slurm_id] = {"state": state, "reason": reason, "nodes": nodes, "start": start}
+            now["queue"][slurm_id] = row
 
     def account(self, slurm_id: str, state: str, nodes: str = "n1") -> None:
         """Set a job's record in the accounting."""

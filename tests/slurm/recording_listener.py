@@ -31,12 +31,16 @@ class RecordingListener:
 
     job: Job
     starts: int = 0
+    requeues: int = 0
     messages: list[str] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
     ended_event: threading.Event = field(default_factory=threading.Event)
 
     def started(self) -> None:
         self.starts += 1
+
+    def requeued(self) -> None:
+        self.requeues += 1
 
     def progressed(self, fraction: float, message: str) -> None:
         self.messages.append(message)

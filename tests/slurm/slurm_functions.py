@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -32,12 +33,12 @@ def fail(request: dict[str, Any], context: Context) -> None:
 def count(request: dict[str, Any], context: Context) -> None:
     """Count to `steps`, as a training would: a checkpoint every `every` steps, and one when asked to stop.
 
-    Writes [count, ...] with the numbers at which it began, one per start.
+    It ends before that if the file `until` exists. Writes its count, and the counts at which it began, one per start.
     """
     checkpoint = checkpoint_path(request["output"])
     done = json.loads(checkpoint.read_text()) if checkpoint.exists() else {"count": 0, "starts": []}
     done["starts"].append(done["count"])
-    while done["count"] < request["steps"]:
+    while done["count"] < request["steps"] and not os.path.exists(request.get("until", "/nowhere")):
         time.sleep(request.get("pause", 0.1))
         done["count"] += 1
         context.progress(done["count"] / request["steps"], f"step {done['count']}")
@@ -64,6 +65,13 @@ def vanish(request: dict[str, Any], context: Context) -> None:
     time.sleep(600)
 
 
+def eat(request: dict[str, Any], context: Context) -> None:
+    """Take memory, and keep it."""
+    taken = bytearray(request["megabytes"] * 1_000_000)
+    time.sleep(600)
+    del taken
+
+
 def leave(request: dict[str, Any], context: Context) -> None:
     """End without a result."""
     os._exit(0)
@@ -81,3 +89,19 @@ def add_ranks(request: dict[str, Any], context: Context) -> None:
         Path(request["output"]).write_text(json.dumps({"total": total.item()}))
     dist.barrier()
     dist.destroy_process_group()
+
+
+class _LastSignal:
+    """Sends a signal to its process when Python clears its modules, later than any handler of Python's runs."""
+
+    def __init__(self, number: int):
+        self.send = functools.partial(os.kill, os.getpid(), number)
+
+    def __del__(self) -> None:
+        self.send()
+
+
+def write_and_be_told_to_stop(request: dict[str, Any], context: Context) -> None:
+    """Write the result, and get a signal at the very end of the process."""
+    Path(request["output"]).write_text("{}")
+    globals()["last"] = _LastSignal(request["signal"])

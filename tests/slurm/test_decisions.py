@@ -102,7 +102,7 @@ def test_a_lost_job_may_be_requeued_and_is_else_submitted_again(state: str):
     assert found.exclude == ("n3" if state in ("NODE_FAIL", "BOOT_FAIL", "LAUNCH_FAILED") else "")
 
 
-@pytest.mark.parametrize("state", ["COMPLETED", "FAILED", "OUT_OF_MEMORY"])
+@pytest.mark.parametrize("state", ["COMPLETED", "FAILED"])
 def test_a_job_that_stopped_when_asked_to_is_submitted_again(state: str):
     assert decision(state, 0, outcome=INTERRUPTED).action == "resubmit"
 
@@ -123,7 +123,39 @@ def test_a_reported_failure_counts_at_once(state: str):
     found = decision(state, 0, outcome=FAILED)
     assert found.action == "fail"
     if state != "CANCELLED":
-        assert (found.message, found.retry) == (FAILED.message, False)
+        assert found.message.endswith(FAILED.message)
+        assert not found.retry
+        assert found.message.startswith("out of memory") == (state == "OUT_OF_MEMORY")
+
+
+LINE = "slurmstepd: error: Detected 1 oom-kill event(s) in StepId=1.0. Some of your processes may have been killed."
+
+
+@pytest.mark.parametrize(
+    ("state", "more"),
+    [
+        ("OUT_OF_MEMORY", {}),
+        ("OUT_OF_MEMORY", {"memory": LINE}),
+        ("FAILED", {"memory": LINE}),  # a site without cgroups
+        ("FAILED", {"reason": "exit code 0:125"}),
+    ],
+)
+@pytest.mark.parametrize("outcome", [None, INTERRUPTED, replace(FAILED, retry=True)])
+def test_a_job_over_its_memory_is_not_retried_with_the_same_memory(
+    state: str, more: dict[str, str], outcome: Outcome | None
+):
+    """Its processes may have been told to stop first, which alone would be a reason to submit it again."""
+    found = decision(state, outcome=outcome, checkpoint_advanced=True, **more)
+    assert (found.action, found.retry) == ("fail", False)
+    assert found.message.startswith("out of memory: smaller batches or a larger mem_gb help")
+    assert more.get("memory", "") in found.message
+
+
+@pytest.mark.parametrize("reason", ["JobLaunchFailure", "exit code 0:53"])
+def test_a_job_that_could_not_be_launched_asks_for_the_results_folder(reason: str):
+    found = decision("FAILED", reason=reason, nodes="n7")
+    assert "on n7: is the results folder visible there?" in found.message
+    assert found.retry
 
 
 @pytest.mark.parametrize("state", [*RUNNING, *WAITING])

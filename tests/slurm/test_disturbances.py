@@ -97,7 +97,7 @@ def _pid(cluster: Cluster, job: str) -> int:
         own = (variables.get("SLURM_ARRAY_JOB_ID"), variables.get("SLURM_ARRAY_TASK_ID"))
         if own == (array, element) and "SLURM_PROCID" in variables:
             command_line = Path(f"/proc/{pid}/cmdline").read_bytes()
-            if b"submitit" in command_line and b"srun" not in command_line.split(b"\0")[0]:
+            if b"entrypoint" in command_line and b"srun" not in command_line.split(b"\0")[0]:
                 return pid
     raise AssertionError(f"{job} has no process")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from luigi_prune.execution.slurm import claims
+from luigi_prune.execution import claims
 from luigi_prune.results.hdf5_file import read_result
 from tests.experiments import command, contents, reports, write_experiment
 from tests.slurm.cluster import Cluster
@@ -93,8 +93,8 @@ def test_a_driver_killed_before_it_knows_the_job_id_adopts_its_job(tmp_path: Pat
     deadly.write_text(
         f"""#!/bin/sh
 case "$*" in *--test-only*) exec {shutil.which("sbatch")} "$@";; esac
-{shutil.which("sbatch")} "$@" > {tmp_path}/answer && kill -9 $(cut -d " " -f 4 /proc/$PPID/stat)
-"""  # the parent is `timeout`, and the driver its parent
+{shutil.which("sbatch")} "$@" > {tmp_path}/answer && kill -9 $PPID
+"""
     )
     deadly.chmod(0o755)
     with pytest.MonkeyPatch.context() as patch:
@@ -102,7 +102,7 @@ case "$*" in *--test-only*) exec {shutil.which("sbatch")} "$@";; esac
         process = command(file, backend="slurm", config=QUICK)
         process.communicate(timeout=300)
     assert process.returncode == -signal.SIGKILL
-    assert "Submitted batch job" in (tmp_path / "answer").read_text()
+    assert (tmp_path / "answer").read_text().strip().isdigit()
     assert list((tmp_path / "results" / "slurm").glob("lp-*/submitted.json")) == []
     run(file)
     assert set(jobs_of(tmp_path).values()) == {1}

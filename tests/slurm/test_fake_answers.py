@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from luigi_prune.errors import ConfigError
+from luigi_prune.execution import claims
 from luigi_prune.execution.job import ComputeSettings
-from luigi_prune.execution.slurm import claims, submission_queue
 from luigi_prune.execution.slurm import slurm_backend as backend_module
+from luigi_prune.execution.slurm import submission_queue
 from luigi_prune.execution.slurm.options import Resources
 from luigi_prune.execution.slurm.slurm_backend import SlurmBackend
 from tests.slurm.fake_slurm import Driver, FakeJob, FakeSlurm, clock, driver, fake_slurm, make_driver
@@ -61,6 +61,30 @@ def test_the_number_of_questions_does_not_depend_on_the_number_of_jobs(make_driv
         calls.append(driver.backend.client.calls)
     assert calls[0] == calls[1]
     assert calls[1]["sbatch"] == 1
+
+
+@pytest.mark.parametrize("dead", [False, True])
+def test_adopting_hundreds_of_jobs_one_by_one_asks_once(make_driver: Any, fake_slurm: FakeSlurm, dead: bool):
+    """Luigi hands out tasks one after the other; these were submitted as three arrays."""
+    with fake_slurm.state() as state:
+        state["max_array_size"] = 101
+    first, second = make_driver(), make_driver()
+    tags = [f"job{number}" for number in range(300)]
+    first.submit(*tags)
+    if dead:
+        with fake_slurm.state() as state:
+            state["queue"].clear()
+    listeners = []
+    for start in range(0, 300, 20):
+        listeners += [RecordingListener(second.job(tag)) for tag in tags[start : start + 20]]
+        for listener in listeners[-20:]:
+            second.backend.submit(listener.job, listener)
+        second.backend._tick()
+        second.advance(1)
+    assert second.backend.client.calls["squeue"] == 1
+    assert all(dead or "Priority" in listener.messages[-1] for listener in listeners)
+    second.advance(100)
+    assert second.backend.client.calls["sbatch"] in ((3, 4) if dead else (0,))
 
 
 def test_a_driver_without_jobs_asks_nothing(driver: Driver, fake_slurm: FakeSlurm):
@@ -248,30 +272,10 @@ def test_a_job_without_an_id_holds_up_no_others_while_sacct_fails(make_driver: A
     assert FakeJob(lost).claim.attempt == 2
 
 
-@pytest.mark.parametrize(
-    "says",
-    [
-        "Batch job submission failed: Requested node configuration is not available",
-        "Unable to contact slurm controller (connect failure)",
-    ],
-)
-def test_what_the_site_would_refuse_is_refused_at_the_start(fake_slurm: FakeSlurm, says: str):
-    fake_slurm.fail("sbatch", says)
-    with pytest.raises(ConfigError, match=r"\[slurm\], jobs of TrainBase, .*: ") as caught:
-        SlurmBackend(ComputeSettings(backend="slurm", own=site()))
-    assert says in str(caught.value)
-
-
-def test_a_site_that_is_busy_at_the_start_is_no_reason_not_to_begin(make_driver: Any, fake_slurm: FakeSlurm):
-    fake_slurm.fail("sbatch", "AssocMaxSubmitJobLimit\nsbatch: error: Batch job submission failed", times=1)
-    (listener,) = make_driver().submit("a")
-    assert FakeJob(listener).slurm_id == "100"
-
-
 def test_the_thread_does_all_this_by_itself(fake_slurm: FakeSlurm, tmp_path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(backend_module, "_TICK_SECONDS", 0.05)
     monkeypatch.setattr(submission_queue, "BACK_OFF_SECONDS", 0.05)
-    fake_slurm.fail("sbatch", "Socket timed out on send/recv operation", times=2)  # the first is a test of the site
+    fake_slurm.fail("sbatch", "Socket timed out on send/recv operation", times=1)
     settings = site(Resources(), poll_seconds=0.2, poll_seconds_max=0.4, gather_seconds=0.1)
     backend = SlurmBackend(ComputeSettings(backend="slurm", device="cpu", own=settings))
     try:

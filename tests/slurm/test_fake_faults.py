@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from luigi_prune.execution.slurm import claims, submission, submission_queue
+from luigi_prune.execution import claims
+from luigi_prune.execution.slurm import submission, submission_queue
 from tests.slurm.fake_slurm import Driver, FakeJob, FakeSlurm, clock, driver, fake_slurm, make_driver
 from tests.slurm.recording_listener import RecordingListener
 

@@ -12,6 +12,7 @@ from luigi_prune.execution.job import Outcome
 from luigi_prune.execution.slurm import decisions
 from luigi_prune.execution.slurm import tracked_job as tracked_job_module
 from luigi_prune.execution.slurm.options import Resources
+from luigi_prune.execution.slurm.slurm_jobs import SlurmJobs
 from luigi_prune.identity.paths import checkpoint_path
 from tests.slurm.fake_slurm import Driver, FakeJob, FakeSlurm, clock, driver, fake_slurm, make_driver
 from tests.slurm.recording_listener import RecordingListener
@@ -75,6 +76,80 @@ def test_a_held_job_waits_for_somebody_and_says_so(driver: Driver, fake_slurm: F
     assert "HELD: it needs `scontrol release`" in listener.messages[-1]
 
 
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"state": "PENDING", "reason": "BeginTime"}, "requeued, pending (BeginTime)"),
+        ({"state": "REQUEUED", "reason": "None"}, "requeued, requeued (None)"),
+        ({"state": "PENDING", "reason": "job requeued in held state", "priority": "0"}, "HELD: it needs `scontrol"),
+        ({"state": "REQUEUE_HOLD", "reason": "None"}, "HELD: it needs `scontrol"),
+        ({"state": "SUSPENDED"}, "(SUSPENDED) on n1: epoch 1/3"),
+        ({"state": "NODE_FAIL"}, "(NODE_FAIL) on n1: lost; SLURM may requeue it"),
+    ],
+)
+def test_a_job_that_runs_no_more_is_shown_so_and_runs_again(
+    driver: Driver, fake_slurm: FakeSlurm, row: dict[str, str], words: str
+):
+    listener, fake_job = running(driver)
+    fake_slurm.put("100", **row)
+    driver.advance(100)
+    assert words in listener.messages[-1]
+    assert (listener.starts, listener.requeues) == (1, 1)
+    (place,) = SlurmJobs().where([Path(listener.job.output)]).values()
+    assert words in place.text
+    assert not place.running
+    if row["state"] == "SUSPENDED":
+        fake_slurm.put("100", "RUNNING")
+        fake_job.beat("epoch 2/3")
+    else:
+        fake_job.beat("epoch 2/3", restart=1)  # newer than SLURM's last answer
+    driver.advance(7)
+    assert listener.messages[-1] == "SLURM job 100 on n1: epoch 2/3"
+    assert (listener.starts, listener.requeues) == (2, 1)
+    assert not listener.outcomes
+
+
+@pytest.mark.parametrize(
+    ("log", "killed"),
+    [
+        ("slurmstepd-n1: error: StepId=100.0 exceeded memory limit (313 > 52), being killed", True),
+        ("slurmstepd: error: Detected 1 oom-kill event(s) in StepId=100.0.", True),
+        ("srun: error: n1: task 0: Killed", False),
+    ],
+)
+def test_a_job_over_its_memory_shows_slurms_message_and_is_not_retried(
+    driver: Driver, fake_slurm: FakeSlurm, log: str, killed: bool
+):
+    """Without cgroups SLURM's state is FAILED, and the process was told to stop first."""
+    listener, fake_job = running(driver)
+    start_log = Path(fake_job.claim.folder) / "100_0_log.out"
+    start_log.write_text(f"{log}\n")
+    if killed:
+        fake_job.beat(outcome=Outcome("interrupted", "stopped"))
+    fake_slurm.put("100", "FAILED", "NonZeroExitCode")
+    driver.advance(60 + GRACE)
+    outcome = listener.outcome()
+    assert log in outcome.message
+    assert ("out of memory" in outcome.message) is killed
+    assert outcome.retry is not killed
+    assert outcome.log == str(start_log)  # the job has no log of its own
+    assert start_log.exists()
+    assert len(fake_slurm.calls("sbatch")) == 1
+
+
+def test_many_jobs_that_are_lost_at_once_are_one_line(
+    driver: Driver, fake_slurm: FakeSlurm, caplog: pytest.LogCaptureFixture
+):
+    fake_slurm.fail("sacct", "Slurm accounting storage is disabled")
+    driver.submit(*(f"job{number}" for number in range(40)))
+    with fake_slurm.state() as state:
+        state["queue"].clear()
+    driver.advance(100)
+    assert [record.getMessage() for record in caplog.records if "submitted again" in record.getMessage()] == [
+        "job0 (SLURM job 100_0) and 39 more: SLURM does not know the job any more; submitted again"
+    ]
+
+
 @pytest.mark.parametrize("state", ["SUSPENDED", "STOPPED", "RESIZING", "STAGE_OUT", "SIGNALING", "PONDERING"])
 def test_a_job_in_a_strange_state_is_alive(driver: Driver, fake_slurm: FakeSlurm, state: str):
     listener, fake_job = running(driver)
@@ -82,7 +157,7 @@ def test_a_job_in_a_strange_state_is_alive(driver: Driver, fake_slurm: FakeSlurm
     driver.advance(300)
     assert not listener.outcomes
     if decisions.STATES.get(state) == "paused":
-        assert state in listener.messages[-1]
+        assert f"({state})" in listener.messages[-1]
     fake_slurm.put("100", "RUNNING")
     fake_job.finish()
     driver.advance(POLL)

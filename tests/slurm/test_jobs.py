@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from luigi_prune.errors import ConfigError
+from luigi_prune.execution import claims
 from luigi_prune.execution.job import ComputeSettings, Job
-from luigi_prune.execution.slurm import claims
 from luigi_prune.execution.slurm.options import Resources
 from luigi_prune.execution.slurm.slurm_backend import SlurmBackend
 from tests.slurm.cluster import Cluster
@@ -71,7 +71,7 @@ def test_ready_jobs_share_an_array_and_end_each_in_its_own_way(
     assert "without an error and without a result" in silent.outcome().message
     assert backend.client.calls["sbatch"] == 1
     assert {state for _, state in cluster.sacct(ids[0].partition("_")[0])} == {"COMPLETED", "FAILED"}
-    assert [name for name in left_over(tmp_path) if name.endswith(".pkl") or "claim" in name or "news" in name] == []
+    assert [name for name in left_over(tmp_path) if "claim" in name or "news" in name] == []
 
 
 def test_nothing_is_left_of_jobs_that_are_done_but_results_and_logs(make_backend, make_job, tmp_path: Path):
@@ -83,16 +83,13 @@ def test_nothing_is_left_of_jobs_that_are_done_but_results_and_logs(make_backend
     assert "process 1 of 1" in Path(listeners[0].job.log).read_text()
 
 
-def test_what_lies_in_the_folder_is_private_and_holds_names_only(make_backend, make_job, tmp_path: Path):
+def test_others_may_read_a_submission_and_only_this_user_may_write_to_it(make_backend, make_job, tmp_path: Path):
     backend = make_backend(dataclasses.replace(LIMITS, sbatch=(("hold", "true"),)))
     listener = submit(backend, make_job("write"))
     assert "HELD: it needs `scontrol release`" in listener.message_with("HELD")
     (folder,) = (tmp_path / "slurm").glob("lp-*")
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    (pickle,) = folder.glob("*_submitted.pkl")
-    assert b"entrypoint" in pickle.read_bytes()
-    assert str(folder).encode() in pickle.read_bytes()
-    assert pickle.stat().st_size < 1500
+    assert stat.S_IMODE(folder.stat().st_mode) & 0o022 == 0
+    assert sorted(path.name for path in folder.iterdir()) == ["0.json", "script.sh", "submitted.json"]
     subprocess.run(["scontrol", "release", listener.slurm_id], check=True)
     listener.result()
 
@@ -311,7 +308,7 @@ def test_a_claim_of_a_dead_driver_that_never_submitted_is_taken_over(make_backen
     ],
 )
 def test_what_sbatch_would_refuse_is_refused_at_the_start_with_its_words(
-    make_backend, resources: Resources, words: str
+    make_backend, make_job, resources: Resources, words: str
 ):
     with pytest.raises(ConfigError, match=words):
-        make_backend(resources)
+        make_backend(resources).prepare([make_job("write")])

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from luigi_prune.execution.slurm import claims, submission
+from luigi_prune.execution import claims
+from luigi_prune.execution.slurm import submission
 from tests.slurm.fake_slurm import FakeJob, FakeSlurm, clock, driver, fake_slurm, make_driver
 
 __all__ = ["clock", "driver", "fake_slurm", "make_driver"]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from luigi_prune.execution.slurm import claims
+from luigi_prune.execution import claims
 from tests.experiments import command, write_experiment
 from tests.slurm.cluster import Cluster
 from tests.slurm.recording_listener import until

@@ -14,6 +14,7 @@ from luigi_prune.compute.data.sample_order import global_batches, rank_share
 from luigi_prune.compute.data.samples import Samples
 from luigi_prune.compute.distributed import Ranks
 from luigi_prune.compute.memory import explain_oom
+from luigi_prune.compute.metrics.class_quality import ClassQuality
 from luigi_prune.compute.metrics.losses import Loss
 from luigi_prune.compute.metrics.tally import Tally
 from luigi_prune.compute.network_inputs import call, prediction
@@ -30,18 +31,33 @@ def evaluate(
     batch_size: int,
     device: torch.device,
     loader_workers: int = 0,
+    classes: ClassQuality | None = None,
 ) -> dict[str, float]:
     """Return "loss", the mean per sample, and each metric under its label, in evaluation mode and without gradients.
 
-    The network is moved to `device`; its mode does not change.
+    The network is moved to `device`; its mode does not change. All outputs are added to `classes`.
     """
     cure = "choose a smaller one, or another device (luigi.cfg: [compute] device)"
     with explain_oom(device, f"evaluation with testBatchSize {batch_size}", cure):
         network.to(device)
         criterion = Loss(loss, loss_kwargs or {}).to(device)
-        tally = Tally(criterion, metrics, device)
+        tally = (
+            Tally(criterion, metrics, device) if classes is None else _WithClasses(criterion, metrics, device, classes)
+        )
         measure(network, samples, criterion, tally, batch_size=batch_size, device=device, loader_workers=loader_workers)
         return tally.values()
+
+
+class _WithClasses(Tally):
+    """A tally that shows all outputs to a `ClassQuality`, too."""
+
+    def __init__(self, loss: Loss, metrics: Sequence[Component], device: torch.device, classes: ClassQuality):
+        super().__init__(loss, metrics, device)
+        self._classes = classes
+
+    def add(self, outputs: torch.Tensor, targets: torch.Tensor, value: torch.Tensor, share: int | torch.Tensor) -> None:
+        super().add(outputs, targets, value, share)
+        self._classes.add(outputs, targets)
 
 
 def measure(

@@ -80,7 +80,9 @@ def integrate(
                 keywords |= {"adjoint_params": tuple(parameters), "adjoint_options": {**options, "norm": "seminorm"}}
                 solution = library.odeint_adjoint(field, state, ends, **keywords)
             else:
-                solution = library.odeint(field, state, ends, **keywords)
+                # Adaptive times depend on the state: layers that read the time would count as reading the input.
+                timed = field if training else lambda t, z: field(t.detach(), z)
+                solution = library.odeint(timed, state, ends, **keywords)
         except AssertionError as error:
             reason = (str(error).splitlines() or ["no reason given"])[0][:80]
             raise SolverFailure(

@@ -124,13 +124,14 @@ def count_flops(network: nn.Module, example_input: Inputs, masks: Masks | None =
     return flops_of(network, count_outputs(network, example_input), masks)
 
 
-def flops_at(evaluations: int, network: nn.Module, example_input: Inputs, masks: Masks | None = None) -> int:
-    """Return `count_flops` as if a network of continuous depth were evaluated `evaluations` times; 0: no such network.
+def flops_at(evaluations: int, network: nn.Module, outputs: dict[str, int], masks: Masks | None = None) -> int:
+    """Return `flops_of` as if a network of continuous depth were evaluated `evaluations` times; 0: no such network.
 
-    Adaptive solvers evaluate networks with other weights at other times. Counts before and after pruning only compare
-    for one number of evaluations, which is that of masks, too: the original network's.
+    `network`: as its last run, which counted `outputs`, left it. Adaptive solvers evaluate networks with other weights
+    at other times. Counts before and after pruning only compare for one number of evaluations, which is that of masks,
+    too: the original network's.
     """
-    flops = count_flops(network, example_input, masks)
+    flops = flops_of(network, outputs, masks)
     own = getattr(network, "evaluations", 0)
     return round(flops * evaluations / own) if evaluations and own else flops
 

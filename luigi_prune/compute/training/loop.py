@@ -76,7 +76,7 @@ def train(
     )
     request.check()
     sizes = f"with batchSize {training.batch_size} and testBatchSize {training.test_batch_size}"
-    cure = "choose smaller ones, or another device (luigi.cfg: [compute] device)"
+    cure = "set microBatchSize, or choose another device (luigi.cfg: [compute] device)"
     with explain_oom(device, f"training {sizes}", cure), preserved_random_state(device):
         run = prepare(network, request, masks)
         resume(run)
@@ -89,6 +89,8 @@ def train(
                     save_checkpoint(run, within_epoch=False)
                 if on_epoch is not None:
                     on_epoch(record)
+    if training.channels_last:
+        network.to(memory_format=torch.contiguous_format)
     progress = run.progress
     state = snapshot(run.network) if progress.best_state is None else progress.best_state
     history = history_arrays(progress, training.metrics_test)
@@ -121,6 +123,7 @@ def _train_epoch(run: Run) -> EpochRecord:
 def _finish_epoch(run: Run, started: float) -> EpochRecord:
     """Validate the epoch, record it, and keep its weights if they are the best so far."""
     request, progress, training = run.request, run.progress, run.request.training
+    run.clear_weights()  # a network may change its weights by itself
     run.tally.pool(request.ranks)
     trained = run.tally.values()
     measure(

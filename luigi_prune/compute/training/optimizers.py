@@ -13,9 +13,13 @@ from luigi_prune import registry
 from luigi_prune.compute.named import resolve
 from luigi_prune.errors import ConfigError
 
+_FUSED = ("SGD", "Adam", "AdamW")  # with a kernel for one step of all parameters, on CPUs and GPUs
+_EITHER = ("fused", "foreach", "capturable", "differentiable")  # keywords that choose another way to take a step
+_KEEPS_ZEROS = ("SGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Adagrad", "Adadelta")
+
 
 def build_optimizer(name: str, kwargs: Mapping[str, Any], parameters: Iterable[nn.Parameter]) -> Optimizer:
-    """Return the optimizer `name` for `parameters`; falsy keywords that it does not have are ignored.
+    """Return the optimizer `name`, fused if it can be; falsy keywords that it does not have are ignored.
 
     Lists, as YAML has no tuples, become tuples. Raises ConfigError for a keyword or value that the optimizer refuses.
     """
@@ -26,6 +30,9 @@ def build_optimizer(name: str, kwargs: Mapping[str, Any], parameters: Iterable[n
         for key, value in kwargs.items()
         if key in accepted or value
     }
+    parameters = list(parameters)
+    if name in _FUSED and not any(map(keywords.get, _EITHER)) and all(map(_is_real, parameters)):
+        keywords["fused"] = True
     try:
         optimizer: Optimizer = optimizer_class(parameters, **keywords)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -38,3 +45,12 @@ def build_optimizer(name: str, kwargs: Mapping[str, Any], parameters: Iterable[n
 def needs_closure(name: str) -> bool:
     """Return whether the optimizer's step evaluates the loss repeatedly, as L-BFGS does."""
     return registry.find("optimizer", name).closure
+
+
+def keeps_zeros(name: str, kwargs: Mapping[str, Any]) -> bool:
+    """Return whether a step leaves every entry at zero whose weight was zero, and whose gradients were at all steps."""
+    return name in _KEEPS_ZEROS and bool(kwargs.get("eps", True))  # without eps, zero is divided by zero
+
+
+def _is_real(parameter: nn.Parameter) -> bool:
+    return parameter.is_floating_point() and parameter.device.type in ("cpu", "cuda")

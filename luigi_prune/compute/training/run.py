@@ -20,7 +20,8 @@ from luigi_prune.compute.metrics.losses import Loss
 from luigi_prune.compute.metrics.tally import Tally
 from luigi_prune.compute.state import load_state
 from luigi_prune.compute.training.checkpoint import decode, read_payload, write_checkpoint
-from luigi_prune.compute.training.optimizers import build_optimizer, needs_closure
+from luigi_prune.compute.training.execution_forms import compiled
+from luigi_prune.compute.training.optimizers import build_optimizer, keeps_zeros, needs_closure
 from luigi_prune.compute.training.progress import Progress, fingerprint, snapshot
 from luigi_prune.compute.training.schedules import Schedule, build_schedule
 from luigi_prune.config.schema import TrainingConfig
@@ -90,12 +91,22 @@ class Run:
         self.steps_per_epoch = self.request.steps_per_epoch
         self.searches_line = needs_closure(self.request.training.optimizer)
         self.scales = self.scaler.is_enabled()
+        self.keeps_zeros = keeps_zeros(self.request.training.optimizer, self.request.training.optimizer_kwargs)
+        # Shares the network's parameters, and its mode.
+        self.forward = compiled(self.network) if self.request.training.compile else self.network
+
+    def clear_weights(self) -> None:
+        """Set pruned entries to zero."""
+        for masked in self.masked:
+            masked.clear_weight()
 
 
 def prepare(network: nn.Module, request: Request, masks: dict[str, Tensor] | None) -> Run:
     """Return the run at its first step, with the network and the data on the device."""
     training, device, ranks = request.training, request.device, request.ranks
     network = network.to(device)
+    if training.channels_last:
+        network = network.to(memory_format=torch.channels_last)
     ranks.spread_([*network.parameters(), *network.buffers()])
     # testBatchSize may have been lowered because memory ran out; steps do not depend on it.
     steps = training.model_copy(update={"test_batch_size": training.batch_size})
@@ -120,7 +131,7 @@ def prepare(network: nn.Module, request: Request, masks: dict[str, Tensor] | Non
         autocast=autocast,
         scaler=torch.amp.GradScaler(device.type, enabled=autocast is torch.float16),
         schedule=build_schedule(training, request.steps_per_epoch),
-        masked=masked,
+        masked=[parameter for parameter in masked if parameter.prunes],
         progress=Progress(request.start_epoch),
         tally=Tally(loss, training.metrics_test, device),
         validation=Tally(loss, training.metrics_test, device),

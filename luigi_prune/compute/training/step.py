@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from luigi_prune.compute.distributed import sum_gradients
-from luigi_prune.compute.network_inputs import Inputs, call, prediction, tensors_in
+from luigi_prune.compute.network_inputs import Inputs, call, map_tensors, prediction, split, tensors_in
+from luigi_prune.compute.training.execution_forms import channels_last
 from luigi_prune.compute.training.run import Run
 from luigi_prune.seeds import derive_seed
+
+
+class _Pass(NamedTuple):
+    """One forward pass: its targets, the outputs, the loss, and its weight in the mean over a step's passes."""
+
+    y: Tensor
+    outputs: Any
+    value: Tensor
+    weight: float | Tensor | None  # None: one pass, or a sum
 
 
 def optimize(run: Run, x: Inputs, y: Tensor, batch_size: int) -> None:
@@ -20,49 +30,77 @@ def optimize(run: Run, x: Inputs, y: Tensor, batch_size: int) -> None:
     (x, y) is this process's share, possibly empty, of a global batch of `batch_size` samples.
     """
     run.schedule.apply(run.optimizer, run.progress.epoch * run.steps_per_epoch + run.progress.step)
-    share = run.loss.share(y)
-    scale = _scale(run, share, batch_size)
+    parts = _parts(run, x, y, batch_size)
+    scale = _scale(run, run.loss.share(y), batch_size)
     if run.searches_line:
-        outputs, value = _search_line(run, x, y, scale)
+        passes = _search_line(run, parts, scale)
     else:
-        outputs, value = _gradient(run, x, y, scale)
+        passes = _gradient(run, parts, scale)
         if run.scales:
             run.scaler.step(run.optimizer)
             run.scaler.update()
         else:
             run.optimizer.step()
-    for masked in run.masked:
-        masked.clear_weight()
-    if len(y):
-        run.tally.add(prediction(outputs).detach(), y, value.detach(), share)
+    if not run.keeps_zeros:
+        run.clear_weights()
+    for part in passes:
+        if len(part.y):
+            run.tally.add(prediction(part.outputs).detach(), part.y, part.value.detach(), run.loss.share(part.y))
 
 
-def _gradient(run: Run, x: Inputs, y: Tensor, scale: float | Tensor | None) -> tuple[Any, Tensor]:
-    """Set the gradients to those of the global batch; return the outputs and loss of this share."""
+def _parts(run: Run, x: Inputs, y: Tensor, batch_size: int) -> list[tuple[Inputs, Tensor]]:
+    """Return the samples of each pass, as many passes on every process, the first ones with one sample more."""
+    largest = run.request.training.micro_batch_size or batch_size
+    number = -(-batch_size // largest)
+    if number == 1:
+        return [(x, y)]
+    sizes = [len(y) // number + (place < len(y) % number) for place in range(number)]
+    return list(zip(split(x, sizes), split(y, sizes), strict=True))
+
+
+def _gradient(run: Run, parts: list[tuple[Inputs, Tensor]], scale: float | Tensor | None) -> list[_Pass]:
+    """Set the gradients to those of the global batch; return the passes over this share."""
     _seed(run)
     run.optimizer.zero_grad(set_to_none=True)
-    outputs, value = _forward(run, x, y)
-    scaled = value if scale is None else value * scale
-    if run.scales:
-        scaled = run.scaler.scale(scaled)
-    if scaled.requires_grad:
-        scaled.backward()
+    passes = []
+    for (x, y), weight in zip(parts, _weights(run, [y for _, y in parts]), strict=True):
+        outputs, value = _forward(run, x, y)
+        scaled = _times(_times(value, weight), scale)
+        if run.scales:
+            scaled = run.scaler.scale(scaled)
+        if scaled.requires_grad:
+            scaled.backward()
+        passes.append(_Pass(y, outputs, value, weight))
     if run.request.ranks.size > 1:
         sum_gradients(run.network, run.request.ranks)
     for masked in run.masked:
         masked.clear_gradient()
-    return outputs, value
+    return passes
 
 
-def _search_line(run: Run, x: Inputs, y: Tensor, scale: float | Tensor | None) -> tuple[Any, Tensor]:
-    """Take a step that evaluates the loss several times; return the outputs and loss before it."""
+def _weights(run: Run, targets: list[Tensor]) -> list[float | Tensor | None]:
+    """Return the weight of each pass in this share's mean loss."""
+    if len(targets) == 1 or run.loss.reduction == "sum":
+        return [None] * len(targets)
+    shares = [run.loss.share(y) for y in targets]
+    total = sum(shares)
+    return [share / total if len(y) else 0.0 for share, y in zip(shares, targets, strict=True)]
+
+
+def _times(value: Tensor, factor: float | Tensor | None) -> Tensor:
+    return value if factor is None else value * factor
+
+
+def _search_line(run: Run, parts: list[tuple[Inputs, Tensor]], scale: float | Tensor | None) -> list[_Pass]:
+    """Take a step that evaluates the loss several times; return the passes before it."""
     evaluated = []
 
     def closure() -> float:
-        evaluated.append(_gradient(run, x, y, scale))
-        value = evaluated[-1][1].detach()
+        evaluated.append(_gradient(run, parts, scale))
+        values = [_times(part.value.detach(), part.weight) for part in evaluated[-1]]
+        value = values[0] if len(values) == 1 else torch.stack(values).sum()
         # The line search must take the same decisions on all processes.
-        total = (value if scale is None else value * scale).clone().reshape(1)
+        total = _times(value, scale).clone().reshape(1)
         run.request.ranks.sum_([total])
         return float(total)
 
@@ -77,11 +115,13 @@ def _forward(run: Run, x: Inputs, y: Tensor) -> tuple[Any, Tensor]:
         if run.request.device.type != "cuda":
             return None, torch.zeros(())
         return None, torch.stack([tensor.sum() for tensor in tensors_in(call(run.network, x))]).sum() * 0
+    if run.request.training.channels_last:
+        x = map_tensors(channels_last, x)
     if run.autocast is None:
-        outputs = call(run.network, x)
+        outputs = call(run.forward, x)
         return outputs, run.loss(outputs, y)
     with torch.autocast(run.request.device.type, dtype=run.autocast):
-        outputs = call(run.network, x)
+        outputs = call(run.forward, x)
         return outputs, run.loss(outputs, y)
 
 

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 from luigi_prune.errors import ConfigError
+from luigi_prune.execution import claims
+from luigi_prune.execution.claims import Claim
 from luigi_prune.execution.remote_jobs import Cancellation
-from luigi_prune.execution.slurm import claims
-from luigi_prune.execution.slurm.claims import Claim
 from luigi_prune.execution.slurm.cli import Client, CommandFailed
 from luigi_prune.execution.slurm.decisions import IN_QUEUE, STATES
 from luigi_prune.execution.slurm.submission import element_id
-from luigi_prune.execution.slurm.submission_folder import pending_claims
+from luigi_prune.execution.slurm.submission_folder import is_mine, pending_claims
 
 
 def plan_cancellation(outputs: Iterable[Path]) -> Cancellation:
     """Return the jobs that cancelling those of `outputs` would end; raises ConfigError if SLURM does not answer."""
     claimed = pending_claims(outputs)
-    mine = {output: claim for output, claim in claimed.items() if _is_mine(output, claim)}
+    mine = {output: claim for output, claim in claimed.items() if is_mine(output, claim)}
     if not mine:
         return Cancellation(of_others=len(claimed))
     client = Client()
@@ -41,14 +40,6 @@ def plan_cancellation(outputs: Iterable[Path]) -> Cancellation:
         drivers=tuple(sorted({claim.pid for claim in mine.values() if claims.driver_is_alive(claim)})),
         carry_out=carry_out,
     )
-
-
-def _is_mine(output: Path, claim: Claim) -> bool:
-    """Return whether this user owns the claim: the queue is polled only for this user's jobs."""
-    try:
-        return claims.claim_path(output, claim.attempt).stat().st_uid == os.getuid()
-    except OSError:
-        return False
 
 
 def _ids(client: Client, claimed: Collection[Claim]) -> dict[tuple[str, int], str]:

@@ -7,16 +7,14 @@ import os
 import re
 import subprocess
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 logger = logging.getLogger(__name__)
 
 CHUNK = 100  # ids or names on one command line
-_NOT_FOUND = "not found; is SLURM installed here?"
-# messages of sacct if there is no accounting at all; all others may be temporary
-_NO_ACCOUNTING = ("accounting storage is disabled", "accounting_storage/none", _NOT_FOUND)
-# messages of sbatch that may be temporary
+_SHOWN = 6  # nodes in a message
+# messages of sbatch that may be temporary; its exit code is 1 whatever the reason
 _TEMPORARY = (
     *("limit", "timed out", "temporarily", "try again", "busy", "too many", "standby", "not responding"),
     *("unable to contact", "connect", "communication", "zero bytes", "no answer", "no space", "quota exceeded"),
@@ -26,9 +24,21 @@ _PERMANENT = ("perjob", "per_job", "wall", "time limit is invalid", "timelimit",
 # ... after which the job may have been submitted all the same
 _UNCERTAIN = ("timed out", "connection", "communication", "zero bytes", "no answer", "no space", "quota exceeded")
 
+# states of nodes that take no jobs
+_OUT_OF_SERVICE = ("down", "drain", "fail", "maint", "powered", "powering", "reboot", "future", "perfctrs", "unknown")
+
 
 class CommandFailed(Exception):
     """A SLURM command failed or timed out; the text is the command's message."""
+
+    def __init__(self, message: str, ended: bool = True):
+        """`ended` is False if the command was killed because it did not end in time."""
+        super().__init__(message)
+        self.ended = ended
+
+
+class CommandMissing(CommandFailed):
+    """A SLURM command is not installed here."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,7 @@ class Row:
     reason: str = ""  # reason for waiting, or exit code
     nodes: str = ""
     start: str = ""  # actual or expected start
+    priority: str = ""  # 0: held, whoever or whatever holds it
 
 
 class Client:
@@ -50,7 +61,7 @@ class Client:
         self.calls: Counter[str] = Counter()
         self.accounting: bool | None = None  # whether sacct works; None if unknown
 
-    def call(self, *command: str) -> str:
+    def call(self, *command: str, environment: Mapping[str, str] | None = None) -> str:
         """Return a command's output; raises CommandFailed."""
         self.calls["sbatch --test-only" if "--test-only" in command else command[0]] += 1
         try:
@@ -61,42 +72,44 @@ class Client:
                 errors="replace",
                 timeout=self.seconds,
                 stdin=subprocess.DEVNULL,
+                env=environment,
             )
         except FileNotFoundError:
-            raise CommandFailed(f"{command[0]}: {_NOT_FOUND}") from None
+            raise CommandMissing(f"{command[0]}: not found; is SLURM installed here?") from None
         except OSError as error:  # e.g. no process can be started at the moment
             raise CommandFailed(f"{command[0]}: {error}") from None
         except subprocess.TimeoutExpired:
-            raise CommandFailed(f"{command[0]}: no answer within {self.seconds:g} s") from None
+            raise CommandFailed(f"{command[0]}: no answer within {self.seconds:g} s", ended=False) from None
         if done.returncode:
             message = " ".join((done.stderr or done.stdout).split())
             raise CommandFailed(message or f"exit code {done.returncode}")
         return done.stdout
 
-    def queue(self, names: Iterable[str]) -> dict[str, Row]:
-        """Return the rows of this user's jobs with these names in the queue, by id; raises CommandFailed."""
+    def queue(self, names: Iterable[str], everybody: bool = False) -> dict[str, Row]:
+        """Return the rows of this user's, or everybody's, jobs with these names, by id; raises CommandFailed."""
         rows: dict[str, Row] = {}
         for chunk in _chunks(sorted(names)):
             text = self.call(
-                *("squeue", "--noheader", "--array", "--states=all", f"--user={os.getuid()}"),
-                *(f"--name={','.join(chunk)}", "--format=%i|%T|%r|%N|%S|%j"),
+                *("squeue", "--noheader", "--array", "--states=all", *_owner("--user", everybody)),
+                *(f"--name={','.join(chunk)}", "--format=%i|%T|%r|%N|%S|%Q|%j"),
             )
-            for job_id, state, reason, nodes, start, _name in _table(text, 6):
-                rows[job_id] = Row(state, reason, nodes, "" if start == "N/A" else start)
+            for job_id, state, reason, nodes, start, priority, _name in _table(text, 7):
+                rows[job_id] = Row(state, reason, nodes, "" if start == "N/A" else start, priority)
         return rows
 
-    def find_ids(self, names: Iterable[str]) -> dict[str, str]:
-        """Return name -> job id for the names known to the queue or the accounting; raises CommandFailed."""
+    def find_ids(self, names: Iterable[str], everybody: bool = False) -> dict[str, str]:
+        """Return name -> job id for the names in the queue or the accounting; raises CommandFailed."""
         ids: dict[str, str] = {}
         for chunk in _chunks(sorted(names)):
-            options = ("--noheader", "--states=all", f"--user={os.getuid()}", f"--name={','.join(chunk)}")
+            options = ("--noheader", "--states=all", *_owner("--user", everybody), f"--name={','.join(chunk)}")
             for job_id, name in _table(self.call("squeue", *options, "--format=%F|%j"), 2):
                 ids.setdefault(name, job_id)
             missing = [name for name in chunk if name not in ids]
             if missing and self.accounting is not False:
                 # not JobIDRaw: that is an internal id of the element
                 joined = ",".join(missing)
-                text = self._account("--starttime=now-30days", f"--name={joined}", "--format=JobID,JobName") or ""
+                options = ("--starttime=now-30days", *(["--allusers"] if everybody else []), f"--name={joined}")
+                text = self._account(*options, "--format=JobID,JobName") or ""
                 for job_id, name in _table(text, 2):
                     ids.setdefault(name, job_id.partition("_")[0])
         return ids
@@ -115,13 +128,28 @@ class Client:
     def _account(self, *options: str) -> str | None:
         try:
             text = self.call("sacct", "--allocations", "--noheader", "--parsable2", *options)
-        except CommandFailed as failure:
-            if any(text in str(failure) for text in _NO_ACCOUNTING):
+        except CommandMissing:
+            self.accounting = False
+            return None
+        except CommandFailed:
+            if self.accounting is None and not self._has_accounting():
                 self.accounting = False
                 return None
             raise
         self.accounting = True
         return text
+
+    def _has_accounting(self) -> bool:
+        """Return whether the site stores records of jobs; True if that is unknown, since sacct may work later."""
+        try:
+            return self.site("AccountingStorageType") not in ("accounting_storage/none", "(null)", "none")
+        except CommandFailed:
+            return True
+
+    def site(self, key: str) -> str:
+        """Return a value of the site's configuration, "" if it has no such key; raises CommandFailed."""
+        match = re.search(rf"^{key}\s*=\s*(.*?)\s*$", self.call("scontrol", "show", "config"), re.M)
+        return match[1] if match else ""
 
     def cancel(self, ids: Sequence[str]) -> None:
         """Cancel jobs; raises CommandFailed after trying all of them."""
@@ -158,19 +186,51 @@ class Client:
 
     def array_limit(self) -> int:
         """Return the number of elements that an array may have; raises CommandFailed."""
-        match = re.search(r"MaxArraySize\s*=\s*(\d+)", self.call("scontrol", "show", "config"))
-        return max(1, int(match[1]) - 1) if match else 1000
+        size = self.site("MaxArraySize")
+        return max(1, int(size) - 1) if size.isdigit() else 1000
+
+    def controller_responds(self) -> bool:
+        """Return whether the site's controller is reachable."""
+        try:
+            self.call("scontrol", "ping")
+        except CommandFailed:
+            return False
+        return True
+
+    def unavailable(self, partition: str = "") -> str:
+        """Return the nodes of a partition (all partitions without one) that take no jobs now, as "drained: n1"; or "".
+
+        Raises CommandFailed. The partition itself is named if it is not up.
+        """
+        options = ["--noheader", "--Node", *([f"--partition={partition}"] if partition else [])]
+        nodes: dict[str, set[str]] = {}
+        for node, state, name, available in _table(self.call("sinfo", *options, "--format=%N|%T|%R|%a"), 4):
+            base = re.sub(r"[^a-z_]", "", state.lower())
+            if base.startswith(_OUT_OF_SERVICE) or state.endswith("*"):
+                nodes.setdefault(base, set()).add(node)
+            if available != "up":
+                nodes.setdefault(f"partition {available}", set()).add(name)
+        return "; ".join(f"{state}: {_listed(sorted(names))}" for state, names in sorted(nodes.items()))
 
 
-def is_temporary(message: str) -> bool:
-    """Return whether sbatch may accept the same job later, given its error message."""
-    message = message.lower()
-    return any(text in message for text in _TEMPORARY) and not any(text in message for text in _PERMANENT)
+def is_temporary(failure: CommandFailed) -> bool:
+    """Return whether sbatch may accept the same job later."""
+    message = str(failure).lower()
+    known = any(text in message for text in _TEMPORARY) and not any(text in message for text in _PERMANENT)
+    return known or not failure.ended
 
 
-def may_have_submitted(message: str) -> bool:
-    """Return whether sbatch may have submitted the job in spite of its error message."""
-    return any(text in message.lower() for text in _UNCERTAIN)
+def may_have_submitted(failure: CommandFailed) -> bool:
+    """Return whether sbatch may have submitted the job although it failed."""
+    return not failure.ended or any(text in str(failure).lower() for text in _UNCERTAIN)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+def _owner(option: str, everybody: bool) -> list[str]:
+    return [] if everybody else [f"{option}={os.getuid()}"]
 
 
 def _table(text: str, width: int) -> Iterable[list[str]]:

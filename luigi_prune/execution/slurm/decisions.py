@@ -45,7 +45,8 @@ STATES: dict[str, Kind] = {
 }
 IN_QUEUE = ("waiting", "held", "running", "paused")
 _NODE_FAILURES = ("NODE_FAIL", "BOOT_FAIL", "LAUNCH_FAILED")
-HELD_REASONS = ("JobHeldAdmin", "JobHeldUser")
+LAUNCH_FAILURES = ("JobLaunchFailure", "exit code 0:53")  # squeue's reason, and what is left of it in the accounting
+_OUT_OF_MEMORY = "exit code 0:125"  # in the accounting, whatever the state; without cgroups, only SLURM's message tells
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Observation:
     checkpoint_advanced: bool = False  # the checkpoint is newer than when the job started
     parallel: bool = False  # several processes: if one dies the others fail too, and only SLURM knows which was first
     unrecorded: bool = False  # the accounting works and has no record of the job
+    memory: str = ""  # SLURM's message that the job exceeded its memory
 
 
 @dataclass(frozen=True)
@@ -106,9 +108,21 @@ def decide(job: Observation, timeouts: Timeouts) -> Decision:
             return WAIT  # written on another node, not visible on this one yet
         message = "the job reported that it wrote its result, but the file does not exist: is the folder shared?"
         return Decision("fail", message, retry=kind != "cancelled")
+    if kind == "memory" or (kind == "failed" and (job.memory or job.reason == _OUT_OF_MEMORY)):
+        return _decide_memory(job, timeouts)
     if job.outcome is not None and job.outcome.status != "interrupted":
         return Decision("fail", job.outcome.message, retry=job.outcome.retry)
     return _decide_ended(kind, job, timeouts)
+
+
+def _decide_memory(job: Observation, timeouts: Timeouts) -> Decision:
+    """Return what to do about a job that SLURM killed for its memory, whose processes may have been told to stop."""
+    reported = job.outcome is not None and job.outcome.status == "failed"
+    if job.seconds < timeouts.grace and not reported:
+        return WAIT
+    message = "out of memory: smaller batches or a larger mem_gb help"
+    more = job.outcome.message if reported and job.outcome else ""
+    return Decision("fail", "\n".join(filter(None, (message, job.memory, more))), retry=False)
 
 
 def _decide_ended(kind: str, job: Observation, timeouts: Timeouts) -> Decision:
@@ -134,10 +148,11 @@ def _decide_ended(kind: str, job: Observation, timeouts: Timeouts) -> Decision:
         return Decision("resubmit", f"stopped ({job.state})")
     if job.seconds < timeouts.grace:
         return WAIT
-    if kind == "memory":
-        return Decision("fail", "out of memory: smaller batches or a larger mem_gb help", retry=False)
     if kind == "completed":
         return Decision("fail", "the SLURM job ended without an error and without a result")
     if kind == "deadline":
         return Decision("fail", "its deadline passed", retry=False)
-    return Decision("fail", f"the SLURM job failed ({job.reason})" if job.reason else "the SLURM job failed")
+    message = f"the SLURM job failed ({job.reason})" if job.reason else "the SLURM job failed"
+    if job.reason in LAUNCH_FAILURES:
+        message += f" on {job.nodes or 'its node'}: is the results folder visible there?"
+    return Decision("fail", message)

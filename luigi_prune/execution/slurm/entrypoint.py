@@ -1,6 +1,6 @@
 """Entry point of a SLURM job's processes: runs the job function and reports heartbeats and the outcome.
 
-submitit calls `run` with the folder of a submission; the array index selects the request. Signals: on USR2 (time limit
+`python -m` runs it with the folder of a submission; the array index selects the request. Signals: on USR2 (time limit
 near, or preemption), save and requeue; on SIGTERM (scancel, an admin's requeue, a drained node), save and end. Both
 only set a flag that a training polls after every step; a job that has not polled it yet ends at once on SIGTERM.
 """
@@ -20,13 +20,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from luigi_prune.execution import job_run
+from luigi_prune.execution import claims, job_run
 from luigi_prune.execution.job import Context, Job, Outcome
 from luigi_prune.execution.output import write_output_to
-from luigi_prune.execution.slurm import claims
 from luigi_prune.execution.slurm.heartbeat import HeartbeatWriter, heartbeat_path
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("luigi_prune.execution.slurm.entrypoint")  # __name__ is __main__ in a job
 
 EXIT_INTERRUPTED = 85
 _RENDEZVOUS_SECONDS = 300.0
@@ -41,7 +40,7 @@ class StopFlag:
         self.polled = False  # whether the job function polls the flag
 
     def install(self) -> None:
-        """Replace submitit's handlers of USR2 and SIGTERM."""
+        """Handle USR2 and SIGTERM from now on."""
         owner = os.getpid()
 
         def on_signal(number: int, frame: object) -> None:
@@ -61,7 +60,9 @@ class StopFlag:
 
 
 def run(submission: str) -> NoReturn:
-    """Run this process's job of the submission in folder `submission` and exit; called by submitit."""
+    """Run this process's job of the submission in folder `submission` and exit."""
+    flag = StopFlag()
+    flag.install()
     folder, index = Path(submission), int(os.environ.get("SLURM_ARRAY_TASK_ID", 0))
     request = json.loads((folder / f"{index}.json").read_text())
     os.chdir(request["directory"])
@@ -70,8 +71,6 @@ def run(submission: str) -> NoReturn:
     if Path(job.output).exists() or claim is None or (claim.name, claim.index) != (folder.name, index):
         print(f"{job.name}: the result exists, or another job computes it; nothing to do")
         raise SystemExit(0)
-    flag = StopFlag()
-    flag.install()
     rank = int(os.environ.get("SLURM_PROCID", 0))
     restart = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
     writer = HeartbeatWriter(heartbeat_path(folder, index), restart, rank)
@@ -103,11 +102,17 @@ def _run_job(
 
 
 def _end(outcome: Outcome, flag: StopFlag, writer: HeartbeatWriter, rank: int, job: Job) -> NoReturn:
-    """Report the outcome and exit, with SystemExit so that submitit writes no pickle of the result."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if outcome.status == "interrupted" and rank > 0:
+    """Report the outcome and exit.
+
+    Once there is nothing left to stop, signals are ignored: Python restores the default action of USR2 before it ends,
+    and a job that has written its result would end as FAILED.
+    """
+    interrupted = outcome.status == "interrupted"
+    signal.signal(signal.SIGTERM, signal.SIG_DFL if interrupted else signal.SIG_IGN)
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    if interrupted and rank > 0:
         raise SystemExit(0)  # another exit code would kill rank 0 before it can requeue the job
-    if outcome.status == "interrupted" and flag.action == "requeue" and _requeue(writer):
+    if interrupted and flag.action == "requeue" and _requeue(writer):
         time.sleep(_REQUEUE_SECONDS)  # until SLURM, having requeued the job, ends this process
     if outcome.status == "done" and rank == 0:
         claims.release(job.output)
@@ -203,3 +208,7 @@ def _address() -> str:
         if not socket.gethostbyname(name).startswith("127."):
             return name
     return os.environ.get("SLURM_LAUNCH_NODE_IPADDR") or name
+
+
+if __name__ == "__main__":
+    run(sys.argv[1])

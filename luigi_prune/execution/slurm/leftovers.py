@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from luigi_prune.execution.slurm import claims
+from luigi_prune.execution import claims
 from luigi_prune.execution.slurm.submission_folder import submitted_jobs
 from luigi_prune.identity.paths import jobs_folder
 

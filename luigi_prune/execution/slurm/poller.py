@@ -6,8 +6,9 @@ import logging
 import time
 from contextlib import suppress
 
-from luigi_prune.execution.slurm import claims, submission
-from luigi_prune.execution.slurm.cli import Client, CommandFailed, Row
+from luigi_prune.execution import claims
+from luigi_prune.execution.slurm import submission
+from luigi_prune.execution.slurm.cli import CHUNK, Client, CommandFailed, Row
 from luigi_prune.execution.slurm.decisions import IN_QUEUE, STATES
 from luigi_prune.execution.slurm.options import SlurmSettings
 from luigi_prune.execution.slurm.tracked_job import TrackedJob
@@ -23,6 +24,9 @@ class Poller:
         self._site = site
         self._next = float("inf")
         self._interval = site.poll_seconds
+        self._names: set[str] = set()  # of the submissions in the last answer
+        self._rows: dict[str, Row] = {}
+        self._polled = float("-inf")
 
     @property
     def is_due(self) -> bool:
@@ -32,6 +36,23 @@ class Poller:
     def poll_within(self, seconds: float) -> None:
         """Bring the next poll forward to within so many seconds."""
         self._next = min(self._next, time.monotonic() + seconds)
+
+    def poll_soon(self) -> None:
+        """Bring the next poll forward, but not by much if the last one was a moment ago: there may be many reasons."""
+        self.poll_within(max(1.0, self._polled + self._site.poll_seconds / 4 - time.monotonic()))
+
+    def answer(self, job: TrackedJob) -> bool:
+        """Return whether a recent answer covers an adopted job's submission, and store the job's row if it has one.
+
+        Hundreds of jobs are adopted one by one, within seconds.
+        """
+        recent = time.monotonic() - self._polled < self._site.poll_seconds
+        if not recent or not job.slurm_id or job.folder.name not in self._names:
+            return False
+        if row := self._rows.get(job.slurm_id):
+            job.update_row(row)
+        self.poll_within(self._site.poll_seconds)
+        return True
 
     def reset_interval(self) -> None:
         """Return to the shortest interval, which then grows again."""
@@ -47,7 +68,9 @@ class Poller:
         changed: list[TrackedJob] = []
         states = {job: job.row.state for job in jobs}
         try:
-            rows = self._client.queue({job.folder.name for job in jobs})
+            names = {job.folder.name for job in jobs} | _beside([job for job in jobs if job.adopted])
+            rows = self._client.queue(names, everybody=any(job.foreign for job in jobs))
+            self._names, self._rows, self._polled = names, dict(rows), time.monotonic()
             missing = [job for job in jobs if job.slurm_id and job.slurm_id not in rows]
             undecided = self._add_accounting(missing, rows) if missing else []
             known = [job for job in jobs if job.slurm_id and job not in undecided]
@@ -70,7 +93,8 @@ class Poller:
         if not without_id:
             return []
         try:
-            ids = self._client.find_ids({job.folder.name for job in without_id})
+            everybody = any(job.foreign for job in without_id)
+            ids = self._client.find_ids({job.folder.name for job in without_id}, everybody)
         except CommandFailed as failure:  # must not hold up the other jobs
             logger.warning("%s", failure)
             return []
@@ -104,3 +128,10 @@ class Poller:
         ended = {i: row for i, row in (records or {}).items() if STATES.get(row.state, "running") not in IN_QUEUE}
         rows |= {job_id: row for job_id, row in ended.items() if job_id not in rows}
         return undecided
+
+
+def _beside(adopted: list[TrackedJob]) -> set[str]:
+    """Return the names of the submissions beside those of adopted jobs, which are likely to be adopted next."""
+    folders = {job.submissions for job in adopted}
+    names = [path.name for folder in folders for path in folder.glob("lp-*")]
+    return set(names) if len(names) <= CHUNK else set()

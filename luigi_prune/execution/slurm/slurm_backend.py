@@ -11,16 +11,18 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from luigi_prune.execution import claims
+from luigi_prune.execution.claims import Claim
 from luigi_prune.execution.job import Backend, ComputeSettings, Job, Listener, Outcome
 from luigi_prune.execution.local.local_backend import LocalBackend
-from luigi_prune.execution.slurm import claims, submission
+from luigi_prune.execution.slurm import submission
 from luigi_prune.execution.slurm.cli import Client
 from luigi_prune.execution.slurm.decisions import Timeouts, decide
 from luigi_prune.execution.slurm.heartbeat import file_versions
 from luigi_prune.execution.slurm.options import FAMILIES, SlurmSettings
 from luigi_prune.execution.slurm.poller import Poller
-from luigi_prune.execution.slurm.site_check import check_site
-from luigi_prune.execution.slurm.submission_folder import computes, has_pending
+from luigi_prune.execution.slurm.site_check import check_folders, check_site
+from luigi_prune.execution.slurm.submission_folder import computes, has_pending, is_mine
 from luigi_prune.execution.slurm.submission_queue import QUIET_SECONDS, SubmissionQueue
 from luigi_prune.execution.slurm.tracked_job import MAX_FRUITLESS_RESTARTS, TrackedJob
 
@@ -37,13 +39,12 @@ class SlurmBackend(Backend):
     name = "slurm"
 
     def __init__(self, settings: ComputeSettings):
-        """Raises ConfigError, with the site's message, if the site would refuse the jobs of a family."""
+        """Asks SLURM nothing: a run that computes nothing, or whose jobs are all on their way, needs no site."""
         self._settings = settings
         self._site: SlurmSettings = settings.own or SlurmSettings()
         self.slots = settings.jobs or JOBS_AT_ONCE
         self.client = Client(self._site.command_seconds)
         self._timeouts = Timeouts(self._site.grace_seconds, self._site.requeue_wait_seconds)
-        array_size = check_site(self.client, self._site)
         self._local: LocalBackend | None = None  # for jobs that need no GPU: tables, reports
         self._lock = threading.Lock()  # guards the next three
         self._incoming: deque[TrackedJob] = deque()
@@ -52,12 +53,19 @@ class SlurmBackend(Backend):
         self._wake = threading.Event()
         self._detached = False
         self._jobs: list[TrackedJob] = []  # from here on, used by the thread only
+        self._resubmitted: dict[str, list[str]] = {}  # reason -> names, of this tick
         self._queue = SubmissionQueue(
-            settings, self.client, array_size, on_submitted=self._track, on_claimed_elsewhere=self._adopt_or_queue
+            settings, self.client, on_submitted=self._track, on_claimed_elsewhere=self._adopt_or_queue
         )
         self._poller = Poller(self.client, self._site)
         self._thread = threading.Thread(target=self._serve, name="slurm backend", daemon=True)
         self._thread.start()
+
+    def prepare(self, jobs: Iterable[Job]) -> None:
+        """Check that the site takes those of `jobs` that are not on their way already; raises ConfigError."""
+        new = [job for job in jobs if job.family in FAMILIES and self._claim_of_others(job) is None]
+        check_folders((Path(job.output).parent for job in new), (Path(job.folder) for job in new))
+        check_site(self.client, self._site, [family for family in FAMILIES if family in {job.family for job in new}])
 
     def submit(self, job: Job, listener: Listener) -> None:
         """Accept the job; it is submitted within moments, together with others that are ready."""
@@ -157,6 +165,7 @@ class SlurmBackend(Backend):
         for job in list(self._jobs):
             if polled or job in changed or job.is_ending:
                 self._act(job)
+        self._log_resubmitted()
         return True
 
     def _read_heartbeats(self) -> list[TrackedJob]:
@@ -165,6 +174,8 @@ class SlurmBackend(Backend):
         changed = [job for job in self._jobs if job.update_heartbeat(versions[job.paths.folder])]
         if any(job.resources.processes > 1 and job.is_ending for job in changed):
             self._poller.poll_within(_TICK_SECONDS)  # only SLURM knows which process failed first
+        if any(job.needs_poll for job in changed):
+            self._poller.poll_soon()
         return changed
 
     def _idle_seconds(self) -> float:
@@ -172,18 +183,27 @@ class SlurmBackend(Backend):
             return QUIET_SECONDS
         return _TICK_SECONDS if self._jobs else 3600.0
 
+    @staticmethod
+    def _claim_of_others(job: Job) -> Claim | None:
+        """Return the claim of the SLURM job that computes the job's result; None if there is none."""
+        claim = claims.newest(job.output)
+        return claim if claim is not None and computes(claim, job.output, job.folder) else None
+
     def _adopt_or_queue(self, job: TrackedJob) -> None:
         """Adopt the SLURM job that already computes this result; else queue the job for submission."""
-        claim = claims.newest(job.job.output)
+        claim = self._claim_of_others(job.job)
         job.attempt = claims.last_attempt(job.job.output)  # also counts a damaged claim
-        if claim is not None and computes(claim, job.job.output):
-            job.folder, job.index = Path(claim.folder), claim.index
-            job.adopted = True
-            job.find_id()
-            self._jobs.append(job)
-            self._poller.poll_within(0)
+        if claim is None:
+            self._queue.add(job)
             return
-        self._queue.add(job)
+        job.folder, job.index = Path(claim.folder), claim.index
+        job.adopted, job.foreign = True, not is_mine(job.job.output, claim)
+        job.find_id()
+        self._jobs.append(job)
+        if self._poller.answer(job):
+            self._report(job)
+        else:
+            self._poller.poll_within(0)
 
     def _track(self, job: TrackedJob) -> None:
         """Track a job that has just been submitted."""
@@ -193,9 +213,12 @@ class SlurmBackend(Backend):
 
     def _report(self, job: TrackedJob) -> None:
         """Report the job's state to its listener."""
-        if job.started and not job.start_reported:
-            job.start_reported = True
-            job.listener.started()
+        if job.start_reported == job.is_waiting:
+            job.start_reported = not job.is_waiting
+            if job.is_waiting:
+                job.listener.requeued()
+            else:
+                job.listener.started()
         job.listener.progressed(job.heartbeat.fraction if job.heartbeat else 0.0, job.text())
 
     def _act(self, job: TrackedJob) -> None:
@@ -203,7 +226,7 @@ class SlurmBackend(Backend):
         decision = decide(job.observation(), self._timeouts)
         restarting = decision.action == "resubmit" or (decision.action == "wait" and job.started)
         if job.is_fruitless and restarting:
-            self.client.try_cancel([job.slurm_id])
+            self._try_cancel(job)
             starts = MAX_FRUITLESS_RESTARTS + 1
             message = f"started {starts} times without a newer checkpoint in between: it needs more time"
             if not job.started:
@@ -211,7 +234,7 @@ class SlurmBackend(Backend):
             self._end(job, job.failure(message, retry=False))
         elif decision.action == "done":
             if decision.cancel:
-                self.client.try_cancel([job.slurm_id])
+                self._try_cancel(job)
             outcome = job.heartbeat.ended if job.heartbeat else None
             self._end(job, Outcome("done", seconds=outcome.seconds if outcome else 0.0, log=job.job.log))
         elif decision.action == "fail" and not job.adopted:
@@ -219,20 +242,32 @@ class SlurmBackend(Backend):
         elif decision.action in ("fail", "resubmit"):
             self._resubmit(job, decision.message, decision.exclude)
 
+    def _try_cancel(self, job: TrackedJob) -> None:
+        if not job.foreign:
+            self.client.try_cancel([job.slurm_id])
+
     def _resubmit(self, job: TrackedJob, reason: str, exclude: str) -> None:
         """Queue a job again that SLURM has lost, avoiding nodes that failed."""
         if not job.started and not job.adopted:
             job.fruitless_restarts += 1
         if not job.adopted:  # an adopted job that is already dead needs no warning
-            logger.warning("%s: %s; submitted again (SLURM job %s)", job.job.name, reason, job.slurm_id)
+            self._resubmitted.setdefault(reason, []).append(f"{job.job.name} (SLURM job {job.slurm_id})")
         if exclude:
             self._queue.bad_nodes.update(self.client.failed_nodes(exclude))
         self._jobs.remove(job)
         with suppress(OSError):
             job.remove_heartbeat()
             self._clear_submission(job, failed=False)
-        job.started = job.start_reported = False
+        job.started = False
+        self._report(job)
         self._queue.add(job)
+
+    def _log_resubmitted(self) -> None:
+        """Log a line per reason for which jobs were submitted again: a node, or a controller, may take many with it."""
+        for reason, names in self._resubmitted.items():
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            logger.warning("%s%s: %s; submitted again", names[0], more, reason)
+        self._resubmitted.clear()
 
     def _end(self, job: TrackedJob, outcome: Outcome) -> None:
         self._jobs.remove(job)
@@ -254,7 +289,7 @@ class SlurmBackend(Backend):
         outputs = {job.output for job in jobs}
         withdrawn = self._queue.withdraw(outputs)
         submitted = [job for job in self._jobs if job.job.output in outputs]
-        self.client.try_cancel([job.slurm_id for job in submitted])
+        self.client.try_cancel([job.slurm_id for job in submitted if not job.foreign])
         for job in submitted:
             self._end(job, Outcome("failed", "cancelled", retry=False))
         for job in withdrawn:

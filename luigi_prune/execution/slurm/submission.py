@@ -1,8 +1,8 @@
-"""Submission of jobs through submitit: a folder, one request file per job, one sbatch for all of them.
+"""Submission of jobs: a folder, one request file per job, one script by submitit, one sbatch for all of them.
 
 <results>/slurm/<name>/<index>.json          the job's request
 <results>/slurm/<name>/submitted.json        the SLURM job id
-<results>/slurm/<name>/call.pkl              the call that submitit's processes make
+<results>/slurm/<name>/script.sh             the script for sbatch
 <results>/slurm/<name>/<id>_<rank>_log.out   output of SLURM and of the job's start
 <results>/slurm/news/<name>.<index>.json     the job's heartbeat (heartbeat.py)
 """
@@ -16,10 +16,10 @@ import secrets
 import shlex
 import shutil
 import stat
-import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +30,20 @@ from luigi_prune.execution.slurm import entrypoint
 from luigi_prune.execution.slurm.cli import Client, CommandFailed
 from luigi_prune.execution.slurm.options import Resources
 
-CALL = "call.pkl"
 _STOP_AT_FAILURE = """trap 'code=$?; echo "setup failed (exit code $code): $BASH_COMMAND" >&2; exit $code' ERR"""
 _NAME = re.compile("lp-[0-9a-f]{10}")
 
 
 def new_folder(parent: str | Path) -> Path:
-    """Return a new private folder for a submission below `parent`; its name becomes the SLURM job's name."""
+    """Return a new folder for a submission below `parent`; its name becomes the SLURM job's name.
+
+    Only this user may write to it, since its script is run; others may read it, if the umask allows that: their drivers
+    wait for its jobs.
+    """
     parent = Path(parent).absolute()
-    (parent / "news").mkdir(parents=True, exist_ok=True, mode=0o700)
+    (parent / "news").mkdir(parents=True, exist_ok=True)
     folder = parent / f"lp-{secrets.token_hex(5)}"
-    folder.mkdir(mode=0o700)
+    folder.mkdir(mode=0o755)
     return folder
 
 
@@ -58,31 +61,30 @@ def may_be_deleted(folder: Path, parent: str | Path) -> bool:
 
 
 def submit_array(
+    client: Client,
     folder: Path,
     jobs: Sequence[Job],
     context: dict[str, Any],
     resources: Resources,
     exclude: str,
     parallelism: int,
-    seconds: float,
 ) -> str:
     """Submit `jobs` as one array (or one job) and return the SLURM job id; raises CommandFailed.
 
-    `context` has the fields of Context that do not depend on the process; `exclude` lists nodes to avoid. sbatch is
-    killed if it does not answer within `seconds`.
+    `context` has the fields of Context that do not depend on the process; `exclude` lists nodes to avoid.
     """
-    from submitit.helpers import DelayedSubmission
-
-    with outside_of_slurm():
-        try:
-            _write_requests(folder, jobs, context)
-            DelayedSubmission(entrypoint.run, str(folder)).dump(folder / CALL)
-            executor = _executor(folder, resources, context["threads"], exclude, parallelism or len(jobs), seconds)
-            with executor.batch():
-                submitted = [executor.submit(entrypoint.run, str(folder)) for _ in jobs]
-        except (OSError, RuntimeError, subprocess.SubprocessError) as error:
-            raise CommandFailed(_sbatch_message(error, seconds)) from error
-    job_id = str(submitted[0].job_id).partition("_")[0]
+    script = folder / "script.sh"
+    try:
+        _write_requests(folder, jobs, context)
+        command = start_command(resources, folder)
+        count = len(jobs) if len(jobs) > 1 else None
+        script.write_text(batch_script(folder, resources, command, context["threads"], exclude, count, parallelism))
+    except OSError as error:
+        raise CommandFailed(str(error)) from error
+    answer = client.call("sbatch", "--parsable", str(script), environment=outside_of_slurm())
+    job_id = answer.strip().partition(";")[0]  # on a federation of clusters, the cluster's name follows
+    if not job_id.isdigit():
+        raise CommandFailed(f"sbatch: expected a job id, got {answer.strip()!r}", ended=False)
     with suppress(OSError):  # without the id, the job is found by its name
         _write_id(folder, job_id, len(jobs))
     return job_id
@@ -115,7 +117,7 @@ def record_id(folder: str | Path, job_id: str) -> None:
 
 
 def clear_folder(folder: Path, parent: str | Path, in_use: bool, failed: bool) -> None:
-    """Remove a submission's folder once it is not in use; only its pickles if one of its jobs has `failed`.
+    """Remove a submission's folder once it is not in use, unless one of its jobs has `failed`: its log is named then.
 
     Folders of other users, and those that are not below `parent`, are left alone.
     """
@@ -124,22 +126,16 @@ def clear_folder(folder: Path, parent: str | Path, in_use: bool, failed: bool) -
     mark = folder / "failed"
     if failed:
         mark.touch()
-    if in_use:
-        return
-    if mark.exists():
-        for pickle in folder.glob("*.pkl"):
-            pickle.unlink(missing_ok=True)
-    else:
+    if not in_use and not mark.exists():
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_submission(client: Client, resources: Resources) -> None:
     """Test with `sbatch --test-only` whether the site accepts such a job; raises CommandFailed with its message."""
-    with tempfile.TemporaryDirectory(prefix="luigi_prune_") as folder, outside_of_slurm():
-        executor = _executor(Path(folder), resources, 1, "", 1, client.seconds)
+    with tempfile.TemporaryDirectory(prefix="luigi_prune_") as folder:
         script = Path(folder) / "script.sh"
-        script.write_text(executor._make_submission_file_text("true", "test"))
-        client.call("sbatch", "--test-only", str(script))
+        script.write_text(batch_script(Path(folder), resources, "true"))
+        client.call("sbatch", "--test-only", str(script), environment=outside_of_slurm())
 
 
 def start_log_path(folder: str | Path, slurm_id: str) -> Path:
@@ -152,21 +148,29 @@ def start_log(folder: str | Path, slurm_id: str) -> str:
     return last_lines(start_log_path(folder, slurm_id))
 
 
-def _executor(folder: Path, resources: Resources, threads: int, exclude: str, parallelism: int, seconds: float) -> Any:
-    """Return the submitit executor that writes the batch script and calls sbatch, for `seconds` at most."""
-    from submitit.slurm.slurm import SlurmExecutor
+def batch_script(
+    folder: Path,
+    resources: Resources,
+    command: str,
+    threads: int = 1,
+    exclude: str = "",
+    count: int | None = None,
+    parallelism: int = 0,
+) -> str:
+    """Return the script for sbatch, which starts `command` in each process of `count` elements (None: no array).
 
-    class Executor(SlurmExecutor):
-        def _make_submission_command(self, submission_file_path: Path) -> list[str]:
-            return [*_time_limit(seconds), *super()._make_submission_command(submission_file_path)]
+    submitit writes it; its processes, pickles and signal handlers are not used.
+    """
+    from submitit.slurm.slurm import _make_sbatch_string
 
-    executor = Executor(folder, python=resources.python or None)
     options: dict[str, Any] = {key: True if text == "true" else text for key, text in resources.sbatch}
     if "no-requeue" not in options:
         options["requeue"] = True
     if exclude:
         options["exclude"] = ",".join(filter(None, (str(options.get("exclude", "")), exclude)))
-    executor.update_parameters(
+    text = _make_sbatch_string(
+        command,
+        folder,
         job_name=folder.name,
         nodes=resources.nodes,
         ntasks_per_node=resources.processes_per_node,
@@ -175,12 +179,12 @@ def _executor(folder: Path, resources: Resources, threads: int, exclude: str, pa
         mem=None if resources.mem_gb is None else f"{max(1, round(resources.mem_gb * 1024))}MB",
         time=resources.timeout_min,
         signal_delay_s=resources.signal_delay_s,
-        array_parallelism=parallelism,
+        map_count=count,
+        array_parallelism=parallelism or count or 1,
         wckey=None,  # sites with a fixed list of them refuse submitit's default
         stderr_to_stdout=True,
         setup=[
             *(f"export {name}={threads}" for name in THREAD_VARIABLES),
-            *_copy_call(folder),
             *([] if resources.setup_may_fail else [_STOP_AT_FAILURE]),
             *resources.setup,
             "trap - ERR",
@@ -189,45 +193,19 @@ def _executor(folder: Path, resources: Resources, threads: int, exclude: str, pa
         srun_args=["--kill-on-bad-exit=1", f"--cpus-per-task={resources.cpus_per_task}"],
         additional_parameters=options,
     )
-    return executor
+    return str(text)
 
 
-def _time_limit(seconds: float) -> list[str]:
-    """Return the start of a command that ends another one after `seconds`: `timeout` of coreutils, if it is there."""
-    program = shutil.which("timeout") or shutil.which("timeout", path=os.defpath)
-    return [program, "--kill-after=5", f"{seconds:g}"] if program else []
+def start_command(resources: Resources, folder: Path) -> str:
+    """Return the shell command that starts a process of a submission's jobs.
 
-
-def _copy_call(folder: Path) -> list[str]:
-    """Return shell lines that copy the call to where submitit's processes read it.
-
-    submitit does so itself after sbatch has returned the job id; if the driver is killed before that, the job would
-    wait for the file in vain.
+    Until the process has handlers of its own, it ignores USR2, which would end it.
     """
-    job = '"${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}_submitted.pkl"'
-    target, call = f"{shlex.quote(str(folder))}/{job}", shlex.quote(str(folder / CALL))
-    return [f"[ -e {target} ] || cp {call} {target}"]
+    python = resources.python or shlex.quote(sys.executable)
+    start = f"trap '' USR2; exec {python} -u -m {entrypoint.__name__} {shlex.quote(str(folder))}"
+    return f"sh -c {shlex.quote(start)}"
 
 
-@contextmanager
-def outside_of_slurm() -> Iterator[None]:
-    """Hide the variables of an allocation that this process may run in: sbatch would read them as options."""
-    variables = {name: text for name, text in os.environ.items() if name.startswith("SLURM_") and name != "SLURM_CONF"}
-    for name in variables:
-        del os.environ[name]
-    try:
-        yield
-    finally:
-        os.environ.update(variables)
-
-
-def _sbatch_message(error: Exception, seconds: float) -> str:
-    """Return sbatch's message from the exception that submitit raises."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, subprocess.CalledProcessError) and cause.returncode in (124, 137):
-            return f"sbatch: no answer within {seconds:g} s"
-        cause = cause.__cause__ or cause.__context__
-    lines = [line.strip() for line in str(error).splitlines()]
-    messages = [line for line in lines if line.startswith(("sbatch:", "Batch job"))]
-    return " ".join(messages) or " ".join(filter(None, lines))[-500:]
+def outside_of_slurm() -> dict[str, str]:
+    """Return the environment without the allocation that this process may run in: sbatch would read it as options."""
+    return {name: text for name, text in os.environ.items() if not name.startswith("SLURM_") or name == "SLURM_CONF"}

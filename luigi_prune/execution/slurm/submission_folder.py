@@ -9,10 +9,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from luigi_prune.execution import claims
+from luigi_prune.execution.claims import Claim
 from luigi_prune.execution.job import Job
-from luigi_prune.execution.slurm import claims
-from luigi_prune.execution.slurm.claims import Claim
+from luigi_prune.execution.slurm.cli import Row
 from luigi_prune.execution.slurm.heartbeat import heartbeat_path, read_heartbeat
+from luigi_prune.execution.slurm.job_text import NOT_RUNNING, job_text, kind_of
 from luigi_prune.execution.slurm.submission import element_id, start_log_path
 
 
@@ -63,13 +65,41 @@ def submitted_jobs(slurm_folder: str | Path) -> Iterator[Submitted]:
             yield Submitted(path.parent, int(path.stem), job)
 
 
-def computes(claim: Claim, output: str | Path) -> bool:
-    """Return whether the submission that a claim names computes `output`, and not that of a copied results folder."""
-    job = _read(Path(claim.folder) / f"{claim.index}.json")
+def computes(claim: Claim, output: str | Path, submissions: str | Path) -> bool:
+    """Return whether the submission that a claim names computes `output`, and not that of a copied results folder.
+
+    `submissions` is the folder of the submissions that belong to these results.
+    """
+    request = Path(claim.folder) / f"{claim.index}.json"
+    if _is_hidden(request):  # another user's: only its place tells
+        try:
+            return os.path.samefile(request.parent.parent, submissions)
+        except OSError:
+            return False
+    job = _read(request)
     if job is None or Path(job.output).name != Path(output).name:
         return False
     try:
         return os.path.samefile(Path(job.output).parent, Path(output).parent)
+    except OSError:
+        return False
+
+
+def _is_hidden(path: Path) -> bool:
+    """Return whether a file may exist and cannot be read by this user."""
+    try:
+        path.open().close()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def is_mine(output: str | Path, claim: Claim) -> bool:
+    """Return whether this user made a claim; SLURM jobs of others can be waited for, not cancelled."""
+    try:
+        return claims.claim_path(output, claim.attempt).stat().st_uid == os.getuid()
     except OSError:
         return False
 
@@ -88,22 +118,18 @@ def pending_claims(outputs: Iterable[Path]) -> dict[Path, Claim]:
     return {path: claim for path, claim in newest.items() if claim is not None}
 
 
-def is_running(claim: Claim) -> bool:
-    """Return whether a claimed job has started and not reported its end."""
-    heartbeat = read_heartbeat(heartbeat_path(claim.folder, claim.index))
-    return heartbeat is not None and heartbeat.ended is None
-
-
-def describe(claim: Claim) -> str:
-    """Return where a claimed job is, as a line for people: SLURM job, node, last progress."""
+def place(claim: Claim, row: Row | None) -> tuple[str, bool]:
+    """Return where a claimed job is, as a line for people, and whether it runs; `row` is SLURM's, if it answered."""
     heartbeat = read_heartbeat(heartbeat_path(claim.folder, claim.index))
     slurm_id = element_id(claim.folder, claim.index)
     name = f"SLURM job {slurm_id}" if slurm_id else "about to be submitted"
+    if row is not None and kind_of(row) in NOT_RUNNING:
+        return job_text(slurm_id, row, heartbeat is not None, heartbeat), False
     if heartbeat is None:
-        return f"{name}, not started"
+        return f"{name}, not started", False
     if heartbeat.ended is not None:
-        return f"{name} on {heartbeat.host}: {heartbeat.ended.status}"
-    return f"{name} on {heartbeat.host}: {heartbeat.fraction:.0%}  {heartbeat.message or 'running'}"
+        return f"{name} on {heartbeat.host}: {heartbeat.ended.status}", False
+    return f"{name} on {heartbeat.host}: {heartbeat.fraction:.0%}  {heartbeat.message or 'running'}", True
 
 
 def _read(path: Path) -> Job | None:

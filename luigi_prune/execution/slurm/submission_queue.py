@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from luigi_prune.execution import claims
 from luigi_prune.execution.job import ComputeSettings, Outcome
-from luigi_prune.execution.slurm import claims, submission
+from luigi_prune.execution.slurm import submission
 from luigi_prune.execution.slurm.cli import Client, CommandFailed, Row, is_temporary, may_have_submitted
 from luigi_prune.execution.slurm.options import Resources, SlurmSettings
 from luigi_prune.execution.slurm.tracked_job import TrackedJob
@@ -19,6 +20,7 @@ from luigi_prune.execution.slurm.tracked_job import TrackedJob
 logger = logging.getLogger(__name__)
 
 QUIET_SECONDS = 0.3  # an array is submitted once no job has become ready for so long
+_USUAL_LIMIT = 1000  # SLURM's default
 BACK_OFF_SECONDS = 60.0  # after a submission that the site refused for the moment
 
 
@@ -36,7 +38,6 @@ class SubmissionQueue:
         self,
         settings: ComputeSettings,
         client: Client,
-        array_size: int,
         on_submitted: Callable[[TrackedJob], None],
         on_claimed_elsewhere: Callable[[TrackedJob], None],
     ):
@@ -44,7 +45,7 @@ class SubmissionQueue:
         self._settings = settings
         self._site: SlurmSettings = settings.own or SlurmSettings()
         self._client = client
-        self._array_size = array_size
+        self._limit: int | None = None  # of the elements of an array; None: not known yet
         self._on_submitted, self._on_claimed_elsewhere = on_submitted, on_claimed_elsewhere
         self._ready: dict[Group, list[TrackedJob]] = defaultdict(list)
         self._first_ready = self._last_ready = 0.0
@@ -72,14 +73,24 @@ class SubmissionQueue:
         if self._uncertain and not self._cancel_uncertain():
             return
         due = now - self._last_ready >= QUIET_SECONDS or now - self._first_ready >= self._site.gather_seconds
+        size = self._array_size() if due or max(map(len, self._ready.values()), default=0) > 1 else 1
         for group in list(self._ready):
-            while len(self._ready[group]) >= self._array_size or (due and self._ready[group]):
-                array = self._ready[group][: self._array_size]
-                del self._ready[group][: self._array_size]
+            while (len(self._ready[group]) >= size > 1) or (due and self._ready[group]):
+                array = self._ready[group][:size]
+                del self._ready[group][:size]
                 if not self._submit(array):
                     return
             if not self._ready[group]:
                 del self._ready[group]
+
+    def _array_size(self) -> int:
+        """Return the number of elements that an array may have; the site is asked before the first submission."""
+        if self._limit is None:
+            try:
+                self._limit = self._client.array_limit()
+            except CommandFailed:  # sbatch decides, and the site is asked again next time
+                return min(_USUAL_LIMIT, self._site.array_size or _USUAL_LIMIT)
+        return min(self._limit, self._site.array_size or self._limit)
 
     def withdraw(self, outputs: Iterable[str]) -> list[TrackedJob]:
         """Remove and return the jobs that write one of `outputs`."""
@@ -109,14 +120,13 @@ class SubmissionQueue:
             "gpus": resources.gpus,
         }
         exclude = ",".join(sorted(self.bad_nodes))
-        self._client.calls["sbatch"] += 1
         try:
             array = [job.job for job in claimed]
             job_id = submission.submit_array(
-                folder, array, context, resources, exclude, self._site.array_parallelism, self._client.seconds
+                self._client, folder, array, context, resources, exclude, self._site.array_parallelism
             )
         except CommandFailed as failure:
-            return self._handle_refusal(claimed, folder, str(failure), bool(exclude))
+            return self._handle_refusal(claimed, folder, failure, bool(exclude))
         for job in claimed:
             job.slurm_id = f"{job_id}_{job.index}" if len(claimed) > 1 else job_id
             job.changed_at = time.monotonic()
@@ -138,23 +148,24 @@ class SubmissionQueue:
                 self._on_claimed_elsewhere(job)
                 continue
             job.folder, job.index, job.attempt = folder, len(claimed), job.attempt + 1
-            job.slurm_id, job.heartbeat, job.row, job.misses = "", None, Row(""), 0
+            job.slurm_id, job.heartbeat, job.row, job.misses, job.foreign = "", None, Row(""), 0, False
             claimed.append(job)
         if unclaimed:
             self._back_off(unclaimed, reason)
         return claimed, bool(unclaimed)
 
-    def _handle_refusal(self, jobs: list[TrackedJob], folder: Path, message: str, excluding: bool) -> bool:
+    def _handle_refusal(self, jobs: list[TrackedJob], folder: Path, failure: CommandFailed, excluding: bool) -> bool:
         """Queue refused jobs again if the refusal may be temporary, and return False; else fail them, return True."""
         for job in jobs:
             with suppress(OSError):
                 claims.release(job.job.output)
             job.attempt = claims.last_attempt(job.job.output)
         shutil.rmtree(folder, ignore_errors=True)
-        if is_temporary(message):
-            if may_have_submitted(message):
+        message = str(failure).removeprefix("sbatch: error: ")
+        if is_temporary(failure) or not self._client.controller_responds():
+            if may_have_submitted(failure):
                 self._uncertain.append(folder.name)
-            return self._back_off(jobs, f"sbatch: {message}")
+            return self._back_off(jobs, f"sbatch: {message.removeprefix('sbatch: ')}")
         if excluding:  # the other nodes may not suffice
             self.bad_nodes.clear()
             self._put_first(jobs)

@@ -8,11 +8,11 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from luigi_prune.execution import claims
 from luigi_prune.execution.job import Job, Listener, Outcome
 from luigi_prune.execution.output import last_lines
-from luigi_prune.execution.slurm import claims
 from luigi_prune.execution.slurm.cli import Row
-from luigi_prune.execution.slurm.decisions import HELD_REASONS, IN_QUEUE, STATES, Observation
+from luigi_prune.execution.slurm.decisions import IN_QUEUE, STATES, Observation
 from luigi_prune.execution.slurm.heartbeat import (
     HEARTBEAT_SECONDS,
     FileVersion,
@@ -21,8 +21,9 @@ from luigi_prune.execution.slurm.heartbeat import (
     heartbeat_paths,
     read_heartbeat,
 )
+from luigi_prune.execution.slurm.job_text import NOT_RUNNING, job_text, kind_of
 from luigi_prune.execution.slurm.options import Resources
-from luigi_prune.execution.slurm.submission import element_id, may_be_deleted, start_log
+from luigi_prune.execution.slurm.submission import element_id, may_be_deleted, start_log, start_log_path
 from luigi_prune.identity.paths import checkpoint_path
 
 MAX_FRUITLESS_RESTARTS = 3  # restarts in a row without a newer checkpoint, after which a job fails
@@ -41,6 +42,7 @@ class TrackedJob:
     slurm_id: str = ""
     attempt: int = 0
     adopted: bool = False  # submitted by another driver, and not yet seen alive by this one
+    foreign: bool = False  # submitted by another user: neither cancelled nor cleared up
     row: Row = field(default_factory=lambda: Row(""))
     heartbeat: Heartbeat | None = None
     changed_at: float = field(
@@ -91,8 +93,7 @@ class TrackedJob:
 
     def _record_start(self, restart: int) -> None:
         """Count restarts without a newer checkpoint, which limit a job that makes no progress."""
-        self.started = True
-        self.adopted = False
+        self.started = True  # but maybe long ago: an adopted job is alive if SLURM has it in its queue
         if (self.slurm_id, restart) in self.starts:
             return
         version = self.checkpoint_version()
@@ -100,6 +101,8 @@ class TrackedJob:
         self.fruitless_restarts = self.fruitless_restarts + 1 if no_progress else 0
         self.starts.add((self.slurm_id, restart))
         self.checkpoint_at_start = version
+        if self.heartbeat and self.heartbeat.ended is None and self._kind in ("waiting", "held", "lost"):
+            self.row = Row("RUNNING", nodes=self.heartbeat.host)  # newer than the last poll
 
     @property
     def is_fruitless(self) -> bool:
@@ -142,6 +145,21 @@ class TrackedJob:
         return True
 
     @property
+    def _kind(self) -> str:
+        return kind_of(self.row)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the job has not started, is in the queue again, held, suspended, or lost with its node."""
+        return not self.started or self._kind in NOT_RUNNING
+
+    @property
+    def needs_poll(self) -> bool:
+        """Whether the job has reported something that makes SLURM's last answer out of date."""
+        ended = self.heartbeat.ended if self.heartbeat else None
+        return self._kind == "paused" or (ended is not None and ended.status == "interrupted")
+
+    @property
     def is_ending(self) -> bool:
         """Whether the job or SLURM has reported its end, so that the decision may change with time alone."""
         left_queue = self.row.state != "" and STATES.get(self.row.state, "running") not in IN_QUEUE
@@ -163,6 +181,7 @@ class TrackedJob:
             ),
             parallel=self.resources.processes > 1,
             unrecorded=self.unrecorded,
+            memory=self._memory_message() if self._kind in ("failed", "memory") else "",
         )
 
     @property
@@ -184,6 +203,12 @@ class TrackedJob:
         log = start_log(self.folder, self.slurm_id)
         return re.findall(r"^srun: error: .*(?:Killed|Segmentation|Aborted|Bus error).*$", log, re.M)
 
+    def _memory_message(self) -> str:
+        """Return the message of SLURM's step daemon that the job exceeded its memory; "" if there is none."""
+        log = start_log(self.folder, self.slurm_id)
+        found = re.search(r"^slurmstepd\S* error: .*(?:memory|oom).*$", log, re.M | re.I)
+        return found[0] if found else ""
+
     def _result_exists(self) -> bool:
         output = Path(self.job.output)
         if output.exists():
@@ -197,34 +222,21 @@ class TrackedJob:
 
     def text(self) -> str:
         """Return where the job is, as a line for people."""
-        job = f"SLURM job {self.slurm_id or '(not submitted yet)'}"
-        if not self.started:
-            expected = f", expected to start {self.row.start.replace('T', ' ')}" if self.row.start else ""
-            held = " HELD: it needs `scontrol release`" if self.is_held else ""
-            return f"{job} {self.row.state.lower() or 'pending'} ({self.row.reason or 'None'}{expected}){held}"
-        if self.heartbeat is None:
-            return f"{job} on {self.row.nodes or '?'}: starting"
-        paused = f" {self.row.state}" if STATES.get(self.row.state) == "paused" else ""
-        return f"{job}{paused} on {self.row.nodes or self.heartbeat.host}: {self.heartbeat.message or 'running'}"
-
-    @property
-    def is_held(self) -> bool:
-        """Whether the job has to be released before it can run."""
-        return STATES.get(self.row.state) == "held" or self.row.reason in HELD_REASONS
+        return job_text(self.slurm_id, self.row, self.started, self.heartbeat)
 
     def failure(self, message: str, retry: bool) -> Outcome:
         """Return a failed outcome whose message includes srun's messages or the end of the job's log."""
         start, killed = start_log(self.folder, self.slurm_id), self._killed_processes()
         ended = self.heartbeat.ended if self.heartbeat else None
-        if killed and self.resources.processes > 1:
+        if killed and self.resources.processes > 1 and not self._memory_message():
             message, retry = f"{killed[0]}\n{message}", True  # errors of the other processes are a consequence
         elif ended is None:
-            log = last_lines(Path(self.job.log)) if self.started else ""
+            log = last_lines(Path(self.job.log)) if self.heartbeat else ""  # else it is that of an earlier attempt
             message = "\n".join(filter(None, (message, *killed[:1], log or start)))
         seconds = ended.seconds if ended else 0.0
-        return Outcome(
-            "failed", f"SLURM job {self.slurm_id}: {message}", seconds=seconds, log=self.job.log, retry=retry
-        )
+        logs = [Path(self.job.log), start_log_path(self.folder, self.slurm_id)]
+        existing = next((str(path) for path in (logs if self.heartbeat else reversed(logs)) if path.exists()), "")
+        return Outcome("failed", f"SLURM job {self.slurm_id}: {message}", seconds=seconds, log=existing, retry=retry)
 
     def damaged_outcome(self) -> Outcome | None:
         """Return the reported outcome if it is a damaged input; else None."""
@@ -237,9 +249,10 @@ class TrackedJob:
         return time.monotonic() - self.absent_since
 
     def remove_files(self) -> None:
-        """Remove the claims to the result and the heartbeat files."""
-        claims.release(self.job.output)
-        self.remove_heartbeat()
+        """Remove the claims to the result and the heartbeat files, unless they belong to another user's driver."""
+        if not self.foreign:
+            claims.release(self.job.output)
+            self.remove_heartbeat()
 
     def remove_heartbeat(self) -> None:
         """Remove the heartbeat files, unless the submission belongs to another results folder."""

@@ -220,6 +220,7 @@ def test_singular_values_are_computed_once_and_only_those_that_decide(monkeypatc
     prune_like(network, "ALDSNet", 0.5, example, seed=7)
     prune_like(network, "ALDSNetOne", 0.5, example)
     assert (len(calls), len(spectra._cache)) == (once, read)
+    assert all(array.base is None for array in spectra._cache.values())  # what a cache keeps holds no tensor
     for method in ("SVDNet", "ALDSNetSimple", "MessiNet"):
         prune_like(network, method, 0.3, example)  # the same fraction of the rank: nothing to read
     assert (len(calls), len(spectra._cache)) == (once, read)

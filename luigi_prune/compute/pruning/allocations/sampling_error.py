@@ -18,7 +18,7 @@ from luigi_prune.compute.pruning.problem.layers import Layer
 from luigi_prune.compute.pruning.problem.patches import patch_count
 from luigi_prune.compute.pruning.problem.records import Choice, Levels, Mixed, Problem, Scores
 from luigi_prune.compute.pruning.scores.channel_order import place_zeros_last
-from luigi_prune.compute.pruning.selection.drawing import expected_distinct, solve_draws
+from luigi_prune.compute.pruning.selection.drawing import expected_distinct, solve_many
 from luigi_prune.compute.pruning.sizes_and_flops import CALIBRATION_CONSTANT
 from luigi_prune.compute.pruning.structure.feature_chain import feature_chain
 from luigi_prune.compute.zeros import counts_true, nonzero
@@ -248,10 +248,9 @@ def _error_of_draws(alpha: float, draws: np.ndarray) -> np.ndarray:
 def _first_draws(score: Tensor) -> np.ndarray:
     """Return for n = 2, 3, ... the least number of draws with more than n - 1 distinct channels on average."""
     chance = score[score > 0] / score.sum()
-    count = len(chance)
     draws_per_goal = []
-    for goals in torch.arange(1, count, dtype=torch.float64).split(max(1, ROW_BYTES // (8 * count))):
-        rows = chance.expand(len(goals), count)
-        draws = solve_draws(rows, goals).floor()
-        draws_per_goal.append(torch.where(expected_distinct(rows, draws) > goals, draws, draws + 1))
+    for goals, solved in solve_many(chance, torch.arange(1, len(chance), dtype=torch.float64), memory=ROW_BYTES):
+        draws = solved.floor()
+        expected = expected_distinct(chance.expand(len(goals), -1), draws)
+        draws_per_goal.append(torch.where(expected > goals, draws, draws + 1))
     return torch.cat(draws_per_goal).numpy() if draws_per_goal else np.empty(0)

@@ -25,7 +25,7 @@ from luigi_prune.compute.pruning.low_rank.rank_levels import RANK_ALLOCATIONS, R
 from luigi_prune.compute.pruning.problem.equivalents import has_hooks, has_own_forward
 from luigi_prune.compute.pruning.problem.layers import Layer, left_alone, of_reference, takes
 from luigi_prune.compute.pruning.problem.masks import Masks, initial_masks, removals
-from luigi_prune.compute.pruning.problem.module_references import held_elsewhere, replace_module
+from luigi_prune.compute.pruning.problem.module_references import held_elsewhere, replace_modules
 from luigi_prune.compute.pruning.problem.records import Batches, Choice, Decomposition, Levels, Loss, Problem, Rules
 from luigi_prune.compute.pruning.sizes_and_flops import count_size, layer_budgets
 from luigi_prune.compute.zeros import count_true, nonzero
@@ -105,14 +105,16 @@ def decompose_network(
         )
 
     replaced: dict[str, Masks] = {}
+    news: dict[int, nn.Module] = {}
     for index, choice in enumerate(_choose(levels, size_of, fixed_size, target_size, rules.spends_remainder)):
         if isinstance(choice, Decomposition):
             name, old = current[index]
             new = factors(index, choice)
             if new.error is None and not scores[index].of_outputs:
                 new.error = decomposition_error(square(layers[index].module), choice, scores[index].spectra)
-            network = replace_module(network, old, new)
+            news[id(old)] = new
             replaced[name] = factor_masks(new, layers[index], masks)
+    network = replace_modules(network, news)
     return network, combined_masks(network, masks, replaced)
 
 
@@ -203,8 +205,9 @@ def factor_masks(new: Decomposed, layer: Layer, masks: Masks) -> Masks:
     before = removals({key: mask for key, mask in masks.items() if key.startswith(prefix)})
     encoder, decoder = (new.get_submodule(part).get_parameter("weight") for part in ("encode", "decode"))
     encodes, decodes = nonzero(encoder), nonzero(decoder)
-    if not before:
-        matrix = nonzero(square(layer.module)).flatten(2).any(2)
+    weights = nonzero(square(layer.module))
+    if not before and count_true(weights) < weights.numel():
+        matrix = weights.flatten(2).any(2)
         decodes |= ~matrix.any(1).view(-1, *[1] * (decoder.dim() - 1))
         groups = matrix.shape[1] // encoder.shape[1]  # of a convolution; a linear encoding has all columns
         idle = ~matrix.any(0).view(groups, 1, encoder.shape[1], *[1] * (encoder.dim() - 2))

@@ -11,8 +11,8 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
 
 from luigi_prune.compute.duplicates import duplicate
-from luigi_prune.compute.network_inputs import Inputs, join, sample_count, select, tensors_of
-from luigi_prune.compute.pruning.engine.trial import outputs_of
+from luigi_prune.compute.network_inputs import Inputs, first_and_last, tensors_of
+from luigi_prune.compute.pruning.engine.trial import by_sample, outputs_of
 from luigi_prune.compute.pruning.low_rank.decomposed import Decomposed, current_layers
 from luigi_prune.compute.pruning.problem.equivalents import has_own_forward
 from luigi_prune.compute.pruning.problem.granularity import GRANULARITIES
@@ -220,24 +220,17 @@ def ignores_input(network: nn.Module, example: Inputs, outputs: Sequence[Tensor]
     """Return whether the outputs of `network` are the same for all samples of the example.
 
     For most networks the first and the last sample, data and noise, are enough. Samples that are equal show nothing.
-    `outputs`: some for the example that are computed already; if they clearly differ, the network is not run again.
+    `outputs`: results of `by_sample` that are computed already; if they clearly differ, the network is not run again.
     """
-    count = sample_count(example)
-    if any(
-        value.dim() and len(value) == count and not _is_alike(value, CLEARLY)
-        for value in outputs
-        if bool(torch.isfinite(value).all())
-    ):
+    if any(not _is_alike(value, CLEARLY) for value in outputs if bool(torch.isfinite(value).all())):
         return False
     if all(bool((value == value[:1]).all()) for value in tensors_of(example)):
         return False
-    few = join([select(example, slice(1)), select(example, slice(-1, None))])
-    return _is_constant(network, few) and _is_constant(network, example)
+    return _is_constant(network, first_and_last(example)) and _is_constant(network, example)
 
 
 def _is_constant(network: nn.Module, inputs: Inputs) -> bool:
-    count = sample_count(inputs)
-    outputs = [value for value in outputs_of(network, [inputs]) if value.dim() and len(value) == count]
+    outputs = by_sample(outputs_of(network, [inputs]), inputs)
     return bool(outputs) and all(_is_alike(value, 1e-6) for value in outputs)
 
 

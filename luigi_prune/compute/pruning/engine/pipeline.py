@@ -32,7 +32,7 @@ from torch import nn
 
 from luigi_prune.compute.duplicates import duplicate
 from luigi_prune.compute.masked import apply_masks
-from luigi_prune.compute.network_inputs import Inputs, copied, device_of, sample_count, select
+from luigi_prune.compute.network_inputs import Inputs, copied, device_of, first_and_last, sample_count, select
 from luigi_prune.compute.precision import full_precision, own_types
 from luigi_prune.compute.pruning.engine.arguments import (
     check_arguments,
@@ -55,6 +55,7 @@ from luigi_prune.compute.pruning.engine.network_checks import (
 )
 from luigi_prune.compute.pruning.engine.pruning_result import PruningResult, Recorder
 from luigi_prune.compute.pruning.engine.rules import PAPER
+from luigi_prune.compute.pruning.engine.trial import by_sample, outputs_of
 from luigi_prune.compute.pruning.engine.trial_search import search_trial
 from luigi_prune.compute.pruning.problem.equivalents import without_equivalents
 from luigi_prune.compute.pruning.problem.layers import find_layers, left_alone, of_reference, takes, uncalled_layers
@@ -69,6 +70,7 @@ from luigi_prune.compute.pruning.problem.records import Batches, Loss, Problem, 
 from luigi_prune.compute.pruning.problem.weight_matrices import in_layers
 from luigi_prune.compute.pruning.sizes_and_flops import (
     count_size,
+    counting_outputs,
     flops_at,
     flops_of,
 )
@@ -159,8 +161,11 @@ def prune(
                 start, method, target_size, example=example, outputs=outputs, batches=batches, loss=loss, seed=seed,
                 rules=rules, masks=held, ignored=ignored, warnings=notes,
             )  # fmt: skip
-            pruned, held = without_equivalents(pruned, held)
-            return record(pruned, held, flops_at(evaluations, pruned, select(example, slice(1)), held), notes)
+            ends = first_and_last(example)
+            with counting_outputs(pruned, sample_count(ends)) as outputs:
+                values = by_sample(outputs_of(pruned, [ends]), ends)
+            flops = flops_at(evaluations, pruned, outputs, held)
+            return record(*without_equivalents(pruned, held), flops, notes, values)
         needs = [parameter.requires_grad for parameter in start.parameters()]
         prunable = partial(is_prunable, method.granularity, rules)
         units = method.granularity if rules.takes_every_kind else "weight"  # the reference has no heads

@@ -59,7 +59,7 @@ class Recorder:
     ) -> PruningResult:
         """Return the record of the network with the weights of `pruned`, under `masks`.
 
-        `outputs`: those of `pruned` for the example, as far as they are computed already.
+        `outputs`: some of `pruned` for samples of the example, a row per sample, if they are computed already.
         """
         line = missed_ratio(
             self.method, self.keep_ratio, pruned, masks, self.original_size, self.ignored, self.start_size

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -19,7 +21,7 @@ from luigi_prune.compute.pruning.structure.probes import Probes
 from luigi_prune.compute.pruning.structure.propagation import propagate, silence
 from luigi_prune.compute.zeros import equal, to_numbers
 
-CHECKED_SAMPLES = 16
+CHECKED = 2  # samples of each kind of input, data and noise, on which propagation is checked
 KEPT_DRAWS = 2**20  # weights of a layer above which its random numbers, about as many, are drawn again at every level
 
 
@@ -52,7 +54,7 @@ class Trial:
         self._draws: dict[str, LayerDraws] = {}
         self._level: int | None = None  # at which the network is cut,
         self._is_exact = True  # and whether it is propagated by the exact probe
-        self.outputs: list[Tensor] = []  # of the network for the problem's example, if `is_sound` has computed them
+        self.outputs: list[Tensor] = []  # of the network for samples of the problem's example, if `is_sound` ran it
         self._cut_masks: Masks = {}  # the masks at this level before propagation,
         self._reweighted: dict[str, Tensor] = {}  # and the weights that the cut has multiplied by factors
 
@@ -62,8 +64,11 @@ class Trial:
         Return 0 for a network that has become constant: no weight of a compressible layer is left.
         """
         if level != self._level or not (self.quick or self._is_exact):
-            self._reset()
-            self._cut(level)
+            if level == self._level:
+                self._cut_again()
+            else:
+                self._reset()
+                self._cut(level)
             self._propagate()
             self._level = level
         if not any(to_numbers(self.masks[layer.weight_name].any() for layer in self.problem.layers)):
@@ -143,6 +148,7 @@ class Trial:
             return True
         inputs, masks = check_inputs(self.problem), self.masks
         after = outputs_of(self.network, inputs)
+        self.outputs = by_sample(after, inputs[0]) if len(inputs) == 1 else []
         propagated = [tensor.clone() for tensor in self._tensors]
         self._cut_again()
         silence(self.network, self.masks, self._structure)
@@ -150,8 +156,6 @@ class Trial:
         write_tensors(self._tensors, propagated)
         self.masks = masks
         self._reweighted.clear()
-        if len(inputs) == 1:  # the example comes first
-            self.outputs = [value[: sample_count(self.problem.example_input)] for value in after if value.dim()]
         return same_outputs(before, after)
 
 
@@ -168,10 +172,17 @@ def write_tensors(targets: list[Tensor], values: list[Tensor]) -> None:
 
 
 def check_inputs(problem: Problem) -> list[Inputs]:
-    """Return the inputs on which propagation is checked: the example and, if it is another, the first batch."""
+    """Return the inputs on which propagation is checked, a few samples of each kind.
+
+    They are the first of the example, which are data, its last, which are noise, and the first of the calibration data,
+    if these are others. A wrong structure changes the outputs for nearly every sample.
+    """
     example = problem.example_input
-    batches = [select(batch, slice(CHECKED_SAMPLES)) for batch, _ in problem.batches[:1]]
-    inputs = [example, *(batch for batch in batches if not same_samples(batch, example))]
+    batches = [select(batch, slice(CHECKED)) for batch, _ in problem.batches[:1]]
+    few = [example]
+    if sample_count(example) > 2 * CHECKED:
+        few = [select(example, slice(CHECKED)), select(example, slice(-CHECKED, None))]
+    inputs = [*few, *(batch for batch in batches if not same_samples(batch, example))]
     alike = all(form(inputs[0], dtypes=True) == form(other, dtypes=True) for other in inputs[1:])
     return [join(inputs)] if alike else inputs
 
@@ -181,6 +192,12 @@ def outputs_of(network: nn.Module, inputs: list[Inputs]) -> list[Tensor]:
     """Return all output tensors of a network for the inputs, in evaluation mode."""
     with evaluating(network):
         return [tensor.clone() for value in inputs for tensor in tensors_in(call(network, value))]
+
+
+def by_sample(outputs: Sequence[Tensor], inputs: Inputs) -> list[Tensor]:
+    """Return those of a network's outputs for `inputs` whose first axis runs over samples."""
+    count = sample_count(inputs)
+    return [value for value in outputs if value.dim() and len(value) == count]
 
 
 def same_outputs(one: list[Tensor], other: list[Tensor]) -> bool:

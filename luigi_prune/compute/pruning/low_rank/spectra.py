@@ -153,7 +153,7 @@ class _CachedSpectra:
     def _cached(self, what: str, folding: int, groups: int, compute: Callable[[], np.ndarray]) -> np.ndarray:
         key = (self._digest, what, folding, groups)
         if key not in _cache:
-            _cache[key] = compute()
+            _cache[key] = np.array(compute())  # a copy, since arrays made of tensors keep these and their base alive
             if len(_cache) > CACHE_SIZE:
                 _cache.popitem(last=False)
         _cache.move_to_end(key)

@@ -85,11 +85,14 @@ def reciprocal_sums(layer: Layer, image: Tensor, weight: Tensor, *, relative: bo
 def reciprocals(sums: Tensor, *, relative: bool) -> Tensor:
     """Return 1 over non-negative sums, four axes of which the first runs over samples, and 0 where they are nearly 0.
 
-    `relative`: nearly 0 compared with the sample's largest sum, so that the scale of inputs and weights has no effect.
+    `sums` may be overwritten. `relative`: nearly 0 compared with the sample's largest sum, so that the scale of inputs
+    and weights has no effect.
     """
     least: Tensor | float = EPSILON
     if relative and sums.numel():
         least = (EPSILON * sums.amax((1, 2, 3), keepdim=True)).clamp_min(LEAST)
+    if sums.device.type == "cpu" and sums.numel() and bool((sums.amin((1, 2, 3), keepdim=True) > least).all()):
+        return sums.reciprocal_()  # most often
     return sums.reciprocal().masked_fill_(sums <= least, 0)
 
 

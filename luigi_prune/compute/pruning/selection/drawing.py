@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ IN_CACHE = 2**16  # numbers processed at a time in computations with many passes
 IN_DEVICE = 2**24  # the same on a GPU, where small pieces have no advantage
 GRAIN = 2.0**52  # parts of a probability when probabilities are summed as integers
 MOST = 2.0**53  # draws of a row: larger integers are not exact
+STEPS = 2**24  # random numbers in [0, 1) of single precision are multiples of 1 / STEPS
+TABLE = 108  # numbers of draws from 1 to MOST, each larger than the one before by half
 
 
 def draw(
@@ -102,26 +105,36 @@ def _draw_singly(probability: Tensor, drawn: Tensor, draws: DrawsPart) -> Tensor
     """Return how often each unit is among the first `drawn` draws of its row: (rows, units).
 
     A draw is a random number between 0 and the sum of the row; it selects the first unit whose cumulative sum exceeds
-    it. Draws and cumulative sums are sorted together; the last bit distinguishes them.
+    it. Random numbers are multiples of 2^-24, so every sum has a least multiple that does not select its unit; draws
+    and sums are sorted together as integers, even ones for sums, several times as fast as floats in double precision.
     """
     rows, units = probability.shape
     most = int(drawn.max()) if rows else 0
     if not most:
         return torch.zeros(rows, units, dtype=torch.float64)
-    cumulative = probability.cumsum(1)
-    last = cumulative[:, -1:].clone()
-    points = draws.rows(most).T.double() * last
+    line = torch.empty(rows, units + most, dtype=torch.int32)
+    torch.mul(_least_beyond(probability.cumsum(1)), 2, out=line[:, :units])
+    points = line[:, units:].copy_(draws.rows(most).T * (2 * STEPS)).bitwise_or_(1)
     if int(drawn.min()) < most:
-        points[torch.arange(most) >= drawn[:, None]] = torch.inf
-    line = np.empty((rows, units + most))
-    line[:, :units], line[:, units:] = cumulative.numpy(), points.numpy()
-    bits = line.view(np.int64)
-    bits[:, :units] &= ~1
-    bits[:, units:] |= 1
-    bits.sort(axis=1)  # numbers that are not negative have the order of their bits
-    places = np.flatnonzero((bits & 1) == 0).reshape(rows, units) - np.arange(units)
+        points.masked_fill_(torch.arange(most) >= drawn[:, None], torch.iinfo(torch.int32).max)
+    numbers = line.numpy()
+    numbers.sort(axis=1)
+    places = np.flatnonzero((numbers & 1) == 0).reshape(rows, units) - np.arange(units)
     places -= (units + most) * np.arange(rows)[:, None]  # points below each sum
     return torch.from_numpy(np.diff(places, axis=1, prepend=0).astype(np.float64))
+
+
+def _least_beyond(cumulative: Tensor) -> Tensor:
+    """Return per cumulative sum the least k for which the draw k / STEPS, times the last sum of the row, reaches it.
+
+    The last bit of both is ignored. int32, of the shape of the sums.
+    """
+    last = cumulative[:, -1:]
+    least = (cumulative * (STEPS / last)).nan_to_num_(0).floor_()
+    sums = cumulative.view(torch.int64) >> 1  # numbers that are not negative have the order of their bits
+    for _ in range(2):  # the quotient is rounded
+        least += ((least / STEPS).mul_(last).view(torch.int64) >> 1) < sums
+    return least.int()
 
 
 def draw_singly_by_tensors(probability: Tensor, drawn: Tensor, draws: DrawsPart) -> Tensor:
@@ -169,29 +182,50 @@ def draws_for_distinct(probability: Tensor, target_count: Tensor) -> Tensor:
     return drawn
 
 
-def solve_draws(probability: Tensor, goal: Tensor, *, close: float = 1e-3) -> Tensor:
+def solve_draws(probability: Tensor, goal: Tensor, *, close: float = 1e-3, start: Tensor | None = None) -> Tensor:
     """Return per row the real number m of draws with E(m) = goal, from below; goal is less than the support.
 
-    Newton's method on log(support - E(m)), which is convex in m, so that it never overshoots. A step
-    shorter than `close` is the last; the remaining error is of the order of its square.
+    Newton's method on log(support - E(m)), which is convex in m, so that no step overshoots, except back from a `start`
+    that is too large. A step shorter than `close` is the last; the remaining error is of the order of its square.
     """
     counted = probability > 0
-    never = torch.finfo(probability.dtype).min  # exp(m x never) and its product with `never` are both 0
-    chance = torch.where(counted, torch.log1p(-probability.clamp(max=1 - 1e-16)), never)
+    chance = _log_of_no_draw(probability, counted)
     support = counted.sum(1).to(goal)
     missing = torch.log(support - goal)
-    m = torch.log1p(-goal / support) / torch.log1p(-1 / support)  # the number for equal probabilities, a lower bound
-    m = m.nan_to_num(0).maximum(goal)
-    if not m.numel():
-        return m
-    for _ in range(200):
+    least = torch.log1p(-goal / support) / torch.log1p(-1 / support)  # the number for equal probabilities
+    least = least.nan_to_num(0).maximum(goal)
+    if not least.numel():
+        return least
+    m = least if start is None else start.maximum(least)
+    for number in range(200):
         unseen = (m[:, None] * chance).exp_()
         total = unseen.sum(1)
-        step = (torch.log(total) - missing) * total / -(unseen.mul_(chance)).sum(1)
-        m = (m + step.clamp_min(0).nan_to_num(0)).clamp_max(MOST)
-        if float(torch.where(m < MOST, step.nan_to_num(0), 0).max()) < close:
+        step = ((torch.log(total) - missing) * total / -(unseen.mul_(chance)).sum(1)).nan_to_num(0)
+        step = step if number == 0 and start is not None else step.clamp_min(0)
+        m = (m + step).maximum(least).clamp_max(MOST)
+        if float(torch.where(m < MOST, step.abs(), 0).max()) < close:
             break
     return m
+
+
+def solve_many(probability: Tensor, goals: Tensor, *, memory: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield results of `solve_draws` for one row and many goals, as (goals, draws) of some at a time.
+
+    Each starts near its solution, from a table. `probability`: float64, (units,), all positive; `memory`: in bytes.
+    """
+    chance = _log_of_no_draw(probability, probability > 0)
+    draws = torch.logspace(0, math.log2(MOST), TABLE, base=2, dtype=torch.float64, device=probability.device)
+    missing = torch.cat([(some[:, None] * chance).exp_().sum(1) for some in draws.split(8)])
+    table = missing.clamp_min(torch.finfo(torch.float64).tiny).log().flip(0).numpy(), draws.log().flip(0).numpy()
+    for some in goals.split(max(1, memory // (8 * len(probability)))):
+        start = torch.from_numpy(np.interp(np.log(len(probability) - some.numpy()), *table)).exp()
+        yield some, solve_draws(probability.expand(len(some), -1), some, start=start)
+
+
+def _log_of_no_draw(probability: Tensor, counted: Tensor) -> Tensor:
+    """Return the logarithm of the probability that one draw is not the unit; as if certain if it is not `counted`."""
+    never = torch.finfo(probability.dtype).min  # exp(m x never) and its product with `never` are both 0
+    return torch.where(counted, torch.log1p(-probability.clamp(max=1 - 1e-16)), never)
 
 
 def most_draws(probability: Tensor, goal: Tensor) -> Tensor:

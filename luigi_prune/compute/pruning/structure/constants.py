@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from luigi_prune.compute.network_inputs import Inputs, call
+from luigi_prune.compute.network_inputs import Inputs, call, first_and_last
 from luigi_prune.compute.pruning.problem.equivalents import has_own_forward
 from luigi_prune.compute.pruning.problem.layers import evaluating
 from luigi_prune.compute.pruning.problem.masks import Masks
@@ -23,7 +23,10 @@ Constants = dict[str, tuple[Tensor, Tensor]]  # module -> (which input channels 
 
 
 def measure_constants(network: nn.Module, names: list[str], example_input: Inputs) -> Constants:
-    """Return for each named module which input channels have one value in all calls, and that value."""
+    """Return for each named module which input channels have one value in all calls, and that value.
+
+    The first and the last sample are enough, data and noise: the channels to look at are constant in every probe.
+    """
     smallest: dict[str, Tensor] = {}
     largest: dict[str, Tensor] = {}
 
@@ -40,7 +43,7 @@ def measure_constants(network: nn.Module, names: list[str], example_input: Input
     with ExitStack() as stack, torch.no_grad(), evaluating(network):
         for name in names:
             stack.callback(modules[name].register_forward_pre_hook(note(name)).remove)
-        call(network, example_input)
+        call(network, first_and_last(example_input))
     return {
         name: (largest[name] - low <= SAME * torch.maximum(low.abs(), largest[name].abs()), low)
         for name, low in smallest.items()

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from luigi_prune.execution.slurm import claims
+from luigi_prune.execution import claims
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_many_threads_at_once_make_one_claim(output: Path):
 
 def test_many_processes_at_once_make_one_claim_per_attempt(output: Path):
     code = (
-        "import sys; from luigi_prune.execution.slurm import claims; sys.stdin.read(1);"
+        "import sys; from luigi_prune.execution import claims; sys.stdin.read(1);"
         "print([n for n in range(1, 40) if claims.make_claim(sys.argv[1], '/lp-' + sys.argv[2], 0, n)])"
     )
     command = [sys.executable, "-c", code, str(output)]

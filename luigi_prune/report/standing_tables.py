@@ -1,0 +1,187 @@
+"""Tables of how methods stand: leaderboard, who beats whom, test sets, before and after retraining."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from luigi_prune.analysis.censoring import Censored, censored, runs_at_level
+from luigi_prune.analysis.commensurate import choose
+from luigi_prune.analysis.inference import mean_interval, over_nets
+from luigi_prune.analysis.leaderboard import LeaderboardRow, change_before_retraining
+from luigi_prune.analysis.verdict import Pairwise, Verdict
+from luigi_prune.report.cells import NOTHING, Cell, Table, number, of_censored, of_interval, points
+from luigi_prune.report.curves import Quality
+from luigi_prune.report.style import MethodStyle
+from luigi_prune.report.verdict_card import level_text
+from luigi_prune.report.wording import counted
+
+Arrays = dict[str, np.ndarray]
+
+MOST_RATIOS = 6
+MOST_LEVELS = 4
+
+
+def leaderboard_table(
+    rows: Sequence[LeaderboardRow], found: Verdict, styles: Sequence[MethodStyle], quality: Quality
+) -> Table:
+    """Return the leaderboard, the best mean compression first; ties with the best are marked."""
+    levels = list(rows[0].compression)[:MOST_LEVELS] if rows else []
+    times = {"prune (s)": [row.prune_seconds for row in rows], "retrain (s)": [row.retrain_seconds for row in rows]}
+    times = {name: values for name, values in times.items() if np.isfinite(values).any()}
+    with_before = any(row.before is not None for row in rows)
+    unit = f" ({quality.unit})" if quality.unit else ""
+    at, word = points(found.level), "rise" if found.lower else "drop"
+    columns = [
+        "method",
+        *(f"{word} ≤ {points(level)}" for level in levels),
+        f"FLOPs at {at}",
+        f"test change at {at}{unit}",
+    ]
+    columns += [f"before retraining at {at}{unit}"] * with_before
+    columns += [f"curve mean{unit}", *times]
+    body = []
+    for place, row in enumerate(rows):
+        cells: list[str] = [Cell(styles[row.method].plain, method=row.method)]
+        cells += [of_censored(row.compression[level]) for level in levels]
+        cells += [of_censored(row.flops), of_interval(row.change, quality.scale)]
+        if with_before:
+            cells.append(NOTHING if row.before is None else of_interval(row.before, quality.scale))
+        cells += [of_interval(row.area, quality.scale), *(seconds(values[place]) for values in times.values())]
+        body.append(tuple(cells))
+    tied = [at for at, row in enumerate(rows) if row.tied]
+    caption = (
+        f"Original over kept parameters of the smallest network within so many {'%' if found.lower else 'points'} of "
+        f"the unpruned network's {found.chosen_on} {found.metric}; geometric mean over nets, 95 % interval, and how "
+        "many runs stay within the level. ≥: the smallest ratio is still within it; <: some run is so at no ratio, and "
+        "enters with its largest network; ≈: both. Curve mean: the mean change over log2 compression, up to what all "
+        f"methods have. Shaded: not shown worse than the best at {at}."
+    )
+    return Table("Leaderboard", caption, tuple(columns), body, name="leaderboard", marked=frozenset(tied))
+
+
+def seconds(value: float) -> Cell:
+    """Return a time in seconds with three digits."""
+    return Cell(f"{value:.3g}" if np.isfinite(value) else NOTHING, order=value)
+
+
+def pairwise_table(found: Pairwise, styles: Sequence[MethodStyle], quality: Quality) -> Table:
+    """Return who beats whom at one compression: the row minus the column, shaded if that is significant."""
+    names = [styles[method].plain for method in found.methods]
+    rows = []
+    for at, method in enumerate(found.methods):
+        cells: list[str] = [Cell(names[at], method=method)]
+        for other in range(len(names)):
+            if other == at:
+                cells.append("")
+                continue
+            p, better = found.adjusted[at, other], found.better[at, other]
+            text = number(float(found.difference[at, other]), scale=quality.scale, digits=1, sign=True)
+            tone = {1: "good", -1: "bad"}.get(int(better), "")
+            cells.append(Cell(text, f"p {p:.2g}" if np.isfinite(p) else "", tone=tone))
+        rows.append(tuple(cells))
+    nets = int(found.nets.max(initial=0))
+    smallest = 2.0 / 2**nets if nets > 1 else 1.0
+    caution = (
+        f" Indicative: with {counted(nets, 'net')} no p-value can be below {smallest:.2g}, before Holm's adjustment."
+        if found.indicative or smallest > 0.05
+        else ""
+    )
+    unit = f" in {quality.unit}" if quality.unit else ""
+    caption = (
+        f"Row minus column, test {quality.label}{unit}, at {found.compression:g} times fewer parameters: mean over "
+        "nets, each pair on the same trained network. p: sign-flip permutation test, adjusted by Holm for all pairs; "
+        f"coloured if at most 0.05.{caution}"
+    )
+    return Table(
+        f"Who beats whom at {found.compression:g}×",
+        caption,
+        ("row − column", *names),
+        rows,
+        name=f"pairs-{found.compression:g}x",
+        matrix=True,
+    )
+
+
+def potential_table(arrays: Arrays, verdicts: dict[str, Verdict], styles: Sequence[MethodStyle]) -> Table:
+    """Return the prune potential on every test set: the compression within the level, judged on that test set."""
+    main = next(iter(verdicts.values()))
+    columns, values = [], {}
+    for test_set in verdicts:
+        chosen = choose(arrays, test_set, "test", metric=main.metric)
+        runs = runs_at_level(chosen, arrays, main.level)
+        columns.append(test_set)
+        values[test_set] = {method: censored(runs, arrays["cost/size"], method) for method in main.order}
+    highest = max((np.log2(v.value) for row in values.values() for v in row.values() if v.reached), default=1.0)
+    body: list[tuple[str, ...]] = []
+    for method in main.order:
+        cells: list[str] = [Cell(styles[method].plain, method=method)]
+        for test_set in verdicts:
+            value = values[test_set][method]
+            depth = np.log2(value.value) / highest if value.reached and highest > 0 else 0.0
+            shown = of_censored(value)
+            cells.append(Cell(str(shown), f"{value.reached} of {value.of}", shade=float(depth), order=shown.order))
+        body.append(tuple(cells))
+    leads = [found.leader for found in verdicts.values()]
+    body.append(("clear leader", *("none" if leader is None else styles[leader].plain for leader in leads)))
+    caption = (
+        f"Prune potential (Liebenwein et al. 2021, arXiv 2103.03014): the compression within {points(main.level)} "
+        f"{'%' if main.lower else 'points'} of the unpruned network on the same test set, chosen on that test set; "
+        "geometric mean over nets, and how many runs stay within. Signs as in the leaderboard."
+    )
+    return Table("Robustness over test sets", caption, ("method", *columns), body, name="test-sets", matrix=True)
+
+
+def before_after_table(arrays: Arrays, found: Verdict, styles: Sequence[MethodStyle], quality: Quality) -> Table | None:
+    """Return the change right after pruning and after retraining per ratio; None if the former was not measured."""
+    before = change_before_retraining(arrays, found.test_set, found.metric)
+    if before is None:
+        return None
+    places = np.unique(np.linspace(0, before.shape[1] - 1, min(MOST_RATIOS, before.shape[1])).round().astype(int))
+    body = []
+    for method in found.order:
+        cells: list[str] = [Cell(styles[method].plain, method=method)]
+        for ratio in places:
+            mean = mean_interval(over_nets(before[:, ratio, :, method])).mean
+            first = number(mean, scale=quality.scale, digits=1, sign=True)
+            after = number(float(quality.change.mean[ratio, method]), scale=quality.scale, digits=1, sign=True)
+            cells.append(Cell(f"{first} → {after}"))
+        body.append(tuple(cells))
+    caption = (
+        f"Change of test {quality.label}{f' in {quality.unit}' if quality.unit else ''} right after pruning → after "
+        "retraining, mean over nets. How much is lost at pruning says little about what retraining restores."
+    )
+    columns = ("method", *(f"keep {arrays['axes/keep_ratio'][ratio]:.3g}" for ratio in places))
+    return Table("Before and after retraining", caption, columns, body, name="before-after", matrix=True)
+
+
+def every_level_table(
+    arrays: Arrays, found: Verdict, styles: Sequence[MethodStyle], split: str, levels: Sequence[float]
+) -> Table:
+    """Return the compression of every method at every level, with networks chosen on `split`."""
+    chosen = choose(arrays, found.test_set, split, metric=found.metric)
+    runs = {level: runs_at_level(chosen, arrays, level) for level in levels}
+    body = [
+        (
+            Cell(styles[method].plain, method=method),
+            *(_short(censored(runs[level], arrays["cost/size"], method)) for level in levels),
+        )
+        for method in found.order
+    ]
+    unit = "%" if found.lower else "points" if found.is_share else "hundredths"
+    caption = (
+        f"Compression within each level ({unit} of {split} {found.metric}; negative: better than the unpruned "
+        "network), "
+        f"and how many runs stay within. Levels finer than {level_text(found)} are less than two samples."
+    )
+    title = f"Every level, chosen on {split}" + (
+        " as torchprune does, which is a little optimistic" * (split == "test")
+    )
+    columns = ("method", *(f"{100 * level:+g}" if level else "0" for level in levels))
+    return Table(title, caption, columns, body, name=f"levels-{split}", matrix=True)
+
+
+def _short(value: Censored) -> Cell:
+    shown = of_censored(value)
+    return Cell(str(shown), shown.note.rpartition("; ")[2], order=shown.order)

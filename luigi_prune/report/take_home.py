@@ -1,0 +1,79 @@
+"""How to load the networks of a report."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from luigi_prune.analysis.censoring import runs_at_level
+from luigi_prune.analysis.commensurate import choose
+from luigi_prune.analysis.verdict import Verdict
+from luigi_prune.report.cells import factor, number, points
+from luigi_prune.report.style import MethodStyle
+
+Arrays = dict[str, np.ndarray]
+
+# The name of the experiment file where the run's is not known.
+NO_FILE = "mine"
+
+
+@dataclass(frozen=True)
+class TakeHome:
+    """A sentence on a network, the Python code that loads it, and the command that exports it."""
+
+    text: str
+    python: str
+    shell: str
+
+
+def take_home(
+    arrays: Arrays, found: Verdict | None, styles: Sequence[MethodStyle], provenance: dict[str, Any], experiment: str
+) -> TakeHome | None:
+    """Return how to load the smallest network of the best method that stays within the level; None if none does.
+
+    It is that of the net whose network is the smallest; on ties, the first.
+    """
+    if found is None:
+        return None
+    chosen = choose(arrays, found.test_set, found.chosen_on, metric=found.metric)
+    runs = runs_at_level(chosen, arrays, found.level)
+    for method in found.order:
+        size = np.where(runs.available & ~runs.never, runs.take(arrays["cost/size"]), np.inf)[..., method]
+        if np.isfinite(size).any():
+            break
+    else:
+        return None
+    net, repetition = (int(at) for at in np.unravel_index(np.argmin(size), size.shape))
+    ratio = int(runs.point[net, repetition, method])
+    value = float(arrays[f"test/{found.test_set}/{found.metric}"][net, ratio, repetition, method])
+    percent = found.is_share and not found.lower
+    lead = "the leader" if method == found.leader else "the best mean; no method clearly leads"
+    text = (
+        f"{styles[method].plain} ({lead}), net {net}, within {points(found.level)} {'%' if found.lower else 'points'}: "
+        f"{factor(1 / float(size[net, repetition]))} fewer parameters, test {found.metric} "
+        f"{number(value, scale=100.0 if percent else 1.0, digits=2 if percent else 4)}{' %' * percent}."
+    )
+    config, name = config_of(provenance), str(arrays["axes/method"][method])
+    member = experiment if Path(config).stem not in (experiment, NO_FILE) else ""  # of a sweep
+    keep = f"{arrays['axes/keep_ratio'][ratio]:.6g}"
+    python = (
+        "from luigi_prune import api\n\n"
+        f'pruned = api.load("{config}", method="{name}", keep_ratio={keep}, net={net}, repetition={repetition}'
+        + (f', member="{member}")' if member else ")")
+    )
+    shell = (
+        f"python -m luigi_prune export {config} --method {name} --keep-ratio {keep} --net {net} "
+        f"--repetition {repetition} --to onnx" + (f" --member {member}" if member else "")
+    )
+    return TakeHome(text, python, shell)
+
+
+def config_of(provenance: dict[str, Any]) -> str:
+    """Return the experiment file that the run was started with, or a name to put it in for."""
+    files = re.findall(r"--config[= ](\S+)", str(provenance.get("command", "")))
+    return files[0].strip("'\"") if len(files) == 1 else f"{NO_FILE}.yaml"

@@ -1,0 +1,231 @@
+"""Writes what a driver does to its results folders: the tasks of its experiments, and news of its jobs.
+
+The web page reads them, so that it shows runs of every driver, whether they use its scheduler or not.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from luigi_prune.execution.job import Backend
+from luigi_prune.identity import paths
+from luigi_prune.identity.spec import shown_methods
+from luigi_prune.results.run_records import (
+    NEWS_SECONDS,
+    DriverNews,
+    RecordedExperiment,
+    RecordedTask,
+    TaskNews,
+    experiment_path,
+    news_path,
+    take_retries,
+    write_record,
+)
+from luigi_prune.workflow.job_task import JobTask
+from luigi_prune.workflow.progress_display import Board
+from luigi_prune.workflow.tasks import ChainTask, Report, RunExperiment, TrainBase
+
+log = logging.getLogger(__name__)
+_EVERY = 2.0  # seconds between two looks at what has changed
+_DISPLAY = {"network_names", "network_colors"}
+_MAX_MESSAGE = 20_000  # characters of a failure
+_RECORD_SECONDS = 60.0  # a run that ends earlier waits this long for its record to be written
+
+
+class NewsBoard(Board):
+    """A board that also keeps a file of news in every results folder of the run."""
+
+    def __init__(self, backend: Backend):
+        super().__init__(backend)
+        self._news = DriverNews(
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            backend=backend.name,
+            slots=backend.slots,
+            command="",
+            started=time.time(),
+        )
+        self._failed_tasks: dict[str, JobTask] = {}  # by key
+        self._folders: list[str] = []
+        self._retry: Callable[[JobTask], None] = lambda task: None
+        self._changed = True
+        self._stop = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def follow(self, experiments: list[RunExperiment], retry: Callable[[JobTask], None]) -> None:
+        """Start to write news of these experiments; `retry` runs a failed task again, from a thread."""
+        commands = {report.key: command_of(experiment) for experiment in experiments for report in experiment.reports}
+        reports = [report for experiment in experiments for report in experiment.reports]
+        if not reports:
+            return
+        self._retry = retry
+        self._folders = list(dict.fromkeys(report.results for report in reports))
+        self._news.command = "\n".join(dict.fromkeys(commands.values()))
+        self._news.reports = tuple(report.key for report in reports)
+        threads = (lambda: _write_experiments(reports, commands), self._write_periodically)
+        self._threads = [threading.Thread(target=target, name="run news", daemon=True) for target in threads]
+        for thread in self._threads:
+            thread.start()
+
+    def unfollow(self) -> None:
+        """Write the last news and stop."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(_RECORD_SECONDS)
+        with self._lock:
+            self._news.ended = time.time()
+            self._news.running, self._news.queue = {}, {}
+        self._write()
+        self._threads = []
+
+    def submitted(self, task: JobTask) -> None:
+        """Count a task whose job was submitted to the backend."""
+        super().submitted(task)
+        with self._lock:
+            self._forget(task)
+            self._news.queue[task.key] = TaskNews(since=time.time())
+
+    def started(self, task: JobTask) -> None:
+        """Count a task whose job has started."""
+        super().started(task)
+        with self._lock:
+            self._forget(task)
+            self._news.running[task.key] = TaskNews(since=time.time())
+
+    def progressed(self, task: JobTask, fraction: float, message: str) -> str:
+        """Record a job's progress or reason for waiting; return the message with the estimated time left."""
+        text = super().progressed(task, fraction, message)
+        with self._lock:
+            news = self._news.running.get(task.key) or self._news.queue.get(task.key)
+            if news:
+                news.fraction, news.message, self._changed = fraction, message, True
+                running = self._running.get(task.task_id)
+                news.left = running.seconds_left(time.monotonic()) if running else None
+        return text
+
+    def ended(self, task: JobTask, success: bool, message: str, seconds: float) -> None:
+        """Count a task that has ended."""
+        super().ended(task, success, message, seconds)
+        with self._lock:
+            self._forget(task)
+            if not success:
+                self._news.failed[task.key] = TaskNews(message=message[-_MAX_MESSAGE:], since=time.time())
+                self._failed_tasks[task.key] = task
+
+    def _forget(self, task: JobTask) -> None:
+        self._changed = True
+        for states in (self._news.queue, self._news.running, self._news.failed):
+            states.pop(task.key, None)
+        self._failed_tasks.pop(task.key, None)
+
+    def _write_periodically(self) -> None:
+        written = float("-inf")
+        while not self._stop.is_set():
+            for folder in self._folders:
+                for key in take_retries(folder, set(self._failed_tasks)):
+                    self._run_again(self._failed_tasks[key])
+            if self._changed or time.monotonic() - written >= NEWS_SECONDS:
+                self._write()
+                written = time.monotonic()
+            self._stop.wait(_EVERY)
+
+    def _run_again(self, task: JobTask) -> None:
+        try:
+            self._retry(task)
+        except Exception:  # a request from the page must not end the run
+            log.exception("%s could not be run again", task.title)
+
+    def _write(self) -> None:
+        with self._lock:
+            self._changed = False
+            self._news.to_do, self._news.done = len(self._todo), len(self._done)
+            self._news.estimate = self._estimate() if self._news.ended is None else None
+            news = self._news.model_copy(deep=True)
+        for folder in self._folders:
+            try:
+                write_record(news_path(folder, news), news)
+            except OSError as error:  # the page shows less; the run goes on
+                log.info("no news in %s: %s", folder, error)
+
+
+def command_of(experiment: RunExperiment) -> str:
+    """Return the command line that runs a file's experiments again."""
+    arguments = ["luigi", "--module", "luigi_prune", "RunExperiment", "--config", experiment.config]
+    smoke = ["--smoke"] if experiment.smoke else []
+    return f"cd {shlex.quote(os.getcwd())} && {shlex.join([*arguments, *smoke])}"
+
+
+def _write_experiments(reports: list[Report], commands: dict[str, str]) -> None:
+    """Write the record of every experiment that has none."""
+    for report in reports:
+        path = experiment_path(report.results, report.experiment, report.key)
+        try:
+            if not path.exists():
+                write_record(path, recorded_experiment(report, commands[report.key]))
+        except Exception:  # the page shows less; the run goes on
+            log.exception("%s could not be written", path)
+
+
+def recorded_experiment(report: Report, command: str) -> RecordedExperiment:
+    """Return the record of a report's experiment with all its tasks."""
+    places: dict[str, int] = {}
+    tasks: list[RecordedTask] = []
+    stack: list[tuple[JobTask, list[JobTask] | None]] = [(report, None)]
+    while stack:
+        task, inputs = stack.pop()
+        if task.task_id in places:
+            continue
+        if inputs is None:
+            inputs = list(task.requires().values())
+            stack += [(task, inputs), *((inner, None) for inner in reversed(inputs))]
+        else:
+            places[task.task_id] = len(tasks)
+            tasks.append(_recorded_task(task, tuple(places[inner.task_id] for inner in inputs)))
+    labels, _ = shown_methods(report.content)
+    return RecordedExperiment(
+        name=report.experiment,
+        key=report.key,
+        dataset=report.dataset,
+        network=report.network,
+        labels=labels,
+        keep_ratios=report.grid.keep_ratios,
+        command=command,
+        settings=report.content.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=_DISPLAY),
+        tasks=tuple(tasks),
+    )
+
+
+def _recorded_task(task: JobTask, inputs: tuple[int, ...]) -> RecordedTask:
+    results = Path(task.places.results)
+    curves = ""
+    if isinstance(task, TrainBase | ChainTask) and task.task_family in ("TrainBase", "Retrain"):
+        spec = task.content if isinstance(task, TrainBase) else task.content.base
+        curves = _relative(paths.tensorboard_folder(task.places, spec.network, task.path), results)
+    more: dict[str, Any] = {
+        name: getattr(task, name)
+        for name in ("method", "keep_ratio", "net", "repetition", "test_set")
+        if hasattr(task, name)
+    }
+    log_file = _relative(paths.log_path(results, task.title, task.key), results)
+    return RecordedTask(
+        family=task.task_family,
+        key=task.key,
+        title=task.title,
+        path=_relative(task.path, results),
+        log=log_file,
+        curves=curves,
+        inputs=inputs,
+        **more,
+    )
+
+
+def _relative(path: Path, results: Path) -> str:
+    return str(path.relative_to(results) if path.is_relative_to(results) else path)
