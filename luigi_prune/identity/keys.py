@@ -179,7 +179,10 @@ def scores_key(spec: ChainSpec) -> str:
 def evaluate_key(spec: EvaluateSpec) -> str:
     """Return the key of an evaluation."""
     parent = train_key(spec.base) if spec.chain is None else chain_key(spec.chain)
-    return content_key("Evaluate", {"test_set": spec.test_set, "metrics": spec.metrics}, [parent])
+    settings: dict[str, Any] = {"test_set": spec.test_set, "metrics": spec.metrics}
+    if spec.latency:
+        settings["latency"] = True
+    return content_key("Evaluate", settings, [parent])
 
 
 def aggregate_key(experiment: Experiment) -> str:

@@ -17,6 +17,7 @@ from luigi_prune.report.cells import Table, points
 from luigi_prune.report.chart_data import chart_data
 from luigi_prune.report.curves import Quality, curves, measured_metric, within
 from luigi_prune.report.figures import COSTS, Plot, standing_figure, tradeoff_figure
+from luigi_prune.report.latency_table import latency_table
 from luigi_prune.report.layer_tables import layer_tables
 from luigi_prune.report.panels import chosen_ratios, curve_figure, layer_figure
 from luigi_prune.report.result_flags import all_results_table, chance_of, flags
@@ -117,7 +118,11 @@ def make_contents(
         layers=_layer_plots(arrays, meta, styles, ratios),
         costs=[
             table
-            for table in (report_tables.measured_table(measured, styles) if measured else None, family)
+            for table in (
+                latency_table(arrays, measured, styles) if measured else None,
+                report_tables.measured_table(measured, styles) if measured else None,
+                family,
+            )
             if table is not None
         ],
         curves=_curve_plots(arrays, meta, styles, ratios),
