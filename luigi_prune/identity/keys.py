@@ -180,7 +180,10 @@ def evaluate_key(spec: EvaluateSpec) -> str:
     """Return the key of an evaluation."""
     parent = train_key(spec.base) if spec.chain is None else chain_key(spec.chain)
     metrics = [_canonical_metric(metric) for metric in spec.metrics]
-    return content_key("Evaluate", {"test_set": spec.test_set, "metrics": metrics}, [parent])
+    settings: dict[str, Any] = {"test_set": spec.test_set, "metrics": metrics}
+    if spec.latency:
+        settings["latency"] = True
+    return content_key("Evaluate", settings, [parent])
 
 
 @per_object

@@ -111,12 +111,13 @@ class ChainSpec(Spec):
 
 
 class EvaluateSpec(Spec):
-    """The evaluation of a network, pruned or not, on one test set."""
+    """The evaluation of a network, pruned or not, on one test set. `latency`: whether it is timed, too."""
 
     base: TrainSpec
     chain: ChainSpec | None = None
     test_set: str
     metrics: tuple[Component, ...]
+    latency: bool = False
 
 
 class ExperimentSpec(Spec):
@@ -225,7 +226,11 @@ def evaluations(experiment: Experiment) -> dict[tuple[str, int, int, int, int], 
                 for test_set in grid.test_sets:
                     for row, chain in enumerate(chains):
                         cells[test_set, net, row, repetition, column] = EvaluateSpec(
-                            base=base, chain=chain, test_set=test_set, metrics=grid.metrics
+                            base=base,
+                            chain=chain,
+                            test_set=test_set,
+                            metrics=grid.metrics,
+                            latency=experiment.experiments.measure_latency,
                         )
     return cells
 
