@@ -15,6 +15,7 @@ import luigi.interface
 import luigi.worker
 import pytest
 
+import luigi_prune.workflow.job_process as job_process
 import luigi_prune.workflow.luigi_integration as factory
 import luigi_prune.workflow.worker as worker
 from luigi_prune.execution.job import Outcome
@@ -98,6 +99,19 @@ def test_a_failure_that_no_retry_can_mend_is_tried_once(tmp_path, backend, capsy
     assert "1 failed" in out
 
 
+@pytest.mark.parametrize("allowed", ["true", "false"])
+def test_a_failed_run_ends_with_a_partial_report_if_luigi_cfg_says_so(
+    tmp_path, backend, luigi_option, monkeypatch, allowed
+):
+    reported: list[RunExperiment] = []
+    monkeypatch.setattr(worker, "write_partial_reports", lambda experiments, note: reported.extend(experiments))
+    luigi_option("report", "allow_partial", allowed)
+    backend.outcomes["Prune"] = [Outcome("failed", "ValueError: no", retry=False)]
+    file = write_experiment(tmp_path)
+    assert not build(file)
+    assert [experiment.config for experiment in reported] == ([str(file)] if allowed == "true" else [])
+
+
 def test_a_failure_of_the_machine_is_tried_again(tmp_path, backend, luigi_option):
     luigi_option("scheduler", "retry_delay", "0.1")
     backend.outcomes["Prune"] = [Outcome("failed", "killed by signal 9", retry=True)]
@@ -129,7 +143,7 @@ def test_an_error_while_a_result_is_judged_is_a_failure_and_no_hang(tmp_path, ba
     def broken(*args: Any) -> None:
         raise OSError("read-only file system")
 
-    monkeypatch.setattr(worker, "set_aside", broken)
+    monkeypatch.setattr(job_process, "set_aside", broken)
     build(write_experiment(tmp_path))
     base = next((tmp_path / "results").rglob("TrainBase/*.h5"))
     base.write_bytes(b"x")
@@ -149,8 +163,8 @@ def test_a_damaged_input_is_computed_again_and_its_reader_retried(tmp_path, back
 
 
 def test_an_input_that_never_stays_whole_ends_in_a_failure(tmp_path, backend, monkeypatch, capsys):
-    monkeypatch.setattr(worker, "_REPAIRS", 3)
-    monkeypatch.setattr(worker, "_REPAIR_DELAY", 0.01)
+    monkeypatch.setattr(job_process, "_REPAIRS", 3)
+    monkeypatch.setattr(job_process, "_REPAIR_DELAY", 0.01)
     file = write_experiment(tmp_path)
     (task,) = [task for task in worker_tasks(file) if task.task_family == "TrainBase"]
     backend.outcomes["Prune"] = [Outcome("damaged", "rotten", damaged=str(task.path)) for _ in range(50)]
