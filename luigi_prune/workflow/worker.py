@@ -73,6 +73,7 @@ class PruneWorker(RegisteringWorker):
     waits for a retry or for another run.
     """
 
+    board: NewsBoard
     _parked: frozenset[str] = frozenset()
 
     def __init__(self, *, scheduler: Any, worker_processes: int, assistant: bool, backend: Backend):
