@@ -18,7 +18,7 @@ COMPRESSIONS = (2.0, 4.0, 8.0, 16.0, 32.0)
 # log2 of 1.02
 SAME_COMPRESSION = 0.0286
 # Scores that ignore the weights: a method that uses one is a random-pruning baseline.
-RANDOM_SCORES = frozenset({"uniform", "random_channel"})
+RANDOM_SCORES = frozenset({"uniform", "random_channel", "shuffled_magnitude"})
 
 
 @dataclass(frozen=True)

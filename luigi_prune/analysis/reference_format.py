@@ -99,5 +99,9 @@ def _stats_comm(out: dict[str, np.ndarray], error: np.ndarray) -> dict[str, np.n
 
 def _as_json(stats: dict[str, np.ndarray]) -> str:
     """Return arrays as strict JSON, with null for NaN."""
-    plain = {name: np.where(np.isnan(values), None, values.astype(object)).tolist() for name, values in stats.items()}
+    plain = {}
+    for name, values in stats.items():
+        entries = values.astype(object)
+        entries[np.isnan(values)] = None
+        plain[name] = entries.tolist()
     return json.dumps(plain, allow_nan=False)

@@ -80,8 +80,9 @@ class Verdict:
 def verdict(arrays: Arrays, meta: dict[str, Any], test_set: str, metric: str) -> Verdict | None:
     """Return the verdict on a test set and metric; None if no method that prunes has results there.
 
-    A method leads if, at the level, its paired 95 % interval against *every* other method excludes 0. For the best of
-    any number of methods that is a test at 5 % (Gutmann and Maymin 1987), so the intervals need no further correction.
+    A method leads if, at the level, its paired 95 % interval against *every* other method excludes 0. To beat all at
+    once by chance is rarer than to beat one (Gutmann and Maymin 1987), so the intervals need no correction for the
+    number of methods; benchmarks/verdict.py measures that.
     """
     on_validation = has_validation(arrays, metric)
     split = "validation" if on_validation else f"test/{test_set}"

@@ -42,6 +42,7 @@ from luigi_prune.compute.pruning.problem.records import Allocation, Problem
 from luigi_prune.errors import ConfigError
 from luigi_prune.registry import MethodRow
 from luigi_prune.registry.rows import Granularity
+from luigi_prune.seeds import derive_seed
 
 __all__ = ["MethodRow", "Pruned", "PrunedLayer", "methods", "prune", "release"]
 
@@ -142,6 +143,8 @@ def prune(
         ignore=ignore,
         include=include,
     )
+    if row.reinitialised:
+        pruning.draw_anew(result, row.name, derive_seed(seed, "scratch"))
     result.warnings[:0] = lines
     for text in result.warnings:
         warnings.warn(text, UserWarning, stacklevel=2)

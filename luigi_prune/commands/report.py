@@ -125,7 +125,9 @@ def _comparison(tables: Sequence[_Tables], test_set: str, output: str) -> Path:
     from luigi_prune.report.across_page import write_comparison
 
     settings = varied_settings([table.task.content.model_dump(mode="json", by_alias=True) for table in tables])
-    members, labels, colors = [], {}, {}
+    members: list[MemberResult] = []
+    labels: dict[str, str] = {}
+    colors: dict[str, str] = {}
     names = _names([table.task.experiment for table in tables])
     for table, name, varied in zip(tables, names, settings, strict=True):
         sets = [str(known) for known in table.arrays["axes/test_set"]]

@@ -50,6 +50,7 @@ def check_experiment(experiment: Experiment) -> tuple[Experiment, Notes]:
     retraining, retraining_notes = check_training(experiment.retraining, "retraining")
     check_data(experiment)
     _check_epochs(experiment)
+    _check_rewound(experiment)
     _check_ignored(experiment)
     _check_included(experiment)
     updates = {
@@ -201,6 +202,15 @@ def _check_epochs(experiment: Experiment) -> None:
         raise SettingError(
             path, f"weights cannot be rewound to epoch {start}: training has {experiment.training.num_epochs} epochs"
         )
+
+
+def _check_rewound(experiment: Experiment) -> None:
+    """Raise SettingError for a method whose fresh weights rewinding would replace by the early ones."""
+    settings = experiment.experiments
+    for index, method in enumerate(settings.methods if settings.mode == "cascade-rewind" else ()):
+        if registry.find("method", method).reinitialised:
+            text = f"{method} draws weights anew, which mode cascade-rewind overwrites; use mode retrain or cascade"
+            raise SettingError(("experiments", "methods", index), text)
 
 
 def _check_ignored(experiment: Experiment) -> None:

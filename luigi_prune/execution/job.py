@@ -83,6 +83,7 @@ class Backend(Protocol):
 
     def prepare(self, jobs: Iterable[Job]) -> None:
         """Check before a run that its jobs can be submitted; raises ConfigError. Not called if there are none."""
+        return None
 
     def submit(self, job: Job, listener: Listener) -> None: ...
 

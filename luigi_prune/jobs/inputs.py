@@ -31,9 +31,9 @@ def read_splits(base: TrainSpec, training: TrainingConfig, request: dict[str, An
     )
 
 
-def initial_network(base: TrainSpec, input_shape: Any) -> nn.Module:
-    """Return the network as initialised from its seed, before training."""
-    seed = derive_seed(base.seed, base.net, "initialise")
+def initial_network(base: TrainSpec, input_shape: Any, seed: int | None = None) -> nn.Module:
+    """Return the network as initialised from its seed, or from another one, before training."""
+    seed = derive_seed(base.seed, base.net, "initialise") if seed is None else seed
     return networks.build(base.network.name, input_shape, base.network.output_size, seed, base.network.kwargs)
 
 

@@ -13,7 +13,14 @@ from luigi_prune.compute import pruning
 from luigi_prune.compute.metrics.losses import Loss
 from luigi_prune.execution.job import Context
 from luigi_prune.identity.spec import ChainSpec
-from luigi_prune.jobs.inputs import example_input, original_cost, read_calibration, read_splits, restore_network
+from luigi_prune.jobs.inputs import (
+    example_input,
+    initial_network,
+    original_cost,
+    read_calibration,
+    read_splits,
+    restore_network,
+)
 from luigi_prune.jobs.outputs import write
 from luigi_prune.jobs.process import prepare_process
 from luigi_prune.jobs.result_arrays import budget_arrays, error_arrays, mask_arrays, state_arrays
@@ -56,6 +63,10 @@ def prune(request: dict[str, Any], context: Context) -> None:
         original=_original_network(request, spec, splits.input_shape, context.device),
         remember=remember_scores(request, spec, context),
     )
+    if method.reinitialised:
+        # As networks are initialised before training, from a seed per repetition.
+        seed = derive_seed(spec.base.seed, spec.base.net, spec.repetition, "scratch", len(spec.steps))
+        pruning.draw_anew(pruned, spec.method, seed, initial_network(spec.base, splits.input_shape, seed))
     for text in pruned.warnings:
         log.warning(f"{plain(spec.base.network.name)}: {text}")  # a run may have several networks
     context.progress(1.0, f"kept {pruned.size / pruned.original_size:.4g} of {pruned.original_size} parameters")

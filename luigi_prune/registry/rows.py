@@ -31,8 +31,8 @@ class MethodRow:
 
     `short`: an alternative to `name` in experiment files. `needs_data`: the score reads calibration batches.
     `randomised`: repetitions differ. `retrained`: pruning is followed by retraining. `from_original`: every step of a
-    cascade starts from the original network. `use`: when to use it. Without a `color` or a
-    `marker` (one of matplotlib's) the report picks one.
+    cascade starts from the original network. `reinitialised`: the kept weights are drawn anew, a control. `use`: when
+    to use it. Without a `color` or a `marker` (one of matplotlib's) the report picks one.
     """
 
     name: str
@@ -50,6 +50,7 @@ class MethodRow:
     paper: str = ""
     summary: str = ""
     from_original: bool = False
+    reinitialised: bool = False
     use: str = ""
 
     def __post_init__(self) -> None:

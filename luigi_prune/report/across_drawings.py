@@ -50,11 +50,11 @@ def rank_drawing(found: Across, labels: Mapping[str, str], colors: Mapping[str, 
 def axis_drawing(members: Sequence[MemberResult], labels: Mapping[str, str], colors: Mapping[str, str]) -> str:
     """Return compression (log axis) against the one numeric setting that varies, empty if there is none."""
     keys = list(dict.fromkeys(key for member in members for key in member.varied))
-    points = [(member.varied.get(keys[0]), member) for member in members if member.verdict] if len(keys) == 1 else []
-    if len(points) < 2 or not all(_is_number(value) for value, _ in points):
+    judged = [member for member in members if member.verdict] if len(keys) == 1 else []
+    if len(judged) < 2 or not all(_is_number(member.varied.get(keys[0])) for member in judged):
         return ""
-    points.sort(key=lambda point: point[0])
-    values = np.array([float(value) for value, _ in points])
+    points = sorted(((float(member.varied[keys[0]]), member) for member in judged), key=lambda point: point[0])
+    values = np.array([value for value, _ in points])
     factors = [value for _, member in points for value in member.compression.values() if np.isfinite(value.value)]
     low, high = 0.0, max(1.0, float(np.ceil(max(np.log2(value.value) for value in factors)))) if factors else 1.0
     left, right, top, bottom = 60, WIDTH - 170, 20, 280

@@ -89,6 +89,8 @@ class BatchingClient(luigi.rpc.RemoteScheduler):
     The order of calls stays the same, over all threads. A call that fails leaves the queue to the next one.
     """
 
+    _fetcher: Any
+
     def __init__(self, url: str):
         super().__init__(url)
         self._fetcher.close()

@@ -50,12 +50,15 @@ class SchedulerWorkerFactory(luigi.interface._WorkerSchedulerFactory):
         """Return a worker with the backend chosen in luigi.cfg."""
         announce_command()  # before the backend starts processes
         try:
+            allow_partial = settings.allow_partial()
             backend = choose(settings.compute_settings())
         except LuigiPruneError as error:
             settings.exit_with_error(error)
         # without --workers: as many tasks at once as the backend has slots
         concurrency = worker_processes if worker_processes > 1 else backend.slots
-        return PruneWorker(scheduler=scheduler, worker_processes=concurrency, assistant=assistant, backend=backend)
+        worker = PruneWorker(scheduler=scheduler, worker_processes=concurrency, assistant=assistant, backend=backend)
+        worker.allow_partial = allow_partial
+        return worker
 
 
 def _print(text: str) -> None:

@@ -12,7 +12,6 @@ import re
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
@@ -23,6 +22,7 @@ from rich.live import Live
 from rich.text import Text
 
 from luigi_prune.execution.job import Backend
+from luigi_prune.workflow.estimates import Running, seconds_left, shown_range
 from luigi_prune.workflow.failure_notes import FailureNotes, listed
 from luigi_prune.workflow.job_task import family_counts
 
@@ -31,50 +31,8 @@ if TYPE_CHECKING:
     from luigi_prune.workflow.tasks import Report
 
 _LINE_EVERY = 10.0  # seconds between lines if the output is no terminal
-_SHORT = ("Aggregate", "Report")  # families that take seconds, and come last
 _FIRST_SHARE = 20  # an estimate needs one in so many tasks done, or as many as run at once
 _SHOWN = 8  # maximum number of tasks listed, running ones first
-
-
-@dataclass
-class Running:
-    """Progress of a running task, and the time and fraction from which its pace is measured."""
-
-    title: str
-    fraction: float = 0.0
-    message: str = ""
-    updated: float = 0.0  # time of the last change of `fraction`
-    first_fraction: float = 0.0
-    first: float | None = None  # time of the first progress reported since the start or a resume
-
-    def update(self, fraction: float, message: str, now: float) -> None:
-        """Record the progress; `now` in seconds of any clock."""
-        if fraction < self.fraction:  # requeued: the pace is measured anew
-            self.first = None
-        if fraction > 0 and self.first is None:
-            self.first, self.first_fraction = now, fraction
-        if fraction != self.fraction:
-            self.updated = now
-        self.fraction, self.message = fraction, message
-
-    def seconds_left(self, now: float) -> float | None:
-        """Return the seconds left at the pace so far; None before two reports of progress.
-
-        The pace excludes the start of the process and progress before a resume.
-        """
-        if self.first is None or self.fraction <= self.first_fraction:
-            return None
-        pace = (self.fraction - self.first_fraction) / (self.updated - self.first) if self.updated > self.first else 0.0
-        return max(0.0, (1 - self.fraction) / pace - (now - self.updated)) if pace else None
-
-    def status(self, now: float) -> str:
-        """Return the last message, with the estimated time left."""
-        left = self.seconds_left(now)
-        return self.message + (f", about {_duration(left)} left" if left is not None else "")
-
-    def line(self, now: float) -> str:
-        """Return the task in one line."""
-        return f"{self.title}  {self.fraction:4.0%}  {self.status(now)}" if self.message else self.title
 
 
 class LastingConsole(Console):
@@ -258,7 +216,7 @@ class Board:
             if self._failed:
                 text += f", {len(self._failed)} failed"
             estimate = self._estimate()
-        return text + (f", {_range(*estimate)} left" if estimate is not None else "")
+        return text + (f", {shown_range(*estimate)} left" if estimate is not None else "")
 
     def _shared(self) -> str:
         """Return how many of the tasks that are done were computed here, if another run has computed some."""
@@ -274,32 +232,21 @@ class Board:
         return f"{len(self._queue)} in the queue{f' ({known})' if known else ''}, "
 
     def _estimate(self) -> tuple[float, float] | None:
-        """Return the least and the most seconds until all tasks are done; None while that would mean little.
-
-        The least by the seconds that jobs of each family have taken. The most by the pace since the first submission,
-        which includes waiting in queues, starts of processes, and what another run does.
-        """
-        over = self._done | set(self._failed)
-        to_do = Counter(family for task_id, family in self._todo.items() if task_id not in over)
-        here = len(self._done) - len(self._done_elsewhere)
+        """Return the least and the most seconds until all tasks are done; None while that would mean little."""
         if self._first_submission is None or (self._queue and not self._running):
             return None  # unknown when the queue moves
+        over = self._done | self._failed.keys()
+        to_do = Counter(family for task_id, family in self._todo.items() if task_id not in over)
         # if tasks queue despite free slots, the site's capacity is the number that run now
         at_once = len(self._running) if self._queue else min(self.backend.slots, to_do.total())
         at_once = max(1, at_once + len(self._elsewhere))
-        unknown = [family for family in to_do if family not in self._seconds and family not in _SHORT]
-        if unknown or here < min(at_once, len(self._todo) // _FIRST_SHARE):
+        here = len(self._done) - len(self._done_elsewhere)
+        if here < min(at_once, len(self._todo) // _FIRST_SHARE):
             return None
-        mean = {family: sum(seconds) / len(seconds) for family, seconds in self._seconds.items()}
+        done = Counter(self._todo[task_id] for task_id in self._done if task_id in self._todo)
+        running = [(self._todo.get(task_id, ""), task) for task_id, task in self._running.items()]
         now = time.monotonic()
-        begun = sum(
-            task.fraction * mean.get(self._todo.get(task_id, ""), 0.0) for task_id, task in self._running.items()
-        )
-        left = max(0.0, sum(count * mean.get(family, 0.0) for family, count in to_do.items()) - begun)
-        done = begun + sum(mean.get(self._todo[task_id], 0.0) for task_id in self._done if task_id in self._todo)
-        longest = max((task.seconds_left(now) or 0.0 for task in self._running.values()), default=0.0)
-        least = max(longest, left / at_once)
-        return least, max(least, left * (now - self._first_submission) / done if done else 0.0)
+        return seconds_left(to_do, done, running, self._seconds, at_once, now - self._first_submission, now)
 
     def _render(self) -> Group:
         now = time.monotonic()
@@ -323,19 +270,6 @@ def _reason(message: str) -> str:
     """Return why a job waits: the words in the first brackets of a message, up to a comma; "" if there is none."""
     match = re.search(r"\(([^,()]+)", message)
     return "" if match is None or match[1] == "None" else match[1].strip()
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def _range(least: float, most: float) -> str:
-    """Return "about 4 min", or "4 min to 9 min" if the bounds differ much."""
-    if most < 1.5 * least or _duration(least) == _duration(most):
-        return f"about {_duration(most)}"
-    return f"{_duration(least)} to {_duration(most)}"
 
 
 def _short(path: Path) -> Path:

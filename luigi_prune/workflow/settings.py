@@ -122,6 +122,15 @@ def compute_settings() -> ComputeSettings:
     return replace(settings, own=backend_settings(settings, {name: _section(name) for name in sections}))
 
 
+def allow_partial() -> bool:
+    """Return whether a run with failed tasks ends with a report on the results that exist; raises ConfigError."""
+    section = _section("report")
+    for key in section:
+        if key != "allow_partial":
+            raise ConfigError(f"luigi.cfg: [report] {key}: unknown key{nearest(key, ['allow_partial'])}")
+    return _flag("report", "allow_partial", section)
+
+
 def _processes(compute: dict[str, str]) -> dict[str, int | Literal["gpus"]]:
     """Return the processes of a job by family: as in [compute.<Family>], else as in [compute]."""
     processes: dict[str, int | Literal["gpus"]] = {}

@@ -22,6 +22,7 @@ from luigi_prune.execution.job import Backend
 from luigi_prune.execution.process_claims import ProcessClaims
 from luigi_prune.workflow.job_process import JobProcess, WrapperProcess
 from luigi_prune.workflow.job_task import JobTask
+from luigi_prune.workflow.partial_reports import write_partial_reports
 from luigi_prune.workflow.registering_worker import RegisteringWorker
 from luigi_prune.workflow.run_news import NewsBoard
 from luigi_prune.workflow.scheduler_status import Statuses, serves_pages
@@ -93,6 +94,7 @@ class PruneWorker(RegisteringWorker):
         self._experiments: list[RunExperiment] = []
         self._end_reason = ""  # why the run ends before all is done
         self._next_count = 0.0
+        self.allow_partial = False
 
     @property
     def worker_processes(self) -> int:
@@ -111,7 +113,13 @@ class PruneWorker(RegisteringWorker):
         return super().add(task, *args, **kwargs)
 
     def run(self) -> bool:
-        """Run all scheduled tasks, then print the paths of the reports."""
+        """Run all scheduled tasks, then print the paths of the reports, partial ones included if luigi.cfg has them."""
+        succeeded = self._run_tasks()
+        if self.allow_partial:
+            write_partial_reports(self._experiments, self.board.note)
+        return succeeded
+
+    def _run_tasks(self) -> bool:
         missing = [report for root in self._experiments for report in root.reports if not report.complete()]
         for folder in dict.fromkeys(report.results for report in missing):
             check_writable(Path(folder))

@@ -123,7 +123,8 @@ def test_printed_commands_can_be_pasted(tmp_path, capsys, monkeypatch, backend):
     run(write_experiment(folder))
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Curves: ")]
     words = shlex.split(line.removeprefix("Curves: "))
-    assert words == ["tensorboard", "--logdir", os.path.join(folder.name, "results")]
+    assert words[:2] == ["tensorboard", "--logdir"]
+    assert words[2:] == [str(path.relative_to(tmp_path).parent / "tensorboard") for path in folder.rglob("report.html")]
 
 
 def test_the_version_is_that_of_the_package(capsys):

@@ -579,6 +579,15 @@ def test_a_training_file_is_not_an_experiment():
     assert "include a file of training settings as 'training: {file: ...}'" in message("sample/training_tutorial.yaml")
 
 
+def test_rewinding_would_replace_fresh_weights(folder):
+    text = GOOD.replace("mode: cascade", "mode: cascade-rewind").replace("[ThresNet, UniNet]", "[ThresNet, ScratchNet]")
+    (folder / "e.yaml").write_text(text)
+    assert message() == (
+        "e.yaml:22: experiments.methods[1]: ScratchNet draws weights anew, which mode cascade-rewind overwrites; "
+        "use mode retrain or cascade"
+    )
+
+
 def test_rewinding_beyond_the_training(folder):
     text = GOOD.replace("mode: cascade", "mode: cascade-rewind").replace(
         "startEpoch: 5", "startEpoch: 15\n  numEpochs: 20"

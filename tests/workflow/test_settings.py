@@ -17,7 +17,7 @@ from luigi_prune.config.schema import Directories, NetworkConfig
 from luigi_prune.errors import ConfigError
 from luigi_prune.execution.job import ComputeSettings
 from luigi_prune.identity import paths
-from luigi_prune.workflow.settings import EXIT_CONFIGURATION, check_writable, compute_settings
+from luigi_prune.workflow.settings import EXIT_CONFIGURATION, allow_partial, check_writable, compute_settings
 from luigi_prune.workflow.tasks import RunExperiment
 from tests.experiments import write_experiment
 
@@ -156,3 +156,21 @@ def test_a_results_folder_that_cannot_be_written_ends_the_run_with_one_line(tmp_
     assert re.fullmatch(
         r"error: directories.results: cannot write to \S+/file/results: .+ \([\d,.]+ MiB are free\)\n", line
     )
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [("allow_partial", "yes", "expected true or false, got 'yes'"), ("allow_parts", "true", "unknown key")],
+)
+def test_the_section_report_is_checked(key, value, words):
+    config = luigi.configuration.get_config()
+    before = dict(config.items("report"))
+    assert allow_partial() is False
+    config.set("report", key, value)
+    try:
+        with pytest.raises(ConfigError, match=words):
+            allow_partial()
+    finally:
+        config.remove_option("report", key)
+        for name, text in before.items():
+            config.set("report", name, text)

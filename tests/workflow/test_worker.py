@@ -99,6 +99,19 @@ def test_a_failure_that_no_retry_can_mend_is_tried_once(tmp_path, backend, capsy
     assert "1 failed" in out
 
 
+@pytest.mark.parametrize("allowed", ["true", "false"])
+def test_a_failed_run_ends_with_a_partial_report_if_luigi_cfg_says_so(
+    tmp_path, backend, luigi_option, monkeypatch, allowed
+):
+    reported: list[RunExperiment] = []
+    monkeypatch.setattr(worker, "write_partial_reports", lambda experiments, note: reported.extend(experiments))
+    luigi_option("report", "allow_partial", allowed)
+    backend.outcomes["Prune"] = [Outcome("failed", "ValueError: no", retry=False)]
+    file = write_experiment(tmp_path)
+    assert not build(file)
+    assert [experiment.config for experiment in reported] == ([str(file)] if allowed == "true" else [])
+
+
 def test_a_failure_of_the_machine_is_tried_again(tmp_path, backend, luigi_option):
     luigi_option("scheduler", "retry_delay", "0.1")
     backend.outcomes["Prune"] = [Outcome("failed", "killed by signal 9", retry=True)]

@@ -17,7 +17,7 @@ from luigi_prune.execution.job import Backend, ComputeSettings, Job, Listener, O
 from luigi_prune.execution.local.local_backend import LocalBackend
 from luigi_prune.execution.process_claims import is_alive
 from luigi_prune.execution.slurm import submission
-from luigi_prune.execution.slurm.cli import Client
+from luigi_prune.execution.slurm.cli import Client, Row
 from luigi_prune.execution.slurm.decisions import Timeouts, decide
 from luigi_prune.execution.slurm.heartbeat import file_versions
 from luigi_prune.execution.slurm.options import FAMILIES, SlurmSettings
@@ -267,7 +267,7 @@ class SlurmBackend(Backend):
         with suppress(OSError):
             job.remove_heartbeat()
             self._clear_submission(job, failed=False)
-        job.started = False
+        job.started, job.row = False, Row("")
         self._report(job)
         self._queue.add(job)
 

@@ -7,6 +7,7 @@ from luigi_prune.compute.pruning.scores import gradient, magnitude, reconstructi
 
 SCORES: dict[str, Score] = {
     "magnitude": magnitude.absolute,
+    "shuffled_magnitude": magnitude.shuffled,
     "uniform": magnitude.constant,
     "squared": magnitude.squared,
     "absolute_and_squared": magnitude.absolute_and_squared,

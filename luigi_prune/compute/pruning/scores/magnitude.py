@@ -12,6 +12,21 @@ def absolute(problem: Problem) -> Scores:
     return [layer.weight.detach().abs() for layer in problem.layers]
 
 
+def shuffled(problem: Problem) -> Scores:
+    """Return the |w| of each layer in random order: a threshold keeps as many per layer as it does of magnitudes.
+
+    Entries that are pruned already keep their places. The shuffled-mask control of Su et al. 2020 (arXiv 2009.11094).
+    """
+    scores = []
+    for layer, magnitudes in zip(problem.layers, absolute(problem), strict=True):
+        alive = problem.masks[layer.weight_name].to(magnitudes.device)
+        order = torch.randperm(int(alive.sum()), generator=problem.generator("shuffled_magnitude", layer.name))
+        score = magnitudes.clone()
+        score[alive] = magnitudes[alive][order.to(magnitudes.device)]
+        scores.append(score)
+    return scores
+
+
 def constant(problem: Problem) -> Scores:
     """Return 1 for every weight: the selection alone decides."""
     return [torch.ones_like(layer.weight.detach()) for layer in problem.layers]
