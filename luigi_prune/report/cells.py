@@ -99,8 +99,10 @@ def factor(value: float) -> str:
 
 
 def limits(low: float, high: float, text: str = "{:.1f}") -> str:
-    """Return an interval, or nothing if there is none."""
-    return f"{text.format(low)} to {text.format(high)}" if np.isfinite(low) and np.isfinite(high) else ""
+    """Return an interval, or nothing if there is none; it may be open above."""
+    if np.isnan(low) or np.isnan(high):
+        return ""
+    return f"{text.format(low)} to {'∞' if high == np.inf else text.format(high)}"
 
 
 def of_censored(value: Censored, **more: float) -> Cell:

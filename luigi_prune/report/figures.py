@@ -104,6 +104,8 @@ def standing_figure(
     with drawing():
         figure = Figure(figsize=(6.4, 1.5 + 0.5 * len(rows)), layout="constrained")
         axes = figure.add_subplot()
+        values = [row.compression[level].value for row in rows for level in levels]
+        edge = 1.06 * max((value for value in values if np.isfinite(value)), default=2.0)
         offsets = np.linspace(-0.25, 0.25, len(levels)) if len(levels) > 1 else np.zeros(1)
         for place, row in enumerate(rows):
             for level, offset, depth in zip(levels, offsets, np.linspace(0.4, 1.0, len(levels)), strict=True):
@@ -112,13 +114,15 @@ def standing_figure(
                     continue
                 y, color = place + offset, styles[row.method].color
                 if np.isfinite(value.low):
-                    axes.plot([value.low, value.high], [y, y], color=color, alpha=float(depth), linewidth=1.2)
+                    axes.plot(
+                        [value.low, min(value.high, edge)], [y, y], color=color, alpha=float(depth), linewidth=1.2
+                    )
                 marker = 9 if value.at_least else 8 if value.at_most else styles[row.method].marker  # 9, 8: carets
                 axes.plot([value.value], [y], marker=marker, color=color, alpha=float(depth), linestyle="")
         axes.set_yticks(range(len(rows)), [styles[row.method].label for row in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.grid(False, axis="y")
-        factor_axis(axes, [row.compression[level].value for row in rows for level in levels])
+        factor_axis(axes, values)
         axes.set_xlabel(f"compression, faint to full: {label}")
         axes.set_title(title, fontsize=10)
     return settle(figure)

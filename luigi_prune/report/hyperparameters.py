@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from google.protobuf.struct_pb2 import ListValue, Value
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.plugins.hparams.api_pb2 import (
     DATA_TYPE_STRING,
@@ -29,8 +28,9 @@ def session(method: str, metrics: Iterable[str]) -> list[Summary.Value]:
         values |= {"prunes": row.granularity, "score": row.score_name, "allocation": str(row.allocation) or "none"}
     infos = []
     for name in values:
-        allowed = ListValue(values=[Value(string_value=values[name])])
-        infos.append(HParamInfo(name=name, type=DATA_TYPE_STRING, domain_discrete=allowed))
+        info = HParamInfo(name=name, type=DATA_TYPE_STRING)
+        info.domain_discrete.values.add(string_value=values[name])
+        infos.append(info)
     shown = [MetricInfo(name=MetricName(tag=name)) for name in metrics]
     start = SessionStartInfo()
     for name, value in values.items():

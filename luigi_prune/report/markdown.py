@@ -32,7 +32,7 @@ def to_markdown(contents: Contents, settings: dict[str, Any], provenance: dict[s
     parts += [_plot(plot, files) for plot in contents.main]
     parts += [_table(table) for table in (contents.glance, contents.leaderboard, *contents.pairs) if table]
     parts += ["## Setting", contents.setting, _pairs(contents.facts)]
-    parts += [_table(table) for table in (contents.test_sets, contents.before_after) if table]
+    parts += [_table(table) for table in (contents.test_sets, *contents.changes) if table]
     parts += [_plot(plot, files) for plot in contents.tradeoffs]
     parts += ["## Layers", *(_table(table) for table in contents.layer_tables)] if contents.layer_tables else []
     parts += [_plot(plot, files) for plot in contents.layers]

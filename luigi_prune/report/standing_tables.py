@@ -11,7 +11,7 @@ from luigi_prune.analysis.commensurate import choose
 from luigi_prune.analysis.inference import mean_interval, over_nets
 from luigi_prune.analysis.leaderboard import LeaderboardRow, change_before_retraining
 from luigi_prune.analysis.verdict import Pairwise, Verdict
-from luigi_prune.report.cells import NOTHING, Cell, Table, number, of_censored, of_interval, points
+from luigi_prune.report.cells import NOTHING, Cell, Table, limits, number, of_censored, of_interval, points
 from luigi_prune.report.curves import Quality
 from luigi_prune.report.style import MethodStyle
 from luigi_prune.report.verdict_card import level_text
@@ -37,17 +37,14 @@ def leaderboard_table(
         "method",
         *(f"{word} ≤ {points(level)}" for level in levels),
         f"FLOPs at {at}",
-        f"test change at {at}{unit}",
+        f"test change{', before → after retraining,' * with_before} at {at}{unit}",
     ]
-    columns += [f"before retraining at {at}{unit}"] * with_before
     columns += [f"curve mean{unit}", *times]
     body = []
     for place, row in enumerate(rows):
         cells: list[str] = [Cell(styles[row.method].plain, method=row.method)]
         cells += [of_censored(row.compression[level]) for level in levels]
-        cells += [of_censored(row.flops), of_interval(row.change, quality.scale)]
-        if with_before:
-            cells.append(NOTHING if row.before is None else of_interval(row.before, quality.scale))
+        cells += [of_censored(row.flops), _change(row, quality)]
         cells += [of_interval(row.area, quality.scale), *(seconds(values[place]) for values in times.values())]
         body.append(tuple(cells))
     tied = [at for at, row in enumerate(rows) if row.tied]
@@ -59,6 +56,39 @@ def leaderboard_table(
         f"methods have. Shaded: not shown worse than the best at {at}."
     )
     return Table("Leaderboard", caption, tuple(columns), body, name="leaderboard", marked=frozenset(tied))
+
+
+def _change(row: LeaderboardRow, quality: Quality) -> Cell:
+    """Return the change after retraining, behind the one before if that was measured."""
+    after = of_interval(row.change, quality.scale)
+    if row.before is None:
+        return after
+    before = number(row.before.mean, scale=quality.scale, digits=1, sign=True)
+    return Cell(f"{before} → {after}", after.note, order=after.order)
+
+
+def side_effects_table(rows: Sequence[LeaderboardRow], found: Verdict, styles: Sequence[MethodStyle]) -> Table | None:
+    """Return what the leaderboard's networks change beside the metric; None if nothing of it was measured."""
+    if all(row.calibration_error is None and row.worst_class is None for row in rows):
+        return None
+    body = []
+    for row in rows:
+        error, worst = row.calibration_error, row.worst_class
+        cells: list[str] = [Cell(styles[row.method].plain, method=row.method)]
+        cells.append(NOTHING if error is None else of_interval(error, 100.0))
+        cells.append(
+            NOTHING
+            if worst is None
+            else Cell(f"class {worst[0]}: {number(worst[1], scale=100.0, sign=True)}", order=100.0 * worst[1])
+        )
+        body.append(tuple(cells))
+    caption = (
+        f"On the test set {found.test_set}, of the networks that the leaderboard has at {points(found.level)} "
+        f"{'%' if found.lower else 'points'}, against the unpruned network: expected calibration error, with its 95 % "
+        "interval (positive: worse calibrated), and the class that loses most accuracy, in points."
+    )
+    columns = ("method", "calibration error (points)", "worst class (points)")
+    return Table("What else changes", caption, columns, body, name="side-effects")
 
 
 def seconds(value: float) -> Cell:
@@ -79,7 +109,9 @@ def pairwise_table(found: Pairwise, styles: Sequence[MethodStyle], quality: Qual
             p, better = found.adjusted[at, other], found.better[at, other]
             text = number(float(found.difference[at, other]), scale=quality.scale, digits=1, sign=True)
             tone = {1: "good", -1: "bad"}.get(int(better), "")
-            cells.append(Cell(text, f"p {p:.2g}" if np.isfinite(p) else "", tone=tone))
+            low, high = (quality.scale * float(limit[at, other]) for limit in (found.low, found.high))
+            notes = [limits(low, high, "{:+.1f}"), f"p {p:.2g}" if p < 1 else ""]  # NaN is not less
+            cells.append(Cell(text, "; ".join(note for note in notes if note), tone=tone))
         rows.append(tuple(cells))
     nets = int(found.nets.max(initial=0))
     smallest = 2.0 / 2**nets if nets > 1 else 1.0
@@ -91,8 +123,8 @@ def pairwise_table(found: Pairwise, styles: Sequence[MethodStyle], quality: Qual
     unit = f" in {quality.unit}" if quality.unit else ""
     caption = (
         f"Row minus column, test {quality.label}{unit}, at {found.compression:g} times fewer parameters: mean over "
-        "nets, each pair on the same trained network. p: sign-flip permutation test, adjusted by Holm for all pairs; "
-        f"coloured if at most 0.05.{caution}"
+        "nets, each pair on the same trained network, with its 95 % interval. p (if below 1): sign-flip permutation "
+        f"test, adjusted by Holm for all pairs; coloured if at most 0.05.{caution}"
     )
     return Table(
         f"Who beats whom at {found.compression:g}×",

@@ -42,15 +42,20 @@ def make_card(
         return Card(headline, [unpruned] * bool(unpruned), "", "", [], [])
     if found is None:
         return Card(unpruned or "No results yet.", [], "", "", [], [])
-    fit = found.fit_to_decide
     return Card(
         headline=headline_of(found, styles),
         sentences=[*_lead_sentences(found, styles), *([unpruned] if unpruned else [])],
-        light="good" if fit else "warn",
-        decision="Fit to decide by" if fit else "Not enough to decide by",
+        light="good" if found.fit_to_decide else "warn",
+        decision=_decision(found),
         reasons=[readable_reason(reason, styles) for reason in found.reasons],
         facts=_facts(found),
     )
+
+
+def _decision(found: Verdict) -> str:
+    if not found.fit_to_decide:
+        return "Not enough to decide by"
+    return "Fit to decide by" if found.leader is not None else "A sound comparison, and no method is shown to be best"
 
 
 def headline_of(found: Verdict, styles: Sequence[MethodStyle]) -> str:
