@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Up to this many nets a bootstrap resamples too few values: its 95 % intervals of a mean cover 80 to 90 %, see
-# benchmarks/verdict.py. Student's t covers 95 % from two nets on, if differences are about normal.
-ENOUGH_FOR_BOOTSTRAP = 20
+# Below this many nets the bootstrap resamples too few values: its 95 % intervals of a mean cover less than Student's t,
+# for normal, skewed and rounded differences alike (benchmarks/verdict.py).
+ENOUGH_FOR_BOOTSTRAP = 50
 # All sign flips are enumerated up to 13 nets; beyond, so many are drawn.
 SIGN_FLIPS = 9999
 
@@ -38,7 +38,7 @@ def over_nets(values: np.ndarray) -> np.ndarray:
 
 
 def mean_interval(values: np.ndarray, confidence: float = 0.95, least_std: float = 0.0) -> Interval:
-    """Return mean and confidence interval of independent `values`: Student's t; BCa bootstrap from 20 values on.
+    """Return mean and confidence interval of independent `values`: Student's t; BCa bootstrap from 50 values on.
 
     `least_std` is the standard deviation that rounding alone gives: three equal values on a coarse grid are no proof
     of a standard deviation of zero.

@@ -27,8 +27,8 @@ def test_on_a_grid_they_cover_at_least_that_and_equal_values_are_no_proof() -> N
 def test_the_bootstrap_covers_with_many_nets_only() -> None:
     few, many = coverage(4, 100, "normal")["BCa"], coverage(30, 100, "normal")["BCa"]
     assert few < 0.91 < many
-    with_many = np.random.default_rng(1).normal(size=25)
-    assert mean_interval(with_many) == bootstrap_interval(with_many)  # what is used from 20 on
+    with_many = np.random.default_rng(1).normal(size=60)
+    assert mean_interval(with_many) == bootstrap_interval(with_many)  # what is used from 50 on
 
 
 def test_sign_flips_and_holm_keep_their_level() -> None:
