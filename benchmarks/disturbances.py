@@ -3,9 +3,9 @@
     python -m benchmarks.disturbances [--only NAME ...] [--out table.md]
 
 Starts `slurm/dev_cluster` for itself. Each row runs the same three trainings of tests/light_jobs.py, disturbs them, and
-if the run ends with failures, gives the same command once more. A row tells what the run printed, after how many seconds
-the disturbed work went on, the exit codes, the jobs in the accounting, and whether all arrays are those of a run in one
-process.
+if the run ends with failures, gives the same command once more. A row tells what the run printed, after how many
+seconds the disturbed work went on, the exit codes, the jobs in the accounting, and whether all arrays are those of a
+run in one process.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def shown(lines: list[str]) -> str:
         if waits := re.search(r"in the queue \(([^)]*)\)", line):
             kept.setdefault(waits[1], f"in the queue ({waits[1]})")
         elif not _QUIET.search(line) and not line.startswith(("  ", "20")):
-            text = line.replace("|", "/")
+            text = re.sub(r"/\S*/results/", "results/", line.replace("|", "/"))
             kept.setdefault(re.sub(r"\d+(_\d+)?", "#", text)[:60], text[:160])
     return "<br>".join(list(kept.values())[:4]) or "nothing"
 

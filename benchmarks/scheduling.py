@@ -163,13 +163,15 @@ def measure(tasks: int, kind: str, over: str) -> dict[str, Any]:
         return figures
 
 
-def measure_plan(tasks: int) -> float:
-    """Return the seconds of `plan` as a command."""
+def measure_plan(tasks: int) -> tuple[float, float]:
+    """Return the wall and CPU seconds of `plan` as a command."""
     with tempfile.TemporaryDirectory() as name:
         file = write_file(Path(name), tasks)
-        began = time.perf_counter()
+        began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, "-m", "luigi_prune", "plan", str(file)], stdout=subprocess.DEVNULL, check=True)
-        return time.perf_counter() - began
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        return time.perf_counter() - began, cpu
 
 
 def main() -> None:
@@ -177,7 +179,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tasks", type=int, nargs="+", default=[1000, 4000, 10_000, 50_000])
     parser.add_argument("--stock-up-to", type=int, default=4000)
-    parser.add_argument("--only", nargs="+", default=["local", "luigid"])
+    parser.add_argument("--only", nargs="*", default=["local", "luigid"])
     parser.add_argument("--plan", action="store_true")
     parser.add_argument("--drive", help=argparse.SUPPRESS)
     parser.add_argument("--kind", default="ours", help=argparse.SUPPRESS)
@@ -195,7 +197,7 @@ def main() -> None:
                 server_figures = (figures.get("server_cpu", math.nan), figures.get("server_memory", math.nan))
                 print(line + "| {:12.1f} | {:9.0f}".format(*server_figures), flush=True)
     for tasks in options.tasks if options.plan else ():
-        print(f"plan of {tasks} tasks: {measure_plan(tasks):.1f} s", flush=True)
+        print("plan of {} tasks: {:.1f} s, CPU {:.1f} s".format(tasks, *measure_plan(tasks)), flush=True)
 
 
 if __name__ == "__main__":

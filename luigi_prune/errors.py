@@ -27,6 +27,10 @@ class Interrupted(Exception):
     """A training was stopped after saving a checkpoint; all its processes raise this at the same step."""
 
 
+class Superseded(Exception):
+    """A job finished after another run had taken over its result; it writes nothing."""
+
+
 class DamagedResult(LuigiPruneError):
     """A result file whose content does not match its checksum."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,10 @@ class PretendBackend(Backend):
         self.submitted: list[str] = []
         self.at_once = self.most_at_once = 0
         self.closed = False
+        self.on_submit: Callable[[str], None] = lambda what: None  # called with "job" before every one
 
     def submit(self, job: Job, listener: Listener) -> None:
+        self.on_submit("job")
         self.submitted.append(job.family)
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)

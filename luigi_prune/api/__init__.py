@@ -11,11 +11,12 @@ from luigi_prune.api.mask_hooks import release
 from luigi_prune.api.network_by_name import network
 from luigi_prune.api.prune_network import MethodRow, methods, prune
 from luigi_prune.api.pruned import Pruned, PrunedLayer
-from luigi_prune.compute.latency import measure_latency
+from luigi_prune.compute.latency import Latency, measure_latency
 
 __all__ = [
     "Compacted",
     "FinishedNetwork",
+    "Latency",
     "MethodRow",
     "Pruned",
     "PrunedLayer",

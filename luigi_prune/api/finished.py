@@ -94,8 +94,12 @@ def read_finished(result: Result, path: Path, directories: Directories) -> Finis
     base = TrainSpec.model_validate(result.spec) if chain is None else chain.base
     registry.look_in(Path.cwd())
     registry.look_in(directories.modules)
-    example = _example(base, directories)
-    network, masks = restore_network(result, base, sample_shape(example))
+    example = _example(base, directories, stand_in=True)
+    try:
+        network, masks = restore_network(result, base, sample_shape(example))
+    except RuntimeError:  # the weights' shapes depend on the size of the data set's own samples
+        example = _example(base, directories, stand_in=False)
+        network, masks = restore_network(result, base, sample_shape(example))
     original = _original_size(result, network)
     one = select(example, slice(1))
     return FinishedNetwork(
@@ -137,15 +141,14 @@ def _transforms(training: TrainingConfig) -> tuple[Any, ...]:
     return (*training.transforms_test, *training.transforms_final)
 
 
-def _example(base: TrainSpec, directories: Directories) -> Inputs:
+def _example(base: TrainSpec, directories: Directories, *, stand_in: bool) -> Inputs:
     """Return a batch of inputs: random samples, which need no files, or those of the data set if it is foreign."""
     name = base.network.dataset
     row = registry.find("dataset", name)
     folders = {"training_data": directories.training_data, "local_data": directories.local_data}
-    if row.input_shape is None or registry.is_foreign(str(row.path)):
-        return example_input(data.load_test(name, base.training, **folders))
-    stand_in = name if name.startswith(SYNTHETIC) else f"{SYNTHETIC}{name}"
-    return example_input(data.load_test(stand_in, base.training, **folders))
+    if stand_in and row.input_shape is not None and not registry.is_foreign(str(row.path)):
+        name = name if name.startswith(SYNTHETIC) else f"{SYNTHETIC}{name}"
+    return example_input(data.load_test(name, base.training, **folders))
 
 
 def _quality(result: Result, path: Path, base: TrainSpec) -> dict[str, dict[str, float]]:

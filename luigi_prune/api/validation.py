@@ -70,7 +70,7 @@ def _required_arguments(network: nn.Module) -> list[str]:
 def _shapes(network: nn.Module) -> list[tuple[tuple[int, ...], int]]:
     """Return (shape of one sample, vocabulary size or 0) of every guess, most likely first."""
     for module in network.modules():
-        if isinstance(module, nn.Embedding):
+        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
             return [((length,), module.num_embeddings) for length in LENGTHS]
         if isinstance(module, nn.Linear):
             return [((module.in_features,), 0), *(((length, module.in_features), 0) for length in LENGTHS)]

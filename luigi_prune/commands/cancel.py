@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from luigi_prune.commands.confirmation import is_confirmed
 from luigi_prune.commands.plan import reports_of
 from luigi_prune.errors import ConfigError
 from luigi_prune.execution.backends import remote_jobs
@@ -31,7 +32,8 @@ def run(options: argparse.Namespace) -> int:
     console = Console(highlight=False)
     outputs = _of_experiment(options.config) if options.config else None
     if outputs is None and not Path(options.results).is_dir():
-        raise ConfigError(f"{options.results}: no such folder")
+        kind = "is no folder" if Path(options.results).exists() else "no such folder"
+        raise ConfigError(f"{options.results}: {kind}")
     nothing = True
     for remote in remote_jobs():
         cancellation = remote.cancellation(remote.outputs(Path(options.results)) if outputs is None else outputs)
@@ -52,7 +54,7 @@ def _cancel(console: Console, remote: RemoteJobs, cancellation: Cancellation, co
     question += (
         f", and forget {cancellation.ended} that have ended or were never submitted" if cancellation.ended else ""
     )
-    if not confirmed and input(f"{question}? [y/N] ").strip().lower() not in ("y", "yes"):
+    if not confirmed and not is_confirmed(f"{question}?"):
         console.print("Nothing was cancelled.")
         return
     cancellation.carry_out()

@@ -11,11 +11,13 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from luigi_prune.commands.confirmation import is_confirmed
 from luigi_prune.commands.plan import reports_of
 from luigi_prune.errors import ConfigError, DamagedResult
 from luigi_prune.execution.backends import remote_jobs
@@ -23,6 +25,7 @@ from luigi_prune.results.hdf5_file import read_about, read_result, set_aside, ve
 from luigi_prune.workflow.job_task import JobTask, walk
 
 _TEMPORARY = re.compile(r"\.(?P<result>.+)\.tmp\.(?P<host>.+)\.(?P<process>\d+)\.[0-9a-f]+")
+_FAILURE = re.compile(r"\.(?P<result>.+)\.failed")
 _CHECKPOINT = re.compile(r"\.(?P<result>.+)\.checkpoint")
 _DAY = 86400.0
 
@@ -50,10 +53,14 @@ def add_to(commands: Any) -> None:
 def show(options: argparse.Namespace) -> int:
     """Print spec, provenance and contents of one result file."""
     path = Path(options.target)
-    if not path.is_file():
+    if path.is_dir():
+        command = f"python -m luigi_prune verify {quote(str(path))}"
+        raise ConfigError(f"{path}: is a folder, expected a result file (.h5); `{command}` checks all in it")
+    if not path.exists():
         raise ConfigError(f"{path}: no such file")
     if path.suffix in (".yaml", ".yml"):
-        raise ConfigError(f"{path}: is no result file (.h5); `python -m luigi_prune plan {path}` shows an experiment")
+        command = f"python -m luigi_prune plan {quote(str(path))}"
+        raise ConfigError(f"{path}: is no result file (.h5); `{command}` shows an experiment")
     result = read_result(path)
     contents = {
         name: f"{array.dtype} {list(array.shape)}" if array.ndim else array.item()
@@ -86,7 +93,7 @@ def show(options: argparse.Namespace) -> int:
 
 
 def verify_results(options: argparse.Namespace) -> int:
-    """Check results byte by byte; the exit code is 1 if one is damaged."""
+    """Check results byte by byte; the exit code is 1 if one is damaged or missing."""
     console = Console(highlight=False)
     where = Path(options.where)
     paths = list(_of_folder(where)) if where.is_dir() or where.suffix == ".h5" else _of_experiment(options.where)
@@ -103,7 +110,7 @@ def verify_results(options: argparse.Namespace) -> int:
             aside = f", set aside as {set_aside(path).name}" if options.set_aside else ""
             console.print(f"damaged  {path}: {damage.reason}{aside}", soft_wrap=True)
     console.print(", ".join(f"{count} {state}" for state, count in counts.items()))
-    return 1 if counts["damaged"] else 0
+    return 1 if counts["damaged"] or counts["missing"] else 0
 
 
 def _of_experiment(config: str) -> list[Path]:
@@ -113,7 +120,7 @@ def _of_experiment(config: str) -> list[Path]:
 
 def _of_folder(where: Path) -> Iterator[Path]:
     """Yield the results in a folder, and the paths of their inputs that no longer exist there."""
-    paths = [where] if where.is_file() else sorted(p for p in where.rglob("*.h5") if not p.name.startswith("."))
+    paths = [where] if not where.is_dir() else sorted(p for p in where.rglob("*.h5") if not p.name.startswith("."))
     yield from paths
     known = {path.resolve() for path in paths}
     for path in paths:
@@ -132,7 +139,7 @@ def collect(options: argparse.Namespace) -> int:
     """Remove files and folders that are no longer needed."""
     folder = Path(options.folder)
     if not folder.is_dir():
-        raise ConfigError(f"{folder}: no such folder")
+        raise ConfigError(f"{folder}: {'is no folder' if folder.exists() else 'no such folder'}")
     console = Console(highlight=False)
     leftovers = [
         (path, why) for path in sorted(folder.rglob(".*")) if path.is_file() and (why := _reason_to_remove(path))
@@ -143,10 +150,7 @@ def collect(options: argparse.Namespace) -> int:
     if not leftovers:
         console.print("Nothing to remove.")
         return 0
-    if not options.yes and input(f"Remove these {len(leftovers)} files and folders? [y/N] ").strip().lower() not in (
-        "y",
-        "yes",
-    ):
+    if not options.yes and not is_confirmed(f"Remove these {len(leftovers)} files and folders?"):
         console.print("Nothing was removed.")
         return 0
     for path, _ in leftovers:
@@ -165,6 +169,8 @@ def _size(path: Path) -> int:
 
 def _reason_to_remove(path: Path) -> str:
     """Return why a file is no longer needed, or ""."""
+    if match := _FAILURE.fullmatch(path.name):
+        return "failure of a job whose result exists" if path.with_name(match["result"]).exists() else ""
     if match := _CHECKPOINT.fullmatch(path.name):
         return "checkpoint of a finished training" if path.with_name(match["result"]).exists() else ""
     if match := _TEMPORARY.fullmatch(path.name):

@@ -14,7 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from luigi_prune.commands.plan import reports_of
+from luigi_prune.errors import ConfigError
 from luigi_prune.execution.backends import locate_jobs
+from luigi_prune.execution.failures import Failure, read_failure
 from luigi_prune.execution.remote_jobs import JobPlace
 from luigi_prune.identity.paths import checkpoint_path
 from luigi_prune.workflow.job_task import JobTask, walk
@@ -33,6 +35,8 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Show the table until all reports exist or the user interrupts."""
+    if not 0.1 <= options.interval < float("inf"):
+        raise ConfigError(f"--interval: expected at least 0.1 seconds, got {options.interval:g}")
     console = Console(highlight=False)
     tasks = [task for task in walk(*reports_of(options.config)) if isinstance(task, JobTask)]
     table, done = progress_table(tasks)
@@ -68,10 +72,16 @@ def progress_table(tasks: list[JobTask]) -> tuple[Group, bool]:
         bar = "#" * round(20 * complete[row] / count)
         table.add_row(row[0], row[1], str(complete[row]), str(count), f"{bar:.<20}")
     lines = [Text(f"in training: {task.title} (checkpoint {_age(path)} ago)") for task, path in training]
+    failed = [(task, read_failure(task.path)) for task in tasks if task.path not in places and not task.complete()]
+    lines += [Text(_failed_line(task.title, failure)) for task, failure in failed if failure]
     lines += _submitted({task.path: task.title for task in tasks}, places)
     done = all(task.complete() for task in tasks if task.task_family == "Report")
     end = [Text(f"report: {task.path}") for task in tasks if task.task_family == "Report" and task.complete()]
     return Group(table, *lines, *end), done
+
+
+def _failed_line(title: str, failure: Failure) -> str:
+    return f"failed: {title}: {failure.line}" + (f"  (log: {failure.log})" if failure.log else "")
 
 
 def _submitted(titles: dict[Path, str], places: dict[Path, JobPlace]) -> list[Text]:

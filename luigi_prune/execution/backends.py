@@ -39,7 +39,11 @@ class BackendRow:
 
 _BUILT_IN_ROWS = (
     BackendRow("inline", "luigi_prune.execution.inline:InlineBackend"),
-    BackendRow("local", "luigi_prune.execution.local.local_backend:LocalBackend"),
+    BackendRow(
+        "local",
+        "luigi_prune.execution.local.local_backend:LocalBackend",
+        jobs="luigi_prune.execution.driver_jobs:DriverJobs",  # those of inline, too
+    ),
     BackendRow(
         "slurm",
         "luigi_prune.execution.slurm.slurm_backend:SlurmBackend",

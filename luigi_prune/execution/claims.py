@@ -3,7 +3,10 @@
     <folder>/.<result>.claim-<attempt>
 
 The highest attempt is valid. The driver that creates its file submits the job; other drivers read there which job to
-wait for. A job checks its own claim at the start, and exits if a later attempt has superseded it.
+wait for. A job that a later attempt has superseded writes no result.
+
+A claim is either that of a submission, whose job outlives its driver (SLURM), or that of a process, whose jobs end with
+it (process_claims.py).
 """
 
 from __future__ import annotations
@@ -14,9 +17,11 @@ import os
 import re
 import secrets
 import socket
+import subprocess
 import time
 from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass
+from functools import cache
 from pathlib import Path
 
 _CLAIM = re.compile(r"\.(?P<result>.+)\.claim-\d+")
@@ -27,7 +32,7 @@ _SUBMIT_SECONDS = 120.0  # by then, a driver on another machine has submitted it
 class Claim:
     """A job that is submitted or about to be: element `index` of a submission; the fields of the JSON file."""
 
-    folder: str  # of the submission, absolute
+    folder: str  # of the submission, absolute; "": the process computes the result itself
     index: int
     attempt: int
     host: str
@@ -38,6 +43,16 @@ class Claim:
     def name(self) -> str:
         """The submission's name, which is also the SLURM job's name."""
         return Path(self.folder).name
+
+    @property
+    def is_of_process(self) -> bool:
+        """Whether the job ends with the process that made the claim."""
+        return not self.folder
+
+    @property
+    def is_of_this_machine(self) -> bool:
+        """Whether the process can be looked up from here: same host, boot and process namespace."""
+        return self.host == socket.gethostname() and _machine(self.born) == _machine(process_identity(os.getpid()))
 
 
 def claim_path(output: str | Path, attempt: int) -> Path:
@@ -100,7 +115,7 @@ def make_claim(output: str | Path, folder: str | Path, index: int, attempt: int)
     """Claim an attempt for this process and return the claim; None if it is claimed already."""
     path = claim_path(output, attempt)
     path.parent.mkdir(parents=True, exist_ok=True)
-    claim = Claim(str(folder), index, attempt, socket.gethostname(), os.getpid(), _process_identity(os.getpid()))
+    claim = Claim(str(folder), index, attempt, socket.gethostname(), os.getpid(), process_identity(os.getpid()))
     private = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     try:
         private.write_text(json.dumps(asdict(claim)))
@@ -124,10 +139,19 @@ def _publish(private: Path, path: Path) -> bool:
     return True
 
 
-def release(output: str | Path) -> None:
-    """Remove every claim to `output`."""
+def release(output: str | Path, attempt: int | None = None) -> None:
+    """Remove every claim to `output`, or that to one attempt and the attempts before it."""
     for path in _files(output):
-        path.unlink(missing_ok=True)
+        number = path.name.rpartition(".claim-")[2].partition(".")[0]
+        if attempt is None or int(number) < attempt:
+            path.unlink(missing_ok=True)
+    if attempt is not None:  # last: an earlier one must not become valid again
+        claim_path(output, attempt).unlink(missing_ok=True)
+
+
+def is_superseded(output: str | Path, attempt: int) -> bool:
+    """Return whether somebody has claimed a later attempt at `output`."""
+    return last_attempt(output) > attempt
 
 
 def is_submitting(output: str | Path, claim: Claim) -> bool:
@@ -141,15 +165,41 @@ def is_submitting(output: str | Path, claim: Claim) -> bool:
 
 def driver_is_alive(claim: Claim) -> bool:
     """Return whether the driver that made a claim runs on this machine."""
-    return claim.host == socket.gethostname() and _process_identity(claim.pid) == claim.born
+    return claim.host == socket.gethostname() and process_identity(claim.pid) == claim.born
 
 
-def _process_identity(pid: int) -> str:
-    """Return boot id and start time of process `pid`; "" if there is no such process."""
+def process_identity(pid: int) -> str:
+    """Return machine (boot id and process namespace) and start time of process `pid`; "" if there is no such process.
+
+    Two containers on one machine share a host name and a boot id at times, but no process ids.
+    """
+    if not os.path.isdir("/proc/self"):
+        return _identity_from_ps(pid)
     with suppress(OSError, IndexError):
         status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         if status[0] in "ZX":  # a zombie
             return ""
-        started = status[19]
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + ":" + started
+        return f"{_this_machine()}:{status[19]}"
+    return ""
+
+
+@cache
+def _this_machine() -> str:
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    with suppress(OSError):
+        return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}"
+    return boot
+
+
+def _machine(identity: str) -> str:
+    return identity.rpartition(":")[0]
+
+
+def _identity_from_ps(pid: int) -> str:
+    """Return the start time of a process where there is no /proc (macOS)."""
+    with suppress(OSError, subprocess.SubprocessError):
+        command = ["ps", "-o", "stat=,lstart=", "-p", str(pid)]
+        state, _, started = subprocess.run(command, capture_output=True, text=True, timeout=5).stdout.partition(" ")
+        if started and not state.startswith("Z"):
+            return "ps:" + "".join(character for character in started if character.isalnum())
     return ""

@@ -19,6 +19,7 @@ class Job:
     output: str  # path of the result; the job has succeeded if it exists
     log: str  # path of the file for the job's output, if it runs in a separate process
     folder: str = ""  # folder for the backend's files
+    attempt: int = 0  # of the process's claim to the output (claims.py); 0: the backend makes claims itself
 
     def as_json(self) -> dict[str, Any]:
         """Return the job as a JSON-able dictionary; `Job(**d)` is its inverse."""
@@ -29,12 +30,13 @@ class Job:
 class Outcome:
     """The outcome of a job."""
 
-    status: Literal["done", "failed", "damaged", "interrupted"]
+    status: Literal["done", "failed", "damaged", "interrupted", "elsewhere"]  # elsewhere: another run computes it
     message: str = ""  # of a failure, for the user: traceback, exit code, last lines of the log
     damaged: str = ""  # path of the damaged input, if the status is "damaged"
     seconds: float = 0.0  # spent in the job function
     log: str = ""  # path of the job's log, if it has one
     retry: bool = True  # whether a retry can succeed
+    ends_run: bool = False  # whether no other job can succeed either: the disk is full
 
 
 @dataclass
@@ -52,6 +54,7 @@ class Context:
     job_id: str = ""  # the backend's id, for the provenance
     progress: Callable[[float, str], None] = lambda fraction, message: None  # rank 0 calls it; cheap, never raises
     should_stop: Callable[[], bool] = lambda: False  # True: save a checkpoint at the next step boundary and exit
+    is_superseded: Callable[[], bool] = lambda: False  # True: another run has taken over, so write no result
 
 
 class Listener(Protocol):
@@ -80,6 +83,7 @@ class Backend(Protocol):
 
     def prepare(self, jobs: Iterable[Job]) -> None:
         """Check before a run that its jobs can be submitted; raises ConfigError. Not called if there are none."""
+        return None
 
     def submit(self, job: Job, listener: Listener) -> None: ...
 
@@ -92,6 +96,10 @@ class Backend(Protocol):
     def resources(self, family: str) -> dict[str, int]:
         """Return how much a job of this family uses of each of Luigi's [resources] that has a limit."""
         return {}
+
+    def makes_claims(self, family: str) -> bool:
+        """Return whether the backend claims results of this family itself: its jobs outlive the driver."""
+        return False
 
     def interrupted(self, say: Callable[[str], None]) -> None:
         """Handle Ctrl-C; called before running jobs are cancelled."""

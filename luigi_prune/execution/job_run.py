@@ -10,16 +10,21 @@ import json
 import time
 import traceback
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 from luigi_prune import registry
-from luigi_prune.errors import DamagedResult, Interrupted, LuigiPruneError
+from luigi_prune.errors import DamagedResult, Interrupted, LuigiPruneError, Superseded
+from luigi_prune.execution import claims
 from luigi_prune.execution.job import Context, Job, Outcome
+from luigi_prune.results.disk_space import full_disk
 
 
 def run(job: Job, context: Context) -> Outcome:
     """Run a job in this process and return its outcome; only SystemExit and KeyboardInterrupt propagate."""
     began = time.perf_counter()
+    if job.attempt:
+        context.is_superseded = partial(claims.is_superseded, job.output, job.attempt)
 
     def ended(status: Any, message: str = "", **more: Any) -> Outcome:
         return Outcome(status, message, seconds=time.perf_counter() - began, **more)
@@ -34,11 +39,15 @@ def run(job: Job, context: Context) -> Outcome:
         return ended("damaged", str(damage), damaged=str(damage.path))
     except Interrupted as stop:
         return ended("interrupted", str(stop))
+    except Superseded as stop:
+        return ended("elsewhere", str(stop))
     except LuigiPruneError as error:
         return ended("failed", str(error), retry=False)
     except Exception as error:
         if isinstance(error, FileNotFoundError) and str(error.filename) in input_paths(job.request):
             return ended("damaged", str(error), damaged=str(error.filename))  # deleted after the job started
+        if problem := full_disk(error, job.output):
+            return ended("failed", problem, retry=False, ends_run=True)
         retry = isinstance(error, OSError | MemoryError)  # other errors are those of the spec and would recur
         return ended("failed", traceback.format_exc(), retry=retry)
     return ended("done")

@@ -76,6 +76,10 @@ class RemoteJobs:
         """Return the results, existing or not, that jobs have claimed below a results folder."""
         return []
 
+    def pulse(self, output: Path) -> object:
+        """Return a value that changes while the job that computes `output` runs, such as the time of its heartbeat."""
+        return None
+
     def submitted(self, results: Path) -> list[SubmittedJob]:
         """Return the jobs whose requests are stored below a results folder."""
         return []

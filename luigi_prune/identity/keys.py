@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from luigi_prune import registry
-from luigi_prune.config.schema import Experiment, NetworkConfig, TrainingConfig
+from luigi_prune.config.schema import Component, Experiment, NetworkConfig, TrainingConfig
 from luigi_prune.identity.remembered import per_object
 from luigi_prune.identity.spec import ChainSpec, EvaluateSpec, TrainSpec, evaluations, experiment_spec, shown_methods
 
@@ -179,9 +179,19 @@ def scores_key(spec: ChainSpec) -> str:
 def evaluate_key(spec: EvaluateSpec) -> str:
     """Return the key of an evaluation."""
     parent = train_key(spec.base) if spec.chain is None else chain_key(spec.chain)
-    return content_key("Evaluate", {"test_set": spec.test_set, "metrics": spec.metrics}, [parent])
+    metrics = [_canonical_metric(metric) for metric in spec.metrics]
+    settings: dict[str, Any] = {"test_set": spec.test_set, "metrics": metrics}
+    if spec.latency:
+        settings["latency"] = True
+    return content_key("Evaluate", settings, [parent])
 
 
+@per_object
+def _canonical_metric(metric: Component) -> Any:
+    return canonical(metric)
+
+
+@per_object
 def aggregate_key(experiment: Experiment) -> str:
     """Return the key of an experiment's tables, from its axes and evaluations."""
     grid = experiment_spec(experiment)

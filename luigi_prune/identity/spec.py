@@ -24,7 +24,7 @@ class Spec(BaseModel):
 
     def as_json(self) -> str:
         """Return the canonical JSON of the spec; `model_validate_json` is its inverse."""
-        texts = (f"{json.dumps(name)}:{_as_json(getattr(self, name))}" for name in sorted(type(self).model_fields))
+        texts = [f'"{name}":{_as_json(getattr(self, name))}' for name in _sorted_fields(type(self))]
         return "{" + ",".join(texts) + "}"
 
 
@@ -36,7 +36,17 @@ def _as_json(value: Any) -> str:
         return _model_as_json(value)
     if isinstance(value, tuple):
         return "[" + ",".join(map(_as_json, value)) + "]"
+    return _scalar_as_json(value)
+
+
+@functools.lru_cache(maxsize=4096, typed=True)
+def _scalar_as_json(value: Any) -> str:
     return json.dumps(value)
+
+
+@functools.cache
+def _sorted_fields(kind: type[BaseModel]) -> list[str]:
+    return sorted(kind.model_fields)
 
 
 @per_object
@@ -101,12 +111,13 @@ class ChainSpec(Spec):
 
 
 class EvaluateSpec(Spec):
-    """The evaluation of a network, pruned or not, on one test set."""
+    """The evaluation of a network, pruned or not, on one test set. `latency`: whether it is timed, too."""
 
     base: TrainSpec
     chain: ChainSpec | None = None
     test_set: str
     metrics: tuple[Component, ...]
+    latency: bool = False
 
 
 class ExperimentSpec(Spec):
@@ -202,6 +213,7 @@ def experiment_spec(experiment: Experiment) -> ExperimentSpec:
     )
 
 
+@per_object
 def evaluations(experiment: Experiment) -> dict[tuple[str, int, int, int, int], EvaluateSpec]:
     """Return the evaluation of every cell (test set, net, ratio, repetition, method index) of an experiment."""
     grid = experiment_spec(experiment)
@@ -214,7 +226,11 @@ def evaluations(experiment: Experiment) -> dict[tuple[str, int, int, int, int], 
                 for test_set in grid.test_sets:
                     for row, chain in enumerate(chains):
                         cells[test_set, net, row, repetition, column] = EvaluateSpec(
-                            base=base, chain=chain, test_set=test_set, metrics=grid.metrics
+                            base=base,
+                            chain=chain,
+                            test_set=test_set,
+                            metrics=grid.metrics,
+                            latency=experiment.experiments.measure_latency,
                         )
     return cells
 

@@ -21,6 +21,7 @@ from luigi_prune.errors import LuigiPruneError
 from luigi_prune.execution.job import Context
 from luigi_prune.identity.spec import EvaluateSpec
 from luigi_prune.jobs.inputs import example_input, restore_network
+from luigi_prune.jobs.network_latency import measured_latency
 from luigi_prune.jobs.outputs import write
 from luigi_prune.jobs.process import prepare_process
 from luigi_prune.jobs.result_arrays import cost_arrays
@@ -55,7 +56,9 @@ def evaluate(request: dict[str, Any], context: Context) -> None:
             values = _measured(network, samples, spec, context)
         arrays |= {f"before/{name.removeprefix('metrics/')}": value for name, value in values.items()}
     arrays |= {f"history/{name}": array for name, array in before.group("history").items()}
-    write(request, context, began, arrays, meta={"structure": before.meta["structure"]}, earlier=before)
+    latency = measured_latency(before, spec.base, example, context) if spec.latency else {}
+    meta = {"structure": before.meta["structure"]}
+    write(request, context, began, arrays, meta=meta, measured=latency, earlier=before)
 
 
 def _measured(

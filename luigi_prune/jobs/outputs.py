@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from luigi_prune.errors import Superseded
 from luigi_prune.execution.job import Context
 from luigi_prune.results.hdf5_file import Result, read_about, write_result
 from luigi_prune.results.provenance import foreign_parts, provenance
@@ -29,8 +30,11 @@ def write(
 
     `began` is the `time.perf_counter()` of its start. The costs in `earlier`, the input, are copied. GPU seconds are
     wall-clock seconds times the job's GPUs; the peaks (bytes) are this process's memory and, on a GPU, its tensors'.
-    `precision` of a training goes into the provenance, not into the key, which does not depend on the device.
+    `precision` of a training goes into the provenance, not into the key, which does not depend on the device. Raises
+    Superseded if another run has taken over.
     """
+    if context.is_superseded():
+        raise Superseded(f"{request['output']}: another run has taken over; nothing is written")
     family = str(request["family"]).lower()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     seconds = time.perf_counter() - began

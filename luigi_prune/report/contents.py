@@ -18,6 +18,7 @@ from luigi_prune.report.cells import Table
 from luigi_prune.report.chart_data import chart_data
 from luigi_prune.report.curves import measured_metric, within
 from luigi_prune.report.figures import Plot
+from luigi_prune.report.latency_table import latency_table
 from luigi_prune.report.layer_tables import layer_tables
 from luigi_prune.report.panels import chosen_ratios
 from luigi_prune.report.result_flags import all_results_table, chance_of, flags
@@ -125,7 +126,11 @@ def make_contents(
         layers=layer_plots(arrays, meta, styles, ratios),
         costs=[
             table
-            for table in (report_tables.measured_table(measured, styles) if measured else None, family)
+            for table in (
+                latency_table(arrays, measured, styles) if measured else None,
+                report_tables.measured_table(measured, styles) if measured else None,
+                family,
+            )
             if table is not None
         ],
         curves=curve_plots(arrays, meta, styles, ratios),

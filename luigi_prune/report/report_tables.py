@@ -11,6 +11,7 @@ from luigi_prune.analysis.comparison import COMPRESSIONS, Check, at_compression
 from luigi_prune.analysis.statistics import spread
 from luigi_prune.report.cells import NOTHING, Table, number, of_spread, points
 from luigi_prune.report.curves import in_percent, without_copies
+from luigi_prune.report.latency_table import PREFIX
 from luigi_prune.report.style import MethodStyle
 
 Arrays = dict[str, np.ndarray]
@@ -101,8 +102,8 @@ def compression_table(arrays: Arrays, test_set: str, label: str, styles: Sequenc
 
 
 def measured_table(measured: Arrays, styles: Sequence[MethodStyle]) -> Table:
-    """Return the measured cost (seconds, bytes) per method."""
-    names = sorted(name for name in measured if "gpu_seconds" not in name)  # shown per task family
+    """Return the measured cost (seconds, bytes) per method, but not what has a table of its own."""
+    names = sorted(name for name in measured if "gpu_seconds" not in name and not name.startswith(PREFIX))
     tables = {name: spread(without_copies(measured[name]).reshape(-1, 1, len(styles))) for name in names}
     scales = {name: 1e-6 if "bytes" in name else 1.0 for name in names}
     rows = [

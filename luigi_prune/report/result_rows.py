@@ -1,4 +1,4 @@
-"""The tables of a report for other programs: `results.csv`, and an `.npz` per test set with torchprune's names."""
+"""The tables of a report for other programs: `results.csv`, `excess_error.csv`, an `.npz` with torchprune's names."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from luigi_prune.analysis.excess_error import excess_errors, nominal_test_set
+from luigi_prune.analysis.inference import Interval
 from luigi_prune.analysis.reference_format import reference_npz
 
 Arrays = dict[str, np.ndarray]
@@ -26,7 +28,10 @@ COSTS = {
 def write_data(
     folder: Path, arrays: Arrays, measured: Arrays, meta: dict[str, Any], labels: dict[str, str], key: str
 ) -> None:
-    """Write `results.csv` with one row per network and test set, and an `.npz` per test set, into a new folder."""
+    """Write `results.csv` with one row per network and test set, and an `.npz` per test set, into a new folder.
+
+    With several test sets also `excess_error.csv`.
+    """
     folder.mkdir(parents=True)
     for test_set in (str(name) for name in arrays["axes/test_set"]):
         table = reference_npz(arrays, meta, test_set=test_set, time_tag=key, labels=labels, measured=measured)
@@ -37,6 +42,37 @@ def write_data(
         writer = csv.DictWriter(file, next(rows))
         writer.writeheader()
         writer.writerows(rows)
+    if excess := excess_rows(arrays, meta):
+        with (folder / "excess_error.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(excess[0]))
+            writer.writeheader()
+            writer.writerows(excess)
+
+
+def excess_rows(arrays: Arrays, meta: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the excess error of every method on every test set but that of the training data."""
+    nominal = nominal_test_set(arrays, str(meta["dataset_train"]))
+    return [
+        {
+            "method": str(arrays["axes/method"][found.method]),
+            "test_set": found.test_set,
+            "nominal": nominal,
+            "metric": str(metric),
+            "nets": found.slope.n,
+            **_interval("slope", found.slope),
+            **_interval("mean", found.mean),
+        }
+        for metric in arrays["axes/metric"]
+        for found in excess_errors(arrays, str(metric), nominal)
+    ]
+
+
+def _interval(name: str, found: Interval) -> dict[str, str]:
+    return {
+        name: repr(float(found.mean)),
+        f"{name}_low": repr(float(found.low)),
+        f"{name}_high": repr(float(found.high)),
+    }
 
 
 def result_rows(arrays: Arrays, measured: Arrays) -> Iterator[dict[str, Any]]:

@@ -13,6 +13,7 @@ import contextlib
 import os
 import re
 import secrets
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from pydantic import BaseModel, ValidationError
 
 TASKS, NEWS, RETRY = ".tasks.json", ".news.json", ".retry"
 NEWS_SECONDS = 10.0  # most seconds between two news of a driver
+_KEEP_DAYS = 30  # news of ended drivers
+_REQUEST_SECONDS = 600  # after which nobody takes a request any more
 _KEY = re.compile(r"[0-9a-f]{64}")
 
 
@@ -147,3 +150,12 @@ def take_retries(results: str | Path, keys: set[str]) -> list[str]:
                 os.unlink(runs_folder(results) / name)
                 taken.append(key)
     return taken
+
+
+def remove_old_records(results: str | Path) -> None:
+    """Remove news of drivers that ended long ago, and requests for retries that nobody has taken."""
+    for ending, age in ((NEWS, _KEEP_DAYS * 86400), (RETRY, _REQUEST_SECONDS)):
+        for path in runs_folder(results).glob(f"*{ending}"):
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime > age:
+                    path.unlink()

@@ -89,6 +89,8 @@ class BatchingClient(luigi.rpc.RemoteScheduler):
     The order of calls stays the same, over all threads. A call that fails leaves the queue to the next one.
     """
 
+    _fetcher: Any
+
     def __init__(self, url: str):
         super().__init__(url)
         self._fetcher.close()
@@ -104,6 +106,11 @@ class BatchingClient(luigi.rpc.RemoteScheduler):
             self._fetcher.close()
             return False
         return True
+
+    def forget(self) -> None:
+        """Drop what is queued."""
+        with self._lock:
+            self._queue = []
 
     def close(self) -> None:
         """Send what is queued and close the connection."""

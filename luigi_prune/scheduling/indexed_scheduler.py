@@ -80,9 +80,11 @@ class IndexedState(luigi.scheduler.SimpleTaskState):
         super().set_status(task, new_status, config)
         self.index.refresh(task)
 
-    def due_tasks(self) -> list[Any]:
-        """Return the tasks that `prune` can change now."""
-        return self.index.take_due(time.time(), super().get_active_tasks_by_status(RUNNING, BATCH_RUNNING))
+    def due_tasks(self, assistants: set[str]) -> list[Any]:
+        """Return the tasks that `prune` can change now: those of dead workers, and those that time changes."""
+        running = super().get_active_tasks_by_status(RUNNING, BATCH_RUNNING)
+        dead = [task for task in running if task.worker_running not in task.stakeholders]
+        return self.index.take_due(time.time(), (task for task in dead if task.worker_running not in assistants))
 
     def inactivate_tasks(self, delete_tasks: Iterable[str]) -> None:
         """Remove tasks."""
@@ -120,29 +122,34 @@ class IndexedState(luigi.scheduler.SimpleTaskState):
             self.index.add(task)
 
     def dump(self) -> None:
-        """Replace the state file; a crash while it is written leaves the previous one."""
+        """Replace the state file; whatever goes wrong while it is written leaves the previous one."""
         path = Path(self._state_path)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             with open(temporary, "wb") as file:
                 pickle.dump(self.get_state(), file, protocol=pickle.HIGHEST_PROTOCOL)
             temporary.replace(path)
-        except OSError:
+        except Exception:  # the server goes on without
             logger.warning("Failed saving scheduler state", exc_info=True)
+            temporary.unlink(missing_ok=True)
 
 
 class IndexedScheduler(luigi.scheduler.Scheduler):
     """Luigi's scheduler on an `IndexedState`."""
 
+    _state: Any
+
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self._state = IndexedState(self._config, self._state._metrics_collector)
+        self._visibilities: dict[Any, dict[str, Any]] = {}
 
     def add_task(self, task_id: str | None = None, *args: Any, **kwargs: Any) -> None:
         """Add a task, or report a change of it."""
-        for name in ("params", "param_visibilities"):
-            if kwargs.get(name):  # of requests, which repeat the same texts in every task
-                kwargs[name] = {_shared(key): _shared(value) for key, value in kwargs[name].items()}
+        if params := kwargs.get("params"):  # requests repeat the same texts in every task
+            kwargs["params"] = {_shared(name): _shared(value) for name, value in params.items()}
+        if visibilities := kwargs.get("param_visibilities"):  # the same for all tasks of a family
+            kwargs["param_visibilities"] = self._visibilities.setdefault(tuple(visibilities.items()), visibilities)
         super().add_task(task_id, *args, **kwargs)
         if task_id is not None and self._state.has_task(task_id):
             self._state.index.refresh(self._state.get_task(task_id), relink=True)
@@ -165,7 +172,7 @@ class IndexedScheduler(luigi.scheduler.Scheduler):
     def _prune_tasks(self) -> None:
         assistants = {worker.id for worker in self._state.get_assistants()}
         removed = []
-        for task in self._state.due_tasks():
+        for task in self._state.due_tasks(assistants):
             self._state.fail_dead_worker_task(task, self._config, assistants)
             self._state.update_status(task, self._config)
             self._state.index.refresh(task)

@@ -50,6 +50,7 @@ def add_pages(app: Application, results: Sequence[str | Path], *, read_only: boo
             (r"/experiments/", Page, given),
             (rf"/experiments(?:/e/{_ID})?(?:/t/{_KEY})?", Page, given),
             (r"/experiments/(page\.js|page\.css)", FrontPart, given),
+            (r"/experiments/api/server", About, given),
             (r"/experiments/api/overview", Overview, given),
             (rf"/experiments/api/(experiment|state)/{_ID}", OneExperiment, given),
             (rf"/experiments/api/task/(?:{_ID}/)?{_KEY}", OneTask, given),
@@ -115,6 +116,14 @@ class FrontPart(_Answer):
         """Answer with one of them."""
         self.set_header("Content-Type", _PARTS[name])
         self.finish((_FRONT / name).read_bytes())
+
+
+class About(_Answer):
+    """The server itself, for runs that look for a scheduler."""
+
+    def get(self) -> None:
+        """Answer with what a run has to know."""
+        self.finish_json({"read_only": self.read_only, "folders": [str(folder.files.given) for folder in self.folders]})
 
 
 class Overview(_Answer):

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from luigi_prune.execution import claims
 from luigi_prune.execution.backends import locate_jobs
 from luigi_prune.identity.paths import checkpoint_path
 from luigi_prune.results.run_records import (
@@ -169,10 +170,16 @@ class WatchedResults:
     def _add_claims(self, state: ExperimentState, claimed: dict[Path, int]) -> None:
         """Add jobs that live without a driver, or with one that this folder has no news of."""
         unknown = [path for path, place in claimed.items() if state.states[place] in ("", "stopped")]
+        unknown = [path for path in unknown if self._is_claimed_from_inside(path)]
         for path, found in locate_jobs(unknown).items():
             place = claimed[path]
             state.states[place] = "running" if found.running else "queued"
             state.news[place] = TaskNews(message=found.text)
+
+    def _is_claimed_from_inside(self, path: Path) -> bool:
+        """Return whether a claim names a submission of this folder; one of another place is not read."""
+        claim = claims.newest(path)
+        return claim is None or not claim.folder or Path(claim.folder).resolve().is_relative_to(self.files.root)
 
     def _add_rest(self, experiment: RecordedExperiment, state: ExperimentState) -> None:
         states = state.states

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
+from weakref import WeakValueDictionary
 
 import luigi
 from luigi.parameter import ParameterVisibility
@@ -17,10 +19,16 @@ from luigi_prune.execution.job_run import run
 from luigi_prune.identity import paths
 from luigi_prune.identity.remembered import per_object
 from luigi_prune.results.hdf5_file import HDF5Target
+from luigi_prune.workflow.settings import FAMILIES
 
 SHOWN_FIRST = ("method", "keep_ratio", "net", "repetition", "test_set", "experiment", "network", "dataset")
 
 _Task = TypeVar("_Task", bound="JobTask")
+
+
+# as Luigi's own cache of instances, which needs all parameters for a look
+_tasks: WeakValueDictionary[tuple[Any, ...], JobTask] = WeakValueDictionary()
+_compared: set[type] = set()  # families whose parameters were compared with luigi.cfg
 
 
 @per_object
@@ -49,10 +57,13 @@ class JobTask(luigi.Task):
     @classmethod
     def known(cls: type[_Task], content: Any, directories: Directories, **parameters: Any) -> _Task:
         """Return the task of these parameters, which need not read `content` and `directories` from their JSON."""
-        task = cls(directories=_text(directories), **parameters)
-        task.__dict__.setdefault("content", content)
-        task.__dict__.setdefault("places", directories)
-        return task
+        place = (cls, parameters["key"], parameters["spec"], text := _text(directories))
+        task = _tasks.get(place)
+        if task is None:
+            task = _tasks[place] = cls(directories=text, **parameters)
+            task.__dict__.setdefault("content", content)
+            task.__dict__.setdefault("places", directories)
+        return cast(_Task, task)
 
     @classmethod
     def get_params(cls) -> list[tuple[str, luigi.Parameter]]:
@@ -60,6 +71,15 @@ class JobTask(luigi.Task):
         if "_params" not in vars(cls):
             cls._params = super().get_params()
         return cls._params
+
+    @classmethod
+    def get_param_values(cls, params: Any, args: Any, kwargs: Any) -> list[tuple[str, Any]]:
+        """Return the value of every parameter; Luigi also compares each task with luigi.cfg, here one per family."""
+        if args or kwargs.keys() != {name for name, _ in params} or cls not in _compared:
+            _compared.add(cls)
+            values: list[tuple[str, Any]] = super().get_param_values(params, args, kwargs)
+            return values
+        return [(name, parameter.normalize(kwargs[name])) for name, parameter in params]
 
     @cached_property
     def places(self) -> Directories:
@@ -121,6 +141,13 @@ class JobTask(luigi.Task):
         outcome = run(self.job(), Context())
         if outcome.status != "done":
             raise LuigiPruneError(outcome.message)
+
+
+def family_counts(families: Iterable[str]) -> str:
+    """Return "1 TrainBase, 2 Prune, ...": the tasks of each family, inputs first."""
+    counts = Counter(families)
+    order = sorted(counts, key=lambda family: (FAMILIES.index(family) if family in FAMILIES else -1, family))
+    return ", ".join(f"{counts[family]} {family}" for family in order)
 
 
 def walk(*roots: luigi.Task) -> Iterator[luigi.Task]:

@@ -19,6 +19,8 @@ from luigi_prune.scheduling.batched_calls import client_of
 from luigi_prune.scheduling.indexed_scheduler import IndexedScheduler
 from luigi_prune.workflow import settings
 from luigi_prune.workflow.progress_display import LastingConsole
+from luigi_prune.workflow.scheduler_link import SchedulerLink
+from luigi_prune.workflow.scheduler_status import check_admitted, shown_url
 from luigi_prune.workflow.worker import PruneWorker
 
 
@@ -32,13 +34,16 @@ class SchedulerWorkerFactory(luigi.interface._WorkerSchedulerFactory):
     def create_remote_scheduler(self, url: str) -> Any:
         """Return the scheduler at `url`, or a local one if none is configured and none responds."""
         if _responds(url):
-            return client_of(url)
+            try:
+                check_admitted(url)
+            except LuigiPruneError as error:
+                settings.exit_with_error(error)
+            return SchedulerLink(client_of(url), self.create_local_scheduler, lambda: _responds(url), _print)
         if _scheduler_is_configured():
             settings.exit_with_error(
-                f"no Luigi scheduler responds at {url} (luigi.cfg [core]; --local-scheduler: none)"
+                f"no Luigi scheduler responds at {shown_url(url)} (luigi.cfg [core]; --local-scheduler: none)"
             )
-        text = f"No luigid at {url}: using a local scheduler (start luigid to watch tasks in a browser)."
-        LastingConsole(highlight=False).print(text, soft_wrap=True, markup=False)
+        _print(f"No luigid at {url}: using a local scheduler (`python -m luigi_prune luigid` shows runs).")
         return self.create_local_scheduler()
 
     def create_worker(self, scheduler: Any, worker_processes: int, assistant: bool = False) -> PruneWorker:
@@ -54,6 +59,10 @@ class SchedulerWorkerFactory(luigi.interface._WorkerSchedulerFactory):
         worker = PruneWorker(scheduler=scheduler, worker_processes=concurrency, assistant=assistant, backend=backend)
         worker.allow_partial = allow_partial
         return worker
+
+
+def _print(text: str) -> None:
+    LastingConsole(highlight=False).print(text, soft_wrap=True, markup=False)
 
 
 def _responds(url: str) -> bool:

@@ -12,65 +12,27 @@ import re
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
-from luigi.scheduler import DONE
+from luigi.scheduler import PENDING
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
 from luigi_prune.execution.job import Backend
+from luigi_prune.workflow.estimates import Running, seconds_left, shown_range
 from luigi_prune.workflow.failure_notes import FailureNotes, listed
+from luigi_prune.workflow.job_task import family_counts
 
 if TYPE_CHECKING:
     from luigi_prune.workflow.job_task import JobTask
     from luigi_prune.workflow.tasks import Report
 
 _LINE_EVERY = 10.0  # seconds between lines if the output is no terminal
+_FIRST_SHARE = 20  # an estimate needs one in so many tasks done, or as many as run at once
 _SHOWN = 8  # maximum number of tasks listed, running ones first
-
-
-@dataclass
-class Running:
-    """Progress of a running task, and the time and fraction from which its pace is measured."""
-
-    title: str
-    fraction: float = 0.0
-    message: str = ""
-    updated: float = 0.0  # time of the last change of `fraction`
-    first_fraction: float = 0.0
-    first: float | None = None  # time of the first progress reported since the start or a resume
-
-    def update(self, fraction: float, message: str, now: float) -> None:
-        """Record the progress; `now` in seconds of any clock."""
-        if fraction < self.fraction:  # requeued: the pace is measured anew
-            self.first = None
-        if fraction > 0 and self.first is None:
-            self.first, self.first_fraction = now, fraction
-        if fraction != self.fraction:
-            self.updated = now
-        self.fraction, self.message = fraction, message
-
-    def seconds_left(self, now: float) -> float | None:
-        """Return the seconds left at the pace so far; None before two reports of progress.
-
-        The pace excludes the start of the process and progress before a resume.
-        """
-        if self.first is None or self.fraction <= self.first_fraction:
-            return None
-        pace = (self.fraction - self.first_fraction) / (self.updated - self.first) if self.updated > self.first else 0.0
-        return max(0.0, (1 - self.fraction) / pace - (now - self.updated)) if pace else None
-
-    def status(self, now: float) -> str:
-        """Return the last message, with the estimated time left."""
-        left = self.seconds_left(now)
-        return self.message + (f", about {_duration(left)} left" if left is not None else "")
-
-    def line(self, now: float) -> str:
-        """Return the task in one line."""
-        return f"{self.title}  {self.fraction:4.0%}  {self.status(now)}" if self.message else self.title
 
 
 class LastingConsole(Console):
@@ -94,17 +56,61 @@ class Board:
         self._todo: dict[str, str] = {}  # task id -> family, of tasks incomplete when they were scheduled
         self._queue: dict[str, tuple[str, str]] = {}  # task id -> title, the backend's message
         self._running: dict[str, Running] = {}
+        self._elsewhere: dict[str, str] = {}  # task id -> title, of tasks that another run computes
+        self._done_elsewhere: set[str] = set()  # of `_done`, those that another run has computed
         self._done: set[str] = set()
         self._failed: dict[str, str] = {}  # task id -> title
         self._seconds: dict[str, list[float]] = {}
         self._began = self._last_line = time.monotonic()
+        self._first_submission: float | None = None
+
+    @property
+    def done_count(self) -> int:
+        """The number of tasks that are done."""
+        return len(self._done)
 
     def scheduled(self, task: JobTask, status: str) -> None:
         """Count a task that is added to Luigi's scheduler."""
         with self._lock:
-            if status != DONE:
+            if status == PENDING and task.task_id not in self._running | self._queue | self._elsewhere:
                 self._todo[task.task_id] = task.task_family
                 self._done.discard(task.task_id)
+                self._done_elsewhere.discard(task.task_id)
+
+    def idle_tasks(self) -> list[str]:
+        """Return the ids of the tasks that nobody computes, as far as this run has been told."""
+        with self._lock:
+            busy = self._done | self._failed.keys() | self._queue.keys() | self._running.keys() | self._elsewhere.keys()
+            return [task_id for task_id in self._todo if task_id not in busy]
+
+    def computed_elsewhere(self, task: JobTask, message: str) -> None:
+        """Count a task that another run computes."""
+        with self._lock:
+            self._running.pop(task.task_id, None)
+            self._queue.pop(task.task_id, None)
+            self._elsewhere[task.task_id] = f"{task.title}  {message}"
+        self._draw()
+
+    def done_elsewhere(self, task: JobTask) -> None:
+        """Count a task as done that another run has computed."""
+        with self._lock:
+            self._elsewhere.pop(task.task_id, None)
+            if task.task_id not in self._done:
+                self._done.add(task.task_id)
+                self._done_elsewhere.add(task.task_id)
+        self._draw()
+
+    def stopped(self, task: JobTask) -> None:
+        """Count a job as not running any more."""
+        with self._lock:
+            self._running.pop(task.task_id, None)
+            self._queue.pop(task.task_id, None)
+
+    def failed_attempt(self, task: JobTask, message: str) -> None:
+        """Print why a job has failed that is tried again."""
+        with self._lock:
+            self.stopped(task)
+            self._failures.add(task.title, message)
 
     @property
     def todo(self) -> list[str]:
@@ -116,7 +122,9 @@ class Board:
         """Count a task whose job was submitted to the backend, or is in its queue again."""
         with self._lock:
             self._running.pop(task.task_id, None)
+            self._elsewhere.pop(task.task_id, None)
             self._failed.pop(task.task_id, None)  # a retry
+            self._first_submission = self._first_submission or time.monotonic()
             self._queue[task.task_id] = (task.title, "")
 
     def started(self, task: JobTask) -> None:
@@ -143,6 +151,7 @@ class Board:
         with self._lock:
             self._running.pop(task.task_id, None)
             self._queue.pop(task.task_id, None)
+            self._elsewhere.pop(task.task_id, None)
             if success:
                 self._done.add(task.task_id)
                 self._failed.pop(task.task_id, None)
@@ -159,10 +168,9 @@ class Board:
 
     def open(self) -> None:
         """Start drawing."""
-        counts = Counter(self._todo.values())
-        if not counts:
+        if not self._todo:
             return
-        families = ", ".join(f"{count} {family}" for family, count in counts.items())
+        families = family_counts(self._todo.values())
         self.note(
             f"{len(self._todo)} tasks to do ({families}); backend {self.backend.name}, {self.backend.slots} at once"
         )
@@ -183,7 +191,8 @@ class Board:
         minutes, seconds = divmod(round(time.monotonic() - self._began), 60)
         failed = f", {len(self._failed)} failed" if self._failed else ""
         if self._todo:
-            self.note(f"{len(self._done)} of {len(self._todo)} tasks done{failed} in {minutes} min {seconds} s")
+            done = f"{len(self._done)} of {len(self._todo)} tasks done{self._shared()}"
+            self.note(f"{done}{failed} in {minutes} min {seconds} s")
         else:
             self.note("Nothing to compute: all results exist.")
         for line in listed(list(self._failed.values())):
@@ -193,19 +202,26 @@ class Board:
                 self.note(f"Report: {_short(report.path)}")
         if finished := next((report for report in reports if report.complete()), None):
             # Not the folder of all results: TensorBoard selects no run if there are more than forty.
-            self.note(f"Curves: tensorboard --logdir {_short(Path(finished.path).parent / 'tensorboard')}")
+            folder = _short(Path(finished.path).parent / "tensorboard")
+            self.note(f"Curves: tensorboard --logdir {quote(str(folder))}")
 
     def line(self) -> str:
         """Return the state of the run in one line."""
         with self._lock:
-            busy = len(self._running) + len(self._queue)
+            busy = len(self._running) + len(self._queue) + len(self._elsewhere)
             left = len(self._todo) - len(self._done) - len(self._failed) - busy
-            text = f"{len(self._done)}/{len(self._todo)} tasks done, {len(self._running)} running, "
+            text = f"{len(self._done)}/{len(self._todo)} tasks done{self._shared()}, {len(self._running)} running, "
+            text += f"{len(self._elsewhere)} running in another run, " if self._elsewhere else ""
             text += f"{self._queued()}{left} remain"
             if self._failed:
                 text += f", {len(self._failed)} failed"
             estimate = self._estimate()
-        return text + (f", about {_duration(estimate)} left" if estimate is not None else "")
+        return text + (f", {shown_range(*estimate)} left" if estimate is not None else "")
+
+    def _shared(self) -> str:
+        """Return how many of the tasks that are done were computed here, if another run has computed some."""
+        elsewhere = len(self._done_elsewhere)
+        return f" ({len(self._done) - elsewhere} here, {elsewhere} by another run)" if elsewhere else ""
 
     def _queued(self) -> str:
         """Return the number of tasks in the backend's queue, by reason, most frequent first."""
@@ -215,28 +231,29 @@ class Board:
         known = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common() if reason)
         return f"{len(self._queue)} in the queue{f' ({known})' if known else ''}, "
 
-    def _estimate(self) -> float | None:
-        """Return the seconds until all tasks are done; None if the pace is unknown."""
-        known = [seconds for family in self._seconds.values() for seconds in family]
-        if not known or (self._queue and not self._running):
+    def _estimate(self) -> tuple[float, float] | None:
+        """Return the least and the most seconds until all tasks are done; None while that would mean little."""
+        if self._first_submission is None or (self._queue and not self._running):
             return None  # unknown when the queue moves
-        over = self._done | set(self._failed)
-        open_families = Counter(family for task_id, family in self._todo.items() if task_id not in over)
-        total = 0.0
-        for family, count in open_families.items():
-            seconds = self._seconds.get(family) or known
-            total += count * sum(seconds) / len(seconds)
+        over = self._done | self._failed.keys()
+        to_do = Counter(family for task_id, family in self._todo.items() if task_id not in over)
         # if tasks queue despite free slots, the site's capacity is the number that run now
-        at_once = len(self._running) if self._queue else min(self.backend.slots, len(self._todo.keys() - over) or 1)
+        at_once = len(self._running) if self._queue else min(self.backend.slots, to_do.total())
+        at_once = max(1, at_once + len(self._elsewhere))
+        here = len(self._done) - len(self._done_elsewhere)
+        if here < min(at_once, len(self._todo) // _FIRST_SHARE):
+            return None
+        done = Counter(self._todo[task_id] for task_id in self._done if task_id in self._todo)
+        running = [(self._todo.get(task_id, ""), task) for task_id, task in self._running.items()]
         now = time.monotonic()
-        longest = max((task.seconds_left(now) or 0.0 for task in self._running.values()), default=0.0)
-        return max(longest, total / at_once)
+        return seconds_left(to_do, done, running, self._seconds, at_once, now - self._first_submission, now)
 
     def _render(self) -> Group:
         now = time.monotonic()
         with self._lock:
             lines = [task.line(now) for task in list(self._running.values())[:_SHOWN]]
             waiting = [f"{title}  {message}" for title, message in self._queue.values() if message]
+            waiting += self._elsewhere.values()
         lines += waiting[: _SHOWN - len(lines)]
         texts = [Text(f"  {line}", no_wrap=True, overflow="ellipsis") for line in lines]
         return Group(Text(self.line(), style="bold"), *texts)
@@ -253,12 +270,6 @@ def _reason(message: str) -> str:
     """Return why a job waits: the words in the first brackets of a message, up to a comma; "" if there is none."""
     match = re.search(r"\(([^,()]+)", message)
     return "" if match is None or match[1] == "None" else match[1].strip()
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _short(path: Path) -> Path:

@@ -26,6 +26,7 @@ from luigi_prune.results.run_records import (
     TaskNews,
     experiment_path,
     news_path,
+    remove_old_records,
     take_retries,
     write_record,
 )
@@ -70,6 +71,8 @@ class NewsBoard(Board):
         self._folders = list(dict.fromkeys(report.results for report in reports))
         self._news.command = "\n".join(dict.fromkeys(commands.values()))
         self._news.reports = tuple(report.key for report in reports)
+        for folder in self._folders:
+            remove_old_records(folder)
         threads = (lambda: _write_experiments(reports, commands), self._write_periodically)
         self._threads = [threading.Thread(target=target, name="run news", daemon=True) for target in threads]
         for thread in self._threads:
@@ -120,6 +123,24 @@ class NewsBoard(Board):
                 self._news.failed[task.key] = TaskNews(message=message[-_MAX_MESSAGE:], since=time.time())
                 self._failed_tasks[task.key] = task
 
+    def computed_elsewhere(self, task: JobTask, message: str) -> None:
+        """Count a task that another run computes."""
+        super().computed_elsewhere(task, message)
+        with self._lock:
+            self._forget(task)
+
+    def done_elsewhere(self, task: JobTask) -> None:
+        """Count a task as done that another run has computed."""
+        super().done_elsewhere(task)
+        with self._lock:
+            self._forget(task)
+
+    def stopped(self, task: JobTask) -> None:
+        """Count a job as not running any more."""
+        super().stopped(task)
+        with self._lock:
+            self._forget(task)
+
     def _forget(self, task: JobTask) -> None:
         self._changed = True
         for states in (self._news.queue, self._news.running, self._news.failed):
@@ -147,7 +168,8 @@ class NewsBoard(Board):
         with self._lock:
             self._changed = False
             self._news.to_do, self._news.done = len(self._todo), len(self._done)
-            self._news.estimate = self._estimate() if self._news.ended is None else None
+            estimate = self._estimate() if self._news.ended is None else None
+            self._news.estimate = estimate[1] if estimate else None
             news = self._news.model_copy(deep=True)
         for folder in self._folders:
             try:

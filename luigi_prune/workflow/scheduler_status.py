@@ -2,24 +2,61 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
+import urllib.error
 from html import escape
 from typing import Any
+from urllib.parse import urlsplit
 
 import luigi.rpc
+
+from luigi_prune.errors import ConfigError
+
+
+def _server(url: str) -> dict[str, Any]:
+    """Return what `python -m luigi_prune luigid` says of itself; {} if another server answers, or none.
+
+    Raises urllib.error.HTTPError if it refuses.
+    """
+    if not url.startswith(("http://", "https://")):
+        return {}
+    try:
+        answer: dict[str, Any] = json.loads(
+            luigi.rpc.URLLibFetcher().fetch(f"{url.rstrip('/')}/experiments/api/server", None, 5)
+        )
+        return answer
+    except urllib.error.HTTPError as error:
+        if error.code == 401:
+            raise
+        return {}
+    except (OSError, ValueError):
+        return {}
 
 
 def serves_pages(scheduler: Any) -> bool:
     """Return whether a scheduler is that of `python -m luigi_prune luigid`, which has a page for every task."""
-    url = getattr(scheduler, "_url", "")
-    if not url.startswith(("http://", "https://")):
-        return False
+    return bool(_server(getattr(scheduler, "_url", "")))
+
+
+def shown_url(url: str) -> str:
+    """Return an address without the token in it, for messages."""
+    return urlsplit(url)._replace(netloc=urlsplit(url).netloc.rpartition("@")[2]).geturl()
+
+
+def check_admitted(url: str) -> None:
+    """Raise ConfigError if the luigid at `url` does not serve runs, or not without a token."""
+    name = f"the luigid at {shown_url(url)}"
     try:
-        luigi.rpc.URLLibFetcher().fetch(f"{url.rstrip('/')}/experiments/page.css", None, 5)
-    except Exception:  # Luigi's own luigid, or one that answers slowly
-        return False
-    return True
+        server = _server(url)
+    except urllib.error.HTTPError:
+        given = "another token" if "@" in url else "a token"
+        raise ConfigError(
+            f"{name} asks for {given}: luigi.cfg [core] default_scheduler_url, as luigid prints it"
+        ) from None
+    if server.get("read_only"):
+        raise ConfigError(f"{name} is read-only and serves no runs; use another, or --local-scheduler")
 
 
 class Statuses:

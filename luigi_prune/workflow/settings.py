@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
-import tempfile
 from configparser import InterpolationError
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +15,11 @@ from luigi_prune.config.schema import Directories, Experiment
 from luigi_prune.errors import ConfigError, LuigiPruneError, nearest
 from luigi_prune.execution.backends import AUTO, backend_settings, names
 from luigi_prune.execution.job import ComputeSettings
+from luigi_prune.results.disk_space import write_problem
 
 FAMILIES = ("TrainBase", "Prune", "Retrain", "Evaluate", "Aggregate", "Report")
 EXIT_CONFIGURATION = 35  # as the return code of scheduling errors in the packaged luigi.cfg
 PARALLEL = ("TrainBase", "Retrain")  # the families whose jobs can have several processes
-_ROOM = 1 << 20  # bytes that have to be free before a run; a full disk has a few
 _COMPUTE_KEYS = ("backend", "threads", "jobs", "device", "loader_workers", "deterministic", "processes")
 
 
@@ -33,17 +31,27 @@ def exit_with_error(error: LuigiPruneError | str) -> NoReturn:
 
 def check_writable(results: Path) -> None:
     """End the run with one line if files cannot be written to the results folder, which is made if it is missing."""
+    if problem := write_problem(results):
+        exit_with_error(f"directories.results: {problem}")
+
+
+def retries() -> tuple[int, float]:
+    """Return how often a job is tried and the seconds between two attempts: [scheduler] retry_count and retry_delay.
+
+    The worker applies them, whatever the settings of the luigid that it talks to. Raises ConfigError.
+    """
+    config = luigi.configuration.get_config()
+    texts = {key: str(config.get("scheduler", key, "")) for key in ("retry_count", "retry_delay")}
     try:
-        results.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=results) as file:
-            file.write(bytes(_ROOM))
-            file.flush()
-    except OSError as error:
-        existing = next(folder for folder in (results, *results.parents) if folder.is_dir())
-        free = shutil.disk_usage(existing).free / 2**20
-        exit_with_error(
-            f"directories.results: cannot write to {results}: {error.strerror or error} ({free:,.1f} MiB are free)"
-        )
+        count, delay = int(texts["retry_count"] or 3), float(texts["retry_delay"] or 10)
+        if count < 1 or not 0 <= delay < float("inf"):
+            raise ValueError
+    except ValueError:
+        given = ", ".join(f"{key}={text}" for key, text in texts.items())
+        raise ConfigError(
+            f"luigi.cfg: [scheduler] {given}: expected a whole number of at least 1, and seconds"
+        ) from None
+    return count, delay
 
 
 def packaged_config() -> Path:

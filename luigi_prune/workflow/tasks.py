@@ -35,7 +35,6 @@ class TrainBase(JobTask):
 
     net: int = luigi.IntParameter()
     function = "luigi_prune.jobs.train_base_job:train_base"
-    priority = 10
 
     @cached_property
     def content(self) -> TrainSpec:
@@ -112,7 +111,6 @@ class Prune(ChainTask):
     """Prunes the network of the previous step, or the trained one."""
 
     function = "luigi_prune.jobs.prune_job:prune"
-    priority = 20
 
     @cached_property
     def inputs(self) -> dict[str, JobTask]:
@@ -130,7 +128,6 @@ class Retrain(ChainTask):
     """Retrains a pruned network; pruned entries stay zero."""
 
     function = "luigi_prune.jobs.retrain_job:retrain"
-    priority = 30
 
     @cached_property
     def inputs(self) -> dict[str, JobTask]:
@@ -146,7 +143,6 @@ class Evaluate(NetworkTask):
 
     test_set: str = luigi.Parameter()
     function = "luigi_prune.jobs.evaluate_job:evaluate"
-    priority = 40
 
     @cached_property
     def content(self) -> EvaluateSpec:
@@ -231,7 +227,6 @@ class Aggregate(ExperimentTask):
     """Collects all evaluations of an experiment into tables."""
 
     function = "luigi_prune.jobs.aggregate_job:aggregate"
-    priority = 50
 
     @classmethod
     def key_of(cls, experiment: Experiment) -> str:
@@ -264,7 +259,6 @@ class Report(ExperimentTask):
     """Writes the report on the tables: plots, Markdown, HTML page, `.npz`, TensorBoard."""
 
     function = "luigi_prune.jobs.report_job:report"
-    priority = 60
 
     @classmethod
     def key_of(cls, experiment: Experiment) -> str:

@@ -120,6 +120,12 @@ def test_the_level_is_two_samples_or_more(samples: int | None, level: float | No
     assert decision_level(samples) == level
 
 
+def test_of_methods_that_tie_the_one_that_reaches_the_level_more_often_comes_first() -> None:
+    arrays = experiment({"A": [0, 0, 0], "B": [1, 0, 1]})
+    arrays["cost/size"][..., 1] *= 0.98  # a filter less
+    assert judge(arrays).order == (2, 1)
+
+
 def test_too_few_samples_name_nobody() -> None:
     arrays = experiment({"A": [4] * 5, "B": [1] * 5}, images=10)
     found = judge(arrays)

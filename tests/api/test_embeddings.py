@@ -83,3 +83,23 @@ def test_a_feature_of_words_that_the_example_does_not_have_stays_alive() -> None
 def test_other_requests_are_one_line(method: str, settings: dict[str, object], words_: str) -> None:
     with pytest.raises(ConfigError, match=f"{method}: include: .*{words_}"):
         pruned_words(method, **settings)
+
+
+@pytest.mark.parametrize("method", ["ThresNet", "SnipNet"])
+def test_bags_of_words_are_embeddings(method: str) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.EmbeddingBag(40, 8), nn.ReLU(), nn.Linear(8, 5))
+    data, count = [(TOKENS, torch.arange(4))], sum(value.numel() for value in network.parameters())
+
+    def pruned(ratio: float, **settings: object) -> api.Pruned:
+        return api.prune(network, method, ratio, calibration=data, loss=nn.functional.cross_entropy, **settings)  # type: ignore[arg-type]
+
+    found = pruned(0.3, include=["0"])
+    table, mask = found.network.get_submodule("0").weight, found.masks["0.weight"]
+    assert abs(found.size / count - 0.3) < 0.02
+    assert torch.equal(table != 0, mask)
+    assert torch.equal(table[mask], network[0].weight[mask])
+    with pytest.warns(UserWarning, match="EmbeddingBag '0'.*which is not pruned"):
+        assert "0.weight" not in pruned(0.1).masks
+    with pytest.raises(ConfigError, match="embeddings do not have; ThresNet prunes them"):
+        api.prune(network, "FilterThresNet", 0.5, calibration=data, include=["0"])

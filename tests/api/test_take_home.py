@@ -16,8 +16,11 @@ from luigi_prune.__main__ import main
 from luigi_prune.api.exporting import ENDINGS
 from luigi_prune.api.taking_home import take_home
 from luigi_prune.errors import ConfigError
+from luigi_prune.report.latency_table import latency_table
+from luigi_prune.report.style import method_styles
+from luigi_prune.results.hdf5_file import read_result
 from tests.compute.pruning.zoo import trained_like
-from tests.experiments import run_to_tables, write_experiment
+from tests.experiments import reports, run_to_tables, write_experiment
 
 METHODS = {"WT": "ThresNet", "FT": "FilterThresNet", "ALDS": "ALDSNet", "Messi": "MessiNet"}
 
@@ -37,6 +40,29 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     run_to_tables(file)
     return file
+
+
+def test_latency_is_measured_on_request_and_shown_beside_multiply_adds(tmp_path: Path) -> None:
+    file = write_experiment(
+        tmp_path,
+        training__numEpochs=1,
+        retraining__startEpoch=0,
+        experiments__methods=["FilterThresNet"],
+        experiments__mode="retrain",
+        experiments__spacing=[{"type": "manual", "values": [0.3]}],
+        experiments__measureLatency=True,
+    )
+    run_to_tables(file)
+    tables = read_result(reports(file)[0].tables.path)
+    assert tables.measured["latency_batch"].ravel().tolist() == [8, 8]
+    styles = method_styles(["ReferenceNet", "FilterThresNet"], [False, False], {}, {})
+    table = latency_table(tables.arrays, tables.measured, styles)
+    assert table is not None
+    row = dict(zip(table.columns, table.rows[-1], strict=True))
+    assert row["multiply-adds, masked"] == row["multiply-adds, compact"]
+    assert float(row["latency, compact"]) > 0
+    assert "8 samples with 1 thread" in table.caption
+    assert latency_table(tables.arrays, {}, styles) is None
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -131,3 +131,24 @@ def wait_for_ranks(request: dict[str, Any], context: Context) -> None:
     if context.rank == 1:
         time.sleep(600)
     dist.all_reduce(torch.ones(1))
+
+
+def write_arrays(request: dict[str, Any], context: Context) -> None:
+    """Write a small result, as jobs do."""
+    import numpy as np
+
+    from luigi_prune.jobs.outputs import write
+
+    write(request, context, time.perf_counter(), {"x": np.arange(3)}, meta={})
+
+
+def meet_a_full_disk(request: dict[str, Any], context: Context) -> None:
+    """Raise what the library named in the request raises on a full disk."""
+    import errno
+
+    raise {
+        "os": OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), request["output"]),
+        "quota": OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)),
+        "hdf5": OSError("Can't synchronously write data (errno = 28, error message = 'No space left on device')"),
+        "torch": RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos: No space left on device"),
+    }[request["library"]]

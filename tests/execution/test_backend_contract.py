@@ -29,6 +29,7 @@ from luigi_prune.execution.backends import (
 )
 from luigi_prune.execution.inline import InlineBackend
 from luigi_prune.execution.job import Backend, ComputeSettings, Job
+from luigi_prune.execution.process_claims import ProcessClaims
 from luigi_prune.execution.remote_jobs import RemoteJobs
 from luigi_prune.execution.slurm import slurm_backend
 from luigi_prune.identity.paths import jobs_folder
@@ -143,6 +144,17 @@ def test_a_job_that_fails_brings_its_traceback(backend, make):
     assert not Path(make("fail").output).exists()
 
 
+def test_a_job_that_another_driver_computes_is_submitted_by_none_of_those_that_make_claims(backend, make):
+    job = make("write")
+    other = ProcessClaims()
+    other.take(job.output)
+    if backend.makes_claims(job.family):
+        assert submit(backend, job).outcome().status == "elsewhere"
+        other.release(job.output)
+    assert submit(backend, job).outcome().status == "done"
+    other.close()
+
+
 def test_a_job_is_cancelled(backend, make):
     if isinstance(backend, InlineBackend):
         backend.cancel(make("count"))  # when anyone can ask, no job is running
@@ -251,7 +263,7 @@ def test_foreign_backends_that_cannot_be_used_are_named_in_one_line(install, tmp
             choose(ComputeSettings(backend=name))
         assert words in str(caught.value)
         assert "\n" not in str(caught.value)
-    assert [remote.label for remote in remote_jobs()] == ["SLURM job"]  # commands go on without them
+    assert [remote.label for remote in remote_jobs()] == ["local job", "SLURM job"]  # commands go on without them
     assert len(caplog.messages) == 4
     with pytest.raises(ConfigError, match="'loca' is not a backend; did you mean 'local'"):
         row("loca")

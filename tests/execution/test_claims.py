@@ -162,7 +162,7 @@ def test_a_driver_that_lives_may_be_submitting_and_a_dead_one_is_not(output: Pat
     assert claims.is_submitting(output, claim)
     sleeper = subprocess.Popen(["sleep", "600"])
     try:
-        other = replace(claim, pid=sleeper.pid, born=claims._process_identity(sleeper.pid))
+        other = replace(claim, pid=sleeper.pid, born=claims.process_identity(sleeper.pid))
         assert claims.is_submitting(output, other)
     finally:
         sleeper.kill()

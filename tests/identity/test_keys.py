@@ -101,6 +101,7 @@ METRICS = [{"type": "TopK", "kwargs": {"topk": 1}}, {"type": "F1", "kwargs": {}}
         ({"experiments__spacing": [{"type": "manual", "values": [0.5, 0.25, 0.125, 0.06]}]}, {"Aggregate", "Report"}),
         ({"experiments__dataset_test": ["Digits", "MNIST"]}, {"Aggregate", "Report"}),
         ({"training__metrics_test": METRICS}, {"Evaluate", "Aggregate", "Report"}),
+        ({"experiments__measure_latency": True}, {"Evaluate", "Aggregate", "Report"}),
         ({"experiments__plotting": {"min_val": 0.1, "max_val": 0.9}}, {"Report"}),
         ({"network_colors": {"ThresNet": "blue"}}, {"Report"}),
         ({"network_names": {"ThresNet": "Magnitude"}}, {"Report"}),

@@ -28,14 +28,15 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def luigid(tmp_path) -> Iterator[str]:
-    """Start luigid with its own defaults and return its address."""
+def luigid(tmp_path, request) -> Iterator[str]:
+    """Start luigid, Luigi's own with its defaults, or ours if a test asks for it; return its address."""
     port = free_port()
     folder = tmp_path / "luigid"
     folder.mkdir()
     code = "from luigi.cmdline import luigid; luigid()"
     arguments = ["--address", "127.0.0.1", "--port", str(port), "--state-path", str(folder / "state.pickle")]
-    server = subprocess.Popen([sys.executable, "-c", code, *arguments], cwd=folder, stderr=subprocess.DEVNULL)
+    command = ["-c", code] if getattr(request, "param", "") != "ours" else ["-m", "luigi_prune", "luigid"]
+    server = subprocess.Popen([sys.executable, *command, *arguments], cwd=folder, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         with socket.socket() as probe:
@@ -80,6 +81,7 @@ def test_tasks_and_their_progress_are_seen_at_luigid(tmp_path, luigid):
     assert {task["name"] for task in done.values()} == {"TrainBase", "Evaluate", "Aggregate", "Report", "RunExperiment"}
 
 
+@pytest.mark.parametrize("luigid", ["luigi", "ours"], indirect=True)
 def test_two_drivers_share_the_work_and_do_nothing_twice(tmp_path, luigid):
     one = [{"type": "manual", "values": [0.5]}]
     changes = {"experiments__methods": ["ThresNet", "UniNet"], "experiments__spacing": one}
@@ -94,6 +96,7 @@ def test_two_drivers_share_the_work_and_do_nothing_twice(tmp_path, luigid):
     assert starts == [1]
 
 
+@pytest.mark.parametrize("luigid", ["ours"], indirect=True)
 def test_a_damaged_input_is_repaired_although_luigid_thinks_that_it_is_done(tmp_path, luigid):
     file = write_experiment(tmp_path)
     first = driver(file, luigid, "inline")

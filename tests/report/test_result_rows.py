@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from luigi_prune.analysis.aggregate import aggregate_results
-from luigi_prune.report.result_rows import result_rows
+from luigi_prune.report.result_rows import excess_rows, result_rows
 from tests.synthetic import make_grid, read
 
 
@@ -30,3 +30,11 @@ def test_what_was_measured_has_a_column() -> None:
     rows = list(result_rows(arrays, tables.measured))[1:]
     assert {row["before_TopK1"] for row in rows} == {"0.25"}
     assert all(float(row["evaluate_seconds"]) > 0 for row in rows)
+
+
+def test_excess_errors_have_a_row_per_method_metric_and_shifted_set() -> None:
+    tables = aggregate_results(make_grid(test_sets=("Digits", "Digits_noisy"), nets=2, repetitions=1), read)
+    rows = excess_rows(tables.arrays, tables.meta)
+    assert len(rows) == 3 * 2
+    assert {(row["test_set"], row["nominal"]) for row in rows} == {("Digits_noisy", "Digits")}
+    assert all(float(row["slope_low"]) <= float(row["slope"]) <= float(row["slope_high"]) for row in rows)

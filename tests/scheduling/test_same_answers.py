@@ -224,7 +224,7 @@ def play(clock: Clock, pair: list[Any], requests: list[Request]) -> None:
 ROOMY = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
-@settings(ROOMY, max_examples=150)
+@settings(ROOMY, max_examples=100)
 @given(requests=REQUESTS, pruning=st.booleans(), retry=st.sampled_from([RETRY, 0.0, -1.0]))
 def test_any_requests_get_the_same_answers(clock, tmp_path, requests, pruning, retry):
     clock.now = 1e6

@@ -6,12 +6,15 @@ import json
 from typing import Any
 
 import luigi
+import pytest
 
 from luigi_prune.execution.job import Outcome
 from luigi_prune.web import watched_results
 from luigi_prune.workflow.tasks import RunExperiment
 from tests.experiments import write_experiment
 from tests.web.sample import ask, ask_json, served
+
+TOKEN = "a-token-of-enough-letters"
 
 
 def listed(port: int, status: str) -> dict[str, Any]:
@@ -43,3 +46,26 @@ def test_a_failure_is_listed_leads_to_its_page_and_is_tried_again_by_the_next_ru
         assert luigi.build([RunExperiment(config=str(file))], **where)
         assert listed(port, "FAILED") == {}
         assert ask_json(port, f"task/{key}")["state"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("server", "user", "message"),
+    [
+        ({"token": TOKEN}, "", "asks for a token: luigi.cfg"),
+        ({"token": TOKEN}, "me:wrong@", "asks for another token: luigi.cfg"),
+        ({"read_only": True}, "", "is read-only and serves no runs"),
+    ],
+)
+def test_a_run_that_is_not_admitted_ends_with_one_line(tmp_path, backend, capsys, server, user, message):
+    file = write_experiment(tmp_path)
+    with served(tmp_path, **server) as port, pytest.raises(SystemExit):
+        luigi.build([RunExperiment(config=str(file))], scheduler_url=f"http://{user}127.0.0.1:{port}")
+    printed = capsys.readouterr().err
+    assert f"the luigid at http://127.0.0.1:{port} {message}" in printed
+    assert backend.submitted == []
+
+
+def test_a_run_with_the_token_is_admitted(tmp_path, backend):
+    file = write_experiment(tmp_path)
+    with served(tmp_path, token=TOKEN) as port:
+        assert luigi.build([RunExperiment(config=str(file))], scheduler_url=f"http://me:{TOKEN}@127.0.0.1:{port}")

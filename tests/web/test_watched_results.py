@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import time
+from dataclasses import asdict
 
 import h5py
 import pytest
 
+from luigi_prune.execution import claims
 from luigi_prune.execution.remote_jobs import JobPlace
+from luigi_prune.execution.slurm.heartbeat import Heartbeat, heartbeat_path
 from luigi_prune.identity.paths import checkpoint_path
 from luigi_prune.report.tensorboard import epoch_log
 from luigi_prune.results.run_records import TaskNews, experiment_path, runs_folder
@@ -70,6 +74,23 @@ def test_a_job_without_a_driver_is_found_by_its_claim(tmp_path, monkeypatch):
         "node": "n3",
         "message": "40%  epoch 4/10",
     }
+
+
+@pytest.mark.parametrize(("inside", "expected"), [(True, "running"), (False, "waiting")])
+def test_a_claim_of_another_place_is_not_read(tmp_path, inside, expected):
+    sample = Sample(tmp_path)
+    base = sample.task("TrainBase")
+    submission = (sample.results if inside else tmp_path) / "slurm" / "lp-1"
+    request = {"job": {"output": str(sample.results / base.path)}}
+    submission.mkdir(parents=True)
+    (submission / "0.json").write_text(json.dumps(request))
+    heartbeat = heartbeat_path(submission, 0)
+    heartbeat.parent.mkdir()
+    heartbeat.write_text(json.dumps(asdict(Heartbeat(host="n1", message="secret"))))
+    assert claims.make_claim(sample.results / base.path, submission, 0, 1)
+    answer = task_in_full([WatchedResults(sample.results)], base.key)
+    assert answer["state"] == expected
+    assert ("secret" in str(answer)) == inside
 
 
 def test_a_checkpoint_without_a_run_is_a_training_that_can_go_on(tmp_path):

@@ -14,7 +14,8 @@ from luigi_prune.execution.slurm.cli import Row
 from luigi_prune.execution.slurm.heartbeat import Heartbeat
 from luigi_prune.execution.slurm.options import Resources
 from luigi_prune.execution.slurm.tracked_job import TrackedJob
-from luigi_prune.workflow.progress_display import Board, Running
+from luigi_prune.workflow.estimates import Running
+from luigi_prune.workflow.progress_display import Board
 from tests.pretend import PretendBackend
 
 
@@ -67,6 +68,20 @@ def test_waiting_tasks_are_counted_by_the_reason_that_slurm_gives(clock):
     held = tracked(Row("PENDING", "JobHeldUser"))
     board.progressed(tasks[0], 0.0, held.text())
     assert "(Resources 3, JobHeldUser 1)" in board.line()
+
+
+def test_a_task_whose_job_was_suspended_or_requeued_is_in_the_queue_again(clock):
+    board, tasks = make_board(2)
+    for task in tasks:
+        board.submitted(task)
+        board.started(task)
+    suspended = tracked(Row("SUSPENDED", nodes="n1"))
+    suspended.started, suspended.heartbeat = True, Heartbeat(message="epoch 1/3")
+    board.submitted(tasks[0])
+    board.progressed(tasks[0], 0.3, suspended.text())
+    assert board.line() == "0/2 tasks done, 1 running, 1 in the queue (SUSPENDED 1), 0 remain"
+    board.started(tasks[0])
+    assert board.line() == "0/2 tasks done, 2 running, 0 remain"
 
 
 def test_a_task_leaves_the_queue_when_it_starts_or_ends(clock):
@@ -134,3 +149,68 @@ def test_the_estimate_counts_on_what_the_site_runs_at_once(clock):
     board.started(tasks[1])
     board.started(tasks[2])
     assert "about 4 min left" in board.line()  # 8 tasks of a minute, two at once, though 200 may be submitted
+
+
+def test_no_estimate_before_every_stage_has_ended_a_job(clock):
+    board, tasks = make_board(108)
+    for task in tasks[4:]:
+        task.task_family = "Retrain"
+        board.scheduled(task, PENDING)
+    report = FakeTask("report", "Report")
+    board.scheduled(report, PENDING)
+    for task in tasks[:6]:
+        board.submitted(task)
+        board.started(task)
+    clock.now += 40.0
+    for task in tasks[:4]:
+        board.ended(task, True, "", 3.0)
+        assert "left" not in board.line()  # nobody has seen a Retrain, and those are most of the work
+    clock.now += 40.0
+    for task in tasks[4:6]:
+        board.ended(task, True, "", 30.0)
+    assert "left" not in board.line()  # six of 109 tasks, of which 103 could run at once
+    for task in tasks[6:60]:
+        clock.now += 1.0
+        board.submitted(task)
+        board.started(task)
+        board.ended(task, True, "", 30.0)
+    assert "left" in board.line()
+
+
+def test_an_estimate_is_a_range_if_jobs_wait_longer_than_they_run(clock):
+    board, tasks = make_board(20, slots=2)
+    for task in tasks[:4]:
+        board.submitted(task)
+        board.started(task)
+        clock.now += 60.0  # of which the job ran for 20 s
+        board.ended(task, True, "", 20.0)
+    board.submitted(tasks[4])
+    board.started(tasks[4])
+    assert board.line().endswith(", 3 min to 16 min left")
+    board.ended(tasks[4], True, "", 0.0)
+    clock.now += 6000.0
+    board.submitted(tasks[5])
+    board.started(tasks[5])
+    assert "left" not in board.line()  # 2 minutes to 5 hours
+
+
+def test_what_another_run_does_is_counted_and_part_of_the_estimate(clock):
+    board, tasks = make_board(42, slots=2)
+    for task in tasks[:11]:
+        board.submitted(task)
+        board.started(task)
+        clock.now += 60.0
+        board.ended(task, True, "", 60.0)
+        board.done_elsewhere(tasks[41 - int(task.task_id)])
+    board.computed_elsewhere(tasks[11], "in another run (process 7)")
+    assert board.line().startswith(
+        "22/42 tasks done (11 here, 11 by another run), 0 running, 1 running in another run, "
+    )
+    assert board.line().endswith(
+        "19 remain, 7 min to 10 min left"
+    )  # 20 minutes of work: by three at once, at this pace
+    board.done_elsewhere(tasks[11])
+    board.done_elsewhere(tasks[11])
+    assert board.line().startswith("23/42 tasks done (11 here, 12 by another run)")
+    board.ended(tasks[12], True, "", 60.0)
+    assert "(12 here, 12 by another run)" in board.line()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -106,6 +107,22 @@ def test_a_task_that_failed_for_good_runs_again_on_request(tmp_path, backend, mo
     assert retried.is_set()
     _, news = records(results)
     assert news.failed == {}
+
+
+def test_a_run_removes_records_that_nobody_needs(tmp_path, backend):
+    folder = runs_folder(tmp_path / "results")
+    folder.mkdir(parents=True)
+    for name, days in (
+        ("a-1-2.news.json", 31),
+        ("b-1-2.news.json", 1),
+        ("0" * 64 + ".retry", 1),
+        ("1" * 64 + ".retry", 0),
+    ):
+        (folder / name).write_text("{}")
+        os.utime(folder / name, (time.time() - days * 86400,) * 2)
+    build(write_experiment(tmp_path))
+    kept = {path.name for path in folder.iterdir() if path.read_text() == "{}"}
+    assert kept == {"b-1-2.news.json", "1" * 64 + ".retry"}
 
 
 def test_a_folder_that_cannot_be_written_does_not_end_the_run(tmp_path, backend):

@@ -15,6 +15,7 @@ import luigi.interface
 import luigi.worker
 import pytest
 
+import luigi_prune.workflow.job_process as job_process
 import luigi_prune.workflow.luigi_integration as factory
 import luigi_prune.workflow.worker as worker
 from luigi_prune.execution.job import Outcome
@@ -142,7 +143,7 @@ def test_an_error_while_a_result_is_judged_is_a_failure_and_no_hang(tmp_path, ba
     def broken(*args: Any) -> None:
         raise OSError("read-only file system")
 
-    monkeypatch.setattr(worker, "set_aside", broken)
+    monkeypatch.setattr(job_process, "set_aside", broken)
     build(write_experiment(tmp_path))
     base = next((tmp_path / "results").rglob("TrainBase/*.h5"))
     base.write_bytes(b"x")
@@ -162,8 +163,8 @@ def test_a_damaged_input_is_computed_again_and_its_reader_retried(tmp_path, back
 
 
 def test_an_input_that_never_stays_whole_ends_in_a_failure(tmp_path, backend, monkeypatch, capsys):
-    monkeypatch.setattr(worker, "_REPAIRS", 3)
-    monkeypatch.setattr(worker, "_REPAIR_DELAY", 0.01)
+    monkeypatch.setattr(job_process, "_REPAIRS", 3)
+    monkeypatch.setattr(job_process, "_REPAIR_DELAY", 0.01)
     file = write_experiment(tmp_path)
     (task,) = [task for task in worker_tasks(file) if task.task_family == "TrainBase"]
     backend.outcomes["Prune"] = [Outcome("damaged", "rotten", damaged=str(task.path)) for _ in range(50)]

@@ -54,7 +54,11 @@ def test_notes_name_groups_of_methods() -> None:
         assert f"- *tied weights*, {wanted}: not pruned" in written(**dict.fromkeys(names, warned))
 
 
-def test_a_network_with_missing_cells_is_left_out() -> None:
+def test_a_network_with_missing_cells_is_named_instead() -> None:
     cells = [as_cell(NAME, method, Finding(passed=["runs"])) for method in FOR_LARGE]
-    assert "tied weights" not in page(cells[1:], {NAME: OWN["tied weights"]}, FOR_LARGE, EXPORTED)
-    assert "| tied weights * |" in page(cells, {NAME: OWN["tied weights"]}, FOR_LARGE, EXPORTED)
+    zoo = {NAME: OWN["tied weights"]}
+    cut_short, whole = page(cells[1:], zoo, FOR_LARGE, EXPORTED), page(cells, zoo, FOR_LARGE, EXPORTED)
+    assert "| tied weights" not in cut_short
+    assert "not measured: tied weights." in cut_short
+    assert "| tied weights * |" in whole
+    assert "not measured" not in whole

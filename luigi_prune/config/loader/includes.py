@@ -53,8 +53,19 @@ def find_file(name: str, beside: Path | None = None) -> Path:
     nearby = f", nor beside {shown_file(beside)}" if beside else ""
     raise ConfigError(
         f"there is no file {name!r}: neither in the working directory{nearby}, nor among the packaged ones"
-        f"{nearest(name, packaged_files())}"
+        f"{_nearest_file(name)}"
     )
+
+
+def _nearest_file(name: str) -> str:
+    """Return the nearest file of the working directory or of the package; if none is near, some, own ones first."""
+    own = sorted(path.name for pattern in ("*.yaml", "*.yml") for path in Path().glob(pattern))
+    packaged = packaged_files()
+    if close := nearest(name, {*own, *packaged}, listed=False):
+        return close
+    samples = [file for file in packaged if file.startswith("sample/")]
+    shown = list(dict.fromkeys([*own[:6], *samples, *packaged]))[:12]
+    return f"; choose from {', '.join(shown)}, ..."
 
 
 def shown_file(path: Path) -> str:

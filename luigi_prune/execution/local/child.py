@@ -66,7 +66,10 @@ def run_process(start: ChildStart, messages: Connection, driver: int) -> None:
     context = Context(**start.context, job_id=str(os.getpid()), should_stop=stop.is_set)
     if context.rank == 0:
         context.progress = sender.progress
-    logger.info("%s: process %d of %d, pid %d", start.name, context.rank + 1, context.world_size, os.getpid())
+    rank, pid = context.rank + 1, os.getpid()
+    logger.info(
+        "%s: process %d of %d, pid %d, of driver %d", start.name, rank, context.world_size, pid, start.driver_pid
+    )
     outcome = _run_job(Job(**start.job), context)
     if outcome.status != "done":
         print(outcome.message, file=sys.stderr)

@@ -31,6 +31,9 @@ class _SafeListener:
     def started(self) -> None:
         self._call(self.listener.started)
 
+    def requeued(self) -> None:
+        self._call(self.listener.requeued)
+
     def progressed(self, fraction: float, message: str) -> None:
         self._call(self.listener.progressed, fraction, message)
 

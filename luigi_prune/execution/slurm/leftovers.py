@@ -40,7 +40,7 @@ def _claims(results: Path) -> Iterator[tuple[Path, str]]:
 
 def _lacks_submission(path: Path) -> bool:
     claim = claims.read_claim(path)
-    return claim is None or not Path(claim.folder).is_dir()
+    return claim is None or not (claim.is_of_process or Path(claim.folder).is_dir())
 
 
 def _submissions(slurm: Path, pending: set[str]) -> Iterator[tuple[Path, str]]:

@@ -15,8 +15,9 @@ from luigi_prune.execution import claims
 from luigi_prune.execution.claims import Claim
 from luigi_prune.execution.job import Backend, ComputeSettings, Job, Listener, Outcome
 from luigi_prune.execution.local.local_backend import LocalBackend
+from luigi_prune.execution.process_claims import is_alive
 from luigi_prune.execution.slurm import submission
-from luigi_prune.execution.slurm.cli import Client
+from luigi_prune.execution.slurm.cli import Client, Row
 from luigi_prune.execution.slurm.decisions import Timeouts, decide
 from luigi_prune.execution.slurm.heartbeat import file_versions
 from luigi_prune.execution.slurm.options import FAMILIES, SlurmSettings
@@ -95,6 +96,10 @@ class SlurmBackend(Backend):
     def resources(self, family: str) -> dict[str, int]:
         """Return the amounts of Luigi's [resources] that a job takes."""
         return {"slurm_jobs": 1, "gpus": self._site.resources[family].gpus} if family in FAMILIES else {}
+
+    def makes_claims(self, family: str) -> bool:
+        """Return whether jobs of this family are submitted to SLURM."""
+        return family in FAMILIES
 
     def interrupted(self, say: Callable[[str], None]) -> None:
         """Handle Ctrl-C as [slurm] on_interrupt sets: leave the jobs running for the next run, or cancel them."""
@@ -194,7 +199,11 @@ class SlurmBackend(Backend):
         claim = self._claim_of_others(job.job)
         job.attempt = claims.last_attempt(job.job.output)  # also counts a damaged claim
         if claim is None:
-            self._queue.add(job)
+            holder = claims.newest(job.job.output)
+            if holder is not None and holder.is_of_process and is_alive(job.job.output, holder):
+                job.listener.ended(Outcome("elsewhere"))
+            else:
+                self._queue.add(job)
             return
         job.folder, job.index = Path(claim.folder), claim.index
         job.adopted, job.foreign = True, not is_mine(job.job.output, claim)
@@ -258,7 +267,7 @@ class SlurmBackend(Backend):
         with suppress(OSError):
             job.remove_heartbeat()
             self._clear_submission(job, failed=False)
-        job.started = False
+        job.started, job.row = False, Row("")
         self._report(job)
         self._queue.add(job)
 

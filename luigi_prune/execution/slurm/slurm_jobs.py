@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from luigi_prune.execution import claims
 from luigi_prune.execution.remote_jobs import Cancellation, JobPlace, RemoteJobs, SubmittedJob
 from luigi_prune.execution.slurm.cancellation import plan_cancellation
 from luigi_prune.execution.slurm.cli import Client, CommandFailed, Row
+from luigi_prune.execution.slurm.heartbeat import heartbeat_path
 from luigi_prune.execution.slurm.leftovers import leftovers
 from luigi_prune.execution.slurm.submission import element_id
 from luigi_prune.execution.slurm.submission_folder import pending_claims, place, submitted_jobs
@@ -67,6 +69,13 @@ class SlurmJobs(RemoteJobs):
         claimed = (claims.claimed_result(path) for path in results.absolute().rglob(".*.claim-*"))
         requested = (Path(job.job.output).absolute() for job in self.submitted(results))
         return list(dict.fromkeys([*filter(None, claimed), *requested]))
+
+    def pulse(self, output: Path) -> object:
+        """Return the time of the heartbeat of the job that computes `output`."""
+        claim = claims.newest(output)
+        with suppress(OSError):
+            return heartbeat_path(claim.folder, claim.index).stat().st_mtime_ns if claim and claim.folder else None
+        return None
 
     def submitted(self, results: Path) -> list[SubmittedJob]:
         """Return every job with a request below a results folder."""

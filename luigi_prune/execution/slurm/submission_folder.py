@@ -70,6 +70,8 @@ def computes(claim: Claim, output: str | Path, submissions: str | Path) -> bool:
 
     `submissions` is the folder of the submissions that belong to these results.
     """
+    if claim.is_of_process:
+        return False
     request = Path(claim.folder) / f"{claim.index}.json"
     if _is_hidden(request):  # another user's: only its place tells
         try:
@@ -111,11 +113,11 @@ def has_pending(folder: Path, other_than: int) -> bool:
 
 
 def pending_claims(outputs: Iterable[Path]) -> dict[Path, Claim]:
-    """Return the valid claim to each of `outputs` that is claimed and does not exist; lists each folder once."""
+    """Return the submission that claims each missing one of `outputs`, if there is one; lists each folder once."""
     paths = list(outputs)
     claimed = {path for folder in {path.parent for path in paths} for path in claims.claimed(folder)}
     newest = {path: claims.newest(path) for path in paths if path in claimed and not path.exists()}
-    return {path: claim for path, claim in newest.items() if claim is not None}
+    return {path: claim for path, claim in newest.items() if claim is not None and not claim.is_of_process}
 
 
 def place(claim: Claim, row: Row | None) -> tuple[str, bool]:

@@ -317,7 +317,9 @@ function drivers(experiment, state) {
   const rows = state.drivers.map((one) => h("tr", null, h("td", null, `${one.host}, process ${one.pid}`), h("td", null, `${one.backend}, ${one.slots} at once`),
     h("td", null, one.state === "running" ? "runs" : one.state === "ended" ? `ended ${duration(one.age)} ago` : `silent for ${duration(one.age)}`),
     h("td", { class: "number" }, `${one.done} of ${one.to_do}${one.failed ? `, ${one.failed} failed` : ""}`)));
-  return sheet("Runs", h("table", { class: "list wide" }, rows), h("p", { class: "quiet" }, "Start or resume with"), h("code", null, experiment.command));
+  return sheet("Runs", h("table", { class: "list wide" }, rows), h("p", { class: "quiet" }, "Start or resume with"), h("code", null, experiment.command),
+    state.counts.done === state.states.length ? "" : [h("p", { class: "quiet" }, "Report on what exists so far"),
+      h("code", null, experiment.command.replace("luigi --module luigi_prune RunExperiment --config", "python -m luigi_prune report"))]);
 }
 
 async function experiment(id) {

@@ -103,6 +103,13 @@ def test_dead_ranks_go() -> None:
     assert_same_outputs(result.network, small.network, x)
 
 
+def test_half_precision_goes_as_far_as_single() -> None:
+    network, x = trained_like("convnet")
+    result = pruned(network, x, "FilterThresNet")
+    result.network.bfloat16()
+    assert result.compact(example_input=x.bfloat16()).size == result.size
+
+
 @pytest.mark.parametrize("align", [4, 8])
 def test_widths_stay_multiples(align: int) -> None:
     network, x = trained_like("convnet")

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.overrides import wrap_torch_function
 
 from luigi_prune.compute.duplicates import duplicate
-from luigi_prune.compute.network_inputs import Inputs, call, copied
+from luigi_prune.compute.network_inputs import Inputs, call, copied, map_tensors
 from luigi_prune.compute.pruning.compaction.taps_of_channels import (
     INPUT,
     OUTPUT,
@@ -39,6 +39,7 @@ from luigi_prune.compute.pruning.problem.layers import evaluating
 from luigi_prune.compute.pruning.structure.structure_probe import _Leaky
 
 _TOLERANCE = 1e-4  # of a weighted sum of gradients in single precision
+_HALF = (torch.float16, torch.bfloat16)
 _MIXED = "they are mixed with others outside of layers, as attention does"
 
 
@@ -70,6 +71,8 @@ def find_places(network: nn.Module, example: Inputs) -> Places:
     Raises what the network raises if it cannot run with noise in place of activations.
     """
     copy = duplicate(network).requires_grad_(False)
+    if any(parameter.dtype in _HALF for parameter in copy.parameters()):  # gradients are compared to four digits
+        copy, example = copy.float(), map_tensors(lambda x: x.float() if x.is_floating_point() else x, example)
     for module in copy.modules():
         if callable(simplify := getattr(module, "simplify_for_probe", None)):
             simplify()

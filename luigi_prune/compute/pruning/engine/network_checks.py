@@ -16,7 +16,7 @@ from luigi_prune.compute.pruning.engine.trial import by_sample, outputs_of
 from luigi_prune.compute.pruning.low_rank.decomposed import Decomposed, current_layers
 from luigi_prune.compute.pruning.problem.equivalents import has_own_forward
 from luigi_prune.compute.pruning.problem.granularity import GRANULARITIES
-from luigi_prune.compute.pruning.problem.layers import COUNTED, READERS, Layer, groups_of, takes
+from luigi_prune.compute.pruning.problem.layers import COUNTED, EMBEDDINGS, READERS, Layer, groups_of, takes
 from luigi_prune.compute.pruning.problem.masks import Masks, kept_counts, mostly_zero_weights
 from luigi_prune.compute.pruning.problem.weight_matrices import weight_matrices
 from luigi_prune.compute.pruning.sizes_and_flops import count_size
@@ -205,7 +205,7 @@ def _fixed_shares(granularity: str, network: nn.Module, masks: Masks, ignored: C
             counted |= {id(parameter) for parameter in module.parameters() if parameter.dim() > 1}
     shares: dict[str, int] = {}
     for name, module in network.named_modules():
-        if isinstance(module, nn.Embedding) and f"{name}.weight" in masks:  # pruned on request
+        if isinstance(module, EMBEDDINGS) and f"{name}.weight" in masks:  # pruned on request
             counted.add(id(module.weight))
         own = [value for value in module._parameters.values() if value is not None and id(value) not in counted]
         counted |= {id(value) for value in own}

@@ -18,6 +18,7 @@ from luigi_prune.errors import ConfigError, nearest
 # Modules whose output channels are weighted sums of input channels, and those with a weight matrix, which FLOPs count.
 READERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, UpConvolution, nn.Linear)
 COUNTED = (*READERS, nn.Bilinear)
+EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 NAMED = 5  # layers that a warning names
 
 
@@ -165,7 +166,7 @@ def embeddings(network: nn.Module) -> dict[str, nn.Module]:
     seen = {id(module.weight) for _, module in compressible_modules(network)}
     found: dict[str, nn.Module] = {}
     for name, module in network.named_modules():
-        if isinstance(module, nn.Embedding) and isinstance(weight := module._parameters.get("weight"), nn.Parameter):
+        if isinstance(module, EMBEDDINGS) and isinstance(weight := module._parameters.get("weight"), nn.Parameter):
             if id(weight) not in seen and allows(network, module):
                 found[name] = module
             seen.add(id(weight))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from luigi_prune.compute.network_inputs import Inputs, call, device_of, map_tensors, tensors_in
 from luigi_prune.compute.pruning.problem.free_inputs import free_inputs
-from luigi_prune.compute.pruning.problem.layers import COUNTED, evaluating
+from luigi_prune.compute.pruning.problem.layers import COUNTED, EMBEDDINGS, evaluating
 
 
 def ends_by_graph(
@@ -49,7 +49,7 @@ def ends_by_graph(
     source = map_tensors(lambda value: value.detach().clone().requires_grad_(next(free)), example_input)
     with ExitStack() as stack, torch.enable_grad(), evaluating(network):
         stack.callback(network.requires_grad_, False)
-        for embedding in (module for module in network.modules() if isinstance(module, nn.Embedding)):
+        for embedding in (module for module in network.modules() if isinstance(module, EMBEDDINGS)):
             embedding.weight.requires_grad_(True)  # tokens have no gradient: their embeddings count as the input
         for name, module in layers:
             stack.callback(module.register_forward_pre_hook(before(name)).remove)

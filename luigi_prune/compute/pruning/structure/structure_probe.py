@@ -59,7 +59,7 @@ class _Leaky(TorchFunctionMode):
             leak = torch.nan_to_num(value, neginf=0.0, posinf=0.0)  # attention masks are infinite
             leak = F.softsign(leak) if name in _SQUASHING else leak
             return func(value.clone(), *args[1:], **(kwargs or {})) + LEAK * leak
-        if name == "embedding" and len(args) > 1:
+        if name in ("embedding", "embedding_bag") and len(args) > 1:
             return func(*_all_rows(*args[:2]), *args[2:], **(kwargs or {}))
         if name in ("detach", "detach_"):
             return args[0]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from luigi_prune.compute.masked import apply_masks
 from luigi_prune.compute.network_inputs import Inputs, call
 from luigi_prune.compute.pruning.problem.batches import merge_for_gradients
-from luigi_prune.compute.pruning.problem.layers import evaluating
+from luigi_prune.compute.pruning.problem.layers import EMBEDDINGS, evaluating
 from luigi_prune.compute.pruning.problem.masks import Masks
 from luigi_prune.compute.pruning.problem.records import Batches, Loss, Problem, Rules
 from luigi_prune.compute.pruning.structure.channel_hooks import channels_last
@@ -56,7 +56,7 @@ def propagate_gradients(
         merge_for_gradients(problem.batches, problem.outputs),
         problem.loss,
     )
-    embeddings = {id(m.weight) for m in network.modules() if isinstance(m, nn.Embedding)}
+    embeddings = {id(m.weight) for m in network.modules() if isinstance(m, EMBEDDINGS)}
     if structured:
         for layer in layers:
             rows = (gradients[layer.weight_name] != 0).flatten(1).any(1)
