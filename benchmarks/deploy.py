@@ -130,8 +130,10 @@ def shown(timed: api.Latency) -> str:
 
 
 def with_statistics(network: nn.Module) -> nn.Module:
-    """Return `network` with numbers in its BatchNorm as after training."""
+    """Return `network` with numbers as after training in BatchNorm, and in layers that are zero at first."""
     for module in network.modules():
+        if isinstance(module, nn.Linear) and not module.weight.any():  # the head of torchvision's ViT
+            nn.init.normal_(module.weight, std=0.1)
         if isinstance(module, _BatchNorm):
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, std=0.3)
