@@ -75,10 +75,18 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     options = parser.parse_args()
-    print(
-        f"torch {torch.__version__}, {platform.machine()}, float32; dense, kept, stored parameters; KB dense, sparse, "
-    )
-    print("compact, compact int8; over dense: multiply-adds masked, compact; latency masked, compact per thread count")
+    print(f"torch {torch.__version__}, {platform.machine()}, float32; ratios are over the dense network's")
+    columns = [
+        "network (batch)",
+        "filters removed",
+        "parameters: dense / kept / stored",
+        "KB: dense / values and bits / compact / compact int8",
+        "multiply-adds: masked / compact",
+        *(f"{count} thread(s): dense; latency masked / compact" for count in options.threads),
+        "difference",
+        "layers with dead filters",
+    ]
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for name in options.names:
         for share in REMOVED:
             row(name, share, options.seconds, options.threads)
@@ -122,8 +130,10 @@ def shown(timed: api.Latency) -> str:
 
 
 def with_statistics(network: nn.Module) -> nn.Module:
-    """Return `network` with numbers in its BatchNorm as after training."""
+    """Return `network` with numbers as after training in BatchNorm, and in layers that are zero at first."""
     for module in network.modules():
+        if isinstance(module, nn.Linear) and not module.weight.any():  # the head of torchvision's ViT
+            nn.init.normal_(module.weight, std=0.1)
         if isinstance(module, _BatchNorm):
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, std=0.3)

@@ -1,6 +1,6 @@
 """Several drivers on one results folder, killed at random: how often is each result computed?
 
-    python -m benchmarks.drivers [--runs 20] [--seed 0] [--real]
+    python -m benchmarks.drivers [--runs 20] [--seed 0] [--real] [--slurm]
 
 Two and four drivers, with a luigid that is killed at a random moment or without any, of one experiment or of two that
 share tasks. In every run one driver is killed, and another one is started. See docs/several_drivers.md.
@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from tests.experiments import contents
 from tests.several_drivers import Drivers, disturbed_run
+from tests.slurm.cluster import Cluster, dev_cluster
 
 _SETUPS = list(itertools.product((2, 4), (False, True), (False, True)))  # drivers, luigid, overlapping experiments
 _ROW = "{:>3} {:>7} {:>7} {:>11} {:>5} {:>10} {:>11} {:>8} {:>10} {:>8} {:>7}"
@@ -27,12 +31,34 @@ def main() -> int:
     """Print a line per run and the sums; the exit code is 1 if anything was computed needlessly or wrongly."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--slurm", action="store_true", help="on slurm/dev_cluster, which is started for it")
     parser.add_argument("--first", type=int, default=0, help="number of the first run")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--real", action="store_true", help="train and prune; else the jobs of tests/light_jobs.py")
     options = parser.parse_args()
     titles = ["run", "drivers", "luigid", "experiments", "tasks", "executions", "after death"]
     print(_ROW.format(*titles, "needless", "exit codes", "arrays", "seconds"), flush=True)
+    with _cluster() if options.slurm else nullcontext({}) as more:
+        return _runs(options, more)
+
+
+_SLURM = "device=cpu\n[slurm]\ntimeout_min=10\npoll_seconds=2\npoll_seconds_max=4\ngather_seconds=1\n"
+
+
+@contextmanager
+def _cluster() -> Iterator[dict[str, str]]:
+    folder = Path(tempfile.mkdtemp(prefix="several_drivers_cluster_"))
+    cluster = Cluster(folder / "c")
+    assert dev_cluster("up", cluster.folder).returncode == 0
+    os.environ["SLURM_CONF"] = cluster.environment["SLURM_CONF"]
+    try:
+        yield {"backend": "slurm", "config": _SLURM}
+    finally:
+        dev_cluster("down", cluster.folder, "--delete")
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _runs(options: argparse.Namespace, more: dict[str, str]) -> int:
     expected: dict[str, str] = {}
     sums = [0, 0, 0, 0]
     right = True
@@ -40,7 +66,7 @@ def main() -> int:
         drivers, with_luigid, overlapping = _SETUPS[number % len(_SETUPS)]
         folder = Path(tempfile.mkdtemp(prefix="several_drivers_"))
         began = time.monotonic()
-        run = disturbed_run(folder, drivers, overlapping, with_luigid, options.seed + number, not options.real)
+        run = disturbed_run(folder, drivers, overlapping, with_luigid, options.seed + number, not options.real, **more)
         ended = run.wait()
         codes = sorted({code for code, _ in ended})
         starts = run.executions()

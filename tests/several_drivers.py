@@ -19,7 +19,7 @@ from typing import Any
 
 from tests.experiments import command, write_paced
 
-_START = re.compile(r"^(\S+ \S+) INFO .*: process 1 of \d+, pid \d+, of driver (\d+)$", re.M)
+_START = re.compile(r"^(\S+ \S+) INFO .*: process 1 of \d+, (?:pid \d+, of driver (\d+)|SLURM job \S+)$", re.M)
 _METHODS = [["ThresNet", "UniNet"], ["UniNet", "SiPPRand"]]
 
 
@@ -27,7 +27,7 @@ _METHODS = [["ThresNet", "UniNet"], ["UniNet", "SiPPRand"]]
 class Execution:
     """A start of a job in a driver's process."""
 
-    driver: int
+    driver: int  # 0: a job of the cluster, which no driver takes with it
     at: float  # seconds since the epoch
 
 
@@ -124,7 +124,7 @@ class Drivers:
         for log in sorted((self.results / "logs").glob("*.log")):
             for text, driver in _START.findall(log.read_text()):
                 at = datetime.strptime(text, "%Y-%m-%d %H:%M:%S,%f").timestamp()
-                found[log.stem].append(Execution(int(driver), at))
+                found[log.stem].append(Execution(int(driver or 0), at))
         return dict(found)
 
     def needless(self) -> list[str]:
@@ -139,14 +139,14 @@ class Drivers:
 
 
 def disturbed_run(
-    folder: Path, drivers: int, overlapping: bool, with_luigid: bool, seed: int, light: bool = False
+    folder: Path, drivers: int, overlapping: bool, with_luigid: bool, seed: int, light: bool = False, **more: Any
 ) -> Drivers:
     """Start drivers one after the other; kill one (and start another) and luigid at random moments; wait for the end.
 
     The moments are counted in starts of jobs, so that the machine's speed does not decide whether anything is killed.
     """
     chance = random.Random(seed)
-    run = Drivers(folder, overlapping, with_luigid, light)
+    run = Drivers(folder, overlapping, with_luigid, light, **more)
     for _ in range(drivers):
         run.start()
         time.sleep(chance.uniform(0, 0.5))

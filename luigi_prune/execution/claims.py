@@ -11,7 +11,6 @@ it (process_claims.py).
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import re
@@ -25,6 +24,7 @@ from functools import cache
 from pathlib import Path
 
 _CLAIM = re.compile(r"\.(?P<result>.+)\.claim-\d+")
+_END = re.compile(r"[0-9]+(\.[0-9a-f]+)?")  # of a claim's name: attempt, and the token of an unfinished one
 _SUBMIT_SECONDS = 120.0  # by then, a driver on another machine has submitted its job or died
 
 
@@ -82,9 +82,12 @@ def _attempts(output: str | Path) -> list[int]:
 def _files(output: str | Path) -> list[Path]:
     """Return the files of all claims to `output`, unfinished ones included."""
     path = Path(output)
-    exact = re.compile(rf"\.{re.escape(path.name)}\.claim-[0-9]+(\.[0-9a-f]+)?")
-    candidates = path.parent.glob(f".{glob.escape(path.name)}.claim-*")
-    return [path for path in candidates if exact.fullmatch(path.name)]
+    start = f".{path.name}.claim-"  # compared as text: a pattern per result would be compiled per result
+    try:
+        names = os.listdir(path.parent)
+    except OSError:
+        return []
+    return [path.with_name(name) for name in names if name.startswith(start) and _END.fullmatch(name, len(start))]
 
 
 def read_claim(path: Path) -> Claim | None:
@@ -115,7 +118,7 @@ def make_claim(output: str | Path, folder: str | Path, index: int, attempt: int)
     """Claim an attempt for this process and return the claim; None if it is claimed already."""
     path = claim_path(output, attempt)
     path.parent.mkdir(parents=True, exist_ok=True)
-    claim = Claim(str(folder), index, attempt, socket.gethostname(), os.getpid(), process_identity(os.getpid()))
+    claim = Claim(str(folder), index, attempt, socket.gethostname(), os.getpid(), _own_identity(os.getpid()))
     private = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     try:
         private.write_text(json.dumps(asdict(claim)))
@@ -181,6 +184,11 @@ def process_identity(pid: int) -> str:
             return ""
         return f"{_this_machine()}:{status[19]}"
     return ""
+
+
+@cache
+def _own_identity(pid: int) -> str:
+    return process_identity(pid)
 
 
 @cache

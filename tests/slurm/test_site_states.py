@@ -60,7 +60,8 @@ def test_drained_nodes_are_no_reason_not_to_begin(
     assert "Requested node configuration is not available" in caplog.text
     assert "drained: n1, n2, n3, n4" in caplog.text
     listener = submit(backend, make_job("write"))
-    assert cluster.squeue() == {listener.slurm_id: "PENDING"}
+    job = listener.slurm_id
+    assert cluster.squeue() == {job: "PENDING"}
     cluster.run("scontrol", "update", "nodename=n[1-4]", "state=resume")
     assert listener.result()["rank"] == 0
 

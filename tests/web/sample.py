@@ -32,7 +32,7 @@ from luigi_prune.scheduling.failed_tasks import FailureScheduler
 from luigi_prune.scheduling.server import application
 from luigi_prune.web.access import Gate
 from luigi_prune.web.pages import add_pages
-from luigi_prune.workflow.run_news import recorded_experiment
+from luigi_prune.workflow.recorded_graph import recorded_experiment
 from tests.experiments import reports, write_experiment
 
 HTML = "<script>document.title = 'owned'</script><b onclick=x>&amp;"

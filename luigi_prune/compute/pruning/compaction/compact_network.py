@@ -33,6 +33,7 @@ from luigi_prune.compute.pruning.structure.structure_probe import StructureProbe
 from luigi_prune.errors import ConfigError, DamagedResult
 
 TOLERANCE = 1e-5  # of outputs, relative to the largest one if that is above 1
+_COARSE = 1e-3  # relative difference that no rounding explains
 _ROUNDINGS = 8  # of numbers with fewer digits: sums over fewer channels round differently
 _EXAMPLES, _TRACED = 16, 2  # samples that outputs are compared on, and that the structure is measured on
 
@@ -168,7 +169,10 @@ def _outputs(network: nn.Module, example: Inputs) -> list[Tensor]:
 
 
 def _difference(expected: list[Tensor], found: list[Tensor]) -> float:
-    """Return the largest difference, relative to the largest finite output if above 1; NaN for other shapes."""
+    """Return the largest difference, relative to the largest finite output if above 1; NaN for other shapes.
+
+    If all outputs are small it is a hundredth of the relative one, if that is more.
+    """
     if [tensor.shape for tensor in expected] != [tensor.shape for tensor in found]:
         return float("nan")
     worst = 0.0
@@ -177,8 +181,10 @@ def _difference(expected: list[Tensor], found: list[Tensor]) -> float:
             continue
         differences = torch.where(one == other, torch.zeros_like(one), (one - other).abs())
         largest = one[torch.isfinite(one)].abs()
-        scale = max(1.0, float(largest.max())) if largest.numel() else 1.0
-        worst = max(worst, float(differences.max()) / scale)
+        scale, largest_difference = float(largest.max()) if largest.numel() else 1.0, float(differences.max())
+        worst = max(worst, largest_difference / max(1.0, scale))
+        if scale:  # all outputs may be small: a thousandth of the largest counts as a difference of 1e-5
+            worst = max(worst, TOLERANCE / _COARSE * largest_difference / scale)
     return worst
 
 
