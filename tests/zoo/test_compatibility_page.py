@@ -35,7 +35,7 @@ def test_a_cell_says_how_many_methods_passed_were_near_were_refused_and_failed()
         ALDSNet=Finding(passed=["runs"], failures={"trains": "the loss is not finite"}),
     )
     assert row(lines) == [
-        "ok", "1 ok, 1 near: 0.61, 1 refused", "4 ok, **1 fail**", "ok", "**trains**", "ok", "**fails**",
+        "ok", "2 ok, 1 near: 0.61, 1 refused", "4 ok, **1 fail**", "ok", "**trains**", "ok", "**fails**",
     ]  # fmt: skip
     notes = [line for line in lines if line.startswith("- ")]
     assert "- *tied weights*, ThresNet: **fails** (ONNX): no such operator" in notes

@@ -16,9 +16,11 @@ def test_the_page_is_up_to_date() -> None:
     assert all(text.count(f"| `{name}` |") == 1 for name in registry.METHODS)
 
 
-def test_labels_short_names_and_colours_are_distinct() -> None:
+def test_labels_short_names_and_styles_are_distinct() -> None:
     rows = list(registry.METHODS.values())
-    for what in ("short", "label", "color"):
+    for what in ("short", "label"):
         values = [getattr(row, what).lower() for row in rows]
         assert len(set(values)) == len(values), what
+    styles = [(row.color, row.marker) for row in rows]
+    assert len(set(styles)) == len(styles)
     assert not {row.short for row in rows} & set(registry.METHODS)
