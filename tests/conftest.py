@@ -5,7 +5,14 @@ from __future__ import annotations
 import os
 import signal
 
+import hypothesis
 import pytest
+
+# A busy machine draws slowly, which is no fault of a test.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 # A shell starts background commands with Ctrl-C ignored, and children inherit that; tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
