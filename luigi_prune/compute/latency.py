@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.benchmark import Timer
 
 from luigi_prune.compute.network_inputs import Inputs, call, device_of, sample_count, tensors_of, to_device
 from luigi_prune.compute.pruning.problem.layers import evaluating
@@ -72,6 +71,8 @@ def measure_latency(
 
 def _time(network: nn.Module, batch: Inputs, threads: int, count: int) -> float:
     """Return the mean seconds of `count` forward passes."""
+    from torch.utils.benchmark import Timer  # prints a line on machines without CUDA's tools
+
     with evaluating(network):
         timer = Timer(
             "run(network, batch)", globals={"run": call, "network": network, "batch": batch}, num_threads=threads
