@@ -43,6 +43,7 @@ def test_every_job_computes_on_the_device_what_it_computes_on_the_cpu(tmp_path, 
         "experiments__methods": ["PFPNetRand", "ALDSNet", "SnipNet"],
         "experiments__spacing": [{"type": "manual", "values": [0.4]}],
         "training__lossKwargs": {"weight": [1.0] * 9 + [2.0]},
+        "training__optimizerKwargs": {"lr": 0.1, "momentum": 0.9, "fused": False},  # the pretended device has no kernel
     }
     devices: list[bool] = []
 

@@ -140,7 +140,9 @@ def test_the_gradient_hook_outlives_new_data_in_the_same_parameter() -> None:
     assert bool(network.weight.grad[kept].all())
 
 
-@pytest.mark.parametrize("optimizer", [("SGD", {"lr": 0.05, "momentum": 0.9}), ("Adam", {"lr": 0.01})])
+@pytest.mark.parametrize(
+    "optimizer", [("SGD", {"lr": 0.05, "momentum": 0.9, "fused": False}), ("Adam", {"lr": 0.01, "fused": False})]
+)
 def test_training_on_the_device(optimizer: tuple[str, dict[str, Any]], tmp_path) -> None:
     training = settings(num_epochs=2, optimizer=optimizer[0], optimizer_kwargs=optimizer[1], early_stop_epoch=1)
     masks = {"conv.weight": torch.rand(6, 1, 3, 3) < 0.5}

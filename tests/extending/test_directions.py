@@ -73,7 +73,8 @@ def test_a_regression_runs_to_its_report(tmp_path: Path) -> None:
     assert arrays["validation/MeanSquaredError"][0, 0, 0, 0] == curve[1:].min()
     (page,) = (tmp_path / "results").rglob("report.md")
     text = page.read_text()
-    assert "rise ≤ 0.5 %" in text
+    assert "| rise ≤ 0.5 |" in text
+    assert "within 0.5 % of validation MeanSquaredError" in text
     assert "Lower is better" in text
     assert "MeanSquaredError (%)" not in text
 

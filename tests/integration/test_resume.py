@@ -97,9 +97,9 @@ def test_a_finished_report_needs_nothing_below_it(copy, capsys):
     gone = next((copy / "results").rglob("keep0.5-retrain-*.h5"))
     gone.unlink()
     assert run(file) == []
-    assert main(["verify", str(file)]) == 0
+    assert main(["verify", str(file)]) == 1
     assert f"missing  {gone}" in capsys.readouterr().out.replace("\n", "")
-    assert main(["verify", str(copy / "results")]) == 0
+    assert main(["verify", str(copy / "results")]) == 1
     assert gone.name in capsys.readouterr().out
 
 

@@ -31,7 +31,7 @@ def build_optimizer(name: str, kwargs: Mapping[str, Any], parameters: Iterable[n
         if key in accepted or value
     }
     parameters = list(parameters)
-    if name in _FUSED and not any(map(keywords.get, _EITHER)) and all(map(_is_real, parameters)):
+    if name in _FUSED and not set(_EITHER) & set(keywords) and all(map(_is_real, parameters)):
         keywords["fused"] = True
     try:
         optimizer: Optimizer = optimizer_class(parameters, **keywords)
