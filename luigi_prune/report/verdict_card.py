@@ -14,6 +14,7 @@ from luigi_prune.registry.dataset_families import SYNTHETIC
 from luigi_prune.report.cells import NOTHING, Cell, Table, factor, limits, number, points
 from luigi_prune.report.curves import in_percent
 from luigi_prune.report.style import MethodStyle
+from luigi_prune.report.wording import counted
 
 Arrays = dict[str, np.ndarray]
 
@@ -93,8 +94,8 @@ def _lead_sentences(found: Verdict, styles: Sequence[MethodStyle]) -> list[str]:
         share = f"{bound}{factor(value.value)}" + (f" (95 % interval {interval})" if interval else "")
         what = "reaches" if found.leader is not None or len(found.order) == 1 else "has the largest mean compression,"
         text.append(
-            f"{styles[best].plain} {what} {share} within {level_text(found)}; {value.reached} of {value.of} runs stay "
-            "within it."
+            f"{styles[best].plain} {what} {share} within {level_text(found)}; "
+            f"{value.reached} of {counted(value.of, 'run')} stayed within it."
         )
     if found.lead_factor is not None and value.reached:
         mean, low, high = found.lead_factor

@@ -78,7 +78,7 @@ def setting(arrays: Arrays, meta: dict[str, Any], styles: Sequence[MethodStyle])
     pairs = dict(facts(arrays, meta, styles))
     parts = [f"{pairs['network']} on {pairs['trained on']}", f"{pairs['parameters']} parameters", pairs["runs"]]
     if len(styles) > 1:
-        parts += [f"{len(styles) - 1} methods at {pairs['keep ratios'].replace(',', ' keep ratios', 1)}"]
+        parts += [f"{counted(len(styles) - 1, 'method')} at {pairs['keep ratios'].replace(',', ' keep ratios', 1)}"]
         parts += [f"mode {meta['mode']}", f"retraining: {pairs.get('retraining', 'unknown')}"]
     return "; ".join(parts) + "."
 

@@ -144,7 +144,8 @@ def test_the_gradient_hook_outlives_new_data_in_the_same_parameter() -> None:
     "optimizer", [("SGD", {"lr": 0.05, "momentum": 0.9, "fused": False}), ("Adam", {"lr": 0.01, "fused": False})]
 )
 def test_training_on_the_device(optimizer: tuple[str, dict[str, Any]], tmp_path) -> None:
-    training = settings(num_epochs=2, optimizer=optimizer[0], optimizer_kwargs=optimizer[1], early_stop_epoch=1)
+    kwargs = {**optimizer[1], "fused": False}  # the pretended device has no kernel
+    training = settings(num_epochs=2, optimizer=optimizer[0], optimizer_kwargs=kwargs, early_stop_epoch=1)
     masks = {"conv.weight": torch.rand(6, 1, 3, 3) < 0.5}
     here = run(training, masks=masks, rewind_epoch=1)
     with pretended_device() as device:
