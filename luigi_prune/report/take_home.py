@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import re
+import itertools
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 from luigi_prune.analysis.censoring import runs_at_level
 from luigi_prune.analysis.commensurate import choose
 from luigi_prune.analysis.verdict import Verdict
+from luigi_prune.config.loader.includes import packaged_files
 from luigi_prune.report.cells import factor, number, points
 from luigi_prune.report.style import MethodStyle
 
@@ -38,7 +40,7 @@ def take_home(
 
     It is that of the net whose network is the smallest; on ties, the first.
     """
-    if found is None:
+    if found is None or "--smoke" in str(provenance.get("command", "")):
         return None
     chosen = choose(arrays, found.test_set, found.chosen_on, metric=found.metric)
     runs = runs_at_level(chosen, arrays, found.level)
@@ -58,7 +60,7 @@ def take_home(
         f"{factor(1 / float(size[net, repetition]))} fewer parameters, test {found.metric} "
         f"{number(value, scale=100.0 if percent else 1.0, digits=2 if percent else 4)}{' %' * percent}."
     )
-    config, name = config_of(provenance), str(arrays["axes/method"][method])
+    config, name = config_of(provenance, experiment), str(arrays["axes/method"][method])
     member = experiment if Path(config).stem not in (experiment, NO_FILE) else ""  # of a sweep
     keep = f"{arrays['axes/keep_ratio'][ratio]:.6g}"
     python = (
@@ -67,13 +69,22 @@ def take_home(
         + (f', member="{member}")' if member else ")")
     )
     shell = (
-        f"python -m luigi_prune export {config} --method {name} --keep-ratio {keep} --net {net} "
+        f"python -m luigi_prune export {shlex.quote(config)} --method {name} --keep-ratio {keep} --net {net} "
         f"--repetition {repetition} --to onnx" + (f" --member {member}" if member else "")
     )
     return TakeHome(text, python, shell)
 
 
-def config_of(provenance: dict[str, Any]) -> str:
-    """Return the experiment file that the run was started with, or a name to put it in for."""
-    files = re.findall(r"--config[= ](\S+)", str(provenance.get("command", "")))
-    return files[0].strip("'\"") if len(files) == 1 else f"{NO_FILE}.yaml"
+def config_of(provenance: dict[str, Any], experiment: str = "") -> str:
+    """Return the experiment file that the run was started with, or a name to put it in for.
+
+    Without `--config` luigi.cfg names it: a packaged file, if one of them has the experiment's name.
+    """
+    try:
+        words = shlex.split(str(provenance.get("command", "")).replace("--config=", "--config "))
+    except ValueError:  # not a command line
+        words = []
+    files = [file for option, file in itertools.pairwise(words) if option == "--config"]
+    if not files and "RunExperiment" in words:
+        files = [file for file in packaged_files() if Path(file).stem == experiment]
+    return files[0] if len(files) == 1 else f"{NO_FILE}.yaml"

@@ -15,7 +15,7 @@ from luigi_prune.report.provenance_lines import MOST_LINES, provenance_lines
 from luigi_prune.report.result_flags import chance_of, flags
 from luigi_prune.report.style import MethodStyle, method_styles
 from luigi_prune.report.table_files import latex
-from luigi_prune.report.take_home import take_home
+from luigi_prune.report.take_home import config_of, take_home
 from luigi_prune.report.verdict_card import Card, make_card
 from tests.synthetic import make_grid, read
 
@@ -70,6 +70,25 @@ def test_a_leader_is_named_and_can_be_loaded() -> None:
     of_sweep = take_home(made.arrays, found, styles(made), {"command": "luigi --config a/b.yaml"}, "b_lr0.1")
     assert of_sweep is not None
     assert 'member="b_lr0.1"' in of_sweep.python
+
+
+@pytest.mark.parametrize(
+    ("command", "file"),
+    [
+        ("luigi --module luigi_prune RunExperiment", "sample/digits.yaml"),  # the one that the packaged luigi.cfg names
+        ("luigi --module luigi_prune RunExperiment --config 'my files/digits.yaml'", "my files/digits.yaml"),
+        ("luigi --module luigi_prune RunExperiment --config=b.yaml", "b.yaml"),
+        ("pytest -k 'it", "mine.yaml"),
+    ],
+)
+def test_the_experiment_file_is_the_one_of_the_command(command: str, file: str) -> None:
+    assert config_of({"command": command}, "digits") == file
+
+
+def test_random_samples_make_no_network_to_take_home() -> None:
+    made = with_drops((0.0, 0.0, 0.4), (0.0, 0.4, 0.4))
+    found, _ = judged(made)
+    assert take_home(made.arrays, found, styles(made), {"command": "luigi RunExperiment --smoke"}, "b") is None
 
 
 def test_a_tie_is_a_tie() -> None:
