@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from luigi_prune.analysis.commensurate import Commensurate, has_validation
-from luigi_prune.analysis.statistics import SOUND_NUMBER_OF_NETS, Spread, paired_difference, spread
+from luigi_prune.analysis.commensurate import has_validation
+from luigi_prune.analysis.statistics import SOUND_NUMBER_OF_NETS
 from luigi_prune.registry import METHODS
 
 Arrays = dict[str, np.ndarray]
@@ -19,29 +19,6 @@ COMPRESSIONS = (2.0, 4.0, 8.0, 16.0, 32.0)
 SAME_COMPRESSION = 0.0286
 # Scores that ignore the weights: a method that uses one is a random-pruning baseline.
 RANDOM_SCORES = frozenset({"uniform", "random_channel", "shuffled_magnitude"})
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """Methods at one level, the one that prunes most first; `lead` is the paired difference of the first two."""
-
-    level: float
-    order: tuple[int, ...]
-    pruned: Spread
-    lead: Spread | None
-
-
-def rank(commensurate: Commensurate, nominal: np.ndarray, level: float) -> Ranking:
-    """Return the methods that prune, ordered by the mean share of parameters pruned at `level`.
-
-    A run that never reaches the level counts as unpruned, since the unpruned network always satisfies it.
-    """
-    pruned = commensurate.pruned[commensurate.at(level)]
-    table = spread(pruned)
-    known = [m for m in range(len(nominal)) if not nominal[m] and table.n[m] > 0]
-    order = sorted(known, key=lambda m: (-table.mean[m], m))
-    lead = paired_difference(pruned[..., order[0]], pruned[..., order[1]]) if len(order) > 1 else None
-    return Ranking(level, tuple(order), table, lead)
 
 
 def at_compression(
@@ -76,11 +53,6 @@ def paired_change(arrays: Arrays, test_set: str, label: str) -> np.ndarray:
     """Return a metric or `loss` minus that of the same run's unpruned network (net, ratio, repetition, method)."""
     values = arrays[f"test/{test_set}/{label}"]
     return values - values[..., :1]
-
-
-def prune_potential(arrays: Arrays, tables: dict[str, Commensurate], level: float) -> dict[str, Spread]:
-    """Return per test set the share of parameters pruned at `level` (Liebenwein et al. 2021, arXiv 2103.03014)."""
-    return {test_set: spread(table.pruned[table.at(level)]) for test_set, table in tables.items()}
 
 
 def largest_miss(arrays: Arrays) -> np.ndarray:

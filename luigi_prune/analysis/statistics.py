@@ -72,11 +72,6 @@ def first_known(values: np.ndarray) -> np.ndarray:
     return np.where(known.any(axis=1), first, np.nan)
 
 
-def paired_difference(values: np.ndarray, others: np.ndarray, confidence: float = 0.95) -> Spread:
-    """Return the spread of `values - others` over (net, repetition), run by run: what both runs share cancels out."""
-    return spread(values - others, confidence)
-
-
 def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return mean, sample standard deviation (ddof 1) and number of the finite entries along the first axis."""
     finite = np.isfinite(values)

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from luigi_prune.api.mask_hooks import hold, release
+from luigi_prune.api.network_files import write_network
 from luigi_prune.api.plain_network import unwrapped
 from luigi_prune.compute import pruning
 from luigi_prune.compute.network_inputs import Inputs, select
 from luigi_prune.compute.pruning.compaction import Compaction, CompactLayer, compact, rebuild
 from luigi_prune.compute.pruning.compaction.shrinking import as_entries
-from luigi_prune.compute.state import from_arrays, load_state, to_arrays
+from luigi_prune.compute.state import from_arrays, load_state
 from luigi_prune.errors import ConfigError
-from luigi_prune.results.hdf5_file import Result, content_sha256, read_about, write_result
-from luigi_prune.results.provenance import provenance
+from luigi_prune.results.hdf5_file import Result
 
 COMPACTED = "Compacted"
 _NUMBERS = ("flops", "original_size", "original_flops")
@@ -63,23 +63,21 @@ class Compacted:
 
         Raises ConfigError if the file exists with another result: results are never overwritten.
         """
-        weights, types = to_arrays(self.network.state_dict())
-        arrays: dict[str, Any] = {f"weights/{name}": array for name, array in weights.items()}
-        arrays |= {f"masks/{name}": mask.cpu().numpy() for name, mask in self.masks.items()}
-        arrays["layers/name"] = np.array([layer.name for layer in self.layers], dtype=str)
-        arrays["layers/why"] = np.array([layer.why for layer in self.layers], dtype=str)
-        for column in _COLUMNS:
-            arrays[f"layers/{column}"] = np.array([getattr(layer, column) for layer in self.layers], dtype=np.int64)
-        numbers = {name: getattr(self, name) for name in _NUMBERS}
-        arrays |= {name: np.int64(number) for name, number in numbers.items() if number is not None}
-        meta = {"types": types, "structure": self.structure, "plan": self.plan, "difference": self.difference}
-        spec = {"method": self.method}
-        key = content_sha256(arrays, meta | spec)
-        written = write_result(
-            path, arrays=arrays, family=COMPACTED, key=key, spec=spec, provenance=provenance(), meta=meta
+        columns = {name: np.array([getattr(layer, name) for layer in self.layers], dtype=np.int64) for name in _COLUMNS}
+        write_network(
+            path,
+            COMPACTED,
+            self.network,
+            self.masks,
+            layers={
+                "name": np.array([layer.name for layer in self.layers], dtype=str),
+                "why": np.array([layer.why for layer in self.layers], dtype=str),
+                **columns,
+            },
+            numbers={name: getattr(self, name) for name in _NUMBERS},
+            meta={"structure": self.structure, "plan": self.plan, "difference": self.difference},
+            spec={"method": self.method},
         )
-        if not written and read_about(path)["key"] != key:
-            raise ConfigError(f"{path}: the file exists with another result, and results are never overwritten")
 
 
 def compacted(

@@ -13,15 +13,15 @@ from torch import Tensor, nn
 
 from luigi_prune.api.compacted import Compacted, compacted
 from luigi_prune.api.mask_hooks import hold
+from luigi_prune.api.network_files import write_network
 from luigi_prune.api.plain_network import unwrapped
 from luigi_prune.api.validation import guess_input
 from luigi_prune.compute import pruning
 from luigi_prune.compute.network_inputs import Inputs, checked
 from luigi_prune.compute.pruning import LayerBudget, PruningResult
-from luigi_prune.compute.state import from_arrays, load_state, to_arrays
+from luigi_prune.compute.state import from_arrays, load_state
 from luigi_prune.errors import ConfigError
-from luigi_prune.results.hdf5_file import Result, content_sha256, read_about, write_result
-from luigi_prune.results.provenance import provenance
+from luigi_prune.results.hdf5_file import Result
 
 FAMILY = "Pruned"
 _NUMBERS = ("size", "flops", "original_size", "original_flops")
@@ -100,20 +100,20 @@ class Pruned(PruningResult):
 
         Raises ConfigError if the file exists with another result: results are never overwritten.
         """
-        weights, types = to_arrays(self.network.state_dict())
-        arrays: dict[str, Any] = {f"weights/{name}": array for name, array in weights.items()}
-        arrays |= {f"masks/{name}": mask.cpu().numpy() for name, mask in self.masks.items()}
-        arrays["layers/name"] = np.array([layer.name for layer in self.layers], dtype=str)
-        arrays["layers/kept"] = np.array([layer.kept for layer in self.layers], dtype=np.int64)
-        arrays["layers/total"] = np.array([layer.total for layer in self.layers], dtype=np.int64)
-        numbers = {name: getattr(self, name) for name in _NUMBERS}
-        arrays |= {name: np.int64(number) for name, number in numbers.items() if number is not None}
-        meta = {"types": types, "structure": self.structure}
-        spec = {"method": self.method, "keep_ratio": self.target_keep_ratio}
-        key = content_sha256(arrays, meta | spec)
-        about: dict[str, Any] = {"family": FAMILY, "key": key, "spec": spec, "provenance": provenance(), "meta": meta}
-        if not write_result(path, arrays=arrays, **about) and read_about(path)["key"] != key:
-            raise ConfigError(f"{path}: the file exists with another result, and results are never overwritten")
+        write_network(
+            path,
+            FAMILY,
+            self.network,
+            self.masks,
+            layers={
+                "name": np.array([layer.name for layer in self.layers], dtype=str),
+                "kept": np.array([layer.kept for layer in self.layers], dtype=np.int64),
+                "total": np.array([layer.total for layer in self.layers], dtype=np.int64),
+            },
+            numbers={name: getattr(self, name) for name in _NUMBERS},
+            meta={"structure": self.structure},
+            spec={"method": self.method, "keep_ratio": self.target_keep_ratio},
+        )
 
 
 def read_pruned(result: Result, path: str | Path, network: nn.Module) -> Pruned:

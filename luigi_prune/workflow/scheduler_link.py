@@ -41,11 +41,6 @@ class SchedulerLink:
 
         return call
 
-    @property
-    def is_remote(self) -> bool:
-        """Whether luigid is in use."""
-        return self._local is None
-
     def has_moved(self) -> bool:
         """Return whether the scheduler is another one than at the last call; goes back to luigid once it responds."""
         if self._local is not None and time.monotonic() >= self._next_look:

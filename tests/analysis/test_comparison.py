@@ -6,28 +6,8 @@ import numpy as np
 import pytest
 
 from luigi_prune.analysis.aggregate import aggregate_results
-from luigi_prune.analysis.commensurate import choose
-from luigi_prune.analysis.comparison import at_compression, checklist, largest_miss, paired_change, rank
+from luigi_prune.analysis.comparison import at_compression, checklist, largest_miss, paired_change
 from tests.synthetic import make_grid, read
-
-
-def test_the_method_that_prunes_most_comes_first_and_controls_are_not_ranked() -> None:
-    arrays = aggregate_results(
-        make_grid(methods=("ReferenceNet", "FakeNet", "UniNet", "ThresNet", "FilterThresNet")), read
-    ).arrays
-    ranking = rank(choose(arrays, "Digits"), arrays["method/nominal"], 0.02)
-    assert [str(arrays["axes/method"][at]) for at in ranking.order] == ["ThresNet", "FilterThresNet", "UniNet"]
-    assert ranking.lead is not None
-    assert ranking.lead.mean == pytest.approx(ranking.pruned.mean[3] - ranking.pruned.mean[4])
-    assert int(ranking.lead.n_independent) == 3
-
-
-def test_a_run_that_reaches_nothing_pulls_the_mean_down() -> None:
-    arrays = aggregate_results(make_grid(nets=2, repetitions=1, methods=("ReferenceNet", "ThresNet")), read).arrays
-    arrays["validation/TopK1"][1, :, 0, 1] = 0.0
-    chosen = choose(arrays, "Digits")
-    ranking = rank(chosen, arrays["method/nominal"], 0.02)
-    assert ranking.pruned.mean[1] == pytest.approx((1 - chosen.size[chosen.at(0.02), 0, 0, 1]) / 2)
 
 
 def test_interpolation_hits_the_points_and_never_extrapolates() -> None:

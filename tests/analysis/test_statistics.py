@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from luigi_prune.analysis.statistics import by_run, first_known, paired_difference, spread
+from luigi_prune.analysis.statistics import by_run, first_known, spread
 
 # t for a two-sided 95 % (and 99 %) interval, by degrees of freedom: NIST/SEMATECH e-Handbook 1.3.6.7.2.
 T95 = {1: 12.706, 2: 4.303, 4: 2.776, 9: 2.262, 29: 2.045}
@@ -57,13 +57,6 @@ def test_missing_runs_are_left_out_and_one_run_has_no_deviation() -> None:
 
 def test_five_nets_are_no_longer_indicative() -> None:
     assert not spread(np.arange(5.0)[:, None]).indicative
-
-
-def test_pairing_takes_out_what_runs_share() -> None:
-    nets = np.array([[0.0], [10.0], [20.0]])
-    difference = paired_difference(nets + 1.0, nets)
-    assert difference.mean == pytest.approx(1.0)
-    assert difference.std == pytest.approx(0.0)
 
 
 def test_axes_are_swapped_not_mixed() -> None:
