@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -146,3 +147,21 @@ def has_validation(arrays: dict[str, np.ndarray], metric: str | None = None) -> 
         return False
     known = np.isfinite(arrays[f"validation/{metric or metrics[0]}"])
     return bool(known[..., 0].any() and known[..., 1:].any())
+
+
+class _Judged(Protocol):
+    """What says how a metric is counted: a `Commensurate`, or a verdict."""
+
+    @property
+    def lower(self) -> bool: ...
+
+    @property
+    def is_share(self) -> bool: ...
+
+
+def unit_of(judged: _Judged) -> str:
+    """Return what levels are counted in.
+
+    Percentage points of a metric, percent of one of which less is better, or hundredths of one that is no share.
+    """
+    return "%" if judged.lower else "points" if judged.is_share else "hundredths"

@@ -81,6 +81,7 @@ def checklist(arrays: Arrays, measured: Arrays, meta: dict[str, Any], provenance
     random = [method for method in methods if method in METHODS and METHODS[method].score in RANDOM_SCORES]
     epochs = meta.get("retraining_epochs")
     unretrained = epochs is not None and epochs[0] >= epochs[1]
+    before = any(name.startswith("before/") and np.isfinite(values).any() for name, values in arrays.items())
     seconds = sorted(name for name in measured if "seconds" in name and "gpu_seconds" not in name)
     validated = has_validation(arrays)
     on_validation = (
@@ -108,8 +109,8 @@ def checklist(arrays: Arrays, measured: Arrays, meta: dict[str, Any], provenance
         ),
         Check(
             "Quality before retraining",
-            unretrained,
-            "nothing is retrained" if unretrained else "not measured by this experiment",
+            unretrained or before,
+            "nothing is retrained" if unretrained else "right after pruning" if before else "not measured",
         ),
         Check(
             "Achieved sizes within 1 % of their targets",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from luigi_prune.analysis.commensurate import lower_is_better
+from luigi_prune.analysis.comparison import paired_change
 from luigi_prune.analysis.inference import Interval, mean_interval, over_nets
 
 Arrays = dict[str, np.ndarray]
@@ -44,7 +45,7 @@ def excess_errors(arrays: Arrays, metric: str, nominal: str) -> list[ExcessError
     share = 1.0 - arrays["cost/size"]
     found = []
     for test_set in (str(name) for name in arrays["axes/test_set"] if str(name) != nominal):
-        lost = {name: sign * _change(arrays[f"test/{name}/{metric}"]) for name in (test_set, nominal)}
+        lost = {name: sign * paired_change(arrays, name, metric) for name in (test_set, nominal)}
         excess = lost[test_set] - lost[nominal]
         known = np.isfinite(excess) & np.isfinite(share)
         x, y = np.where(known, share, 0.0), np.where(known, excess, 0.0)
@@ -62,7 +63,3 @@ def excess_errors(arrays: Arrays, metric: str, nominal: str) -> list[ExcessError
             if counts[..., method].any()
         ]
     return found
-
-
-def _change(values: np.ndarray) -> np.ndarray:
-    return values - values[..., :1]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-# More samples than this resolve differences that no level asks for.
-LARGEST_COUNT = 200_000
 # A share of n samples is stored as a float64, or was computed as a float32 by a metric of torchmetrics.
 TOLERANCE = 2e-7
 
@@ -32,7 +30,7 @@ def count_from_shares(values: np.ndarray) -> int | None:
     if not len(shares) or shares[0] < 0 or shares[-1] > 1 or not np.any((shares > 0) & (shares < 1)):
         return None
     # Multiples of 1/n for a large n are everywhere dense: n must be small enough to tell a share from any number.
-    limit = min(LARGEST_COUNT, int(0.02 / TOLERANCE))
+    limit = int(0.02 / TOLERANCE)
     step, candidates = 20_000, np.arange(2, limit)
     for start in range(0, len(candidates), step):
         block = candidates[start : start + step]

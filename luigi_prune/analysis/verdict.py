@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from luigi_prune.analysis.censoring import Censored, RunsAtLevel, censored, log_compression, on_grid, runs_at_level
-from luigi_prune.analysis.commensurate import Commensurate, choose, has_validation
+from luigi_prune.analysis.commensurate import Commensurate, choose, has_validation, unit_of
 from luigi_prune.analysis.comparison import at_compression, largest_miss
 from luigi_prune.analysis.inference import Interval, holm, mean_interval, over_nets, sign_flip_p
 from luigi_prune.analysis.resolution import sample_count
@@ -64,6 +64,11 @@ class Verdict:
     expected: int
     changes: tuple[LevelOrder, ...]
     reasons: tuple[str, ...]
+
+    @property
+    def unit(self) -> str:
+        """What levels are counted in."""
+        return unit_of(self)
 
     @property
     def fit_to_decide(self) -> bool:
@@ -188,7 +193,7 @@ def _reasons(
         "only one method prunes": len(main.order) < 2,
         f"results are missing: {missing}": bool(missing),
         f"{samples} samples of {chosen.chosen_on} data are too few for any level": level is None,
-        f"no method stays within the level of {100 * main.level:g} points at any ratio": never,
+        f"no method stays within the level of {100 * main.level:g} {unit_of(chosen)} at any ratio": never,
         f"{nets} of {SOUND_NUMBER_OF_NETS} independent networks": nets < SOUND_NUMBER_OF_NETS,
         "networks were chosen on the test set": chosen.chosen_on == "test",
         f"the number of samples behind {chosen.chosen_on} is unknown": samples is None,

@@ -20,8 +20,15 @@ class Failure:
     @property
     def line(self) -> str:
         """The cause in one line: the last one of a traceback, else the first one."""
-        lines = [line.strip() for line in self.message.splitlines() if line.strip()] or ["no message"]
-        return lines[-1] if lines[0].startswith("Traceback") else lines[0]
+        return cause(self.message) or "no message"
+
+
+def cause(message: str) -> str:
+    """Return the line of a failure that says most: the last of a traceback, else the first; "" if there is none."""
+    lines = [line.strip() for line in message.splitlines() if line.strip() and not line.startswith("log: ")]
+    if not lines:
+        return ""
+    return lines[-1] if lines[0].startswith("Traceback") else lines[0]
 
 
 def failure_file(output: str | Path) -> Path:

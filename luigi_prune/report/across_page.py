@@ -114,7 +114,7 @@ def _row(member: MemberResult, names: Sequence[str], labels: Mapping[str, str]) 
     if found is None:
         return [*cells, NOTHING, NOTHING, done, NOTHING, *(NOTHING for _ in names)]
     leader = labels[member.methods[found.leader]] if found.leader is not None else "no method clearly"
-    cells += [f"{100 * found.level:g} {'%' if found.lower else 'points'}", str(found.nets), done, leader]
+    cells += [f"{100 * found.level:g} {found.unit}", str(found.nets), done, leader]
     return [*cells, *(shown(member.compression.get(name)) for name in names)]
 
 

@@ -42,8 +42,9 @@ def main_plots(
     ]
     if found and any(row.compression[found.level].reached for row in standing):
         levels = list(standing[0].compression)[:3]
-        unit = "%" if found.lower else "points"
-        label = f"at a {'rise' if found.lower else 'drop'} of {', '.join(points(level) for level in levels)} {unit}"
+        label = (
+            f"at a {'rise' if found.lower else 'drop'} of {', '.join(points(level) for level in levels)} {found.unit}"
+        )
         caption = (
             f"Compression of parameters within each level of {found.chosen_on} {found.metric}; geometric mean and 95 % "
             "interval over nets. A caret to the right: at least so much; to the left: less than that."

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from luigi_prune.analysis.commensurate import Commensurate
+from luigi_prune.analysis.commensurate import Commensurate, unit_of
 from luigi_prune.analysis.comparison import COMPRESSIONS, Check, at_compression
 from luigi_prune.analysis.statistics import spread
 from luigi_prune.report.cells import NOTHING, Table, number, of_spread, points
@@ -15,14 +15,6 @@ from luigi_prune.report.latency_table import PREFIX
 from luigi_prune.report.style import MethodStyle
 
 Arrays = dict[str, np.ndarray]
-
-
-def unit_of(chosen: Commensurate) -> str:
-    """Return what levels are counted in.
-
-    Percentage points of a metric, percent of one of which less is better, or hundredths of one that is no share.
-    """
-    return "%" if chosen.lower else "points" if chosen.is_share else "hundredths"
 
 
 def by_run_levels(values: np.ndarray) -> np.ndarray:

@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 
 from luigi_prune.analysis.statistics import by_run, spread
+from luigi_prune.analysis.verdict import TOLERATED_MISS
 from luigi_prune.report.cells import NOTHING, Cell, Table, factor, limits, number
 from luigi_prune.report.curves import Quality, compression_factors
 from luigi_prune.report.style import MethodStyle
 
 Arrays = dict[str, np.ndarray]
 
-# An achieved keep ratio further from its target than this is flagged.
-TOLERATED_MISS = 0.05
 # A share of right answers below this multiple of guessing is chance.
 ABOVE_CHANCE = 1.25
 

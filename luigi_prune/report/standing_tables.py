@@ -49,7 +49,7 @@ def leaderboard_table(
         body.append(tuple(cells))
     tied = [at for at, row in enumerate(rows) if row.tied]
     caption = (
-        f"Original over kept parameters of the smallest network within so many {'%' if found.lower else 'points'} of "
+        f"Original over kept parameters of the smallest network within so many {found.unit} of "
         f"the unpruned network's {found.chosen_on} {found.metric}; geometric mean over nets, 95 % interval, and how "
         "many runs stay within the level. ≥: the smallest ratio is still within it; <: some run is so at no ratio, and "
         "enters with its largest network; ≈: both. Curve mean: the mean change over log2 compression, up to what all "
@@ -84,7 +84,7 @@ def side_effects_table(rows: Sequence[LeaderboardRow], found: Verdict, styles: S
         body.append(tuple(cells))
     caption = (
         f"On the test set {found.test_set}, of the networks that the leaderboard has at {points(found.level)} "
-        f"{'%' if found.lower else 'points'}, against the unpruned network: expected calibration error, with its 95 % "
+        f"{found.unit}, against the unpruned network: expected calibration error, with its 95 % "
         "interval (positive: worse calibrated), and the class that loses most accuracy, in points."
     )
     columns = ("method", "calibration error (points)", "worst class (points)")
@@ -159,7 +159,7 @@ def potential_table(arrays: Arrays, verdicts: dict[str, Verdict], styles: Sequen
     body.append(("clear leader", *("none" if leader is None else styles[leader].plain for leader in leads)))
     caption = (
         f"Prune potential (Liebenwein et al. 2021, arXiv 2103.03014): the compression within {points(main.level)} "
-        f"{'%' if main.lower else 'points'} of the unpruned network on the same test set, chosen on that test set; "
+        f"{main.unit} of the unpruned network on the same test set, chosen on that test set; "
         "geometric mean over nets, and how many runs stay within. Signs as in the leaderboard."
     )
     return Table("Robustness over test sets", caption, ("method", *columns), body, name="test-sets", matrix=True)
@@ -201,7 +201,7 @@ def every_level_table(
         )
         for method in found.order
     ]
-    unit = "%" if found.lower else "points" if found.is_share else "hundredths"
+    unit = found.unit
     caption = (
         f"Compression within each level ({unit} of {split} {found.metric}; negative: better than the unpruned "
         "network), "

@@ -56,7 +56,7 @@ def take_home(
     percent = found.is_share and not found.lower
     lead = "the leader" if method == found.leader else "the best mean; no method clearly leads"
     text = (
-        f"{styles[method].plain} ({lead}), net {net}, within {points(found.level)} {'%' if found.lower else 'points'}: "
+        f"{styles[method].plain} ({lead}), net {net}, within {points(found.level)} {found.unit}: "
         f"{factor(1 / float(size[net, repetition]))} fewer parameters, test {found.metric} "
         f"{number(value, scale=100.0 if percent else 1.0, digits=2 if percent else 4)}{' %' * percent}."
     )

@@ -11,9 +11,10 @@ from typing import Any
 
 import h5py
 
+from luigi_prune.execution.failures import cause
 from luigi_prune.results.run_records import RecordedExperiment, RecordedTask, TaskNews
 from luigi_prune.web import live_curves
-from luigi_prune.web.watched_results import STATES, Driver, ExperimentState, WatchedResults, first_line
+from luigi_prune.web.watched_results import STATES, Driver, ExperimentState, WatchedResults
 
 _LOG_BYTES = 64_000
 # how backends describe the place of a job: "SLURM job 12_3 pending (Priority, expected to start ...)", "... on n2: ..."
@@ -127,7 +128,7 @@ def _counts(states: list[str]) -> dict[str, int]:
 
 def _short(state: str, news: TaskNews) -> dict[str, Any]:
     """Return what is shown of a task's news, with job, node and reason for waiting if its backend names them."""
-    message = first_line(news.message) if state == "failed" else news.message
+    message = cause(news.message) if state == "failed" else news.message
     short: dict[str, Any] = {}
     if match := _JOB.fullmatch(news.message):
         named = {name: match[name] for name in ("job", "node", "reason", "expected")}

@@ -201,11 +201,3 @@ class WatchedResults:
             return False
         path = checkpoint_path(task.path)
         return path.name in self.listings.names(str(path.parent))
-
-
-def first_line(text: str) -> str:
-    """Return the line of a failure that says most: the last of a traceback, else the first."""
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("log: ")]
-    if not lines:
-        return ""
-    return lines[-1] if lines[0].startswith("Traceback") else lines[0]

@@ -10,6 +10,7 @@ import h5py
 import pytest
 
 from luigi_prune.execution import claims
+from luigi_prune.execution.failures import cause
 from luigi_prune.execution.remote_jobs import JobPlace
 from luigi_prune.execution.slurm.heartbeat import Heartbeat, heartbeat_path
 from luigi_prune.identity.paths import checkpoint_path
@@ -17,7 +18,7 @@ from luigi_prune.report.tensorboard import epoch_log
 from luigi_prune.results.run_records import TaskNews, experiment_path, runs_folder
 from luigi_prune.web import watched_results
 from luigi_prune.web.answers import overview, task_in_full
-from luigi_prune.web.watched_results import WatchedResults, first_line
+from luigi_prune.web.watched_results import WatchedResults
 from tests.web.sample import HTML, Sample, in_the_middle
 
 
@@ -164,6 +165,6 @@ def test_damaged_records_are_left_out(tmp_path, text):
 
 
 def test_the_line_of_a_failure():
-    assert first_line("Traceback (most recent call last):\n  File x\nValueError: no\nlog: a") == "ValueError: no"
-    assert first_line(f"killed {HTML}\nlast lines of x:\nmore") == f"killed {HTML}"
-    assert first_line("") == ""
+    assert cause("Traceback (most recent call last):\n  File x\nValueError: no\nlog: a") == "ValueError: no"
+    assert cause(f"killed {HTML}\nlast lines of x:\nmore") == f"killed {HTML}"
+    assert cause("") == ""
