@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from luigi_prune.api.mask_hooks import hold, release
-from luigi_prune.api.network_files import write_network
+from luigi_prune.api.network_files import load_weights, write_network
 from luigi_prune.api.plain_network import unwrapped
 from luigi_prune.compute import pruning
 from luigi_prune.compute.network_inputs import Inputs, select
 from luigi_prune.compute.pruning.compaction import Compaction, CompactLayer, compact, rebuild
 from luigi_prune.compute.pruning.compaction.shrinking import as_entries
-from luigi_prune.compute.state import from_arrays, load_state
+from luigi_prune.compute.state import from_arrays
 from luigi_prune.errors import ConfigError
 from luigi_prune.results.hdf5_file import Result
 
@@ -121,11 +121,7 @@ def read_compacted(result: Result, path: str | Path, network: nn.Module) -> Comp
     """Return the network of a file of `Compacted.save`; `network`: the unpruned architecture, which is not changed."""
     meta = result.meta
     small = rebuild(unwrapped(network), meta["structure"], meta["plan"])
-    try:
-        load_state(small, from_arrays(result.group("weights"), meta["types"]))
-    except RuntimeError as error:
-        reason = [line.strip() for line in str(error).splitlines()[1:]] or [str(error)]
-        raise ConfigError(f"{path}: the network does not match the compact one: {reason[0]}") from error
+    load_weights(small, from_arrays(result.group("weights"), meta["types"]), path, "the compact one")
     masks = {name: torch.from_numpy(mask) for name, mask in result.group("masks").items()}
     columns = result.group("layers")
     rows = zip(columns["name"], *(columns[name] for name in _COLUMNS), columns["why"], strict=True)

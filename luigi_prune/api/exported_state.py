@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from luigi_prune.api.network_by_name import network as build_network
+from luigi_prune.api.network_files import load_weights
 from luigi_prune.api.plain_network import unwrapped
 from luigi_prune.compute.pruning.compaction import rebuild
-from luigi_prune.compute.state import load_state
 from luigi_prune.errors import ConfigError
 
 STATES = (".safetensors", ".pt")
@@ -75,11 +75,7 @@ def read_exported(path: Path, network: nn.Module | None = None) -> ExportedNetwo
         kwargs = recipe["kwargs"]
         network = build_network(recipe["name"], as_shape(recipe["input_shape"]), recipe["outputs"], seed=0, **kwargs)
     small = rebuild(unwrapped(network), structure, plan)
-    try:
-        load_state(small, state)
-    except RuntimeError as error:
-        reason = [line.strip() for line in str(error).splitlines()[1:]] or [str(error)]
-        raise ConfigError(f"{path}: the network does not match the weights: {reason[0]}") from error
+    load_weights(small, state, path, "the weights")
     return ExportedNetwork(network=small.eval(), path=path, about=about)
 
 

@@ -97,10 +97,9 @@ def without_labels(example: Inputs) -> Inputs:
 
 
 def _batches(example: Inputs) -> list[Inputs]:
-    """Return the example and, as a batch of another size, its first sample twice."""
+    """Return the example and, as a batch of another size, the same without its last sample, if there are several."""
     count = sample_count(example)
-    fewer = select(example, slice(max(1, count - 1)))
-    return [example, fewer]
+    return [example, select(example, slice(count - 1))] if count > 1 else [example]
 
 
 @torch.no_grad()

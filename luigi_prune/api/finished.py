@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,8 +108,8 @@ def read_finished(result: Result, path: Path, directories: Directories) -> Finis
         masks=masks,
         structure=result.meta["structure"],
         layers=pruned_layers(network, masks, result.meta["structure"]),
-        size=_number(result, "size", pruning.count_size(network, masks)),
-        flops=_number(result, "flops", pruning.count_flops(network, one, masks)),
+        size=_number(result, "size", lambda: pruning.count_size(network, masks)),
+        flops=_number(result, "flops", lambda: pruning.count_flops(network, one, masks)),
         original_size=original[0],
         original_flops=original[1] or pruning.count_flops(network, one),
         method=REFERENCE if chain is None else chain.method,
@@ -127,8 +128,8 @@ def read_finished(result: Result, path: Path, directories: Directories) -> Finis
     )
 
 
-def _number(result: Result, name: str, otherwise: int) -> int:
-    return int(result.arrays[name]) if name in result.arrays else otherwise
+def _number(result: Result, name: str, otherwise: Callable[[], int]) -> int:
+    return int(result.arrays[name]) if name in result.arrays else otherwise()
 
 
 def _original_size(result: Result, network: nn.Module) -> tuple[int, int]:

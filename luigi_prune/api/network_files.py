@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from luigi_prune.compute.state import to_arrays
+from luigi_prune.compute.state import load_state, to_arrays
 from luigi_prune.errors import ConfigError
 from luigi_prune.results.hdf5_file import content_sha256, read_about, write_result
 from luigi_prune.results.provenance import provenance
@@ -40,3 +40,12 @@ def write_network(
     about: dict[str, Any] = {"family": family, "key": key, "spec": spec, "provenance": provenance(), "meta": meta}
     if not write_result(path, arrays=arrays, **about) and read_about(path)["key"] != key:
         raise ConfigError(f"{path}: the file exists with another result, and results are never overwritten")
+
+
+def load_weights(network: nn.Module, state: Mapping[str, Tensor], path: str | Path, what: str) -> None:
+    """Load the weights of a file, `what` of it, into `network`; raises ConfigError if they do not match."""
+    try:
+        load_state(network, state)
+    except RuntimeError as error:
+        reason = [line.strip() for line in str(error).splitlines()[1:]] or [str(error)]
+        raise ConfigError(f"{path}: the network does not match {what}: {reason[0]}") from error

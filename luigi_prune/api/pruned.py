@@ -13,14 +13,13 @@ from torch import Tensor, nn
 
 from luigi_prune.api.compacted import Compacted, compacted
 from luigi_prune.api.mask_hooks import hold
-from luigi_prune.api.network_files import write_network
+from luigi_prune.api.network_files import load_weights, write_network
 from luigi_prune.api.plain_network import unwrapped
 from luigi_prune.api.validation import guess_input
 from luigi_prune.compute import pruning
 from luigi_prune.compute.network_inputs import Inputs, checked
 from luigi_prune.compute.pruning import LayerBudget, PruningResult
-from luigi_prune.compute.state import from_arrays, load_state
-from luigi_prune.errors import ConfigError
+from luigi_prune.compute.state import from_arrays
 from luigi_prune.results.hdf5_file import Result
 
 FAMILY = "Pruned"
@@ -122,7 +121,8 @@ def read_pruned(result: Result, path: str | Path, network: nn.Module) -> Pruned:
     Raises ConfigError if the architecture does not match.
     """
     structure = result.meta["structure"]
-    fresh = _with_weights(pruning.restore(unwrapped(network), structure), result, path)
+    fresh = pruning.restore(unwrapped(network), structure)
+    load_weights(fresh, from_arrays(result.group("weights"), result.meta["types"]), path, "the pruned one")
     masks = {name: torch.from_numpy(mask) for name, mask in result.group("masks").items()}
     numbers: dict[str, Any] = {name: int(result.arrays[name]) if name in result.arrays else None for name in _NUMBERS}
     return Pruned(
@@ -134,16 +134,6 @@ def read_pruned(result: Result, path: str | Path, network: nn.Module) -> Pruned:
         target_keep_ratio=result.spec["keep_ratio"],
         **numbers,
     )
-
-
-def _with_weights(network: nn.Module, result: Result, path: str | Path) -> nn.Module:
-    """Return `network` with the weights of a result; raises ConfigError if they do not match."""
-    try:
-        load_state(network, from_arrays(result.group("weights"), result.meta["types"]))
-    except RuntimeError as error:
-        reason = [line.strip() for line in str(error).splitlines()[1:]] or [str(error)]
-        raise ConfigError(f"{path}: the network does not match the pruned one: {reason[0]}") from error
-    return network
 
 
 def pruned_layers(
