@@ -63,10 +63,14 @@ def claim_path(output: str | Path, attempt: int) -> Path:
 
 def newest(output: str | Path) -> Claim | None:
     """Return the valid claim to `output`; None if there is none."""
-    for attempt in sorted(_attempts(output), reverse=True):
-        if claim := read_claim(claim_path(output, attempt)):
-            return claim
-    return None
+    return newest_and_last(output)[0]
+
+
+def newest_and_last(output: str | Path) -> tuple[Claim | None, int]:
+    """Return `newest` and `last_attempt` by one look at the folder."""
+    attempts = sorted(_attempts(output), reverse=True)
+    found = (read_claim(claim_path(output, attempt)) for attempt in attempts)
+    return next((claim for claim in found if claim), None), attempts[0] if attempts else 0
 
 
 def last_attempt(output: str | Path) -> int:

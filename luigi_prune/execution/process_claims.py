@@ -46,7 +46,7 @@ class ProcessClaims:
         if output in self._mine:
             return _held[output]
         while True:
-            claim, attempt = claims.newest(output), claims.last_attempt(output)
+            claim, attempt = claims.newest_and_last(output)
             if attempt and self._owner_lives(output, claim, attempt):
                 return 0
             with _lock:
@@ -90,8 +90,8 @@ class ProcessClaims:
 
     def is_void(self, output: str | Path) -> bool:
         """Return whether no living driver has claimed a result."""
-        attempt = claims.last_attempt(output)
-        return not (attempt and self._owner_lives(str(output), claims.newest(output), attempt))
+        claim, attempt = claims.newest_and_last(output)
+        return not (attempt and self._owner_lives(str(output), claim, attempt))
 
     def close(self) -> None:
         """Give up all claims and stop waiting."""
