@@ -5,7 +5,8 @@ python benchmarks/compatibility.py [--networks BERT,vit] [--methods SiPPNet,WT] 
 
 Needs timm and transformers (`pip install -e '.[test]'`). Every network is pruned in a process of its own, so that a
 crash, a hang or a lack of memory is a cell of the table, after which the next method begins in a new process. With
---results, cells are kept in a file and not computed again; without --write, the page is printed.
+--results, cells are kept in a file and not computed again; every cell has the commit of the code that it was measured
+on. Without --write, the page is printed.
 """
 
 from __future__ import annotations
@@ -46,12 +47,13 @@ Cell = dict[str, Any]
 def main() -> None:
     """Compute what is missing, and write the page; or, in a process of its own, print the cells of one network."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--networks", help="names, or ends of names, separated by commas (default: all)")
+    parser.add_argument("--networks", help="names, separated by commas, in the order of the run (default: all)")
     parser.add_argument("--methods", help="names or short names, separated by commas (default: all)")
     parser.add_argument("--results", type=Path, help="a file of cells, which is read and extended")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--seconds", type=int, default=120, help="limit of one cell")
     parser.add_argument("--gigabytes", type=float, default=8.0, help="limit of one process")
+    parser.add_argument("--commit", help="of the code, if this is no repository")
     parser.add_argument("--write", type=Path, help="the page")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -60,7 +62,8 @@ def main() -> None:
     if options.one:
         print_cells(options.one, methods, options.gigabytes)
         return
-    networks = [name for name in ZOO if not options.networks or name.split(": ")[1] in options.networks.split(",")]
+    networks = chosen_networks(options.networks.split(",")) if options.networks else list(ZOO)
+    options.commit = options.commit or commit_of_code()
     cells = stored(options.results)
     with ThreadPoolExecutor(options.processes) as pool:
         for made in pool.map(lambda name: list(compute(name, methods, cells, options)), networks):
@@ -70,6 +73,30 @@ def main() -> None:
         options.write.write_text(text)
     else:
         print(text)
+
+
+def chosen_networks(names: list[str]) -> list[str]:
+    """Return the networks of these names, each with the name of its group; ends the program if there is none."""
+    by_name = {name.split(": ")[1]: name for name in ZOO}
+    if unknown := [name for name in names if name not in by_name]:
+        raise SystemExit(f"--networks: no {', '.join(map(repr, unknown))}; there are {', '.join(by_name)}")
+    return [by_name[name] for name in names]
+
+
+def commit_of_code() -> str:
+    """Return the commit of the working tree, with a "+" if files differ from it; "" outside of a repository."""
+    command = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--abbrev=7",
+        "--exclude=*",
+        "--dirty=+",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
 
 
 def stored(path: Path | None) -> dict[tuple[str, str], Cell]:
@@ -84,6 +111,7 @@ def compute(name: str, methods: list[str], known: dict[tuple[str, str], Cell], o
     missing = [method for method in wanted if (name, method) not in known]
     while missing:
         for cell in attempt(name, missing, options):
+            cell["commit"] = options.commit
             failures = cell["failures"] or ""
             print(f"{name}, {cell['method']}: {cell['refusal'] or failures or 'ok'}", file=sys.stderr, flush=True)
             if options.results:

@@ -33,19 +33,19 @@ def page(cells: list[Cell], zoo: dict[str, Specimen], for_large: Collection[str]
     groups: dict[str, list[str]] = defaultdict(list)
     for name in zoo:
         done = {cell["method"] for cell in by_network[name]}
-        if done < set(METHODS):
-            by_network[name] = [cell for cell in by_network[name] if cell["method"] in for_large]
         if done >= set(for_large):  # else its run was cut short
             groups[name.split(": ")[0]].append(name)
         else:
             unfinished.append(name.split(": ")[1])
     if unfinished:
         parts.append(f"\nNot complete: networks of `tests/zoo/` that were not measured: {', '.join(unfinished)}.\n")
+    parts.append(without(by_network, [name for names in groups.values() for name in names], for_large))
+    parts.append(measured_on([cell for names in groups.values() for name in names for cell in by_network[name]]))
     titles = " | ".join(f"{title} ({count})" for title, count in counts.items())
     for group, names in groups.items():
         parts.append(f"\n## {group}\n\n| network | parameters | {titles} | checks | torch.export | ONNX |\n")
         parts.append("|---" * (len(TITLES) + 5) + "|\n")
-        parts += [table_row(name, zoo[name], by_network[name]) for name in names]
+        parts += [table_row(name, zoo[name], by_network[name], for_large) for name in names]
         notes = [note for name in names for note in notes_of(name, by_network[name])]
         parts.append("\n" + "\n".join(notes) + "\n" if notes else "")
     return "".join(parts)
@@ -80,12 +80,49 @@ by `torch.export` and to ONNX, where onnxruntime must compute the same.
 """
 
 
-def table_row(name: str, specimen: Specimen, cells: list[Cell]) -> str:
+def measured_on(cells: list[Cell]) -> str:
+    """Return a paragraph on the commits of the code that cells were measured on: one, or which networks on which."""
+    methods: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for cell in cells:
+        methods[cell.get("commit", "")][cell["network"]].add(cell["method"])
+    commits = sorted(methods, key=lambda commit: -sum(map(len, methods[commit].values())))
+    if len(commits) < 2:
+        return f"\nAll cells were measured on commit `{commits[0]}`.\n" if commits and commits[0] else ""
+    lines = [f"\nMost cells were measured on commit `{commits[0]}`, the others on earlier or later ones:\n"]
+    for commit in commits[1:]:
+        networks: dict[str, list[str]] = defaultdict(list)  # by their methods
+        for name, some in methods[commit].items():
+            networks[concerned(sorted(some), {cell["method"] for cell in cells if cell["network"] == name})].append(
+                name
+            )
+        parts = (f"{', '.join(name.split(': ')[1] for name in names)} ({some})" for some, names in networks.items())
+        lines.append(f"- `{commit or 'unknown'}`: {'; '.join(parts)}")
+    return "\n".join(lines) + "\n"
+
+
+def without(by_network: dict[str, list[Cell]], names: list[str], for_large: Collection[str]) -> str:
+    """Return a paragraph on the networks of which some methods are missing, but more than `for_large` are measured."""
+    networks: dict[str, list[str]] = defaultdict(list)  # by their missing methods
+    for name in names:
+        missing = [method for method in METHODS if all(cell["method"] != method for cell in by_network[name])]
+        if mark_of(by_network[name], for_large) == "†":
+            networks[", ".join(missing)].append(name.split(": ")[1])
+    return "".join(f"\n†: without {methods} on {', '.join(some)}.\n" for methods, some in networks.items())
+
+
+def mark_of(cells: list[Cell], for_large: Collection[str]) -> str:
+    """Return "" if all methods were measured on a network, "*" if only those of `for_large`, "†" if more."""
+    methods = {cell["method"] for cell in cells}
+    return "" if methods >= set(METHODS) else "*" if methods <= set(for_large) else "†"
+
+
+def table_row(name: str, specimen: Specimen, cells: list[Cell], for_large: Collection[str]) -> str:
     """Return the row of one network."""
     parameters = sum(parameter.numel() for parameter in specimen.network().parameters())
     size = f"{parameters / 1e6:.1f} M" if parameters >= 1e6 else f"{parameters / 1e3:.1f} k"
-    some = len({cell["method"] for cell in cells}) < len(METHODS)
-    title = name.split(": ")[1] + (" *" if some else "") + (f" ({specimen.note})" if specimen.note else "")
+    title = f"{name.split(': ')[1]} {mark_of(cells, for_large)}".strip() + (
+        f" ({specimen.note})" if specimen.note else ""
+    )
     groups = [
         summary([cell for cell in cells if METHODS[cell["method"]].granularity == kind]) for kind in TITLES
     ]  # fmt: skip

@@ -1,13 +1,14 @@
 """Training against the fastest bare PyTorch loop: `fused` optimizer, no masks, tensors in memory.
 
 python benchmarks/training_throughput.py [--networks lenet300_100 lenet5 resnet8] [--optimizers SGD Adam] [--pairs 9]
-    [--training-data DIR] [--augment]
+    [--images 6400] [--training-data DIR] [--augment]
 
 Prints, per network and optimizer, CPU time of `train` / that of the bare loop, dense and with 80 % of the weights
 pruned. Both train the same network on the same samples with the same batch size, optimizer and rates, and compute
 loss and accuracy on the validation data after each epoch; the bare loop does nothing else. They run alternately, on
 one thread, and the medians of the ratios are shown with their quartiles. Data: Digits padded to 28x28, or MNIST, cut
-to 6,400 images, if --training-data has it. With --augment both crop and flip by the same functions.
+to 6,400 images and a validation image per 18, if --training-data has it. With --augment both crop and flip by the same
+functions.
 """
 
 from __future__ import annotations
@@ -58,10 +59,10 @@ def settings(optimizer: str, epochs: int, dataset: str, augment: bool) -> Traini
     )
 
 
-def cut(samples: Samples) -> Samples:
+def cut(samples: Samples, images: int = IMAGES) -> Samples:
     """Return the first images of a split."""
-    samples._chosen = samples._chosen[:IMAGES]
-    samples.targets = samples.targets[:IMAGES]
+    samples._chosen = samples._chosen[:images]
+    samples.targets = samples.targets[:images]
     return samples
 
 
@@ -84,7 +85,8 @@ def bare(network: nn.Module, training: TrainingConfig, splits: Splits, masks: di
         network.eval()
         with torch.no_grad():
             correct, loss = torch.zeros(()), torch.zeros(())
-            for batch, labels in zip(x_val.split(training.batch_size), y_val.split(training.batch_size), strict=True):
+            size = training.test_batch_size
+            for batch, labels in zip(x_val.split(size), y_val.split(size), strict=True):
                 outputs = network(batch)
                 loss += criterion(outputs, labels) * len(labels)
                 correct += (outputs.argmax(1) == labels).sum()
@@ -129,6 +131,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=["lenet300_100", "lenet5", "resnet8"])
     parser.add_argument("--optimizers", nargs="+", default=list(OPTIMIZERS))
     parser.add_argument("--training-data", default="")
+    parser.add_argument("--images", type=int, default=IMAGES)
     parser.add_argument("--augment", action="store_true")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--pairs", type=int, default=9)
@@ -140,7 +143,7 @@ def main() -> None:
             training = settings(optimizer, options.epochs, dataset, options.augment)
             config = NetworkConfig(name=name, dataset=dataset, output_size=10)
             splits = load_splits(config, training, seed=0, training_data=options.training_data, local_data="")
-            cut(splits.train), cut(splits.validation)
+            cut(splits.train, options.images), cut(splits.validation, options.images // 18)
             cells = []
             for pruned in (0.0, 0.8):
                 found = ratios(name, training, splits, pruned=pruned, pairs=options.pairs)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from luigi_prune import api
 from luigi_prune.compute.networks import build
 from luigi_prune.compute.pruning.low_rank import spectra
-from luigi_prune.compute.pruning.problem.layers import compressible_modules
+from luigi_prune.compute.pruning.problem.weight_matrices import weight_matrices
 from luigi_prune.registry import METHODS
 
 Batches = list[tuple[Tensor, Tensor]]
@@ -148,7 +148,7 @@ def limits(network: nn.Module, batches: Batches, runs: int = 2) -> dict[str, Lim
     twice.
     """
     device = batches[0][0].device
-    weights = [module.get_parameter("weight").detach().flatten(1) for _, module in compressible_modules(network)]
+    weights = [weight.detach().flatten(1) for _, _, weight in weight_matrices(network)]  # attention's projections, too
 
     def forward() -> None:
         with torch.no_grad():

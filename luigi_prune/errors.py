@@ -43,6 +43,11 @@ class DamagedResult(LuigiPruneError):
         return DamagedResult, (str(self.path), self.reason)
 
 
+def reason_of(error: BaseException) -> str:
+    """Return an error of a library as "its type: the first line of its message"."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or ['no reason given'])[0]}"
+
+
 def nearest(value: object, choices: Iterable[str], *, listed: bool = True) -> str:
     """Return `; did you mean 'x'?` for the choice closest to `value`, or the choices, if `listed`, if none is close."""
     options = sorted(choices)

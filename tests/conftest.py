@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
 
 import hypothesis
 import pytest
@@ -28,6 +29,19 @@ def pytest_configure(config: pytest.Config) -> None:
     """Keep pytest-xdist from handing out the files of most tests first; ours is the order below."""
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False
+    config.pluginmanager.register(EndAtBrokenFile(config))
+
+
+class EndAtBrokenFile:
+    """Ends a run of several processes at a file that cannot be imported, as pytest does in one process."""
+
+    def __init__(self, config: pytest.Config):
+        self.config = config
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        controller = self.config.pluginmanager.get_plugin("dsession")  # None in the processes that run tests
+        if report.failed and controller is not None:
+            controller.shouldstop = f"{report.nodeid} cannot be collected"
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -35,18 +49,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Mark tests that need a cluster as slow; under `--dist loadgroup`, share out all tests among the processes.
 
     One process per file, but `CLUSTERS` for all tests that need a cluster. They start first, because they mostly wait,
-    while others compute; then files with slow tests, so that no long file is left for the end.
+    while others compute; then files with slow tests, by their number, those marked as long, and the others by their
+    number of tests, so that no long file is left for the end.
     """
     clustered = [item for item in items if "start_cluster" in getattr(item, "fixturenames", ())]
     for item in clustered:
         item.add_marker("slow")
     if not getattr(config.option, "loadgroup", False):
         return
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    slow, long = (Counter(item.path for item in items if item.get_closest_marker(name)) for name in ("slow", "long"))
+    size = Counter(item.path for item in items)
     group = {item: f"cluster{number % CLUSTERS}" for number, item in enumerate(clustered)}
     for item in items:
         item.add_marker(pytest.mark.xdist_group(group.get(item, item.nodeid.partition("::")[0])))
-    items.sort(key=lambda item: (item not in group, item.path not in slow))
+    items.sort(key=lambda item: (item not in group, -slow[item.path], -long[item.path], -size[item.path]))
 
 
 @pytest.fixture

@@ -24,19 +24,25 @@ logger = logging.getLogger("luigi_prune.light_jobs")
 
 
 def train(request: dict[str, Any], context: Context) -> None:
-    """Train for 40 epochs, each of which lasts as long as the file `pace` in the working directory says."""
+    """Train for 40 epochs or as many as the file `epochs` says, each of which lasts as long as the file `pace` says.
+
+    These files, and `broken`, whose text is raised as an error, are in the working directory.
+    """
+    if Path("broken").exists():
+        raise ValueError(Path("broken").read_text())
     if Path("hungry").exists():
         _waste = bytearray(int(Path("hungry").read_text()))
         time.sleep(600)
     checkpoint = checkpoint_path(request["output"])
     saved = json.loads(checkpoint.read_text()) if checkpoint.exists() else {"epoch": 0, "weights": [0.5] * 8}
     weights, pace = np.array(saved["weights"]), float(Path("pace").read_text()) if Path("pace").exists() else 0.0
+    epochs = int(Path("epochs").read_text()) if Path("epochs").exists() else EPOCHS
     matrix = np.random.default_rng(int(request["key"][:12], 16)).normal(size=(8, 8))
-    for epoch in range(saved["epoch"] + 1, EPOCHS + 1):
+    for epoch in range(saved["epoch"] + 1, epochs + 1):
         time.sleep(pace)
         weights = np.tanh(matrix @ weights + epoch)
-        logger.info("epoch %d/%d", epoch, EPOCHS)
-        context.progress(epoch / EPOCHS, f"epoch {epoch}/{EPOCHS}")
+        logger.info("epoch %d/%d", epoch, epochs)
+        context.progress(epoch / epochs, f"epoch {epoch}/{epochs}")
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
         checkpoint.with_suffix(".part").write_text(json.dumps({"epoch": epoch, "weights": weights.tolist()}))
         checkpoint.with_suffix(".part").rename(checkpoint)
@@ -62,4 +68,9 @@ def report(request: dict[str, Any], context: Context) -> None:
 
 def _write(request: dict[str, Any], context: Context, arrays: dict[str, np.ndarray]) -> None:
     about: dict[str, Any] = {"family": request["family"], "key": request["key"], "spec": json.loads(request["spec"])}
-    write_result(request["output"], arrays=arrays, provenance={"job": context.job_id}, **about)
+    write_result(
+        request["output"],
+        arrays=arrays,
+        provenance={"job": context.job_id, "together": list(context.together)},
+        **about,
+    )

@@ -3,7 +3,7 @@
 from luigi_prune.execution.local.fork_server import WarmServer
 from luigi_prune.workflow import tasks
 
-WarmServer.__init__.__defaults__ = ((),)
+WarmServer.__init__.__defaults__ = (("tests.light_jobs",),)
 tasks.TrainBase.function = "tests.light_jobs:train"
 tasks.Report.function = "tests.light_jobs:report"
 for task in (tasks.Prune, tasks.Retrain, tasks.Evaluate, tasks.Aggregate):

@@ -19,6 +19,7 @@ from luigi_prune.execution.job import Context, available_cores
 from luigi_prune.results.hdf5_file import read_about, read_measured, read_result
 
 JOBS = 8  # at once on one GPU: each is far too small to fill it
+TOGETHER = 8  # trainings of one job
 LEAST_ACCURACY = 0.9  # of the digits; the experiment's networks reach more in their 15 epochs
 
 
@@ -75,7 +76,7 @@ def run_digits(facts: Facts, device: torch.device) -> None:
     """Run sample/digits.yaml with several jobs a GPU; look at the report and at what the results record."""
     with tempfile.TemporaryDirectory() as name:
         folder, began = Path(name), time.monotonic()
-        write_settings(folder, device, backend="local", jobs=min(JOBS, available_cores()))
+        write_settings(folder, device, backend="local", jobs=min(JOBS, available_cores()), together=TOGETHER)
         wrong = finish(start(folder, "sample/digits.yaml"), folder, facts.seconds_left - 8)
         taken = time.monotonic() - began
         reports = list(folder.rglob("report.html"))
@@ -98,6 +99,14 @@ def _look_at_results(facts: Facts, folder: Path, device: torch.device) -> None:
     best = [float(read_result(path).arrays["history/validation/TopK1"][-1]) for path in trained]
     shown = ", ".join(f"{100 * value:.1f} %" for value in best)
     facts.check("trained networks know the digits", bool(best) and min(best) >= LEAST_ACCURACY, shown)
+    lost = [
+        path.relative_to(folder / "results").as_posix()
+        for path in paths
+        if read_about(path)["family"] == "Retrain" and not read_result(path).arrays["history/train_loss"][-1] < 1e9
+    ]
+    shared = [path for path in paths if read_about(path)["provenance"].get("together")]
+    facts.check("trainings shared a process", bool(shared), f"{len(shared)} of {families['Retrain']} retrainings")
+    facts.check("retrained networks have a finite loss", not lost, ", ".join(lost) or "all")
     if device.type != "cuda":
         facts.skip("peak GPU memory is recorded", "no GPU")
         return

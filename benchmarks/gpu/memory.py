@@ -23,6 +23,7 @@ from luigi_prune.workflow.settings import directories_for
 from luigi_prune.workflow.tasks import Report
 
 BATCH = 4096  # of 3x32x32: the first convolution's outputs alone take 256 MiB
+LITTLE = 16  # MiB; methods split the batch, and then less than its activations is enough
 CURES = ("smaller", "fewer", "reduce", "lower", "another device", "device=cpu")
 
 
@@ -59,7 +60,7 @@ def check_message(facts: Facts, name: str, message: str, named: str, batch: int)
 def prune_out_of_memory(method: str, device: torch.device) -> str:
     """Return what `api.prune` says if its calibration batch does not fit; raises what is no error of ours."""
     network, batches = conv_net().to(device), calibration(device, BATCH, batch=BATCH)
-    with little_memory(device, 96):
+    with little_memory(device, LITTLE):
         try:
             api.prune(network, method, keep_ratio=0.5, calibration=batches, loss=LOSS)
         except LuigiPruneError as error:
@@ -106,7 +107,7 @@ def run(facts: Facts, device: torch.device) -> None:
         facts.check("pruning goes on afterwards", abs(pruned.keep_ratio - 0.5) < 0.01, f"kept {pruned.keep_ratio:.3f}")
     with facts.attempt("a training job"), tempfile.TemporaryDirectory() as name:
         job = training_job(Path(name), 1000)
-        with little_memory(device, 64):
+        with little_memory(device, LITTLE):
             settings = ComputeSettings(backend="inline", device="cuda")
             (outcome,) = carry(settings, [job], facts.seconds_left)
         if outcome.status != "failed":

@@ -36,7 +36,7 @@ def messages(ranks: Ranks, device: torch.device) -> dict[str, bool]:
 def synchronised_batchnorm(ranks: Ranks, device: torch.device) -> tuple[int, float]:
     """Return how many layers became SyncBatchNorm, and by how much a training pass then differs."""
     plain = conv_net().to(device).train()
-    converted, _ = synchronise_batchnorm(conv_net().to(device).train(), ranks, device)
+    converted = synchronise_batchnorm(conv_net().to(device).train(), ranks, device)
     x = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0)).to(device)
     first, second = plain(x), converted(x)
     second.sum().backward()

@@ -32,9 +32,11 @@ STEPS = (
     _step("memory", "memory:run", "out of memory is one line", 50),
     _step("deterministic", "deterministic:run", "every method under deterministic algorithms", 50),
     _step("tiny", "experiment:run_tiny", "sample/tiny.yaml inline, killed and resumed", 70, cuda=False),
-    _step("synchronisations", "syncs:run", "how often each method waits for the device", 40),
+    _step("synchronisations", "syncs:run", "how often each method waits for the device", 60),
+    _step("together", "together:run", "trainings in one process, against one after another", 100, alone=True),
     _step("training", "training_speed:run", "ResNet20 against a bare loop", 50, alone=True),
     _step("resnet20", "pruning_speed:run_resnet20", "each method on the device and on the CPU", 45, alone=True),
     _step("vgg16", "pruning_speed:run_vgg16", "each method on the device and on the CPU", 60, alone=True),
     _step("resnet50", "pruning_speed:run_resnet50", "each method on the device, some on the CPU", 75, alone=True),
+    _step("ways", "ways:run", "ways of training many networks at once", 100, alone=True),
 )

@@ -90,7 +90,7 @@ def run(facts: Facts, device: torch.device) -> None:
     """Take turns in bf16, then in fp32 (TF32 in convolutions, torch's default)."""
     on_gpu = device.type == "cuda"
     data = splits(6400 if on_gpu else 256)
-    trainings: dict[str, tuple[TrainingConfig, torch.dtype | None]] = {"fp32": (settings(), None)}
+    trainings: dict[str, tuple[TrainingConfig, torch.dtype | None]] = {"fp32": (settings(enable_amp=False), None)}
     if "amp_dtype" not in TrainingConfig.model_fields:
         facts.skip("bf16: our throughput / the bare loop's", "TrainingConfig has no amp_dtype")
     elif not on_gpu:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from luigi_prune.analysis.commensurate import has_validation
+from luigi_prune.analysis.completeness import evaluated, missing_and_expected
 from luigi_prune.analysis.statistics import SOUND_NUMBER_OF_NETS
 from luigi_prune.registry import METHODS
 
@@ -122,7 +123,7 @@ def checklist(arrays: Arrays, measured: Arrays, meta: dict[str, Any], provenance
         ),
         Check("Ratio chosen on validation, reported on test", validated, on_validation),
         Check("Measured cost", bool(seconds), ", ".join(seconds) or "no seconds recorded"),
-        Check("Complete results", not meta.get("partial", False), _missing_text(meta)),
+        Check("Complete results", not meta.get("partial", False), _missing_text(arrays, meta)),
         Check(
             "Environment, version and settings recorded",
             bool(provenance),
@@ -131,6 +132,6 @@ def checklist(arrays: Arrays, measured: Arrays, meta: dict[str, Any], provenance
     ]
 
 
-def _missing_text(meta: dict[str, Any]) -> str:
-    missing = sum(meta.get("missing", {}).values())
-    return f"{missing} of {meta.get('cells_per_test_set', 0) * len(meta.get('missing', {}))} results missing"
+def _missing_text(arrays: Arrays, meta: dict[str, Any]) -> str:
+    missing, expected = missing_and_expected(evaluated(arrays, str(meta.get("mode", ""))))
+    return f"{missing} of {expected} evaluations missing"

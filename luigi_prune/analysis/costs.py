@@ -62,3 +62,32 @@ def _summed(tasks: Mapping[tuple[str, str], Measured]) -> dict[str, np.ndarray]:
         "family/gpu_seconds": np.asarray([sum(sorted(gpu_seconds[name])) for name in names], dtype=np.float64),
         "family/peak_bytes": np.asarray([max(peaks[name], default=np.nan) for name in names], dtype=np.float64),
     }
+
+
+class TotalSeconds(NamedTuple):
+    """Seconds behind every network, over the cells (net, ratio, repetition, method); NaN if a part is unknown.
+
+    `training` is that of the unpruned network; `pruning` and `retraining` are the sums over all steps that lead to the
+    network: in a cascade those of the ratios before it, too. Retraining is 0 if nothing was retrained.
+    """
+
+    training: np.ndarray
+    pruning: np.ndarray
+    retraining: np.ndarray
+
+    @property
+    def total(self) -> np.ndarray:
+        """Seconds of all steps together."""
+        return self.training + self.pruning + self.retraining
+
+
+def total_seconds(measured: Mapping[str, np.ndarray], mode: str) -> TotalSeconds | None:
+    """Return the seconds behind every pruned network; None if training or pruning was not measured."""
+    if not {"trainbase_seconds", "prune_seconds"} <= set(measured):
+        return None
+    pruning = measured["prune_seconds"]
+    unknown = np.where(np.isfinite(pruning), 0.0, np.nan)
+    retraining = measured.get("retrain_seconds", unknown)
+    if mode.startswith("cascade"):
+        pruning, retraining = np.cumsum(pruning, axis=1), np.cumsum(retraining, axis=1)
+    return TotalSeconds(measured["trainbase_seconds"][..., :1] + unknown, pruning, retraining)

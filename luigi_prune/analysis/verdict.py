@@ -10,6 +10,7 @@ import numpy as np
 from luigi_prune.analysis.censoring import Censored, RunsAtLevel, censored, log_compression, on_grid, runs_at_level
 from luigi_prune.analysis.commensurate import Commensurate, choose, has_validation, unit_of
 from luigi_prune.analysis.comparison import at_compression, largest_miss
+from luigi_prune.analysis.completeness import evaluated, missing_and_expected
 from luigi_prune.analysis.inference import Interval, holm, mean_interval, over_nets, sign_flip_p
 from luigi_prune.analysis.resolution import sample_count
 from luigi_prune.analysis.statistics import SOUND_NUMBER_OF_NETS
@@ -184,14 +185,15 @@ def _reasons(
     """Return what speaks against deciding by these results, the gravest first."""
     nets = int(runs.available[..., list(main.order)].any(axis=(1, 2)).sum())
     missed = np.nanmax(largest_miss(arrays)[list(main.order)], initial=0.0)
-    epochs, missing = meta.get("retraining_epochs"), sum(meta.get("missing", {}).values())
+    epochs, cells = meta.get("retraining_epochs"), sum(meta.get("missing", {}).values())
+    missing = missing_and_expected(evaluated(arrays, str(meta.get("mode", ""))))[0] if cells else 0
     never = all(runs.never[..., m][runs.available[..., m]].all() for m in main.order)
     ended = [m for m in main.order if m in main.tied and runs.ended[..., m].any()]
     names = arrays["axes/method"]
     found = {
         "samples are random": str(meta.get("dataset_train", "")).startswith(SYNTHETIC),
         "only one method prunes": len(main.order) < 2,
-        f"results are missing: {missing}": bool(missing),
+        f"results are missing: {missing or cells}": bool(cells),
         f"{samples} samples of {chosen.chosen_on} data are too few for any level": level is None,
         f"no method stays within the level of {100 * main.level:g} {unit_of(chosen)} at any ratio": never,
         f"{nets} of {SOUND_NUMBER_OF_NETS} independent networks": nets < SOUND_NUMBER_OF_NETS,

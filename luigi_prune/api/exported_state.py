@@ -14,6 +14,7 @@ from luigi_prune.api.network_by_name import network as build_network
 from luigi_prune.api.network_files import load_weights
 from luigi_prune.api.plain_network import unwrapped
 from luigi_prune.compute.pruning.compaction import rebuild
+from luigi_prune.compute.state import tensors_of_state
 from luigi_prune.errors import ConfigError
 
 STATES = (".safetensors", ".pt")
@@ -44,7 +45,8 @@ def beside(path: Path) -> Path:
 
 def write_state(path: Path, network: nn.Module, about: dict[str, Any]) -> None:
     """Write the weights, and `about`: in the header of safetensors, in a JSON file beside those of `torch.save`."""
-    state = {name: value.detach().cpu().clone().contiguous() for name, value in network.state_dict().items()}
+    tensors = tensors_of_state(network.state_dict())
+    state = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
     text = json.dumps({"format": _FORMAT, **about}, indent=1)
     if path.suffix == ".safetensors":
         save_file = _safetensors(path).save_file

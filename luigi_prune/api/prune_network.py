@@ -32,17 +32,17 @@ from luigi_prune.api.validation import (
     guess_input,
     missing_loss,
     ratio_of,
+    seed_of,
 )
 from luigi_prune.compute import pruning
 from luigi_prune.compute.duplicates import duplicate
 from luigi_prune.compute.network_inputs import Inputs, checked, copied, select
 from luigi_prune.compute.pruning.engine.pipeline import EXAMPLES
-from luigi_prune.compute.pruning.problem.masks import joined_masks, zeros_as_masks
+from luigi_prune.compute.pruning.problem.masks import joined_masks, remembering_counts, zeros_as_masks
 from luigi_prune.compute.pruning.problem.records import Allocation, Problem
 from luigi_prune.errors import ConfigError
 from luigi_prune.registry import MethodRow
 from luigi_prune.registry.rows import Granularity
-from luigi_prune.seeds import derive_seed
 
 __all__ = ["MethodRow", "Pruned", "PrunedLayer", "methods", "prune", "release"]
 
@@ -56,6 +56,7 @@ def methods() -> list[MethodRow]:
     return list(registry.METHODS.values())
 
 
+@remembering_counts
 def prune(
     network: nn.Module | Pruned,
     method: str | MethodRow | None = None,
@@ -110,7 +111,7 @@ def prune(
     """
     row = _row(method, score, granularity, allocation, calibration is not None)
     given, before = (network.network, network) if isinstance(network, Pruned) else (network, None)
-    by_rules, ratio = pruning.find_rules(rules), ratio_of(row, keep_ratio)
+    by_rules, ratio, seed = pruning.find_rules(rules), ratio_of(row, keep_ratio), seed_of(row, seed)
     check_network(row, given)
     bare, masks, lines = plain(given)
     if zeros not in ("kept", "pruned"):
@@ -143,11 +144,9 @@ def prune(
         ignore=ignore,
         include=include,
     )
-    if row.reinitialised:
-        pruning.draw_anew(result, row.name, derive_seed(seed, "scratch"))
     result.warnings[:0] = lines
     for text in result.warnings:
-        warnings.warn(text, UserWarning, stacklevel=2)
+        warnings.warn(text, UserWarning, stacklevel=3)  # of the caller of the decorated function
     hold(result.network, result.masks)
     return Pruned(
         **vars(result)

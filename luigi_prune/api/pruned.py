@@ -17,7 +17,7 @@ from luigi_prune.api.network_files import load_weights, write_network
 from luigi_prune.api.plain_network import unwrapped
 from luigi_prune.api.validation import guess_input
 from luigi_prune.compute import pruning
-from luigi_prune.compute.network_inputs import Inputs, checked
+from luigi_prune.compute.network_inputs import Inputs, checked, network_device
 from luigi_prune.compute.pruning import LayerBudget, PruningResult
 from luigi_prune.compute.state import from_arrays
 from luigi_prune.results.hdf5_file import Result
@@ -142,6 +142,7 @@ def pruned_layers(
     """Return the record of every compressible layer, with its mask or its decomposition."""
     decomposed = {entry["layer"]: entry for entry in structure}
     by_layer = pruning.layer_masks(network, masks)
+    device = network_device(network)
     layers = []
     for layer in pruning.layer_budgets(network, dict(masks)):
         more: dict[str, Any] = {}
@@ -150,6 +151,6 @@ def pruned_layers(
             more |= {name: entry.get(name) for name in ("error_estimate", "error_operator")}
         else:
             mask = by_layer.get(layer.name)
-            more["mask"] = torch.ones(layer.shape, dtype=torch.bool) if mask is None else mask
+            more["mask"] = torch.ones(layer.shape, dtype=torch.bool, device=device) if mask is None else mask
         layers.append(PrunedLayer(layer.name, layer.shape, layer.kept, layer.total, **more))
     return layers

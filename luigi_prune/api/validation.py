@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -106,6 +107,14 @@ def ratio_of(row: MethodRow, keep_ratio: Any) -> float:
     if not 0 < number <= 1:  # NaN, too
         raise ConfigError(f"{row.name}: keep ratio {keep_ratio!r} is outside (0, 1]")
     return number
+
+
+def seed_of(row: MethodRow, seed: Any) -> int:
+    """Return an integer of any type as an int; raises ConfigError for anything else."""
+    try:
+        return operator.index(seed)
+    except (TypeError, RuntimeError):  # RuntimeError: a tensor of several numbers
+        raise ConfigError(f"{row.name}: seed: expected an integer, got {seed!r}") from None
 
 
 def check_signature(row: MethodRow, network: nn.Module, inputs: Inputs) -> None:

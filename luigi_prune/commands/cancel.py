@@ -13,7 +13,7 @@ from luigi_prune.commands.plan import reports_of
 from luigi_prune.errors import ConfigError
 from luigi_prune.execution.backends import remote_jobs
 from luigi_prune.execution.remote_jobs import Cancellation, RemoteJobs
-from luigi_prune.workflow.job_task import JobTask, walk
+from luigi_prune.workflow.job_task import job_tasks
 
 
 def add_to(commands: Any) -> None:
@@ -65,4 +65,4 @@ def _cancel(console: Console, remote: RemoteJobs, cancellation: Cancellation, co
 
 
 def _of_experiment(config: str) -> list[Path]:
-    return [task.path.absolute() for task in walk(*reports_of(config)) if isinstance(task, JobTask)]
+    return [task.path.absolute() for task in job_tasks(*reports_of(config))]

@@ -15,7 +15,7 @@ from luigi_prune.commands.job_logs import JobLog, find_log, known_logs
 from luigi_prune.commands.plan import reports_of
 from luigi_prune.errors import ConfigError
 from luigi_prune.execution.backends import locate_jobs
-from luigi_prune.workflow.job_task import JobTask, walk
+from luigi_prune.workflow.job_task import JobTask, job_tasks
 from luigi_prune.workflow.settings import default_directories
 
 _PAUSE = 0.5  # seconds between polls
@@ -64,7 +64,7 @@ def _experiment(words: list[str]) -> tuple[list[str], list[JobTask]]:
     """Return the words after an experiment file, and the tasks of its experiments; no tasks if none is named."""
     if Path(words[0]).suffix.lower() not in (".yaml", ".yml", ".json"):
         return words, []
-    return words[1:], [task for task in walk(*reports_of(words[0])) if isinstance(task, JobTask)]
+    return words[1:], list(job_tasks(*reports_of(words[0])))
 
 
 def _list(results: Path, tasks: dict[str, JobTask]) -> int:

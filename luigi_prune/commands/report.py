@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from luigi_prune.analysis.completeness import evaluated, missing_and_expected
 from luigi_prune.commands.plan import reports_of
 from luigi_prune.errors import ConfigError, DamagedResult, LuigiPruneError, nearest
 from luigi_prune.identity.spec import shown_methods
@@ -38,6 +39,7 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser("report", help="write the report from the results that exist, at any time")
     parser.add_argument("config", nargs="+", help="experiment files; several, or sweeps, are compared")
     parser.add_argument("--smoke", action="store_true", help="the experiments as RunExperiment --smoke shrinks them")
+    parser.add_argument("--key", default="", help="only the experiment whose report has this key")
     parser.add_argument("--test-set", default="", help="test set of the comparison (the first of each experiment)")
     parser.add_argument("--output", default="", metavar="FOLDER", help="folder of the comparison")
     parser.set_defaults(run=run)
@@ -46,7 +48,9 @@ def add_to(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Write the reports and print their paths."""
     tasks = [report for config in options.config for report in reports_of(config, options.smoke)]
-    tasks = list({task.task_id: task for task in tasks}.values())
+    tasks = list({task.task_id: task for task in tasks if task.key.startswith(options.key)}.values())
+    if not tasks:
+        raise ConfigError(f"--key {options.key}: {options.config[0]} has changed and holds no such experiment any more")
     tables = [_written(task) for task in tasks]
     for table in tables:
         print(_described(table))
@@ -115,8 +119,7 @@ def _described(table: _Tables) -> str:
 
 
 def _missing(table: _Tables) -> tuple[int, int]:
-    counts = table.meta["missing"]
-    return sum(counts.values()), table.meta["cells_per_test_set"] * len(counts)
+    return missing_and_expected(evaluated(table.arrays, str(table.meta.get("mode", ""))))
 
 
 def _comparison(tables: Sequence[_Tables], test_set: str, output: str) -> Path:

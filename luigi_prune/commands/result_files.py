@@ -22,7 +22,7 @@ from luigi_prune.commands.plan import reports_of
 from luigi_prune.errors import ConfigError, DamagedResult
 from luigi_prune.execution.backends import remote_jobs
 from luigi_prune.results.hdf5_file import read_about, read_result, set_aside, verify
-from luigi_prune.workflow.job_task import JobTask, walk
+from luigi_prune.workflow.job_task import job_tasks
 
 _TEMPORARY = re.compile(r"\.(?P<result>.+)\.tmp\.(?P<host>.+)\.(?P<process>\d+)\.[0-9a-f]+")
 _FAILURE = re.compile(r"\.(?P<result>.+)\.failed")
@@ -114,8 +114,7 @@ def verify_results(options: argparse.Namespace) -> int:
 
 
 def _of_experiment(config: str) -> list[Path]:
-    tasks = walk(*reports_of(config))
-    return [task.path for task in tasks if isinstance(task, JobTask) and task.path.suffix == ".h5"]
+    return [task.path for task in job_tasks(*reports_of(config)) if task.path.suffix == ".h5"]
 
 
 def _of_folder(where: Path) -> Iterator[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections import defaultdict
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from luigi_prune.execution.backends import locate_jobs
 from luigi_prune.execution.failures import Failure, read_failure
 from luigi_prune.execution.remote_jobs import JobPlace
 from luigi_prune.identity.paths import checkpoint_path
-from luigi_prune.workflow.job_task import JobTask, walk
+from luigi_prune.workflow.job_task import JobTask, job_tasks
 
 _SHOWN = 20  # maximum number of cluster jobs listed
 
@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     if not 0.1 <= options.interval < float("inf"):
         raise ConfigError(f"--interval: expected at least 0.1 seconds, got {options.interval:g}")
     console = Console(highlight=False)
-    tasks = [task for task in walk(*reports_of(options.config)) if isinstance(task, JobTask)]
+    tasks = list(job_tasks(*reports_of(options.config)))
     table, done = progress_table(tasks)
     if options.once or not console.is_terminal:
         console.print(table, soft_wrap=True)
@@ -56,28 +56,27 @@ def progress_table(tasks: list[JobTask]) -> tuple[Group, bool]:
 
     Missing results below a finished report count as open, although a run would not compute them.
     """
-    total: dict[tuple[str, str], int] = defaultdict(int)
-    complete: dict[tuple[str, str], int] = defaultdict(int)
-    training: list[tuple[JobTask, Path]] = []
-    places = locate_jobs(task.path for task in tasks)
-    for task in tasks:
-        row = (task.task_family, getattr(task, "method", ""))
-        total[row] += 1
-        if task.complete():
-            complete[row] += 1
-        elif task.path not in places and (checkpoint := checkpoint_path(task.path)).exists():
-            training.append((task, checkpoint))
+    done = {task.task_id for task in tasks if task.complete()}
+    places = locate_jobs(task.path for task in tasks if task.task_id not in done)
+    total = Counter(map(_row, tasks))
+    complete = Counter(_row(task) for task in tasks if task.task_id in done)
     table = Table("task", "method", "done", "of", "", box=None)
     for row, count in total.items():
         bar = "#" * round(20 * complete[row] / count)
-        table.add_row(row[0], row[1], str(complete[row]), str(count), f"{bar:.<20}")
+        table.add_row(*row, str(complete[row]), str(count), f"{bar:.<20}")
+    idle = [task for task in tasks if task.task_id not in done and task.path not in places]
+    training = [(task, path) for task in idle if (path := checkpoint_path(task.path)).exists()]
     lines = [Text(f"in training: {task.title} (checkpoint {_age(path)} ago)") for task, path in training]
-    failed = [(task, read_failure(task.path)) for task in tasks if task.path not in places and not task.complete()]
-    lines += [Text(_failed_line(task.title, failure)) for task, failure in failed if failure]
+    failed = [(task, failure) for task in idle if (failure := read_failure(task.path))]
+    lines += [Text(_failed_line(task.title, failure)) for task, failure in failed]
     lines += _submitted({task.path: task.title for task in tasks}, places)
-    done = all(task.complete() for task in tasks if task.task_family == "Report")
-    end = [Text(f"report: {task.path}") for task in tasks if task.task_family == "Report" and task.complete()]
-    return Group(table, *lines, *end), done
+    reports = [task for task in tasks if task.task_family == "Report"]
+    end = [Text(f"report: {task.path}") for task in reports if task.task_id in done]
+    return Group(table, *lines, *end), len(end) == len(reports)
+
+
+def _row(task: JobTask) -> tuple[str, str]:
+    return task.task_family, getattr(task, "method", "")
 
 
 def _failed_line(title: str, failure: Failure) -> str:

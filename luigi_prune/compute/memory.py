@@ -1,4 +1,4 @@
-"""One-line errors for a device that runs out of memory."""
+"""Errors of a device: one line if it runs out of memory."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from contextlib import contextmanager
 import torch
 
 from luigi_prune.errors import OutOfMemory
+
+# Of a device, whatever it was computing; before torch 2.8 the second kind is a RuntimeError like any other.
+DEVICE_ERRORS = (torch.OutOfMemoryError, getattr(torch, "AcceleratorError", torch.OutOfMemoryError))
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from luigi_prune.errors import ConfigError
 
@@ -82,6 +82,12 @@ def sample_count(inputs: Inputs) -> int:
 def device_of(inputs: Inputs) -> torch.device:
     """Return the device of the first tensor."""
     return tensors_of(inputs)[0].device
+
+
+def network_device(network: nn.Module, example: Inputs = None) -> torch.device:
+    """Return the device of the first parameter; without parameters, that of `example`, or the CPU."""
+    otherwise = torch.device("cpu") if example is None else device_of(example)
+    return next((parameter.device for parameter in network.parameters()), otherwise)
 
 
 def select(inputs: Inputs, rows: slice) -> Inputs:

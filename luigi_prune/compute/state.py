@@ -9,15 +9,26 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from luigi_prune.errors import ConfigError
+
 # types that numpy lacks: stored as the bits in an integer array and the name of the type
 _AS_BITS = {torch.bfloat16: torch.int16}
 _BITS = {str(dtype).removeprefix("torch."): dtype for dtype in _AS_BITS}
 
 
+def tensors_of_state(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return `state`; raise ConfigError for a value that is no tensor (a module's `get_extra_state` may return it)."""
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            kind = type(value).__name__
+            raise ConfigError(f"{name!r} of the network's state is no tensor ({kind}): files hold tensors only")
+    return state
+
+
 def to_arrays(state: Mapping[str, Tensor]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Return the tensors as arrays, and the names of the types that numpy lacks."""
+    """Return the tensors as arrays, and the names of the types that numpy lacks; raise ConfigError for other values."""
     arrays, types = {}, {}
-    for name, tensor in state.items():
+    for name, tensor in tensors_of_state(state).items():
         tensor = tensor.detach().cpu().contiguous()
         if tensor.dtype in _AS_BITS:
             types[name] = str(tensor.dtype).removeprefix("torch.")

@@ -24,6 +24,28 @@ def keep_only(value: Tensor, kept: Tensor) -> None:
         value.masked_fill_(~kept, 0)
 
 
+def keep_vectors(values: list[Tensor], kept: list[Tensor]) -> None:
+    """Do what `keep_only` does for each of many vectors: on a device in a few operations for all of one type."""
+    groups: dict[tuple[torch.dtype, torch.device], list[int]] = {}
+    for place, value in enumerate(values):
+        groups.setdefault((value.dtype, value.device), []).append(place)
+    for (dtype, device), places in groups.items():
+        if device.type == "cpu" or dtype.itemsize not in _BITS or any(values[place].dim() != 1 for place in places):
+            for place in places:
+                keep_only(values[place], kept[place])
+            continue
+        flat = torch.cat([kept[place] for place in places]).to(_BITS[dtype.itemsize])
+        bits = [values[place].detach().view(_BITS[dtype.itemsize]) for place in places]
+        torch._foreach_mul_(bits, list(flat.split([len(each) for each in bits])))
+
+
+def both(ones: list[Tensor], others: list[Tensor]) -> list[Tensor]:
+    """Return the conjunctions of pairs of boolean tensors of one shape; on a device in a few operations for all."""
+    if all(one.device.type == "cpu" for one in ones):
+        return [one & other for one, other in zip(ones, others, strict=True)]
+    return list(torch._foreach_mul(ones, others)) if ones else []
+
+
 def bits_of(kept: Tensor, dtype: torch.dtype) -> Tensor | None:
     """Return a mask for `keep_bits`: integers as wide as `dtype` with all bits set if `kept`, else none set.
 
@@ -64,12 +86,40 @@ def equal(pairs: Iterable[tuple[Tensor, Tensor]]) -> Iterator[bool]:
             yield from to_numbers((left == right).all() for left, right in [(one, other), *pairs])
 
 
+def sums(values: list[Tensor]) -> list[Tensor]:
+    """Return the sum of each tensor, or on a device that of its absolute values, in a few operations for all."""
+    if all(value.device.type == "cpu" for value in values):
+        return [value.sum() for value in values]
+    return list(torch._foreach_norm([value.to(values[0].device) for value in values], 1))
+
+
+def all_true(masks: Iterable[Tensor]) -> bool:
+    """Return whether all entries of boolean tensors are True: lazily on a CPU, with one synchronisation on a device."""
+    masks = iter(masks)
+    for mask in masks:
+        if mask.device.type != "cpu":
+            return bool(torch.cat([mask.flatten(), *(other.to(mask.device).flatten() for other in masks)]).all())
+        if not bool(mask.all()):
+            return False
+    return True
+
+
+def any_true(vectors: list[Tensor]) -> list[bool]:
+    """Return for each boolean vector whether an entry is True, with one synchronisation."""
+    if not vectors:
+        return []
+    flat = torch.cat(vectors).cpu().numpy()
+    lengths = [len(vector) for vector in vectors]
+    ends = np.cumsum(lengths)
+    return [bool(flat[end - length : end].any()) for end, length in zip(ends, lengths, strict=True)]
+
+
 def counts_true(masks: Iterable[Tensor]) -> list[int]:
     """Return the number of True entries of each mask; on a CPU numpy counts many times as fast as torch."""
     masks = list(masks)
     if all(mask.device.type == "cpu" for mask in masks):
         return [int(np.count_nonzero(mask.numpy())) for mask in masks]
-    return list(to_numbers(torch.count_nonzero(mask) for mask in masks))
+    return list(to_numbers(mask.sum() for mask in masks))
 
 
 def count_true(mask: Tensor) -> int:
@@ -79,7 +129,10 @@ def count_true(mask: Tensor) -> int:
 
 def counts_nonzero(values: Iterable[Tensor]) -> list[int]:
     """Return the number of non-zero entries of each tensor."""
-    return counts_true(nonzero(value) for value in values)
+    values = list(values)
+    if all(value.device.type == "cpu" for value in values):
+        return counts_true(nonzero(value) for value in values)
+    return list(to_numbers(torch.count_nonzero(value.detach()) for value in values))
 
 
 def count_nonzero(value: Tensor) -> int:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from luigi_prune.errors import ConfigError, nearest
-from luigi_prune.execution.job import Backend, ComputeSettings
+from luigi_prune.execution.job import Backend, ComputeSettings, most_together
 from luigi_prune.execution.remote_jobs import JobPlace, RemoteJobs
 from luigi_prune.execution.slots import Slots
 
@@ -102,6 +102,9 @@ def choose(settings: ComputeSettings) -> Backend:
     if backend.name != name:  # its folder and its sections are named after it
         backend.close()
         raise ConfigError(f"backend {name!r} cannot be used: its class is called {backend.name!r}")
+    if not backend.bundles and (most := most_together(settings)) > 1:
+        backend.close()
+        raise ConfigError(f"luigi.cfg: [compute] together: {most}: backend {name!r} runs one training per job; use 1")
     return backend
 
 

@@ -18,8 +18,9 @@ import secrets
 import socket
 import subprocess
 import time
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import astuple, dataclass
 from functools import cache
 from pathlib import Path
 
@@ -30,7 +31,7 @@ _SUBMIT_SECONDS = 120.0  # by then, a driver on another machine has submitted it
 
 @dataclass(frozen=True)
 class Claim:
-    """A job that is submitted or about to be: element `index` of a submission; the fields of the JSON file."""
+    """A job that is submitted or about to be: number `index` of a submission; the fields of the JSON file."""
 
     folder: str  # of the submission, absolute; "": the process computes the result itself
     index: int
@@ -85,13 +86,13 @@ def _attempts(output: str | Path) -> list[int]:
 
 def _files(output: str | Path) -> list[Path]:
     """Return the files of all claims to `output`, unfinished ones included."""
-    path = Path(output)
-    start = f".{path.name}.claim-"  # compared as text: a pattern per result would be compiled per result
+    folder, name = os.path.split(output)
+    start = f".{name}.claim-"  # compared as text: a pattern per result would be compiled per result
     try:
-        names = os.listdir(path.parent)
+        names = os.listdir(folder)
     except OSError:
         return []
-    return [path.with_name(name) for name in names if name.startswith(start) and _END.fullmatch(name, len(start))]
+    return [Path(folder, name) for name in names if name.startswith(start) and _END.fullmatch(name, len(start))]
 
 
 def read_claim(path: Path) -> Claim | None:
@@ -112,6 +113,14 @@ def claimed(folder: str | Path) -> set[Path]:
     return {Path(folder) / match["result"] for name in names if (match := _CLAIM.fullmatch(name))}
 
 
+def pending(outputs: Iterable[Path]) -> dict[Path, Claim]:
+    """Return the valid claim to each missing one of `outputs`, if there is one; lists each folder once."""
+    paths = list(outputs)
+    known = {path for folder in {path.parent for path in paths} for path in claimed(folder)}
+    found = ((path, newest(path)) for path in paths if path in known and not path.exists())
+    return {path: claim for path, claim in found if claim is not None}
+
+
 def claimed_result(path: Path) -> Path | None:
     """Return the result that the file at `path` claims; None if it is not a claim."""
     match = _CLAIM.fullmatch(path.name)
@@ -120,18 +129,29 @@ def claimed_result(path: Path) -> Path | None:
 
 def make_claim(output: str | Path, folder: str | Path, index: int, attempt: int) -> Claim | None:
     """Claim an attempt for this process and return the claim; None if it is claimed already."""
-    path = claim_path(output, attempt)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = str(claim_path(output, attempt))
     claim = Claim(str(folder), index, attempt, socket.gethostname(), os.getpid(), _own_identity(os.getpid()))
-    private = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    private = f"{path}.{secrets.token_hex(4)}"
     try:
-        private.write_text(json.dumps(asdict(claim)))
+        _write(private, json.dumps(vars(claim)))
         return claim if _publish(private, path) else None
     finally:
-        private.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(private)
 
 
-def _publish(private: Path, path: Path) -> bool:
+def _write(path: str, text: str) -> None:
+    """Write a new file, and make its folder if it is missing."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    with open(descriptor, "w") as file:
+        file.write(text)
+
+
+def _publish(private: str, path: str) -> bool:
     """Give a complete file its final name atomically; return False if that name exists."""
     try:
         os.link(private, path)
@@ -140,7 +160,7 @@ def _publish(private: Path, path: Path) -> bool:
     except OSError:  # no hard links: exclusive creation, whose content follows a moment later
         try:
             with open(path, "x") as file:
-                file.write(private.read_text())
+                file.write(Path(private).read_text())
         except FileExistsError:
             return False
     return True
@@ -148,7 +168,7 @@ def _publish(private: Path, path: Path) -> bool:
 
 def release(output: str | Path, attempt: int | None = None) -> None:
     """Remove every claim to `output`, or that to one attempt and the attempts before it."""
-    for path in _files(output):
+    for path in () if attempt == 1 else _files(output):
         number = path.name.rpartition(".claim-")[2].partition(".")[0]
         if attempt is None or int(number) < attempt:
             path.unlink(missing_ok=True)

@@ -19,14 +19,11 @@ class DriverJobs(RemoteJobs):
 
     def where(self, outputs: Iterable[Path]) -> dict[Path, JobPlace]:
         """Return the process that computes each of `outputs`, if there is one."""
-        paths = list(outputs)
-        claimed = {path for folder in {path.parent for path in paths} for path in claims.claimed(folder)}
-        places = {}
-        for path in paths:
-            claim = claims.newest(path) if path in claimed and not path.exists() else None
-            if claim is not None and claim.is_of_process and is_alive(path, claim):
-                places[path] = JobPlace(f"computed by {describe(claim)}", True, self.label)
-        return places
+        return {
+            path: JobPlace(f"computed by {describe(claim)}", True, self.label)
+            for path, claim in claims.pending(outputs).items()
+            if claim.is_of_process and is_alive(path, claim)
+        }
 
     def is_id(self, text: str) -> bool:
         """Return False: these jobs have no ids of their own."""

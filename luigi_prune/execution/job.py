@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
@@ -20,6 +21,7 @@ class Job:
     log: str  # path of the file for the job's output, if it runs in a separate process
     folder: str = ""  # folder for the backend's files
     attempt: int = 0  # of the process's claim to the output (claims.py); 0: the backend makes claims itself
+    alone: bool = False  # shares its process with no other job: it has failed before
 
     def as_json(self) -> dict[str, Any]:
         """Return the job as a JSON-able dictionary; `Job(**d)` is its inverse."""
@@ -36,7 +38,13 @@ class Outcome:
     seconds: float = 0.0  # spent in the job function
     log: str = ""  # path of the job's log, if it has one
     retry: bool = True  # whether a retry can succeed
+    memory: bool = False  # failed for lack of memory, of which jobs that share a process have less
     ends_run: bool = False  # whether no other job can succeed either: the disk is full
+
+
+def log_line(text: str) -> None:
+    """Write a line to the log of the process."""
+    logging.getLogger("luigi_prune").info("%s", text)
 
 
 @dataclass
@@ -55,6 +63,8 @@ class Context:
     progress: Callable[[float, str], None] = lambda fraction, message: None  # rank 0 calls it; cheap, never raises
     should_stop: Callable[[], bool] = lambda: False  # True: save a checkpoint at the next step boundary and exit
     is_superseded: Callable[[], bool] = lambda: False  # True: another run has taken over, so write no result
+    together: tuple[str, ...] = ()  # starts of the keys of all that run in this process, if those are several
+    log_line: Callable[[str], None] = log_line  # writes a line to the job's log
 
 
 class Listener(Protocol):
@@ -79,13 +89,26 @@ class Backend(Protocol):
     """Runs jobs. `submit` returns at once, except for inline, which runs the job."""
 
     name: str
-    slots: int  # maximum number of jobs at once
+    slots: int  # maximum number of processes (or jobs of a queue) at once
+    bundles: bool = False  # whether it runs several jobs in one process, as ComputeSettings.together asks
+    together: int = 1  # and how many at most, of the family with the most
+
+    def in_hand(self) -> int:
+        """Return how many jobs to submit before one of them has ended.
+
+        If jobs share processes, one more per slot than can run: a full bundle is then ready when a job leaves its slot.
+        """
+        return self.slots * (self.together + 1) if self.together > 1 else self.slots
 
     def prepare(self, jobs: Iterable[Job]) -> None:
         """Check before a run that its jobs can be submitted; raises ConfigError. Not called if there are none."""
         return None
 
     def submit(self, job: Job, listener: Listener) -> None: ...
+
+    def all_submitted(self) -> None:
+        """Take notice that all jobs that are ready have been submitted: those that can run together may start."""
+        return None
 
     def cancel(self, job: Job) -> None:
         """Stop the job, running or waiting; its listener gets `ended` with status "failed"."""
@@ -122,7 +145,14 @@ class ComputeSettings:
     deterministic: bool = False
     # processes of one job (DDP) by family, 1 if missing; "gpus": one per visible GPU
     processes: dict[str, int | Literal["gpus"]] = field(default_factory=dict)
+    together: dict[str, int] = field(default_factory=dict)  # trainings in one process at most, by family; 1 if missing
+    jobs_per_gpu: int = 1  # if `jobs` is 0
     own: Any = None  # the chosen backend's settings, from its sections
+
+
+def most_together(settings: ComputeSettings) -> int:
+    """Return how many jobs share a process at most, of the family with the most."""
+    return max(settings.together.values(), default=1)
 
 
 def available_cores() -> int:

@@ -72,6 +72,7 @@ class ProcessClaims:
         with _lock:
             self._watched[str(output)] = on_change
             self._start()
+            self._wake.set()
 
     def unwatch(self, output: str | Path) -> None:
         """Stop waiting for a result."""
@@ -127,7 +128,6 @@ class ProcessClaims:
         if self._thread is None:
             self._thread = threading.Thread(target=self._serve, name="claims", daemon=True)
             self._thread.start()
-        self._wake.set()
 
     def _serve(self) -> None:
         beat = time.monotonic() + BEAT_SECONDS

@@ -18,7 +18,8 @@ class Slots:
         self.threads = max(1, settings.threads)
         self.deterministic = settings.deterministic
         self._load = dict.fromkeys(visible_gpus() if self.cuda else (), 0)  # GPU, as CUDA_VISIBLE_DEVICES names it
-        self.total = settings.jobs or max(1, len(self._load) if self.cuda else available_cores() // self.threads)
+        usual = len(self._load) * settings.jobs_per_gpu if self.cuda else available_cores() // self.threads
+        self.total = settings.jobs or max(1, usual)
         self.free = self.total
         self._processes = {family: process_count(settings, family) for family in settings.processes}
 

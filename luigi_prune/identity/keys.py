@@ -21,7 +21,7 @@ from luigi_prune.identity.remembered import per_object
 from luigi_prune.identity.spec import ChainSpec, EvaluateSpec, TrainSpec, evaluations, experiment_spec, shown_methods
 
 # Bump a stage's version if the same settings give a different result, or if a default changes.
-ALGORITHM_VERSION = {"TrainBase": 3, "Prune": 6, "Retrain": 3, "Evaluate": 1, "Aggregate": 1, "Report": 2, "Scores": 4}
+ALGORITHM_VERSION = {"TrainBase": 4, "Prune": 7, "Retrain": 4, "Evaluate": 1, "Aggregate": 1, "Report": 2, "Scores": 5}
 
 
 def canonical(value: Any) -> Any:

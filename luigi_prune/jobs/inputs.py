@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,6 +16,9 @@ from luigi_prune.config.schema import Directories, TrainingConfig
 from luigi_prune.identity.spec import ChainSpec, TrainSpec
 from luigi_prune.results.hdf5_file import Result
 from luigi_prune.seeds import derive_seed
+
+SplitsReader = Callable[[TrainSpec, TrainingConfig, dict[str, Any]], Splits]
+"""`read_splits`, or a function that reads less often."""
 
 _EXAMPLES = 8  # enough for pruning to compare outputs on
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from luigi_prune.compute.data import Splits
 from luigi_prune.compute.distributed import close_group, open_group
-from luigi_prune.compute.training import EpochRecord, TrainResult, train
+from luigi_prune.compute.training import EpochRecord, Training, TrainResult, train
 from luigi_prune.config.schema import Directories, TrainingConfig
 from luigi_prune.execution.job import Context
 from luigi_prune.identity import paths
@@ -20,43 +18,55 @@ from luigi_prune.identity.spec import TrainSpec
 from luigi_prune.registry import metric_label
 from luigi_prune.report.tensorboard import epoch_log
 
-log = logging.getLogger("luigi_prune")
+
+@dataclass(frozen=True)
+class PreparedTraining:
+    """A training job whose inputs have been read.
+
+    `finish(trained, began)` writes its result; `began` is the `time.perf_counter()` from which its seconds count.
+    """
+
+    request: dict[str, Any]
+    context: Context
+    base: TrainSpec
+    settings: TrainingConfig
+    training: Training
+    finish: Callable[[TrainResult, float], None]
+
+    def reported(self) -> Training:
+        """Return the training with its checkpoint, its stop signal and reports of its epochs."""
+        settings, start = self.settings, self.training.start_epoch
+        on_epoch = None
+        if self.context.rank == 0 and settings.num_epochs > start:
+            directories = Directories.model_validate_json(self.request["directories"])
+            folder = paths.tensorboard_folder(directories, self.base.network, Path(self.request["output"]))
+            on_epoch = _epoch_reporter(epoch_log(folder), settings, start, self.context)
+        checkpoint = paths.checkpoint_path(self.request["output"])
+        return replace(self.training, checkpoint=checkpoint, on_epoch=on_epoch, should_stop=self.context.should_stop)
 
 
-def train_logged(
-    request: dict[str, Any],
-    context: Context,
-    network: nn.Module,
-    training: TrainingConfig,
-    splits: Splits,
-    *,
-    seed: int,
-    base: TrainSpec,
-    start_epoch: int = 0,
-    masks: dict[str, torch.Tensor] | None = None,
-    rewind_epoch: int | None = None,
-) -> TrainResult:
-    """Train in all processes of the job; rank 0 reports each epoch. Raises Interrupted after saving a checkpoint."""
+def train_logged(job: PreparedTraining, began: float) -> None:
+    """Train in all processes of a job; rank 0 reports each epoch and writes the result.
+
+    Raises Interrupted after saving a checkpoint.
+    """
+    context = job.context
     device = torch.device(context.device)
     parallel = context.world_size > 1
     group = open_group(context.rank, context.world_size, context.init_method, device) if parallel else None
-    on_epoch = None
-    if context.rank == 0 and training.num_epochs > start_epoch:
-        directories = Directories.model_validate_json(request["directories"])
-        folder = paths.tensorboard_folder(directories, base.network, Path(request["output"]))
-        on_epoch = _epoch_reporter(epoch_log(folder), training, start_epoch, context.progress)
+    training = job.reported()
     try:
-        return train(
-            network,
-            training,
-            splits,
-            seed=seed,
-            start_epoch=start_epoch,
-            masks=masks,
-            rewind_epoch=rewind_epoch,
-            checkpoint=paths.checkpoint_path(request["output"]),
-            on_epoch=on_epoch,
-            should_stop=context.should_stop,
+        trained = train(
+            training.network,
+            job.settings,
+            training.splits,
+            seed=training.seed,
+            start_epoch=training.start_epoch,
+            masks=training.masks,
+            rewind_epoch=training.rewind_epoch,
+            checkpoint=training.checkpoint,
+            on_epoch=training.on_epoch,
+            should_stop=training.should_stop,
             device=device,
             process_group=group,
             loader_workers=context.loader_workers,
@@ -64,13 +74,15 @@ def train_logged(
     finally:
         if parallel:
             close_group()
+    if context.rank == 0:
+        job.finish(trained, began)
 
 
 def _epoch_reporter(
     log_scalars: Callable[[int, dict[str, float]], None],
     training: TrainingConfig,
     start_epoch: int,
-    progress: Callable[[float, str], None],
+    context: Context,
 ) -> Callable[[EpochRecord], None]:
     """Return the function that reports an epoch to TensorBoard, the log and the driver."""
     label = metric_label(training.metrics_test[0])
@@ -85,9 +97,9 @@ def _epoch_reporter(
         }
         log_scalars(record.epoch, scalars)
         text = ", ".join(f"{name} {value:.4g}" for name, value in scalars.items())
-        log.info("epoch %d/%d: %s", record.epoch + 1, training.num_epochs, text)
+        context.log_line(f"epoch {record.epoch + 1}/{training.num_epochs}: {text}")
         fraction = (record.epoch + 1 - start_epoch) / (training.num_epochs - start_epoch)
         metric = f"validation {label} {scalars[f'validation/{label}']:.4f}"
-        progress(fraction, f"epoch {record.epoch + 1}/{training.num_epochs}, {metric}")
+        context.progress(fraction, f"epoch {record.epoch + 1}/{training.num_epochs}, {metric}")
 
     return report_epoch

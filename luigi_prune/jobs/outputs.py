@@ -60,6 +60,7 @@ def write(
             device=context.device,
             **({"precision": precision} if precision else {}),
             **({"parts": parts} if (parts := foreign_parts(request["spec"])) else {}),
+            **({"together": {"count": len(context.together), "keys": context.together}} if context.together else {}),
             parents={name: _parent(path, folder) for name, path in request["inputs"].items()},
         ),
         arrays=arrays,

@@ -44,6 +44,8 @@ def prune(request: dict[str, Any], context: Context) -> None:
     example = example_input(splits.calibration, context.device)
     original = original_cost(before, network, example)
     rules = pruning.find_rules(spec.rules)
+    # Drawn as networks are initialised before training, from a seed per repetition.
+    fresh_seed = derive_seed(spec.base.seed, spec.base.net, spec.repetition, "scratch", len(spec.steps))
     pruned = pruning.prune(
         network,
         method,
@@ -61,12 +63,9 @@ def prune(request: dict[str, Any], context: Context) -> None:
         ignore=spec.ignore_layers,
         include=spec.include_layers,
         original=_original_network(request, spec, splits.input_shape, context.device),
+        initialise=lambda _: initial_network(spec.base, splits.input_shape, fresh_seed),
         remember=remember_scores(request, spec, context),
     )
-    if method.reinitialised:
-        # As networks are initialised before training, from a seed per repetition.
-        seed = derive_seed(spec.base.seed, spec.base.net, spec.repetition, "scratch", len(spec.steps))
-        pruning.draw_anew(pruned, spec.method, seed, initial_network(spec.base, splits.input_shape, seed))
     for text in pruned.warnings:
         log.warning(f"{plain(spec.base.network.name)}: {text}")  # a run may have several networks
     context.progress(1.0, f"kept {pruned.size / pruned.original_size:.4g} of {pruned.original_size} parameters")

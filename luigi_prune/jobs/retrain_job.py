@@ -6,12 +6,12 @@ import time
 from typing import Any
 
 from luigi_prune.compute.state import load_state
-from luigi_prune.compute.training import discard
+from luigi_prune.compute.training import Training, TrainResult, discard
 from luigi_prune.execution.job import Context
 from luigi_prune.identity import paths
 from luigi_prune.identity.spec import ChainSpec
-from luigi_prune.jobs.inputs import example_input, read_splits, restore_network
-from luigi_prune.jobs.logged_training import train_logged
+from luigi_prune.jobs.inputs import SplitsReader, example_input, read_splits, restore_network
+from luigi_prune.jobs.logged_training import PreparedTraining, train_logged
 from luigi_prune.jobs.outputs import write
 from luigi_prune.jobs.process import prepare_process
 from luigi_prune.jobs.result_arrays import cost_arrays, history_arrays, mask_arrays, state_arrays
@@ -22,37 +22,40 @@ from luigi_prune.seeds import derive_seed
 
 def retrain(request: dict[str, Any], context: Context) -> None:
     """Retrain a pruned network; pruned entries stay zero."""
-    spec = ChainSpec.model_validate_json(request["spec"])
     began = time.perf_counter()
     prepare_process(context)
-    splits = read_splits(spec.base, spec.retraining, request)
+    train_logged(prepare_retraining(request, context), began)
+
+
+def prepare_retraining(request: dict[str, Any], context: Context, read: SplitsReader = read_splits) -> PreparedTraining:
+    """Return the retraining of a pruned network, of which pruned entries stay zero."""
+    spec = ChainSpec.model_validate_json(request["spec"])
+    splits = read(spec.base, spec.retraining, request)
     before = read_result(request["inputs"]["network"])
     network, masks = restore_network(before, spec.base, splits.input_shape)
     structure = before.meta["structure"]
     if spec.rewind:
         network, masks, structure = rewound_network(request, spec, before, masks, splits.input_shape, context)
-    trained = train_logged(
+
+    def finish(trained: TrainResult, began: float) -> None:
+        load_state(network, trained.state)
+        arrays, types = state_arrays("weights", trained.state)
+        arrays |= mask_arrays(masks)
+        network.to(context.device)  # already there, unless no epoch was trained
+        arrays |= cost_arrays(network, masks, before, example_input(splits.validation, context.device))
+        arrays |= history_arrays(trained, splits.validation)
+        meta = {"types": types, "structure": structure}
+        write(request, context, began, arrays, meta=meta, earlier=before, precision=trained.precision)
+        discard(paths.checkpoint_path(request["output"]))
+
+    return PreparedTraining(
         request,
         context,
-        network,
+        spec.base,
         spec.retraining.model_copy(update={"metrics_test": spec.base.training.metrics_test}),
-        splits,
-        seed=retraining_seed(spec),
-        base=spec.base,
-        start_epoch=spec.retraining.start_epoch,
-        masks=masks,
+        Training(network, splits, retraining_seed(spec), masks, spec.retraining.start_epoch),
+        finish,
     )
-    if context.rank:
-        return
-    load_state(network, trained.state)
-    arrays, types = state_arrays("weights", trained.state)
-    arrays |= mask_arrays(masks)
-    network.to(context.device)  # already there, unless no epoch was trained
-    arrays |= cost_arrays(network, masks, before, example_input(splits.validation, context.device))
-    arrays |= history_arrays(trained, splits.validation)
-    meta = {"types": types, "structure": structure}
-    write(request, context, began, arrays, meta=meta, earlier=before, precision=trained.precision)
-    discard(paths.checkpoint_path(request["output"]))
 
 
 def retraining_seed(spec: ChainSpec) -> int:

@@ -31,11 +31,12 @@ def write_comparison(
     """Write the three files and return the page; `links` are the relative paths of the members' own reports."""
     folder.mkdir(parents=True, exist_ok=True)
     names = tuple(name for name in dict.fromkeys(n for m in members for n in m.compression))
+    rows = [_row(member, names, labels) for member in members]
     content = {
         "title": f"{len(members)} experiments compared",
         "findings": findings(members, found, labels),
         "columns": ("experiment", *_keys(members), "level", "nets", "results", "leads", *(labels[n] for n in names)),
-        "rows": [_row(member, names, labels) for member in members],
+        "rows": rows,
         "links": list(links),
         "ranks": _ranks(found, labels),
         "notes": NOTES,
@@ -47,15 +48,17 @@ def write_comparison(
     colors = {name: f"light-dark({on_light(color)}, {on_dark(color)})" for name, color in colors.items() if color}
     drawings = [Markup(rank_drawing(found, labels, colors)), Markup(axis_drawing(members, labels, colors))]
     page = environment.get_template("across.html").render(
-        **content, drawings=[drawing for drawing in drawings if drawing]
+        **{**content, "rows": [[_value_and_note(cell) for cell in row] for row in rows]},
+        drawings=[drawing for drawing in drawings if drawing],
+        style=Markup((TEMPLATES / "style.css").read_text()),
     )
     (folder / "comparison.html").write_text(page, encoding="utf-8")
     (folder / "comparison.md").write_text(_markdown(content), encoding="utf-8")
     with (folder / "comparison.csv").open("w", newline="", encoding="utf-8") as file:
-        rows = csv_rows(members, found)
-        writer = csv.DictWriter(file, list(rows[0]) if rows else ["experiment"])
+        entries = csv_rows(members, found)
+        writer = csv.DictWriter(file, list(entries[0]) if entries else ["experiment"])
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(entries)
     return folder / "comparison.html"
 
 
@@ -126,6 +129,12 @@ def shown(value: Censored | None) -> str:
     if np.isfinite(value.low):
         text += f" [{value.low:.3g}, {value.high:.3g}]".replace("inf]", "∞)")
     return text if value.reached == value.of else f"{text} ({value.reached} of {value.of})"
+
+
+def _value_and_note(cell: str) -> tuple[str, str]:
+    """Return a compression and, for small print, its interval and number of runs; any other cell without a note."""
+    value, cross, note = cell.partition("× ")
+    return (f"{value}×", note) if cross and note[0] in "[(" else (cell, "")
 
 
 def csv_rows(members: Sequence[MemberResult], found: Across) -> list[dict[str, Any]]:

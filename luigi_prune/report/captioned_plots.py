@@ -11,7 +11,7 @@ from luigi_prune.analysis.leaderboard import LeaderboardRow
 from luigi_prune.analysis.verdict import Verdict
 from luigi_prune.report import wording
 from luigi_prune.report.cells import points
-from luigi_prune.report.curves import Curve, Quality, curves
+from luigi_prune.report.curves import Curve, Quality, curves, with_bands
 from luigi_prune.report.figures import COSTS, Plot, standing_figure, tradeoff_figure
 from luigi_prune.report.panels import curve_figure, layer_figure
 from luigi_prune.report.style import MethodStyle
@@ -81,7 +81,8 @@ def _tradeoff(
     made = curves(arrays, quality, source, shown)
     if not made:
         return None
-    figure = tradeoff_figure(made, styles, quality, cost, f"{meta['network']}, tested on {test_set}")
+    bands, place = with_bands(arrays), f"{meta['network']}, tested on {test_set}"
+    figure = tradeoff_figure(made, styles, quality, cost, place, bands)
     title = f"{sentence(quality.label)} on {test_set} against compression of {cost_label}"
     return Plot(f"{test_set}/{quality.label}_{cost}", title, _caption(arrays, meta, made, quality, cost), figure)
 
@@ -102,7 +103,8 @@ def _caption(arrays: Arrays, meta: dict[str, Any], made: Sequence[Curve], qualit
         + (f", in {quality.unit}" if quality.unit else "")
         + (". Lower is better; the axis is turned." if quality.lower else "."),
         f"Horizontal: {share}; logarithmic. Mean over {runs}.",
-        "Bands: 95 % confidence intervals over nets." * any(np.isfinite(curve.low).any() for curve in made),
+        "Bands: 95 % confidence intervals over nets."
+        * (with_bands(arrays) and any(np.isfinite(curve.low).any() for curve in made)),
         "Grey zone: one test sample more or less." * (quality.zone is not None),
         "Dotted: a control, which prunes nothing and is drawn at its keep ratio."
         * bool(arrays["method/nominal"][[curve.method for curve in made]].any()),

@@ -79,7 +79,8 @@ def number(mean: float, std: float = float("nan"), scale: float = 1.0, digits: i
     """Return `mean ± std`, without `std` if it is not finite (a single run), or a dash if `mean` is not."""
     if not np.isfinite(mean):
         return NOTHING
-    text = f"{scale * mean:{'+' if sign else ''}.{digits}f}"
+    value = round(scale * mean, digits) + 0.0  # no "-0.0"
+    text = f"{value:{'+' if sign else ''}.{digits}f}"
     return text + (f" ± {scale * std:.{digits}f}" if np.isfinite(std) else "")
 
 
@@ -102,7 +103,13 @@ def limits(low: float, high: float, text: str = "{:.1f}") -> str:
     """Return an interval, or nothing if there is none; it may be open above."""
     if np.isnan(low) or np.isnan(high):
         return ""
-    return f"{text.format(low)} to {'∞' if high == np.inf else text.format(high)}"
+    return f"{_formatted(low, text)} to {'∞' if high == np.inf else _formatted(high, text)}"
+
+
+def _formatted(value: float, text: str) -> str:
+    """Return a formatted number, without the sign of a zero from below."""
+    shown = text.format(value)
+    return shown if shown.strip("-0.") else text.format(0.0)
 
 
 def of_censored(value: Censored, **more: float) -> Cell:
@@ -120,3 +127,13 @@ def of_interval(value: Interval, scale: float = 1.0, digits: int = 2, **more: st
     low, high = (scale * limit for limit in (value.low, value.high))
     note = limits(low, high, f"{{:+.{digits}f}}")
     return Cell(number(value.mean, scale=scale, digits=digits, sign=True), note, order=scale * value.mean, **more)  # type: ignore[arg-type]
+
+
+def duration(seconds: float) -> str:
+    """Return a time with three digits, in the unit that suits it."""
+    if not np.isfinite(seconds):
+        return NOTHING
+    for unit, size in (("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.3g} s"

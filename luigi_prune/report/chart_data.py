@@ -8,11 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from luigi_prune.report.curves import DEPTHS, Quality, compression_factors, curves, depth_shown
+from luigi_prune.report.chart_axes import ChartAxis
+from luigi_prune.report.curves import DEPTHS, Quality, curves, depth_shown, with_bands
 from luigi_prune.report.palette import on_dark
 from luigi_prune.report.style import INK, MethodStyle
 
 Arrays = dict[str, np.ndarray]
+
+# More bands hide each other.
+MOST_BANDS = 3
 
 
 def chart_data(
@@ -21,12 +25,14 @@ def chart_data(
     qualities: dict[str, list[Quality]],
     shown: np.ndarray,
     orders: Sequence[int],
+    best: Sequence[int],
+    axes: Sequence[ChartAxis],
 ) -> dict[str, Any]:
-    """Return methods, ratios, compression factors, and per test set the values of every metric.
+    """Return methods, ratios, the horizontal axes, and per test set the values of every metric.
 
-    Lists over (ratio, method) have null for missing numbers. `orders` are the methods, the best first.
+    Lists over (ratio, method) have null for missing numbers. `orders` are the methods, the best first; `best` those
+    not shown worse than the first, of which the page shows the bands unasked.
     """
-    costs = {"parameters": "cost/size", "FLOPs": "cost/flops"}
     return {
         "methods": [
             {"name": style.plain, "dash": dash_of(style), "marker": style.marker, "nominal": style.nominal}
@@ -36,7 +42,8 @@ def chart_data(
         "ratios": [f"{ratio:.4g}" for ratio in arrays["axes/keep_ratio"]],
         "shown": np.flatnonzero(shown).tolist(),
         "depths": list(DEPTHS),
-        "costs": {name: plain(compression_factors(arrays, source)) for name, source in costs.items()},
+        "banded": [*best[:MOST_BANDS]] if with_bands(arrays) else [],
+        "axes": {axis.name: {"label": axis.label, "unit": axis.unit, "values": plain(axis.values)} for axis in axes},
         "sets": {
             test_set: {quality.label: _of_quality(arrays, quality, shown) for quality in found}
             for test_set, found in qualities.items()

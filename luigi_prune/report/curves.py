@@ -17,6 +17,8 @@ Arrays = dict[str, np.ndarray]
 # Depths at which an axis may end, the shallowest that shows most of the networks; others are marked at its edge.
 DEPTHS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
 SHOWN_SHARE = 0.75
+# With two nets, 95 % intervals are 13 times as wide as the spread, and bands would hide all lines.
+LEAST_NETS_FOR_BANDS = 3
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,11 @@ def measured_metric(arrays: Arrays, test_set: str, label: str) -> Quality:
         value=spread(by_run(without_copies(values))),
         change=spread(by_run(paired_change(arrays, test_set, label))),
     )
+
+
+def with_bands(arrays: Arrays) -> bool:
+    """Return whether figures show confidence bands, and the page does so unasked."""
+    return len(arrays["axes/net"]) >= LEAST_NETS_FOR_BANDS
 
 
 def compression_factors(arrays: Arrays, cost: str) -> np.ndarray:

@@ -30,7 +30,7 @@ class Plot:
 
 
 def tradeoff_figure(
-    made: Sequence[Curve], styles: Sequence[MethodStyle], found: Quality, cost: str, title: str
+    made: Sequence[Curve], styles: Sequence[MethodStyle], found: Quality, cost: str, title: str, bands: bool = True
 ) -> Figure:
     """Return the change of a metric against the factor of compression, one line per method, better is up."""
     with drawing():
@@ -42,6 +42,9 @@ def tradeoff_figure(
         depth = depth_shown(made, found.lower)
         edge = None if depth is None else depth if found.lower else -depth
         for curve in made:
+            if bands:
+                color = styles[curve.method].color
+                axes.fill_between(curve.compression, curve.low, curve.high, color=color, alpha=0.10, linewidth=0)
             _draw_method(axes, styles[curve.method], curve, edge)
         if edge is not None:
             gains = [float(np.max(-curve.change * np.sign(edge))) for curve in made]
@@ -68,7 +71,6 @@ def factor_axis(axes: Axes, values: Sequence[float]) -> None:
 
 
 def _draw_method(axes: Axes, style: MethodStyle, curve: Curve, edge: float | None) -> None:
-    axes.fill_between(curve.compression, curve.low, curve.high, color=style.color, alpha=0.10, linewidth=0)
     axes.plot(
         curve.compression,
         curve.change,

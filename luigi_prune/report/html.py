@@ -19,6 +19,7 @@ from luigi_prune.report.style import MethodStyle, inline_svg
 from luigi_prune.report.take_home import TakeHome
 
 TEMPLATES = Path(__file__).parent / "templates"
+SCRIPTS = ("page.js", "chart.js", "tables.js")
 
 
 def to_html(
@@ -41,14 +42,14 @@ def to_html(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    drawn = [*contents.main[:1], *contents.curves]
+    drawn = [*contents.main[:1], *([contents.excess_lines] if contents.excess_lines else []), *contents.curves]
     pictures = {
         plot.name: Markup(themed(inline_svg(plot.figure, plot.name, f"{plot.title}. {plot.caption}"))) for plot in drawn
     }
     return environment.get_template("report.html").render(
         contents=contents,
         style=Markup((TEMPLATES / "style.css").read_text()),
-        script=Markup((TEMPLATES / "page.js").read_text()),
+        script=Markup(page_script()),
         data=Markup(as_json({**contents.chart, "paths": MARKER_PATHS})),
         glyphs=Markup(glyphs(styles)),
         pictures=pictures,
@@ -57,6 +58,12 @@ def to_html(
         provenance=provenance_lines(provenance),
         home=home,
     )
+
+
+def page_script() -> str:
+    """Return the page's script: one function, so that its names are its own."""
+    parts = "\n".join((TEMPLATES / name).read_text() for name in SCRIPTS)
+    return f'"use strict";\n(() => {{\n{parts}}})();'
 
 
 def themed(svg: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from luigi_prune.analysis.aggregate import REFERENCE
 from luigi_prune.report.cells import Table, whole
 from luigi_prune.report.contents import Contents
 from luigi_prune.report.figures import Plot
@@ -14,8 +15,15 @@ from luigi_prune.report.provenance_lines import provenance_lines
 
 
 def settings_text(settings: dict[str, Any]) -> str:
-    """Return settings as YAML, order unchanged; values that JSON cannot represent become text."""
+    """Return settings as YAML, order unchanged; values that JSON cannot represent become text.
+
+    Of names and colours only those of the experiment's methods are there.
+    """
     plain = json.loads(json.dumps(settings, default=str))
+    shown = {REFERENCE, *plain.get("experiments", {}).get("methods", ())}
+    for key in ("networkNames", "networkColors"):
+        if isinstance(plain.get(key), dict):
+            plain[key] = {method: value for method, value in plain[key].items() if method in shown}
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=110)
 
 
@@ -29,10 +37,13 @@ def to_markdown(contents: Contents, settings: dict[str, Any], provenance: dict[s
     if card.decision:
         parts.append(f"{card.decision}" + (f": {'; '.join(card.reasons)}." if card.reasons else "."))
     parts += [_pairs(card.facts)] if card.facts else []
+    parts += [f"Cost: {' '.join(contents.cost)}"] if contents.cost else []
     parts += [_plot(plot, files) for plot in contents.main]
     parts += [_table(table) for table in (contents.glance, contents.leaderboard, *contents.pairs) if table]
     parts += ["## Setting", contents.setting, _pairs(contents.facts)]
-    parts += [_table(table) for table in (contents.test_sets, *contents.changes) if table]
+    parts += [_table(table) for table in (contents.test_sets, contents.excess) if table]
+    parts += [_plot(contents.excess_lines, files)] if contents.excess_lines else []
+    parts += [_table(table) for table in contents.changes]
     parts += [_plot(plot, files) for plot in contents.tradeoffs]
     parts += ["## Layers", *(_table(table) for table in contents.layer_tables)] if contents.layer_tables else []
     parts += [_plot(plot, files) for plot in contents.layers]

@@ -38,8 +38,8 @@ def shades(color: str, number: int) -> list[str]:
 def _panels(
     styles: Sequence[MethodStyle], draw: Callable[[Axes, MethodStyle], None], width: float, height: float
 ) -> Figure:
-    """Return a figure with one panel per method, two per row, on shared axes."""
-    columns = min(2, max(1, len(styles)))
+    """Return a figure with one panel per method, two or, if they are many, three per row, on shared axes."""
+    columns = min(2 if len(styles) <= 4 else 3, max(1, len(styles)))
     rows = max(1, math.ceil(len(styles) / columns))
     figure = Figure(figsize=(width * columns, height * rows + 0.6), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)

@@ -67,16 +67,16 @@ def all_results_table(
 ) -> Table:
     """Return every method at every keep ratio; `qualities` are those of all metrics and the loss on the test set."""
     size, flops = (compression_factors(arrays, cost) for cost in ("cost/size", "cost/flops"))
-    first, rows = qualities[0], []
+    first, rows, same = qualities[0], [], _the_same_at_all_ratios(qualities, styles)
     for method, style in enumerate(styles):
         for ratio, keep_ratio in enumerate(arrays["axes/keep_ratio"]):
-            if method == 0 and ratio > 0:
-                continue  # the unpruned network is the same at every ratio
+            if ratio and method in same:
+                continue
             key = f"{method}.{ratio}"
             cells: list[str] = [Cell(style.plain, method=method)]
-            cells.append(Cell(NOTHING if method == 0 else f"{keep_ratio:.4g}", order=float(keep_ratio)))
+            cells.append(Cell(NOTHING if method in same else f"{keep_ratio:.4g}", order=float(keep_ratio)))
             for factors in (size, flops):
-                value = 1.0 if method == 0 else float(factors[ratio, method])
+                value = 1.0 if method in same else float(factors[ratio, method])
                 cells.append(Cell(factor(value) if np.isfinite(value) else NOTHING, order=value))
             for quality in qualities:
                 cells.append(value_cell(quality, ratio, method, f"{key}.{quality.label}"))
@@ -96,6 +96,16 @@ def all_results_table(
         "with its 95 % interval over nets."
     )
     return Table("All results", caption, columns, rows, name="results")
+
+
+def _the_same_at_all_ratios(qualities: Sequence[Quality], styles: Sequence[MethodStyle]) -> set[int]:
+    """Return the unpruned network, and controls that are one network beside all ratios, as in mode `retrain`."""
+    same = {0}
+    for method, style in enumerate(styles):
+        means = [quality.value.mean[:, method] for quality in qualities]
+        if style.nominal and all(np.array_equal(mean, np.full_like(mean, mean[0]), equal_nan=True) for mean in means):
+            same.add(method)
+    return same
 
 
 def value_cell(quality: Quality, ratio: int, method: int, key: str) -> Cell:

@@ -30,7 +30,7 @@ def write_data(
 ) -> None:
     """Write `results.csv` with one row per network and test set, and an `.npz` per test set, into a new folder.
 
-    With several test sets also `excess_error.csv`.
+    With pyarrow also `results.parquet`, with several test sets `excess_error.csv`.
     """
     folder.mkdir(parents=True)
     for test_set in (str(name) for name in arrays["axes/test_set"]):
@@ -42,11 +42,22 @@ def write_data(
         writer = csv.DictWriter(file, next(rows))
         writer.writeheader()
         writer.writerows(rows)
+    _write_parquet(folder / "results.csv")
     if excess := excess_rows(arrays, meta):
         with (folder / "excess_error.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(excess[0]))
             writer.writeheader()
             writer.writerows(excess)
+
+
+def _write_parquet(table: Path) -> None:
+    """Write the rows of a CSV file with typed columns beside it, if pyarrow (the extra `parquet`) is installed."""
+    try:
+        import pyarrow.csv
+        import pyarrow.parquet
+    except ImportError:
+        return
+    pyarrow.parquet.write_table(pyarrow.csv.read_csv(table), table.with_suffix(".parquet"))
 
 
 def excess_rows(arrays: Arrays, meta: dict[str, Any]) -> list[dict[str, Any]]:
@@ -61,6 +72,7 @@ def excess_rows(arrays: Arrays, meta: dict[str, Any]) -> list[dict[str, Any]]:
             "nets": found.slope.n,
             **_interval("slope", found.slope),
             **_interval("mean", found.mean),
+            **_interval("bootstrapped_slope", found.line),
         }
         for metric in arrays["axes/metric"]
         for found in excess_errors(arrays, str(metric), nominal)
@@ -89,7 +101,7 @@ def result_rows(arrays: Arrays, measured: Arrays) -> Iterator[dict[str, Any]]:
             **{label: arrays[f"test/{test_set}/{label}"] for label in labels},
             **{f"validation_{label}": arrays[f"validation/{label}"] for label in labels},
             **_stored(arrays, {f"before_{label}": f"before/{test_set}/{label}" for label in labels}),
-            **_stored(arrays, {"calibration_error": f"calibration_error/{test_set}"}),
+            **_stored(arrays, {name: f"{name}/{test_set}" for name in ("calibration_error", "agreement")}),
             **{name.replace("/", "_"): values for name, values in sorted(measured.items())},
         }
         if first:

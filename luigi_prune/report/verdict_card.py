@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from luigi_prune.analysis.completeness import Evaluated, evaluated, missing_and_expected
 from luigi_prune.analysis.statistics import SOUND_NUMBER_OF_NETS, first_known, spread
-from luigi_prune.analysis.verdict import Pairwise, Verdict
+from luigi_prune.analysis.verdict import Verdict
 from luigi_prune.registry.dataset_families import SYNTHETIC
-from luigi_prune.report.cells import NOTHING, Cell, Table, factor, limits, number, points
+from luigi_prune.report.cells import factor, limits, number, points
 from luigi_prune.report.curves import in_percent
 from luigi_prune.report.style import MethodStyle
 from luigi_prune.report.wording import counted
@@ -34,7 +35,11 @@ class Card:
 
 
 def make_card(
-    arrays: Arrays, meta: dict[str, Any], styles: Sequence[MethodStyle], found: Verdict | None, test_set: str
+    arrays: Arrays,
+    meta: dict[str, Any],
+    styles: Sequence[MethodStyle],
+    found: Verdict | None,
+    test_set: str,
 ) -> Card:
     """Return the card of an experiment; `found` is the verdict on `test_set` and the first metric, if there is one."""
     unpruned = unpruned_sentence(arrays, meta, test_set)
@@ -49,7 +54,7 @@ def make_card(
         light="good" if found.fit_to_decide else "warn",
         decision=_decision(found),
         reasons=[readable_reason(reason, styles) for reason in found.reasons],
-        facts=_facts(found),
+        facts=_facts(found, evaluated(arrays, str(meta.get("mode", "")))),
     )
 
 
@@ -113,14 +118,19 @@ def _lead_sentences(found: Verdict, styles: Sequence[MethodStyle]) -> list[str]:
     return text
 
 
-def _facts(found: Verdict) -> list[tuple[str, str]]:
-    unknown = found.resolution is None
-    return [
+def _facts(found: Verdict, sets: Sequence[Evaluated]) -> list[tuple[str, str]]:
+    unknown, several = found.resolution is None, len(sets) > 1
+    judged = [each for each in sets if each.test_set == found.test_set]
+    facts = [
         ("level", level_text(found)),
         (f"one {found.chosen_on} sample", "unknown" if unknown else f"{100 * (found.resolution or 0):.2g} points"),
         (f"networks ({SOUND_NUMBER_OF_NETS} can decide)", str(found.nets)),
-        ("results", f"{found.results} of {found.expected}"),
+        *(("results" + f" on {each.test_set}" * several, f"{each.there} of {each.expected}") for each in judged),
     ]
+    if several:
+        missing, expected = missing_and_expected(sets)
+        facts.append((f"results on all {len(sets)} test sets", f"{expected - missing:,} of {expected:,}"))
+    return facts
 
 
 def readable_reason(reason: str, styles: Sequence[MethodStyle]) -> str:
@@ -140,31 +150,3 @@ def unpruned_sentence(arrays: Arrays, meta: dict[str, Any], test_set: str) -> st
     percent = in_percent(arrays, metric, values)
     mean = number(float(reference.mean), float(reference.std), 100.0 if percent else 1.0, 2 if percent else 4)
     return f"The unpruned {meta['network']} has a {metric} of {mean}{' %' * percent} on the test set {test_set}."
-
-
-def glance_table(comparisons: Sequence[Pairwise], styles: Sequence[MethodStyle], lower: bool) -> Table:
-    """Return, per compression, the method of the best mean and those that are not shown worse."""
-    rows = []
-    for found in comparisons:
-        if not found.methods:
-            continue
-        # A method's mean difference from all others is the largest for the best mean.
-        means = np.nan_to_num(found.difference).mean(axis=1) * (-1 if lower else 1)
-        best = int(means.argmax())
-        worse = found.high[:, best] < 0 if not lower else found.low[:, best] > 0
-        level = [method for at, method in enumerate(found.methods) if at != best and not worse[at]]
-        text = named([styles[method].plain for method in level]) or "none"
-        rows.append(
-            (f"{found.compression:g}×", Cell(styles[found.methods[best]].plain, method=found.methods[best]), text)
-        )
-    caption = (
-        "The method with the best mean on the test set at so many times fewer parameters, and the methods whose paired "
-        "95 % interval against it does not exclude 0."
-    )
-    return Table(
-        "Which method at which compression?",
-        caption,
-        ("fewer parameters", "best mean", "not shown worse"),
-        rows or [(NOTHING, NOTHING, NOTHING)],
-        name="glance",
-    )

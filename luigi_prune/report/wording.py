@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from luigi_prune.analysis.commensurate import lower_is_better
+from luigi_prune.analysis.completeness import evaluated, missing_and_expected
 from luigi_prune.analysis.statistics import SOUND_NUMBER_OF_NETS, spread
 from luigi_prune.report.curves import is_share
 from luigi_prune.report.style import MethodStyle
@@ -22,6 +23,8 @@ MODES = {
     "of training",
     "train": "training of the unpruned networks only; nothing is pruned",
 }
+# Test sets with missing results that a notice lists.
+MOST_SETS = 6
 METRICS = {
     "IoU": "mean intersection over union of predicted and true regions",
     "F1": "harmonic mean of precision and recall",
@@ -166,13 +169,24 @@ def metric_meaning(label: str) -> str:
     return "as named in the settings"
 
 
-def partial_notice(meta: dict[str, Any]) -> str | None:
-    """Return the warning for a report with missing results, or None."""
+def partial_notice(arrays: Arrays, meta: dict[str, Any], styles: Sequence[MethodStyle]) -> str | None:
+    """Return the warning for a report with missing results, which names the test sets and methods, or None."""
     if not meta.get("partial"):
         return None
-    total, counts = meta["cells_per_test_set"], {name: count for name, count in meta["missing"].items() if count}
-    if len(counts) > 1 and len(set(counts.values())) == 1:
-        missing = f"{next(iter(counts.values()))} of {total} on each of {', '.join(counts)}"
-    else:
-        missing = ", ".join(f"{count} of {total} on {test_set}" for test_set, count in counts.items())
-    return f"PARTIAL: results are missing ({missing}). Means are over the available results and may change."
+    sets = evaluated(arrays, str(meta.get("mode", "")))
+    missing, expected = missing_and_expected(sets)
+    lacking, complete = [each for each in sets if each.missing], [each.test_set for each in sets if not each.missing]
+    parts = []
+    for each in lacking[:MOST_SETS]:
+        every = len(each.lacking) == len(styles)
+        who = "" if every else f" ({', '.join(styles[method].plain for method in each.lacking)})"
+        count = f"{each.missing} of {each.expected}" if each.there else f"all {each.expected}"
+        parts.append(f"{count} on {each.test_set}{who}")
+    if len(lacking) > MOST_SETS:
+        parts.append(f"some on {counted(len(lacking) - MOST_SETS, 'other test set')}")
+    if complete:
+        parts.append(f"{', '.join(complete)} {'is' if len(complete) == 1 else 'are'} complete")
+    return (
+        f"PARTIAL: {missing} of {expected} evaluations are missing: {'; '.join(parts)}. Means are over the available "
+        "results and may change."
+    )

@@ -53,6 +53,9 @@ class RecordedExperiment(BaseModel):
     labels: dict[str, str]  # of the methods, in the order of the file
     keep_ratios: tuple[float, ...]
     command: str  # that runs the experiment again
+    config: str = ""  # the experiment file in it, "" in a record of an earlier version
+    folder: str = ""  # and the working directory
+    smoke: bool = False
     settings: dict[str, Any]
     tasks: tuple[RecordedTask, ...]
 
@@ -102,11 +105,12 @@ def news_path(results: str | Path, news: DriverNews) -> Path:
 
 
 def write_record(path: Path, record: BaseModel) -> None:
-    """Write a record whole; raises OSError."""
+    """Write a record whole, so that nobody else can change it; raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     private = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
-        private.write_text(record.model_dump_json(exclude_defaults=True))
+        with os.fdopen(os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "w") as file:
+            file.write(record.model_dump_json(exclude_defaults=True))
         os.replace(private, path)
     finally:
         private.unlink(missing_ok=True)

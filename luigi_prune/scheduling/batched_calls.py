@@ -18,7 +18,7 @@ import luigi.rpc
 from luigi.scheduler import RPC_METHODS
 from tornado.web import RequestHandler
 
-PATH = "/luigi_prune/calls"
+PATH = "/luigi_prune/calls/2"  # the number of the version: a server of another one serves Luigi's own client
 _AT_ONCE = 200  # queued calls that are sent without waiting for one that needs an answer
 logger = logging.getLogger(__name__)
 
@@ -122,14 +122,24 @@ class BatchingClient(luigi.rpc.RemoteScheduler):
                 logger.warning("The last statuses of tasks did not reach the scheduler", exc_info=True)
             super().close()
 
+    def add_task(self, **task: Any) -> None:
+        """Send a task, or a change of it, with the next call that has an answer."""
+        with self._lock:
+            self._queue.append(("add_task", task))
+            if len(self._queue) >= _AT_ONCE:
+                self._send([])
+
+    def get_several(self, **asked: Any) -> Any:
+        """Ask for several tasks at once (`IndexedScheduler.get_several`)."""
+        return self._request("/api/get_several", asked)
+
+    def take_back(self, **given: Any) -> None:
+        """Give back tasks that are not started (`IndexedScheduler.take_back`)."""
+        self._request("/api/take_back", given)
+
     def _request(self, url: str, data: dict[str, Any], attempts: int = 3, allow_null: bool = True) -> Any:
         method = url.rpartition("/")[2]
         with self._lock:
-            if method == "add_task":
-                self._queue.append((method, data))
-                if len(self._queue) >= _AT_ONCE:
-                    self._send([])
-                return None
             answer = self._send([(method, data)])
         if answer is None and not allow_null:
             raise luigi.rpc.RPCError(f"Received null response from remote scheduler {self._url!r}")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import luigi.scheduler
-from luigi.scheduler import BATCH_RUNNING, PENDING, RUNNING
+from luigi.scheduler import BATCH_RUNNING, PENDING, RUNNING, rpc_method
 
 from luigi_prune.scheduling.task_index import TaskIndex
 
@@ -138,21 +138,58 @@ class IndexedScheduler(luigi.scheduler.Scheduler):
     """Luigi's scheduler on an `IndexedState`."""
 
     _state: Any
+    _make_task: Any
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self._state = IndexedState(self._config, self._state._metrics_collector)
         self._visibilities: dict[Any, dict[str, Any]] = {}
+        self._new_task, self._make_task = self._make_task, self._known_or_new
+
+    def _known_or_new(self, task_id: str, **more: Any) -> Any:
+        """Return a task; Luigi makes one for every report of a change and for each input, and then drops it."""
+        task = self._state.get_task(task_id)
+        return self._new_task(task_id=task_id, **more) if task is None else task
 
     def add_task(self, task_id: str | None = None, *args: Any, **kwargs: Any) -> None:
         """Add a task, or report a change of it."""
-        if params := kwargs.get("params"):  # requests repeat the same texts in every task
-            kwargs["params"] = {_shared(name): _shared(value) for name, value in params.items()}
-        if visibilities := kwargs.get("param_visibilities"):  # the same for all tasks of a family
-            kwargs["param_visibilities"] = self._visibilities.setdefault(tuple(visibilities.items()), visibilities)
+        known = self._state.get_task(task_id)
+        if known is None or not known.params:  # else it keeps what it has
+            if params := kwargs.get("params"):  # requests repeat the same texts in every task
+                kwargs["params"] = {_shared(name): _shared(value) for name, value in params.items()}
+            if visibilities := kwargs.get("param_visibilities"):  # the same for all tasks of a family
+                kwargs["param_visibilities"] = self._visibilities.setdefault(tuple(visibilities.items()), visibilities)
         super().add_task(task_id, *args, **kwargs)
         if task_id is not None and self._state.has_task(task_id):
             self._state.index.refresh(self._state.get_task(task_id), relink=True)
+
+    @rpc_method()
+    def get_several(
+        self, worker: str, at_most: int, current_tasks: list[str], assistant: bool = False, **more: Any
+    ) -> list[dict[str, Any]]:
+        """Return the answers to `at_most` requests for work, one after the other, up to the first without a task.
+
+        Those with a task lack what the worker that added the task does not read.
+        """
+        answers: list[dict[str, Any]] = []
+        while True:
+            answer = self.get_work(worker=worker, current_tasks=current_tasks, assistant=assistant, **more)
+            answers.append(answer)
+            if (task_id := answer["task_id"]) is not None:
+                current_tasks = [*current_tasks, task_id]
+                answer["running_tasks"] = []
+                if not assistant:
+                    del answer["task_params"]
+            if task_id is None or len(answers) >= at_most:
+                return answers
+
+    @rpc_method()
+    def take_back(self, worker: str, task_ids: list[str]) -> None:
+        """Make tasks pending again that a worker was given and has not started."""
+        for task in filter(None, map(self._state.get_task, task_ids)):
+            if task.status == RUNNING and task.worker_running == worker:
+                task.worker_running = None
+                self._state.set_status(task, PENDING, self._config)
 
     def count_pending(self, worker: str) -> dict[str, Any]:
         """Return how many tasks a worker can wait for, and which of its tasks run, here or elsewhere."""

@@ -79,7 +79,8 @@ def experiment_state(number: int, folder: WatchedResults, name: str) -> dict[str
         "counts": _counts(state.states),
         "families": [{"family": family, **counts} for family, counts in families.items()],
         "news": {place: _short(state.states[place], news) for place, news in state.news.items()},
-        "report": _report(number, folder, experiment),
+        "report": (report := _report(number, folder, experiment)),
+        "report_age": _age(folder, report),
         **_drivers(state),
     }
 
@@ -178,6 +179,15 @@ def _report(number: int, folder: WatchedResults, experiment: RecordedExperiment)
         if not os.path.isabs(path) and os.path.basename(path) in folder.listings.names(os.path.dirname(path)):
             return f"/experiments/file/{number}/{path}"
     return ""
+
+
+def _age(folder: WatchedResults, report: str) -> int | None:
+    """Return the seconds since a report of this address was written."""
+    try:
+        path = folder.files.path("/".join(report.split("/")[4:]))
+        return max(0, round(time.time() - path.stat().st_mtime)) if report else None
+    except OSError:
+        return None
 
 
 def _neighbour(experiment: RecordedExperiment, state: ExperimentState, place: int) -> dict[str, str]:

@@ -25,6 +25,7 @@ from luigi_prune.results.run_records import request_retry
 from luigi_prune.web import answers
 from luigi_prune.web.access import REQUESTED_WITH
 from luigi_prune.web.confined_files import SHOWN
+from luigi_prune.web.report_writer import ReportRefused, ReportWriter
 from luigi_prune.web.watched_results import WatchedResults
 
 _FRONT = Path(__file__).with_name("front")
@@ -43,7 +44,8 @@ _CHUNK = 1 << 18
 def add_pages(app: Application, results: Sequence[str | Path], *, read_only: bool = False) -> list[WatchedResults]:
     """Add the pages of these results folders to an application; return what watches the folders."""
     folders = [WatchedResults(folder) for folder in results]
-    given = {"folders": folders, "read_only": read_only, "threads": ThreadPoolExecutor(4, "pages")}
+    given = {"folders": folders, "read_only": read_only, "threads": ThreadPoolExecutor(4, "pages"),
+             "reports": ReportWriter()}  # fmt: skip
     app.add_handlers(
         ".*",
         [
@@ -55,6 +57,7 @@ def add_pages(app: Application, results: Sequence[str | Path], *, read_only: boo
             (rf"/experiments/api/(experiment|state)/{_ID}", OneExperiment, given),
             (rf"/experiments/api/task/(?:{_ID}/)?{_KEY}", OneTask, given),
             (rf"/experiments/api/retry/{_ID}/{_KEY}", Retry, given),
+            (rf"/experiments/api/report/{_ID}", WriteReport, given),
             (r"/experiments/file/(\d+)/(.+)", ResultsFile, given),
             (r"/static/visualiser/index\.html", LuigiPage, given),
         ],
@@ -65,8 +68,10 @@ def add_pages(app: Application, results: Sequence[str | Path], *, read_only: boo
 class _Answer(RequestHandler):
     """Base of all handlers here: nothing is kept by browsers, and only this server's own scripts run."""
 
-    def initialize(self, folders: list[WatchedResults], read_only: bool, threads: ThreadPoolExecutor) -> None:
-        self.folders, self.read_only, self.threads = folders, read_only, threads
+    def initialize(
+        self, folders: list[WatchedResults], read_only: bool, threads: ThreadPoolExecutor, reports: ReportWriter
+    ) -> None:
+        self.folders, self.read_only, self.threads, self.reports = folders, read_only, threads, reports
 
     def set_default_headers(self) -> None:
         """Set the headers of every answer."""
@@ -92,6 +97,13 @@ class _Answer(RequestHandler):
             return answer
         except KeyError:
             raise HTTPError(404, reason="No such task") from None
+
+    def check_asked_for(self) -> None:
+        """Answer 403 if nothing may be changed, or if another page asks."""
+        if self.read_only:
+            raise HTTPError(403, reason="This luigid is read-only")
+        if self.request.headers.get("X-Requested-With") != REQUESTED_WITH:
+            raise HTTPError(403, reason="Refused: not asked for by this page")
 
     def finish_json(self, answer: Any) -> None:
         """Answer with JSON that is also safe inside HTML."""
@@ -141,10 +153,15 @@ class OneExperiment(_Answer):
 
     async def get(self, what: str, experiment_id: str) -> None:
         """Answer with one of both."""
-        answer = answers.whole_experiment if what == "experiment" else answers.experiment_state
         try:
             number, folder, name = answers.folder_of(self.folders, experiment_id)
-            self.finish_json(await self.in_thread(answer, number, folder, name))
+            if what == "experiment":
+                answer = await self.in_thread(answers.whole_experiment, number, folder, name)
+            else:
+                answer = await self.in_thread(answers.experiment_state, number, folder, name)
+                if not self.read_only:
+                    answer["partial"] = await self.in_thread(self.reports.state, experiment_id, folder, name)
+            self.finish_json(answer)
         except KeyError:
             raise HTTPError(404, reason="No such experiment") from None
 
@@ -163,16 +180,29 @@ class Retry(_Answer):
 
     async def post(self, experiment_id: str, key: str) -> None:
         """Leave the request for a driver, if one runs."""
-        if self.read_only:
-            raise HTTPError(403, reason="This luigid is read-only")
-        if self.request.headers.get("X-Requested-With") != REQUESTED_WITH:
-            raise HTTPError(403, reason="Refused: not asked for by this page")
+        self.check_asked_for()
         answer = await self.task(experiment_id, key)
         if not answer["retry"]:
             raise HTTPError(409, reason="The task has not failed, or no run is at work")
         _, folder, _ = answers.folder_of(self.folders, experiment_id)
         await self.in_thread(request_retry, folder.files.root, answer["key"])
         self.finish_json({"asked": answer["key"]})
+
+
+class WriteReport(_Answer):
+    """Writes the report on the results that exist."""
+
+    async def post(self, experiment_id: str) -> None:
+        """Start the process that writes it."""
+        self.check_asked_for()
+        try:
+            _, folder, name = answers.folder_of(self.folders, experiment_id)
+            await self.in_thread(self.reports.start, experiment_id, folder, name)
+        except KeyError:
+            raise HTTPError(404, reason="No such experiment") from None
+        except ReportRefused as refusal:
+            raise HTTPError(409, reason=str(refusal)) from None
+        self.finish_json({"asked": experiment_id})
 
 
 class ResultsFile(_Answer):

@@ -79,7 +79,8 @@ class JobProcess:
 
     def _claim(self) -> None:
         """Submit the job if the claim to its result is ours, else wait for the run that has claimed it."""
-        job = self.task.job(self.worker.backend.name)
+        failed_before = bool(self.worker.failures.get(self.task.task_id))
+        job = replace(self.task.job(self.worker.backend.name), alone=failed_before)
         if not self.worker.backend.makes_claims(job.family):
             job = replace(job, attempt=self.worker.claims.take(job.output))
             if not job.attempt:

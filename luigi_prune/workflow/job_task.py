@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cached_property
@@ -95,6 +96,10 @@ class JobTask(luigi.Task):
         """Return the task's result file."""
         return HDF5Target(self.path)
 
+    def complete(self) -> bool:
+        """Return whether the result file exists; asked often, and Luigi would make lists of outputs each time."""
+        return os.path.exists(self.path)
+
     def request(self) -> dict[str, Any]:
         """Return the job function's request, as JSON data."""
         return {
@@ -161,4 +166,9 @@ def walk(*roots: luigi.Task) -> Iterator[luigi.Task]:
         elif task.task_id not in seen:
             seen.add(task.task_id)
             stack.append((task, True))
-            stack.extend((inner, False) for inner in task.deps())
+            stack.extend((inner, False) for inner in reversed(task.deps()))
+
+
+def job_tasks(*roots: luigi.Task) -> Iterator[JobTask]:
+    """Yield those of `walk` that have a job."""
+    return (task for task in walk(*roots) if isinstance(task, JobTask))

@@ -54,8 +54,8 @@ class SchedulerWorkerFactory(luigi.interface._WorkerSchedulerFactory):
             backend = choose(settings.compute_settings())
         except LuigiPruneError as error:
             settings.exit_with_error(error)
-        # without --workers: as many tasks at once as the backend has slots
-        concurrency = worker_processes if worker_processes > 1 else backend.slots
+        # without --workers: as many tasks at once as the backend has slots, or more if they share processes
+        concurrency = worker_processes if worker_processes > 1 else backend.in_hand()
         worker = PruneWorker(scheduler=scheduler, worker_processes=concurrency, assistant=assistant, backend=backend)
         worker.allow_partial = allow_partial
         return worker

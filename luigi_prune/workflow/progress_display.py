@@ -171,9 +171,9 @@ class Board:
         if not self._todo:
             return
         families = family_counts(self._todo.values())
-        self.note(
-            f"{len(self._todo)} tasks to do ({families}); backend {self.backend.name}, {self.backend.slots} at once"
-        )
+        each = f", each with up to {together} trainings" if (together := self.backend.together) > 1 else ""
+        at_once = f"{self.backend.slots} at once{each}"
+        self.note(f"{len(self._todo)} tasks to do ({families}); backend {self.backend.name}, {at_once}")
         if self.console.is_terminal:
             self._live = Live(get_renderable=self._render, console=self.console, refresh_per_second=4, transient=True)
             self._live.start()
@@ -238,7 +238,8 @@ class Board:
         over = self._done | self._failed.keys()
         to_do = Counter(family for task_id, family in self._todo.items() if task_id not in over)
         # if tasks queue despite free slots, the site's capacity is the number that run now
-        at_once = len(self._running) if self._queue else min(self.backend.slots, to_do.total())
+        # trainings that share a job share its seconds, so a job counts once
+        at_once = min(self.backend.slots, len(self._running) if self._queue else to_do.total())
         at_once = max(1, at_once + len(self._elsewhere))
         here = len(self._done) - len(self._done_elsewhere)
         if here < min(at_once, len(self._todo) // _FIRST_SHARE):

@@ -11,7 +11,7 @@ from typing import Any
 from luigi_prune.identity import paths
 from luigi_prune.identity.spec import shown_methods
 from luigi_prune.results.run_records import RecordedExperiment, RecordedTask, experiment_path, write_record
-from luigi_prune.workflow.job_task import JobTask
+from luigi_prune.workflow.job_task import JobTask, job_tasks
 from luigi_prune.workflow.tasks import ChainTask, Report, RunExperiment, TrainBase
 
 log = logging.getLogger(__name__)
@@ -25,32 +25,24 @@ def command_of(experiment: RunExperiment) -> str:
     return f"cd {shlex.quote(os.getcwd())} && {shlex.join([*arguments, *smoke])}"
 
 
-def write_experiments(reports: list[Report], commands: dict[str, str]) -> None:
+def write_experiments(experiments: list[RunExperiment]) -> None:
     """Write the record of every experiment that has none."""
-    for report in reports:
+    for report, experiment in [(report, one) for one in experiments for report in one.reports]:
         path = experiment_path(report.results, report.experiment, report.key)
         try:
             if not path.exists():
-                write_record(path, recorded_experiment(report, commands[report.key]))
+                write_record(path, recorded_experiment(report, experiment))
         except Exception:  # the page shows less; the run goes on
             log.exception("%s could not be written", path)
 
 
-def recorded_experiment(report: Report, command: str) -> RecordedExperiment:
+def recorded_experiment(report: Report, experiment: RunExperiment) -> RecordedExperiment:
     """Return the record of a report's experiment with all its tasks."""
     places: dict[str, int] = {}
     tasks: list[RecordedTask] = []
-    stack: list[tuple[JobTask, list[JobTask] | None]] = [(report, None)]
-    while stack:
-        task, inputs = stack.pop()
-        if task.task_id in places:
-            continue
-        if inputs is None:
-            inputs = list(task.requires().values())
-            stack += [(task, inputs), *((inner, None) for inner in reversed(inputs))]
-        else:
-            places[task.task_id] = len(tasks)
-            tasks.append(_recorded_task(task, tuple(places[inner.task_id] for inner in inputs)))
+    for task in job_tasks(report):
+        places[task.task_id] = len(tasks)
+        tasks.append(_recorded_task(task, tuple(places[inner.task_id] for inner in task.requires().values())))
     labels, _ = shown_methods(report.content)
     return RecordedExperiment(
         name=report.experiment,
@@ -59,7 +51,10 @@ def recorded_experiment(report: Report, command: str) -> RecordedExperiment:
         network=report.network,
         labels=labels,
         keep_ratios=report.grid.keep_ratios,
-        command=command,
+        command=command_of(experiment),
+        config=experiment.config,
+        folder=os.getcwd(),
+        smoke=experiment.smoke,
         settings=report.content.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=_DISPLAY),
         tasks=tuple(tasks),
     )

@@ -90,8 +90,12 @@ class RegisteringWorker(luigi.worker.Worker):
         return bool(super().run())
 
     def _get_work(self) -> Any:
-        if isinstance(self._scheduler, SchedulerLink) and self._scheduler.has_moved():
-            self._register_again()
+        if isinstance(self._scheduler, SchedulerLink):
+            self._scheduler.free_slots = self.worker_processes - len(self._running_tasks)
+            if self._scheduler.has_moved():
+                self._register_again()
+            if self._stop_requesting_work:
+                self._scheduler.give_back(self._id)
         response = super()._get_work()
         while response.task_id is None and not self._stop_requesting_work and self._is_forgotten(response):
             self._register_again()

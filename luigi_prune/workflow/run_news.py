@@ -55,17 +55,16 @@ class NewsBoard(Board):
 
     def follow(self, experiments: list[RunExperiment], retry: Callable[[JobTask], None]) -> None:
         """Start to write news of these experiments; `retry` runs a failed task again, from a thread."""
-        commands = {report.key: command_of(experiment) for experiment in experiments for report in experiment.reports}
         reports = [report for experiment in experiments for report in experiment.reports]
         if not reports:
             return
         self._retry = retry
         self._folders = list(dict.fromkeys(report.results for report in reports))
-        self._news.command = "\n".join(dict.fromkeys(commands.values()))
+        self._news.command = "\n".join(dict.fromkeys(map(command_of, experiments)))
         self._news.reports = tuple(report.key for report in reports)
         for folder in self._folders:
             remove_old_records(folder)
-        threads = (lambda: write_experiments(reports, commands), self._write_periodically)
+        threads = (lambda: write_experiments(experiments), self._write_periodically)
         self._threads = [threading.Thread(target=target, name="run news", daemon=True) for target in threads]
         for thread in self._threads:
             thread.start()

@@ -13,6 +13,7 @@ from luigi_prune.scheduling.batched_calls import BatchingClient
 from luigi_prune.workflow.scheduler_status import shown_url
 
 LOOK_SECONDS = 10.0  # between two looks for a luigid that does not respond
+_MOST_AT_ONCE = 20  # tasks in an answer, as luigid answers nobody else meanwhile
 
 
 class SchedulerLink:
@@ -29,6 +30,8 @@ class SchedulerLink:
         self._thread = threading.get_ident()
         self._moved = False
         self._next_look = 0.0
+        self._given: list[Any] = []  # answers of luigid to requests for work that the worker is about to make
+        self.free_slots = 1  # tasks that the worker can start at once
 
     def __getattr__(self, name: str) -> Any:
         """Return a method of the scheduler in use."""
@@ -41,12 +44,28 @@ class SchedulerLink:
 
         return call
 
+    def get_work(self, **asked: Any) -> Any:
+        """Return the answer to a request for work; from our luigid, one message brings a task for every free slot."""
+        if not self._given:
+            if isinstance(self._remote, BatchingClient):
+                at_most = max(1, min(self.free_slots, _MOST_AT_ONCE))
+                self._given = self._call("get_several", at_most=at_most, **asked)
+            else:
+                self._given = [self._call("get_work", **asked)]
+        return self._given.pop(0)
+
+    def give_back(self, worker: str) -> None:
+        """Give back the tasks that luigid has given and the worker has not asked for."""
+        given, self._given = self._given, []
+        if task_ids := [answer["task_id"] for answer in given if answer["task_id"] is not None]:
+            self._call("take_back", worker=worker, task_ids=task_ids)
+
     def has_moved(self) -> bool:
         """Return whether the scheduler is another one than at the last call; goes back to luigid once it responds."""
         if self._local is not None and time.monotonic() >= self._next_look:
             self._next_look = time.monotonic() + LOOK_SECONDS
             if self._responds():
-                self._local, self._moved = None, True
+                self._local, self._moved, self._given = None, True, []
                 self._say(f"Back to {self._name}.")
         moved, self._moved = self._moved, False
         return moved
@@ -54,7 +73,7 @@ class SchedulerLink:
     def leave(self, reason: str, seconds: float) -> None:
         """Go on without luigid for a while."""
         if self._local is None:
-            self._local, self._moved = self._make_local(), True
+            self._local, self._moved, self._given = self._make_local(), True, []
             self._next_look = time.monotonic() + seconds
             if isinstance(self._remote, BatchingClient):
                 self._remote.forget()  # all tasks are registered again later

@@ -6,7 +6,7 @@ import sys
 from configparser import InterpolationError
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 import luigi.configuration
 from luigi.cmdline_parser import CmdlineParser
@@ -15,12 +15,15 @@ from luigi_prune.config.schema import Directories, Experiment
 from luigi_prune.errors import ConfigError, LuigiPruneError, nearest
 from luigi_prune.execution.backends import AUTO, backend_settings, names
 from luigi_prune.execution.job import ComputeSettings
+from luigi_prune.identity.common_schedule import TOGETHER
 from luigi_prune.results.disk_space import write_problem
 
 FAMILIES = ("TrainBase", "Prune", "Retrain", "Evaluate", "Aggregate", "Report")
 EXIT_CONFIGURATION = 35  # as the return code of scheduling errors in the packaged luigi.cfg
-PARALLEL = ("TrainBase", "Retrain")  # the families whose jobs can have several processes
-_COMPUTE_KEYS = ("backend", "threads", "jobs", "device", "loader_workers", "deterministic", "processes")
+PARALLEL = TOGETHER  # the families whose jobs can have several processes
+_FAMILY_KEYS = ("processes", "together")  # of [compute.<Family>], too
+_MACHINE_KEYS = ("backend", "threads", "jobs", "jobs_per_gpu", "device", "loader_workers", "deterministic")
+_COMPUTE_KEYS = (*_MACHINE_KEYS, *_FAMILY_KEYS)
 
 
 def exit_with_error(error: LuigiPruneError | str) -> NoReturn:
@@ -116,7 +119,8 @@ def compute_settings() -> ComputeSettings:
         device=device,
         loader_workers=_integer("compute", "loader_workers", compute, 0, 0),
         deterministic=_flag("compute", "deterministic", compute),
-        processes=_processes(compute),
+        jobs_per_gpu=_integer("compute", "jobs_per_gpu", compute, 1, 1),
+        **_by_family(compute),
     )
     sections = [name for name in luigi.configuration.get_config().sections() if name.partition(".")[0] == backend]
     return replace(settings, own=backend_settings(settings, {name: _section(name) for name in sections}))
@@ -131,20 +135,30 @@ def allow_partial() -> bool:
     return _flag("report", "allow_partial", section)
 
 
-def _processes(compute: dict[str, str]) -> dict[str, int | Literal["gpus"]]:
-    """Return the processes of a job by family: as in [compute.<Family>], else as in [compute]."""
+def _by_family(compute: dict[str, str]) -> dict[str, Any]:
+    """Return the fields of ComputeSettings that families may differ in: as in [compute.<Family>], else in [compute]."""
     processes: dict[str, int | Literal["gpus"]] = {}
+    together: dict[str, int] = {}
     for family in FAMILIES:
         name = f"compute.{family}"
         section = _section(name)
         for key in section:
-            if key != "processes" or family not in PARALLEL:
-                raise ConfigError(f"luigi.cfg: [{name}] {key}: only processes of TrainBase and Retrain can be set")
+            if key not in _FAMILY_KEYS or family not in PARALLEL:
+                keys, families = " and ".join(_FAMILY_KEYS), " and ".join(PARALLEL)
+                raise ConfigError(f"luigi.cfg: [{name}] {key}: only {keys} of {families} can be set")
         if family in PARALLEL:
-            name, section = (name, section) if section else ("compute", compute)
-            is_gpus = section.get("processes") == "gpus"
-            processes[family] = "gpus" if is_gpus else _integer(name, "processes", section, 1, 1, or_else=" or gpus")
-    return processes
+            places = {key: (name, section) if key in section else ("compute", compute) for key in _FAMILY_KEYS}
+            where, texts = places["processes"]
+            is_gpus = texts.get("processes") == "gpus"
+            processes[family] = "gpus" if is_gpus else _integer(where, "processes", texts, 1, 1, or_else=" or gpus")
+            where, texts = places["together"]
+            together[family] = _integer(where, "together", texts, 1, 1)
+            if together[family] > 1 and processes[family] != 1:
+                raise ConfigError(
+                    f"luigi.cfg: [{where}] together: {together[family]} trainings share one process, but"
+                    f" [{places['processes'][0]}] processes is {processes[family]}; set one of them to 1"
+                )
+    return {"processes": processes, "together": together}
 
 
 def _section(name: str) -> dict[str, str]:

@@ -40,11 +40,24 @@ class ResultQueue(queue.Queue[Any]):
     It also has functions for the worker's thread, which are called when their turn comes.
     """
 
+    def __init__(self, before_waiting: Callable[[], None] = lambda: None):
+        """`before_waiting` is called by `get` while the queue is empty; it may put something into it."""
+        super().__init__()
+        self._before_waiting = before_waiting
+
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         """Return the next result; raises Empty after `timeout` seconds without one."""
-        while callable(item := super().get(block, timeout)):
+        while True:
+            if self.empty():
+                self._before_waiting()
+            if not callable(item := super().get(block, timeout)):
+                return item
             item()
-        return item
+
+    def has_result(self) -> bool:
+        """Return whether the next item is a result that is there already."""
+        with self.mutex:
+            return bool(self.queue) and not callable(self.queue[0])
 
     def close(self) -> None:
         """Do nothing; Luigi calls it for its queue between processes."""
@@ -89,7 +102,7 @@ class PruneWorker(RegisteringWorker):
         self.limits = {limit["name"] for limit in scheduler.resource_list()}  # Luigi limits an unknown resource to 1
         self._has_pages = serves_pages(scheduler)
         self.statuses = Statuses(scheduler, interval=2.0 if self.has_luigid else 0.2)
-        self._task_result_queue = ResultQueue()
+        self._task_result_queue = ResultQueue(backend.all_submitted)
         self._get_work_response_history = AnswersOfOthers(self._id)
         self._experiments: list[RunExperiment] = []
         self._end_reason = ""  # why the run ends before all is done
@@ -200,6 +213,12 @@ class PruneWorker(RegisteringWorker):
     def _get_work(self) -> Any:
         self._count_results_of_other_runs()
         return super()._get_work()
+
+    def _handle_next_task(self) -> None:
+        """Handle the next result, and all that are there: they travel to luigid in one message."""
+        super()._handle_next_task()
+        while self._task_result_queue.has_result():
+            super()._handle_next_task()
 
     def _is_forgotten(self, response: Any) -> bool:
         if response.n_pending_tasks == 0:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from luigi_prune.analysis.costs import Measured, family_costs
+from luigi_prune.analysis.costs import Measured, family_costs, total_seconds
 from luigi_prune.report.report_tables import family_table
 
 # two nets; net 0 was pruned twice in a row, without an evaluation in between
@@ -54,3 +55,24 @@ def test_what_a_result_carries_along_stands_for_a_lost_input():
 def test_lost_evaluations_are_no_error():
     costs = family_costs(["nowhere"], FILES.get)
     assert costs["family/name"].tolist() == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "steps"), [("retrain", [12, 24, 36]), ("cascade", [12, 36, 72]), ("cascade-rewind", [12, 36, 72])]
+)
+def test_all_steps_that_lead_to_a_network_count(mode: str, steps: list[float]) -> None:
+    shape = (2, 3, 1, 2)  # nets, ratios, repetitions, the reference and a method
+    measured = {f"{name}_seconds": np.full(shape, np.nan) for name in ("trainbase", "prune", "retrain")}
+    measured["trainbase_seconds"][..., 0] = np.asarray([100, 200])[:, None, None]
+    measured["prune_seconds"][..., 1] = np.asarray([2, 4, 6])[:, None]
+    measured["retrain_seconds"][..., 1] = np.asarray([10, 20, 30])[:, None]
+    behind = total_seconds(measured, mode)
+    assert behind is not None
+    for net, training in enumerate((100, 200)):
+        assert behind.total[net, :, 0, 1].tolist() == [training + step for step in steps]
+    assert np.isnan(behind.total[..., 0]).all()
+    measured["retrain_seconds"][0, 1] = np.nan  # lost: what stands on it is unknown, too
+    behind = total_seconds(measured, mode)
+    assert behind is not None
+    assert np.isfinite(behind.total[0, :, 0, 1]).tolist() == [True, False, mode == "retrain"]
+    assert total_seconds({"prune_seconds": measured["prune_seconds"]}, mode) is None

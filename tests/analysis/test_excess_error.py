@@ -30,6 +30,10 @@ def test_the_slope_is_what_pruning_costs_more_on_the_shifted_set() -> None:
     noisy = excess_errors(shifted(0.05, noise=0.01), "TopK1", "Test")
     assert noisy[1].slope.low < 0.05 < noisy[1].slope.high
     assert not noisy[0].slope.excludes_zero
+    line = noisy[1].line
+    assert line.mean == pytest.approx(noisy[1].slope.mean)  # all nets have the same ratios
+    assert noisy[1].slope.low < line.low < line.mean < line.high < noisy[1].slope.high  # with five nets
+    assert len(noisy[1].share) == len(noisy[1].excess) == 5 * len(RATIOS)
 
 
 def test_less_is_better_turns_the_sign_and_missing_results_do_not_count() -> None:

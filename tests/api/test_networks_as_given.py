@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from decimal import Decimal
@@ -346,6 +347,10 @@ def _sparse() -> nn.Module:
     return network
 
 
+def _empty() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(108, 0), nn.Linear(0, 6))
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 def test_networks_and_losses_that_cannot_work_are_refused_in_one_line() -> None:
     quantised = torch.ao.quantization.quantize_dynamic(plain(), {nn.Linear}, dtype=torch.qint8)
@@ -355,6 +360,7 @@ def test_networks_and_losses_that_cannot_work_are_refused_in_one_line() -> None:
         ("module '6', a Linear, is quantised: prune the float network", quantised, {}),
         ("'0.weight' is on the meta device and has no values: load the weights first", plain().to("meta"), {}),
         ("'1.weight' has no shape yet: run the network on a batch first", lazy, {}),
+        ("module '1', a Linear, has a weight of shape (0, 108), without entries", _empty(), {}),
         ("parameter '6.weight' is torch.sparse_coo, not a plain tensor", _sparse(), {}),
         ("the network fails on inputs of shape (2, 3, 6), torch.float32", plain(), {"example_input": INPUTS[:, :, 0]}),
         (
@@ -483,3 +489,23 @@ def test_images_whose_channels_are_last_in_memory_give_the_same_network(method):
     first, second = (pruned(network, method, calibration=[(x, TARGETS)]) for x in (images, last))
     assert first.masks.keys() == second.masks.keys()
     assert all(torch.equal(first.masks[name], second.masks[name]) for name in first.masks)
+
+
+@pytest.mark.parametrize("method", ["ThresNet", "FilterThresNet", "PFPNet", "SVDNet"])
+def test_outputs_whose_shapes_depend_on_the_weights_leave_propagation_out(method: str) -> None:
+    class Detections(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            count = sum(int(value.count_nonzero()) for value in self.parameters())
+            return self.body(x)[:, : 1 + count % 7]
+
+    torch.manual_seed(0)
+    network, x = Detections(), torch.randn(8, 12)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        result = api.prune(network, method, 0.2, calibration=[(x, x)], loss=lambda outputs, _: outputs.sum())
+    assert result.keep_ratio == pytest.approx(0.2, abs=0.05)
+    assert method == "SVDNet" or any("only the selected units are pruned" in text for text in result.warnings)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from luigi_prune import api
 from luigi_prune.compute.pruning import count_flops, count_size
@@ -238,35 +238,31 @@ def test_mixed_precision_holds_zeros() -> None:
         assert not removed(pruned.network, pruned.masks).count_nonzero()
 
 
-DDP = """
-import sys, torch
-import torch.distributed as dist
-from luigi_prune import api
-from tests.compute.pruning.zoo import trained_like
-from tests.api.test_prune_network import OPTIMIZERS, removed, step
-rank, place = int(sys.argv[1]), sys.argv[2]
-dist.init_process_group("gloo", init_method=f"file://{place}", rank=rank, world_size=2)
-network, inputs = trained_like("residual")
-pruned = api.prune(network, "ThresNet", 0.4, example_input=inputs)
-masks = pruned.masks
-parallel = torch.nn.parallel.DistributedDataParallel(pruned.network)
-optimizer = OPTIMIZERS["sgd"](parallel.parameters())
-for _ in range(3):
-    step(parallel, optimizer, inputs[2 * rank : 2 * rank + 2])
-zeros = removed(pruned.network, masks)
-print(len(zeros), int(zeros.count_nonzero()), repr(float(sum(p.double().sum() for p in pruned.network.parameters()))))
-"""
+def trained_by_two(rank: int, place: str) -> list[str]:
+    """Train as one of two processes; return the numbers of removed entries and of those not zero, and all's sum."""
+    distributed.init_process_group("gloo", init_method=f"file://{place}", rank=rank, world_size=2)
+    try:
+        network, inputs = trained_like("residual")
+        pruned = api.prune(network, "ThresNet", 0.4, example_input=inputs)
+        parallel = nn.parallel.DistributedDataParallel(pruned.network)
+        optimizer = OPTIMIZERS["sgd"](parallel.parameters())
+        for _ in range(3):
+            step(parallel, optimizer, inputs[2 * rank : 2 * rank + 2])
+        zeros = removed(pruned.network, pruned.masks)
+        total = float(sum(p.detach().double().sum() for p in pruned.network.parameters()))
+        return [str(len(zeros)), str(int(zeros.count_nonzero())), repr(total)]
+    finally:
+        distributed.destroy_process_group()
 
 
 @pytest.mark.slow
 def test_two_processes_hold_the_same_zeros(tmp_path: Path) -> None:
+    """This process is the first of them: importing torch takes longer than all else."""
+    code = f"from {__name__} import trained_by_two; print(*trained_by_two(1, {str(tmp_path / 'meet')!r}))"
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", DDP]
-    both = [
-        subprocess.Popen([*command, str(rank), str(tmp_path / "meet")], env=env, stdout=subprocess.PIPE, text=True)
-        for rank in (0, 1)
-    ]
-    one, other = (process.communicate(timeout=120)[0].split() for process in both)
+    with subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, text=True) as process:
+        one = trained_by_two(0, str(tmp_path / "meet"))
+        other = process.communicate(timeout=120)[0].split()
     assert int(one[0]) > 0
     assert int(one[1]) == 0
     assert one == other

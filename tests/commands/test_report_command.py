@@ -19,6 +19,9 @@ def test_without_any_result_there_is_nothing_to_report(tmp_path: Path, capsys: p
     assert main(["report", str(file)]) == 35
     assert "error: no evaluation exists yet" in capsys.readouterr().err
     assert main(["report", str(file), str(tmp_path / "nowhere.yaml")]) == 35
+    capsys.readouterr()
+    assert main(["report", str(file), "--key", "0" * 64]) == 35
+    assert f"{file} has changed and holds no such experiment any more" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -39,8 +42,8 @@ def test_reports_of_what_exists_and_a_comparison(tmp_path: Path, capsys: pytest.
         assert main(["report", str(whole), str(half), str(none), "--output", str(out)]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[-4] == f"whole: {reports(whole)[0].path}"
-    assert printed[-3].startswith("half: PARTIAL, 3 of 6 results missing: ")  # the second ratio, and the damaged one
-    assert printed[-2] == "none: no results yet (6 evaluations missing)"
+    assert printed[-3].startswith("half: PARTIAL, 3 of 5 results missing: ")  # the second ratio, and the damaged one
+    assert printed[-2] == "none: no results yet (5 evaluations missing)"
     partial = Path(printed[-3].rpartition(": ")[2])
     assert "PARTIAL" in partial.read_text(encoding="utf-8")
     assert reports(whole)[0].complete()
@@ -49,7 +52,7 @@ def test_reports_of_what_exists_and_a_comparison(tmp_path: Path, capsys: pytest.
         rows = list(csv.DictReader(file))
     assert {row["experiment"] for row in rows} == {"whole", "half"}
     assert "retraining.startEpoch" in rows[0]
-    assert "none (6 of 6 results missing)" in (out / "comparison.html").read_text(encoding="utf-8")
+    assert "none (5 of 5 results missing)" in (out / "comparison.html").read_text(encoding="utf-8")
     with dots():
         assert main(["report", str(whole), str(half), "--test-set", "Digit"]) == 35
     assert "Digits" in capsys.readouterr().err

@@ -19,6 +19,8 @@ def test_counts_and_calibration_error_agree_with_torchmetrics() -> None:
     quality.add(outputs[:2], torch.tensor([-100, -100]))  # no class: not counted
     arrays = quality.arrays()
     guess = outputs.argmax(dim=1)
+    assert arrays["classes/guess"].tolist() == guess.tolist()
+    assert arrays["classes/guess"].dtype == np.uint8
     assert arrays["classes/total"].tolist() == torch.bincount(targets, minlength=4).tolist()
     assert arrays["classes/right"].sum() == int((guess == targets).sum())
     expected = multiclass_calibration_error(outputs.double().softmax(1), targets, 4, n_bins=BINS)
@@ -45,3 +47,16 @@ def test_perfect_confidence_is_calibrated() -> None:
     quality = ClassQuality()
     quality.add(torch.eye(3) * 100, torch.arange(3))
     np.testing.assert_allclose(quality.arrays()["calibration_error"], 0, atol=1e-9)
+
+
+def test_outputs_that_are_not_finite_have_no_confidence() -> None:
+    outputs, targets = torch.eye(3) * 100, torch.arange(3)
+    outputs[1] = torch.nan
+    quality = ClassQuality()
+    quality.add(outputs, targets)
+    arrays = quality.arrays()
+    assert arrays["classes/total"].tolist() == [1, 1, 1]
+    np.testing.assert_allclose(arrays["calibration_error"], 0, atol=1e-9)
+    lost = ClassQuality()
+    lost.add(torch.full((3, 3), torch.inf), targets)
+    assert np.isnan(lost.arrays()["calibration_error"])

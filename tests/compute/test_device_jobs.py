@@ -118,6 +118,31 @@ def test_bfloat16_is_used_without_scaling_gradients(monkeypatch):
     assert not torch.equal(result.state["1.weight"], before)
 
 
+class Louder(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 100 * x.flatten(1)
+
+
+@pytest.mark.parametrize("dampening", [0.0, 0.5])
+def test_momenta_are_defined_if_the_first_steps_are_skipped(dampening, monkeypatch):
+    """Gradient scaling starts with a factor at which gradients overflow, and float16 exists on a CPU, too."""
+    monkeypatch.setattr("luigi_prune.compute.training.run._mixed_precision", lambda *_: torch.float16)
+    monkeypatch.setattr(torch, "empty_like", lambda like, **_: torch.full_like(like, torch.nan))  # as memory may be
+    scales: list[float] = []
+    update = torch.amp.GradScaler.update
+    monkeypatch.setattr(torch.amp.GradScaler, "update", lambda self: (scales.append(self.get_scale()), update(self)))
+    kwargs = {"lr": 1e-4, "momentum": 0.9, "dampening": dampening}
+
+    def trained(**more: Any) -> torch.Tensor:
+        torch.manual_seed(0)
+        network = nn.Sequential(Louder(), nn.Linear(64, 10))
+        return run(settings(num_epochs=2, optimizer_kwargs={**kwargs, **more}), network).state["1.weight"]
+
+    weight = trained()
+    assert scales[1] < scales[0]
+    torch.testing.assert_close(weight, trained(fused=False))
+
+
 # ------------------------------------------------------------------------------------------------------ determinism
 
 
@@ -148,6 +173,20 @@ def test_a_deterministic_job_leaves_the_process_as_it_was(fails, monkeypatch):
         assert run_job(job, Context(deterministic=deterministic)).status == ("failed" if fails else "done")
     assert noted[0] == (True, False, ":4096:8")
     assert noted[1][:2] == (False, True)
+
+
+def unpool(request: dict[str, Any], context: Context) -> None:
+    nn.functional.max_unpool1d(torch.zeros(1, 1, 2), torch.tensor([[[0, 2]]]), 2)
+
+
+def test_an_operation_without_a_deterministic_form_is_one_line():
+    outcome = run_job(job_of("unpool"), Context(deterministic=True))
+    assert (outcome.status, outcome.retry) == ("failed", False)
+    assert outcome.message == (
+        "deterministic=true: max_unpooling2d_forward_out has no deterministic form in torch; "
+        "set [compute] deterministic=false in luigi.cfg, or choose another network, loss or metric"
+    )
+    assert run_job(job_of("unpool"), Context()).status == "done"
 
 
 def test_luigi_cfg_asks_for_determinism(monkeypatch):
@@ -197,6 +236,12 @@ def test_pruning_names_the_method_the_batch_and_the_cure():
     assert text.startswith("MyNet with 12 calibration samples in batches of 4: ")
     assert "smaller calibration batches" in text
     assert "another device" in text
+
+
+def test_checking_the_batches_may_lack_memory_too(monkeypatch):
+    monkeypatch.setattr(torch, "isfinite", run_out)
+    with pytest.raises(OutOfMemory, match=r"^ThresNet with 4 calibration samples in batches of 4: "):
+        api.prune(nn.Linear(64, 10), "ThresNet", 0.5, calibration=[(torch.rand(4, 64), torch.zeros(4).long())])
 
 
 def test_the_probe_s_lack_of_memory_is_not_taken_for_the_network_s_nature(monkeypatch):

@@ -218,3 +218,13 @@ def test_the_loss_of_a_network_is_read_from_its_output_or_computed_from_its_logi
         loss({"logits": logits}, real)
     with pytest.raises(ConfigError, match="mean"):
         Loss("LossFromInput", {"reduction": "sum"})
+
+
+def test_a_loss_that_its_keywords_make_fail_is_one_line():
+    outputs, targets = torch.zeros(4, 3), torch.tensor([0, 1, 2, 1])
+    with pytest.raises(
+        ConfigError, match=r"training\.loss: CrossEntropyLoss with training\.lossKwargs .*4, 3.*smoothing"
+    ):
+        Loss("CrossEntropyLoss", {"label_smoothing": 2})(outputs, targets)
+    with pytest.raises(ConfigError, match=r"training\.lossKwargs\.weight: 2 numbers, but there is a class 2"):
+        Loss("CrossEntropyLoss", {"weight": [1, 2]}).share(targets)

@@ -5,13 +5,14 @@ import torchvision.transforms as tv
 from PIL import Image
 
 from luigi_prune.compute import networks
-from luigi_prune.compute.data import RawData, Samples, load_raw, load_splits, load_test
+from luigi_prune.compute.data import RawData, Samples, load_raw, load_splits, load_test, loading
 from luigi_prune.compute.data.foreign_data import foreign_data
 from luigi_prune.compute.data.loading import load_batches
 from luigi_prune.compute.data.sample_order import held_out
 from luigi_prune.config.schema import Component, NetworkConfig, TrainingConfig
 from luigi_prune.errors import ConfigError
 from luigi_prune.registry import DatasetRow
+from tests.compute.pretended_device import pretended_device
 
 TO_TENSOR = Component(type="ToTensor")
 NORMALIZE = Component(type="Normalize", kwargs={"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]})
@@ -245,3 +246,19 @@ def test_transforms_of_images_and_networks_of_one_input_refuse_several():
     assert "\n" not in str(error.value)
     with pytest.raises(ConfigError, match="lenet300_100 takes one input, but the data set has several"):
         networks.build("lenet300_100", {"words": (5,), "mask": (5,)}, 3, seed=0)
+
+
+def test_batches_of_a_device_are_sliced_several_at_a_time(raw, monkeypatch):
+    with pretended_device() as device:
+        samples = Samples(raw, [CROP, FLIP, TO_TENSOR, NORMALIZE]).to(device)
+        monkeypatch.setattr(loading, "_AT_ONCE", 2 * 9 * samples.sample_bytes)
+        batches = np.array_split(np.random.default_rng(1).permutation(40), 5)
+        calls, get = [], samples.get
+        monkeypatch.setattr(samples, "get", lambda *arguments: calls.append(arguments) or get(*arguments))
+        loaded = list(load_batches(samples, batches, epoch=1, seed=2, device=device))
+        assert len(calls) == 3
+        for (x, y), batch in zip(loaded, batches, strict=True):
+            alone = samples.get(batch, 1, 2)
+            assert x.device == device
+            assert torch.equal(x, alone[0])
+            assert torch.equal(y, alone[1])

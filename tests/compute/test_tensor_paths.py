@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
+import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from luigi_prune.compute.pruning.allocations.by_score import _ranks, ranks_by_tensors
 from luigi_prune.compute.pruning.allocations.sampling_error import _pairs, _tails, tails_by_tensors
 from luigi_prune.compute.pruning.problem.records import LayerDraws
+from luigi_prune.compute.pruning.scores.largest_means import (
+    raise_by_convolution,
+    raise_by_products,
+    raise_by_tensors,
+)
 from luigi_prune.compute.pruning.selection.drawing import _draw_singly, draw_singly_by_tensors
 from luigi_prune.compute.pruning.selection.top_and_sample import (
     _best,
@@ -75,10 +85,10 @@ def test_draws_of_a_row_one_by_one(seed: int, rows: int, units: int) -> None:
 
 
 @quick
-@given(st.integers(0, 10**6), st.integers(1, 5), st.integers(1, 9))
-def test_sums_of_what_is_left(seed: int, filters: int, entries: int) -> None:
+@given(st.integers(0, 10**6), st.integers(1, 5), st.integers(1, 9), st.booleans())
+def test_sums_of_what_is_left(seed: int, filters: int, entries: int, keep: bool) -> None:
     score = torch.rand(filters, entries, generator=torch.Generator().manual_seed(seed)) - 0.5
-    expected, found = _tails(score), tails_by_tensors(_pairs(score).flatten(0, 1))
+    expected, found = _tails(score, keep=keep), tails_by_tensors(_pairs(score).flatten(0, 1))
     for k in range(entries + 1):
         kept = torch.full((2 * filters,), k)
         torch.testing.assert_close(found(kept), expected(kept), rtol=1e-12, atol=1e-12)
@@ -101,3 +111,28 @@ def test_numbers_are_read_from_a_device_together_and_from_the_cpu_one_by_one() -
         assert count_nonzero(there[0]) == 2
         assert list(equal(zip(there, [there[0].clone(), there[1] + 1], strict=True))) == [True, False]
     assert list(to_numbers([])) == list(equal([])) == counts_nonzero([]) == []
+
+
+@pytest.mark.parametrize(("size", "stride", "dilation"), [(7, 1, 1), (8, 2, 1), (9, 1, 2), (3, 1, 1)])
+def test_largest_means_are_those_of_unfolded_patches(size: int, stride: int, dilation: int) -> None:
+    module, seeded = nn.Conv2d(3, 5, 3, stride, 0, dilation), torch.Generator().manual_seed(size)
+    image = torch.rand(4, 3, size, size, generator=seeded)
+    entries = F.unfold(image, 3, dilation, 0, stride)
+    side = math.isqrt(entries.shape[2])
+    factors = [torch.rand(4, 5, side, side, generator=seeded) for _ in range(2)]
+    flat = [of_sign.flatten(2) for of_sign in factors]
+    start = [torch.rand(5, 27, generator=seeded) * side**2 / 2 for _ in flat]
+    expected = [
+        torch.einsum("sfp,sep->sfe", of_sign, entries).amax(0).maximum(known)
+        for of_sign, known in zip(flat, start, strict=True)
+    ]
+    assert all(bool((found == known).any()) for found, known in zip(expected, start, strict=True))
+    ways = [
+        lambda best: raise_by_convolution(best, module, image, factors),
+        lambda best: raise_by_products(best, entries, flat),
+        lambda best: raise_by_tensors(best, entries, flat),
+    ]
+    for way in ways:
+        best = [known.clone() for known in start]
+        way(best)
+        torch.testing.assert_close(best, expected)

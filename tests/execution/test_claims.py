@@ -129,11 +129,12 @@ def test_a_link_that_a_network_file_system_made_twice_is_ours(output: Path, monk
 
 
 def test_a_full_disk_leaves_no_claim(output: Path, monkeypatch: pytest.MonkeyPatch):
-    def refuse(path: Path, text: str) -> None:
-        path.touch()
+    def refuse(path: str, text: str) -> None:
+        Path(path).parent.mkdir()
+        Path(path).touch()
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", refuse)
+    monkeypatch.setattr(claims, "_write", refuse)
     with pytest.raises(OSError, match="No space left"):
         of_this_process(output)
     assert list(output.parent.iterdir()) == []

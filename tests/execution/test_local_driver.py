@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from listening import PATIENCE, running, wait_until
 
+pytestmark = pytest.mark.long
+
 LINUX = pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="reads /proc")
 
 # Without the `__main__` guard on purpose: whoever runs this file again adds a line to runs.txt.

@@ -15,7 +15,7 @@ from luigi_prune.execution import devices, slots
 from luigi_prune.execution.job import ComputeSettings
 from luigi_prune.execution.slots import Slots
 
-pytestmark = pytest.mark.usefixtures("light_server")
+pytestmark = [pytest.mark.usefixtures("light_server"), pytest.mark.long]
 
 
 def test_no_more_jobs_at_once_than_slots_and_in_order(make_backend, make_job, facts, tmp_path):

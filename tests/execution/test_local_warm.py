@@ -11,6 +11,8 @@ import time
 import pytest
 from listening import submit
 
+pytestmark = pytest.mark.long
+
 pytest.importorskip("torch")
 
 

@@ -12,6 +12,8 @@ from luigi_prune.compute.data import load_raw
 from luigi_prune.results.hdf5_file import read_result
 from tests.experiments import run_to_tables, write_experiment
 
+pytestmark = pytest.mark.long
+
 SPACING = [{"type": "manual", "values": [0.5]}]
 FLAT_NET = """
 from torch import nn

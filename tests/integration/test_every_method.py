@@ -1,4 +1,4 @@
-"""Every method in every mode, two steps each, from the file to the tables; rewinding of decomposed layers."""
+"""Every method from the file to the tables, in cascade and another mode, two steps each; rewound decomposed layers."""
 
 from __future__ import annotations
 
@@ -49,9 +49,11 @@ def result(folder: Path, pattern: str) -> Result:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", get_args(Mode))
-def test_every_method_goes_all_the_way_in_every_mode(tmp_path: Path, mode: str) -> None:
+def test_every_method_goes_all_the_way(tmp_path: Path, mode: str) -> None:
     fresh = ("ScratchNet", "ScratchFilterNet") if mode == "cascade-rewind" else ()  # there is nothing to rewind to
     methods = [name for name in BUILTIN_METHODS if name not in ("ReferenceNet", *fresh)]
+    if mode in ("retrain", "cascade-rewind"):  # which share all but the order of tasks with cascade: every second one
+        methods = methods[mode == "retrain" :: 2]
     file = write(tmp_path, experiments__mode=mode, experiments__methods=methods)
     ran = run_to_tables(file)
     retrained = [title for title in ran if title.startswith("Retrain ")]

@@ -1,4 +1,7 @@
-"""kill -9 at any moment, then run again: the arrays are those of a run that was left alone."""
+"""kill -9 at any moment, then run again: the arrays are those of a run that was left alone.
+
+Runs in one process train; jobs of the local backend do not (tests/light_jobs.py) unless a checkpoint is at stake.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +26,10 @@ CHANGES = {
 }
 
 
-def finish(file: Path, backend: str) -> tuple[float, str]:
+def finish(file: Path, backend: str, light: bool = False) -> tuple[float, str]:
     """Run to the end and return the seconds it took and what it printed."""
     began = time.monotonic()
-    process = command(file, backend=backend, pictures=backend == "inline")
+    process = command(file, backend=backend, light=light, pictures=not light)
     out, _ = process.communicate(timeout=600)
     assert process.returncode == 0, out
     return time.monotonic() - began, out
@@ -38,13 +41,14 @@ def test_killed_at_random_moments_and_resumed_gives_the_same_arrays(tmp_path, ba
     undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
     undisturbed.mkdir()
     disturbed.mkdir()
-    seconds, _ = finish(write_experiment(undisturbed, **CHANGES), backend)
+    light = backend == "local"
+    seconds, _ = finish(write_experiment(undisturbed, **CHANGES), backend, light)
     expected = contents(undisturbed / "results")
     file = write_experiment(disturbed, **CHANGES)
     moments = random.Random(KILLS)
     kills = 0
     while kills < KILLS:
-        process = command(file, backend=backend, pictures=backend == "inline")
+        process = command(file, backend=backend, light=light, pictures=not light)
         with contextlib.suppress(subprocess.TimeoutExpired):
             # any moment of a run's life, from its first imports on
             process.wait(timeout=moments.uniform(0.3, 0.8 * seconds))
@@ -56,7 +60,7 @@ def test_killed_at_random_moments_and_resumed_gives_the_same_arrays(tmp_path, ba
             assert process.communicate()[0].count("Report:") == 1
             assert contents(disturbed / "results") == expected
             shutil.rmtree(disturbed / "results")
-    finish(file, backend)
+    finish(file, backend, light)
     assert contents(disturbed / "results") == expected
 
 
@@ -88,9 +92,12 @@ def test_killed_while_training_it_goes_on_from_its_checkpoint(tmp_path):
 @pytest.mark.parametrize("backend", ["inline", "local"])
 def test_interrupted_it_stops_its_jobs_and_says_so_without_a_traceback(tmp_path, backend):
     file = write_experiment(tmp_path, training__numEpochs=2000, experiments__mode="train", training__batchSize=16)
-    process = command(file, backend=backend)
+    (tmp_path / "pace").write_text("0.1")
+    (tmp_path / "epochs").write_text("2000")
+    process = command(file, backend=backend, light=backend == "local")
     deadline = time.monotonic() + 120
-    while not list(tmp_path.rglob("events.out.*")) and time.monotonic() < deadline:
+    begun = "events.out.*" if backend == "inline" else ".*.checkpoint"
+    while not list(tmp_path.rglob(begun)) and time.monotonic() < deadline:
         time.sleep(0.05)  # until an epoch has been logged
     os.killpg(process.pid, signal.SIGINT)
     out, _ = process.communicate(timeout=60)

@@ -38,9 +38,11 @@ def weights(folder: Path, pattern: str) -> dict[str, np.ndarray]:
 def test_two_processes_train_and_retrain_the_weights_that_one_does(tmp_path):
     """A network without BatchNorm, SGD, a few epochs, batches that two processes cannot split evenly."""
     changes = {"training__numEpochs": 3, "training__batchSize": 31, "experiments__spacing": ONE_RATIO}
-    for name, config in (("one", ""), ("two", "[compute.TrainBase]\nprocesses=2\n[compute.Retrain]\nprocesses=2\n")):
+    for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        finish(write_experiment(tmp_path / name, **changes), config)
+    run(write_experiment(tmp_path / "one", **changes))
+    config = "[compute.TrainBase]\nprocesses=2\n[compute.Retrain]\nprocesses=2\n"
+    finish(write_experiment(tmp_path / "two", **changes), config)
     for pattern in ("TrainBase/*.h5", "keep0.5-retrain-*.h5"):
         one, two = weights(tmp_path / "one", pattern), weights(tmp_path / "two", pattern)
         assert list(one) == list(two)

@@ -54,14 +54,14 @@ def ask(url: str, method: str, **parameters: Any) -> Any:
         return json.load(answer)["response"]
 
 
-def driver(file: Path, url: str, backend: str = "local") -> subprocess.Popen[str]:
-    process = command(file, "--scheduler-url", url, backend=backend, local_scheduler=False)
-    return process
+def driver(file: Path, url: str, backend: str = "local", light: bool = True) -> subprocess.Popen[str]:
+    """Start a run whose jobs train nothing, unless `light` is False."""
+    return command(file, "--scheduler-url", url, backend=backend, local_scheduler=False, light=light)
 
 
 def test_tasks_and_their_progress_are_seen_at_luigid(tmp_path, luigid):
     file = write_paced(tmp_path, pace=0.05, training__numEpochs=30, experiments__mode="train")
-    process = driver(file, luigid)
+    process = driver(file, luigid, light=False)
     seen: dict[str, Any] = {}
     while process.poll() is None and "percentage" not in seen:
         for task_id, task in ask(luigid, "task_list", status="RUNNING", upstream_status="").items():
@@ -85,12 +85,13 @@ def test_tasks_and_their_progress_are_seen_at_luigid(tmp_path, luigid):
 def test_two_drivers_share_the_work_and_do_nothing_twice(tmp_path, luigid):
     one = [{"type": "manual", "values": [0.5]}]
     changes = {"experiments__methods": ["ThresNet", "UniNet"], "experiments__spacing": one}
-    file = write_experiment(tmp_path, training__numEpochs=20, **changes)
+    file = write_experiment(tmp_path, **changes)
+    (tmp_path / "pace").write_text("0.05")
     drivers = [driver(file, luigid), driver(file, luigid)]
     outs = [process.communicate(timeout=300)[0] for process in drivers]
     assert [process.returncode for process in drivers] == [0, 0], outs
     starts = [
-        len(re.findall(r"epoch 1/20:", log.read_text()))
+        len(re.findall(r"epoch 1/40", log.read_text()))
         for log in (tmp_path / "results" / "logs").glob("TrainBase*.log")
     ]
     assert starts == [1]
@@ -113,14 +114,8 @@ def test_a_damaged_input_is_repaired_although_luigid_thinks_that_it_is_done(tmp_
 
 
 def test_a_failure_is_shown_at_luigid_and_a_new_run_tries_again(tmp_path, luigid):
-    file = write_experiment(
-        tmp_path,
-        training__transformsFinal=[
-            {"type": "CenterCrop", "kwargs": {"size": 4}},
-            {"type": "ToTensor"},
-            {"type": "Normalize", "kwargs": {"mean": [0.5, 0.5], "std": [1.0, 1.0]}},
-        ],
-    )
+    file = write_experiment(tmp_path)
+    (tmp_path / "broken").write_text("the seventh layer is missing")
     for _ in range(2):
         process = driver(file, luigid, "inline")
         out, _ = process.communicate(timeout=300)
@@ -128,4 +123,4 @@ def test_a_failure_is_shown_at_luigid_and_a_new_run_tries_again(tmp_path, luigid
         assert "failed" in out
         assert "1 failed" in out
     (failed,) = ask(luigid, "task_list", status="DISABLED", upstream_status="")
-    assert "cannot be applied" in ask(luigid, "fetch_error", task_id=failed)["error"]
+    assert "the seventh layer is missing" in ask(luigid, "fetch_error", task_id=failed)["error"]

@@ -20,6 +20,13 @@ from tests.web.sample import Sample, in_the_middle
 
 pytestmark = pytest.mark.slow
 DRAWN = "Number(document.body.dataset.drawn) >= 1"
+# reports of the server's processes have dots for pictures
+DOTS = """import sys
+if "report" in sys.argv:
+    from tests.blank_pictures import dots
+    drawn = dots()
+    drawn.__enter__()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +38,8 @@ def sample(tmp_path_factory) -> Sample:
 def luigid(sample, tmp_path_factory) -> Iterator[str]:
     """Start the server and return the address of its pages."""
     port, folder = free_port(), tmp_path_factory.mktemp("luigid")
-    path = [*filter(None, [os.environ.get("PYTHONPATH")]), str(Path(__file__).parents[2])]
+    (folder / "sitecustomize.py").write_text(DOTS)
+    path = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")]), str(Path(__file__).parents[2])]
     command = [sys.executable, "-m", "luigi_prune", "luigid", "--port", str(port), "--results", str(sample.results)]
     environment = {**os.environ, "XDG_STATE_HOME": str(folder), "PYTHONPATH": os.pathsep.join(path)}
     server = subprocess.Popen(command, cwd=folder, env=environment)
@@ -110,6 +118,22 @@ def test_a_failed_task_can_be_run_again(tab, luigid, sample):
     assert [path.name for path in sample.results.glob(f"runs/*{RETRY}")] == [f"{failed}{RETRY}"]
 
 
+def test_a_button_writes_the_report_on_the_results_that_exist(tab, luigid, sample):
+    tab.open(f"{luigid}/e/{sample.id}", DRAWN)
+    assert "No partial report: no network is evaluated yet" in tab.text()
+    assert tab.evaluate("document.getElementById('write').offsetParent") is None
+    sample.evaluate(sample.task("Evaluate", method="ReferenceNet"), sample.task("Evaluate", method="ThresNet"))
+    tab.wait("document.getElementById('write').offsetParent")
+    tab.evaluate("document.getElementById('write').click()")
+    tab.wait("document.body.innerText.includes('Reads results and draws plots, for')")
+    assert tab.evaluate("document.getElementById('write').disabled")
+    tab.wait("/Written .* ago; \\d+ of \\d+ results missing/.test(document.body.innerText)")
+    assert "Renew the partial report" in tab.text()
+    tab.evaluate("document.querySelector('a.button.main').click()")
+    tab.wait("document.body.innerText.includes('PARTIAL')")
+    assert tab.evaluate("location.pathname").endswith("/report-partial/report.html")
+
+
 @pytest.mark.parametrize("dark", [False, True])
 def test_every_page_fits_a_phone_and_is_legible_in_the_dark(tab, luigid, sample, dark):
     tab.looks(390, 800, dark)
@@ -136,6 +160,7 @@ CONTRAST = """(() => {
     return 0.2126 * r + 0.7152 * g + 0.0722 * b;
   };
   const ground = light(getComputedStyle(document.querySelector('.sheet')).backgroundColor);
-  const inks = [...document.querySelectorAll('.sheet, .quiet, a')].map((one) => light(getComputedStyle(one).color));
+  const texts = [...document.querySelectorAll('.sheet, .quiet, a:not(.main)')];
+  const inks = texts.map((one) => light(getComputedStyle(one).color));
   return Math.min(...inks.map((ink) => (Math.max(ink, ground) + 0.05) / (Math.min(ink, ground) + 0.05)));
 })()"""

@@ -11,10 +11,11 @@ import pytest
 
 from luigi_prune.analysis.aggregate import aggregate_results
 from luigi_prune.report import write_report
-from luigi_prune.report.html import TEMPLATES
+from luigi_prune.report.html import page_script
 from tests.blank_pictures import dots
 from tests.integration.test_browser import browse
-from tests.synthetic import make_grid, read
+from tests.report.test_costs_and_shifts import read_more
+from tests.synthetic import make_grid
 
 METHODS = ("ReferenceNet", "FakeNet", "ThresNet", "FilterThresNet", "UniNet", "PFPNet", "ALDSNet")
 SETS = ("Digits", "Digits_C_Blur_1")
@@ -34,11 +35,14 @@ onload = () => {
   all("#legend button")[0].click(); seen.hidden = lines(); all("#legend button")[0].click();
   change("#controls", "metric", "loss"); seen.loss = text(); change("#controls", "metric", "TopK1");
   seen.parameters = text(); all("#controls .segments button")[1].click(); seen.flops = text();
+  const results = page.querySelector("#t-results").classList; seen.short = [results.contains("short")];
+  seen.axes = all("#controls .segments button").slice(2).map((button) => { button.click(); return text(); });
   const cell = () => page.querySelector("[data-key='2.0.TopK1']").textContent, before = cell();
   change("#filters", "test set", "Digits_C_Blur_1"); seen.cells = [before, cell()];
   const search = page.querySelector("#filters input[type=search]"); search.value = "pfp";
   search.dispatchEvent(new Event("input"));
   seen.rows = all("[data-name=results] tbody tr:not([hidden])").map((row) => row.cells[0].textContent);
+  seen.short.push(results.contains("short"));
   const head = all("[data-name=results] thead th")[2]; head.click();
   seen.sorted = all("[data-name=results] tbody tr:not([hidden])").map((row) => Number(row.cells[2].dataset.order));
   document.getElementById("seen").textContent = JSON.stringify(seen);
@@ -50,7 +54,7 @@ onload = () => {
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("page") / "report"
-    tables = aggregate_results(make_grid(METHODS, nets=5, repetitions=1, test_sets=SETS), read)
+    tables = aggregate_results(make_grid(METHODS, nets=5, repetitions=1, test_sets=SETS), read_more)
     with dots():
         write_report(
             tables.arrays, tables.meta, {"network": {"outputSize": 10}}, place, provenance={}, labels={}, colors={},
@@ -72,7 +76,7 @@ def seen(page: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]
 
 
 def test_the_script_is_small() -> None:
-    assert (TEMPLATES / "page.js").stat().st_size < 60_000
+    assert len(page_script().encode()) < 60_000
 
 
 @pytest.mark.slow
@@ -87,6 +91,11 @@ def test_the_plot_has_a_line_per_method_and_switches(seen: dict[str, Any]) -> No
     assert "change of test loss" in seen["loss"]
     assert "compression of parameters" in seen["parameters"]
     assert "compression of FLOPs" in seen["flops"]
+    latency, time = seen["axes"]
+    assert "measured speed-up" in latency
+    assert "2×" in latency
+    assert "time behind a network (s)" in time
+    assert "×" not in time
 
 
 @pytest.mark.slow
@@ -96,6 +105,7 @@ def test_results_are_switched_filtered_and_sorted(seen: dict[str, Any]) -> None:
     assert {name.strip() for name in seen["rows"]} == {"PFPNet"}
     assert seen["sorted"] == sorted(seen["sorted"], reverse=True)
     assert len(set(seen["sorted"])) == 5
+    assert seen["short"] == [True, False]  # whoever filters sees all that fit
 
 
 @pytest.mark.slow

@@ -13,6 +13,8 @@ from luigi_prune.commands.plan import to_run
 from luigi_prune.results.hdf5_file import read_result
 from tests.experiments import contents, reports, run, write_experiment
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:

@@ -21,7 +21,8 @@ def check(run: Drivers) -> None:
 
 
 def test_twins_without_luigid_share_the_work(tmp_path: Path):
-    run = Drivers(tmp_path)
+    run = Drivers(tmp_path, light=True)
+    (tmp_path / "pace").write_text("0.1")  # so that both are there before all is done
     run.start()
     run.start()
     ended = run.wait()
@@ -34,7 +35,8 @@ def test_twins_without_luigid_share_the_work(tmp_path: Path):
 
 @pytest.mark.parametrize("with_luigid", [False, True], ids=["no luigid", "luigid killed"])
 def test_killed_drivers_of_overlapping_experiments(tmp_path: Path, with_luigid: bool):
-    run = disturbed_run(tmp_path, drivers=2, overlapping=True, with_luigid=with_luigid, seed=7 + with_luigid)
+    more = {"overlapping": True, "with_luigid": with_luigid, "light": with_luigid, "seed": 7 + with_luigid}
+    run = disturbed_run(tmp_path, drivers=2, **more)
     check(run)
     assert len(run.killed) == 1
     assert contents(run.results)

@@ -28,11 +28,15 @@ def test_an_experiment_measures_its_networks_before_retraining(tmp_path: Path) -
     assert tables.arrays["samples/validation"].tolist() == [72]
     accuracy = tables.arrays["class_accuracy/Digits"]
     assert accuracy.shape == (*after.shape, 10)
+    likeness = tables.arrays["agreement/Digits"]
+    assert np.isnan(likeness[..., 0]).all()
+    assert (likeness[..., 1] > 0.5).all()
+    assert likeness[0, 1, 0, 1] < 1.0  # a network of a fifth of the weights errs on other samples, too
     evaluated = [r for r in found(tmp_path, "*.h5") if r.family == "Evaluate"]
     assert len(evaluated) == 3
     for result in evaluated:
         total, right = result.arrays["classes/total"], result.arrays["classes/right"]
-        assert total.sum() == 360
+        assert total.sum() == len(result.arrays["classes/guess"]) == 360
         assert right.sum() / 360 == pytest.approx(float(result.arrays["metrics/TopK1"]))
 
     # Without the pruned network, an evaluation measures the rest.

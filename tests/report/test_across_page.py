@@ -26,7 +26,8 @@ def test_a_comparison_is_a_page_a_text_and_rows(tmp_path: Path) -> None:
     judged = members()
     page = write_comparison(tmp_path / "out", judged, across(judged), ["one.html", "two.html", None], LABELS, COLORS)
     html = page.read_text(encoding="utf-8")
-    assert "PARTIAL: rate3 (30 of 30 results missing)." in html
+    assert '<p class="banner" role="alert">PARTIAL: rate3 (30 of 30 results missing).</p>' in html
+    assert "&lt; 3.17×<small>[1, 8.58] (2 of 3)</small>" in html
     assert "0 of 30 PARTIAL" in html
     assert html.count("<a href=") == 2
     assert html.count("<svg") == 2

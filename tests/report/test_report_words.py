@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 
 from luigi_prune.analysis.aggregate import Aggregated, aggregate_results
+from luigi_prune.analysis.completeness import Evaluated, evaluated
 from luigi_prune.analysis.verdict import Verdict, verdict
 from luigi_prune.report import wording
-from luigi_prune.report.cells import Table, limits
+from luigi_prune.report.cells import Table, limits, number
 from luigi_prune.report.provenance_lines import MOST_LINES, provenance_lines
 from luigi_prune.report.result_flags import chance_of, flags
 from luigi_prune.report.style import MethodStyle, method_styles
@@ -151,11 +150,33 @@ def test_early_stopping_is_mentioned_if_it_acts(stops: tuple[int, int], expected
     assert bool(text) == bool(expected)
 
 
-def test_missing_results_are_counted_per_test_set() -> None:
-    meta: dict[str, Any] = {"partial": True, "cells_per_test_set": 60, "missing": {"A": 6, "B": 6, "C": 0}}
-    assert "(6 of 60 on each of A, B)" in str(wording.partial_notice(meta))
-    meta["missing"]["C"] = 1
-    assert "(6 of 60 on A, 6 of 60 on B, 1 of 60 on C)" in str(wording.partial_notice(meta))
+def test_a_partial_report_names_the_test_sets_and_methods_that_lack_results() -> None:
+    made = aggregate_results(make_grid(METHODS, RATIOS, nets=2, repetitions=1, test_sets=("Digits", "A", "B")), read)
+    assert wording.partial_notice(made.arrays, made.meta, styles(made)) is None
+    meta = {**made.meta, "partial": True}
+    for label in ("TopK1", "TopK5", "loss"):
+        made.arrays[f"test/A/{label}"][0, 0, 0, 2] = np.nan
+        made.arrays[f"test/B/{label}"][..., 1:] = np.nan
+    text = str(wording.partial_notice(made.arrays, meta, styles(made)))
+    assert text.startswith(
+        "PARTIAL: 21 of 66 evaluations are missing: 1 of 22 on A (FT); 20 of 22 on B (WT, FT); Digits is complete."
+    )
+    facts = dict(make_card(made.arrays, meta, styles(made), verdict(made.arrays, meta, "A", "TopK1"), "A").facts)
+    assert (facts["results on A"], facts["results on all 3 test sets"]) == ("21 of 22", "45 of 66")
+    for label in ("TopK1", "TopK5", "loss"):
+        made.arrays[f"test/Digits/{label}"][1, ..., 0] = np.nan
+        made.arrays[f"test/B/{label}"][:] = np.nan
+    text = str(wording.partial_notice(made.arrays, meta, styles(made)))
+    assert "all 22 on B." in text
+    assert "1 of 22 on Digits (ReferenceNet)" in text
+    assert "complete" not in text
+
+
+@pytest.mark.parametrize(("mode", "expected"), [("retrain", 12), ("cascade", 14)])
+def test_every_evaluation_counts_once(mode: str, expected: int) -> None:
+    methods = ("ReferenceNet", "FakeNet", "ThresNet", "UniNet")
+    arrays = aggregate_results(make_grid(methods, (0.5, 0.25), nets=2, repetitions=1, mode=mode), read).arrays
+    assert evaluated(arrays, mode) == [Evaluated("Digits", expected, expected, ())]
 
 
 def test_provenance_is_short() -> None:
@@ -176,3 +197,5 @@ def test_latex_has_its_signs_escaped() -> None:
 def test_intervals_may_be_open_or_missing() -> None:
     assert limits(1.0, np.inf) == "1.0 to ∞"
     assert limits(np.nan, 2.0) == ""
+    assert (limits(-0.01, 0.2, "{:+.1f}"), limits(-0.01, np.inf)) == ("+0.0 to +0.2", "0.0 to ∞")  # no sign of a zero
+    assert (number(-0.04, digits=1, sign=True), number(-0.06, digits=1, sign=True)) == ("+0.0", "-0.1")

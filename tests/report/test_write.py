@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pyarrow import parquet
 
 from luigi_prune.analysis.aggregate import Aggregated, aggregate_results
 from luigi_prune.analysis.costs import Measured, family_costs
@@ -151,6 +152,9 @@ def test_the_data_of_other_programs(folder: Path) -> None:
         error = archive["error"]
     with (folder / "data" / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
+    typed = parquet.read_table(folder / "data" / "results.parquet").to_pydict()
+    assert typed["method"] == [row["method"] for row in rows]
+    assert typed["TopK1"] == [float(row["TopK1"]) for row in rows]
     pruned = error[..., 1:].size
     assert len(rows) == pruned + 3  # an unpruned network once, however many ratios and repetitions it stands beside
     unpruned = [r for r in rows if r["method"] == "ReferenceNet"]
@@ -180,7 +184,7 @@ def test_missing_results_are_announced_and_say_how_many(tmp_path: Path, without_
     report(aggregate_results(grid, read), tmp_path / "report")
     for name in ("report.html", "report.md"):
         text = (tmp_path / "report" / name).read_text(encoding="utf-8")
-        assert "PARTIAL: results are missing (1 of 40 on Digits)" in text
+        assert "PARTIAL: 1 of 64 evaluations are missing: 1 of 32 on Digits (WT); " in text
         assert "Robustness over test sets" in text
 
 

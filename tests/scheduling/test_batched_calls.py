@@ -116,6 +116,40 @@ def test_an_error_in_the_scheduler_is_raised_and_the_calls_after_it_are_answered
     assert client.count_pending(worker="w")["running_tasks"][0]["task_id"] == "t"
 
 
+def test_several_tasks_come_in_one_answer_up_to_the_first_that_waits(server, client):
+    for task, deps in (("a", []), ("b", []), ("c", []), ("reader", ["a", "b", "c"])):
+        client.add_task(worker="w", task_id=task, deps=deps)
+    asked = {"worker": "w", "host": "h"}
+    given = [answer["task_id"] for answer in client.get_several(**asked, at_most=2, current_tasks=[])]
+    assert given == ["a", "b"]
+    rest = client.get_several(**asked, at_most=9, current_tasks=["a", "b"])
+    assert [answer["task_id"] for answer in rest] == ["c", None]
+    assert server.requests == 2
+    again = client.get_several(**asked, at_most=9, current_tasks=["a"])  # as if the last answer had been lost
+    assert sorted(answer["task_id"] for answer in again[:-1]) == ["b", "c"]
+
+
+def test_an_assistant_gets_the_parameters_of_tasks_that_it_has_not_added(server, client):
+    client.add_task(worker="w", task_id="t", params={"a": "1"})
+    (given, _) = client.get_several(worker="helper", host="h", at_most=2, current_tasks=[], assistant=True)
+    assert (given["task_id"], given["task_params"]) == ("t", {"a": "1"})
+
+
+def test_tasks_that_are_given_back_are_given_to_others_and_those_of_others_stay(server, client):
+    for worker in ("w", "other"):
+        for task in ("a", "b", "c"):
+            client.add_task(worker=worker, task_id=task)
+    assert client.get_work(worker="other", host="h")["task_id"] == "a"
+    client.get_several(worker="w", host="h", at_most=2, current_tasks=[])
+    client.take_back(worker="w", task_ids=["a", "b", "c", "unknown"])
+    assert {task_id: task["status"] for task_id, task in server.scheduler.task_list("", "").items()} == {
+        "a": "RUNNING",
+        "b": "PENDING",
+        "c": "PENDING",
+    }
+    assert client.get_work(worker="other", host="h", current_tasks=["a"])["task_id"] == "b"
+
+
 @pytest.mark.parametrize("method", ["dump", "__init__", "nonsense"])
 def test_only_methods_of_luigi_s_api_are_called(client, method):
     with pytest.raises(luigi.rpc.RPCError, match="unknown method"):

@@ -229,3 +229,28 @@ ROOMY = settings(deadline=None, suppress_health_check=[HealthCheck.function_scop
 def test_any_requests_get_the_same_answers(clock, tmp_path, requests, pruning, retry):
     clock.now = 1e6
     play(clock, schedulers(clock, tmp_path, prune_on_get_work=pruning, retry_delay=retry), requests)
+
+
+def test_the_failed_whole_of_a_batch_does_not_count_once_it_is_forgotten(clock, tmp_path):
+    pair = schedulers(clock, tmp_path, retry_count=9)
+    batch = {"family": "Family0", "worker": "w0"}
+    parts = [
+        ("add_task", {**batch, "task_id": task, "params": {"a": task}, "batchable": True}) for task in ("t0", "t2")
+    ]
+    work = {"worker": "w0", "host": "h", "current_tasks": []}
+    batcher = {"worker": "w0", "task_family": "Family0", "batched_args": ["a"], "max_batch_size": 2}
+    play(clock, pair, [("add_task_batcher", batcher), *parts])
+    answers = [ask(clock, scheduler, ("get_work", work)) for scheduler in pair]
+    whole = {**batch, "task_id": "both", "batch_id": answers[0]["batch_id"]}
+    play(
+        clock,
+        pair,
+        [
+            ("add_task", {**whole, "status": RUNNING}),
+            ("add_task", {**whole, "status": FAILED, "expl": "[]"}),
+            ("count_pending", {"worker": "w0"}),
+            ("prune", {}),
+            ("count_pending", {"worker": "w0"}),
+        ],
+    )
+    assert [scheduler.count_pending("w0")["n_pending_tasks"] for scheduler in pair] == [2, 2]

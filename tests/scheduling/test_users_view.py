@@ -67,6 +67,17 @@ def test_the_highest_priority_comes_first_and_inputs_inherit_it(scheduler):
     assert order == ["input", "high", "low", "early"]
 
 
+def test_an_input_that_waits_already_inherits_the_priority_of_a_later_reader(scheduler):
+    for task, priority, deps in (
+        ("input", 0, []),
+        ("other", 1, []),
+        ("between", 0, ["input"]),
+        ("high", 5, ["between"]),
+    ):
+        scheduler.add_task(worker="w", task_id=task, priority=priority, deps=deps)
+    assert [next_of(scheduler) for _ in range(3)] == ["input", "other", None]
+
+
 def test_a_resource_is_used_by_one_at_a_time_until_it_grows(scheduler):
     for number in range(3):
         scheduler.add_task(worker="w", task_id=f"t{number}", resources={"gpu": 1})
@@ -109,6 +120,17 @@ def test_a_failure_is_tried_again_after_the_delay_and_then_disabled_with_all_tha
     assert next_of(scheduler) == "t"
 
 
+def test_a_task_that_is_added_behind_a_disabled_one_is_not_waited_for(scheduler, clock):
+    scheduler.add_task(worker="w", task_id="t")
+    for _ in range(2):
+        end(scheduler, "t", FAILED)
+    scheduler.add_task(worker="w", task_id="reader", deps=["t", "other"])
+    scheduler.add_task(worker="w", task_id="other")
+    assert scheduler.count_pending("w")["n_pending_tasks"] == 1
+    scheduler.add_task(worker="w", task_id="reader", deps=["other"])
+    assert scheduler.count_pending("w")["n_pending_tasks"] == 2
+
+
 def test_a_dead_workers_task_is_run_by_another(scheduler, clock):
     for worker in ("w", "other"):
         scheduler.add_task(worker=worker, task_id="t")
@@ -131,6 +153,47 @@ def test_tasks_of_a_dead_worker_are_forgotten(scheduler, clock):
     clock.now += 2000
     scheduler.prune()
     assert statuses(scheduler) == {}
+
+
+def test_a_task_whose_input_is_to_be_done_again_hides_no_other(scheduler, clock):
+    for task, priority, deps in (("t", 0, []), ("reader", 5, ["t"]), ("other", 0, [])):
+        scheduler.add_task(worker="w", task_id=task, priority=priority, deps=deps)
+    assert next_of(scheduler) == "t"
+    end(scheduler, "t", DONE)
+    clock.now += 20
+    scheduler.add_task(worker="w", task_id="t")
+    assert [next_of(scheduler) for _ in range(3)] == ["t", "other", None]
+    end(scheduler, "t", DONE)
+    assert next_of(scheduler) == "reader"
+
+
+def forget_the_input(scheduler: Any, clock: Clock, status: str) -> None:
+    """Let a worker end an input and die; another one keeps the task that reads it, and the input is forgotten."""
+    for task, deps in (("t", []), ("reader", ["t"])):
+        scheduler.add_task(worker="dead", task_id=task, deps=deps)
+    assert next_of(scheduler, "dead") == "t"
+    for _ in range(1 if status == DONE else 2):  # the second failure disables it
+        end(scheduler, "t", status, "dead")
+    clock.now += 200
+    scheduler.prune()
+    scheduler.add_task(worker="w", task_id="reader")
+    assert scheduler.count_pending("w")["n_pending_tasks"] == (status == DONE)
+    clock.now += 2000
+    scheduler.ping(worker="w")
+    scheduler.prune()
+    assert statuses(scheduler) == {"reader": PENDING}
+    assert scheduler.count_pending("w")["n_pending_tasks"] == 1
+
+
+@pytest.mark.parametrize("status", [DONE, FAILED])
+def test_a_task_whose_input_is_forgotten_waits_until_the_input_is_done_again(scheduler, clock, status):
+    forget_the_input(scheduler, clock, status)
+    assert next_of(scheduler) is None
+    scheduler.add_task(worker="w", task_id="t")
+    assert next_of(scheduler) == "t"
+    assert next_of(scheduler) is None
+    end(scheduler, "t", DONE)
+    assert next_of(scheduler) == "reader"
 
 
 def test_a_task_that_was_given_out_but_never_started_is_given_again(scheduler):

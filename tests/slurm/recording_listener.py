@@ -3,19 +3,45 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from luigi_prune.execution.job import Backend, Job, Outcome
+import pytest
+
+from luigi_prune.execution.job import Backend, ComputeSettings, Job, Outcome
 from luigi_prune.execution.slurm.options import FAMILIES, Resources, SlurmSettings
+from luigi_prune.execution.slurm.slurm_backend import SlurmBackend
+from tests.slurm.cluster import Cluster
 
 TIMEOUT_SECONDS = 150.0  # after which a test fails as hanging; no test asserts a duration
+
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@contextmanager
+def backends_of(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., SlurmBackend]]:
+    """Yield a function that makes backends for `cluster`, of ComputeSettings' keywords; close them at the end."""
+    monkeypatch.chdir(REPOSITORY)  # jobs start where the driver is, and find the functions of the tests
+    for name in [name for name in os.environ if name.startswith("SLURM_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
+    with ExitStack() as stack:
+
+        def open_backend(**settings: Any) -> SlurmBackend:
+            backend = SlurmBackend(ComputeSettings(backend="slurm", device="cpu", **settings))
+            stack.callback(backend.close)
+            return backend
+
+        yield open_backend
 
 
 def site(resources: Resources | None = None, **changes: Any) -> SlurmSettings:

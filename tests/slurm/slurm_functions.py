@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import os
@@ -10,7 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from luigi_prune.errors import Interrupted
+from luigi_prune.errors import DamagedResult, Interrupted, OutOfMemory, Superseded
+from luigi_prune.execution import claims
 from luigi_prune.execution.job import Context
 from luigi_prune.identity.paths import checkpoint_path
 
@@ -19,6 +21,7 @@ def write(request: dict[str, Any], context: Context) -> None:
     """Write what the process saw of its surroundings."""
     facts = {"rank": context.rank, "world_size": context.world_size, "host": os.uname().nodename}
     facts |= {"job_id": context.job_id, "gpus": context.gpus, "threads": os.environ["OMP_NUM_THREADS"]}
+    facts |= {"together": list(context.together)}
     facts |= {"visible": os.environ.get("CUDA_VISIBLE_DEVICES", ""), "init_method": context.init_method}
     if context.rank:
         Path(f"{request['output']}.{context.rank}").write_text(json.dumps(facts))
@@ -50,6 +53,32 @@ def count(request: dict[str, Any], context: Context) -> None:
             raise Interrupted(f"stopped behind step {done['count']}")
     Path(request["output"]).write_text(json.dumps(done))
     checkpoint.unlink(missing_ok=True)
+
+
+def act(request: dict[str, Any], context: Context) -> None:
+    """Do what the request asks for: jobs that share a process have one function."""
+    context.log_line(f"{request['act']} in the company of {len(context.together)}")
+    globals()[request["act"]](request, context)
+
+
+def lack_memory(request: dict[str, Any], context: Context) -> None:
+    raise OutOfMemory("too little memory")
+
+
+def read_damage(request: dict[str, Any], context: Context) -> None:
+    raise DamagedResult(request["output"] + ".input", "checksum")
+
+
+def fill_the_disk(request: dict[str, Any], context: Context) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), request["output"])
+
+
+def be_superseded(request: dict[str, Any], context: Context) -> None:
+    """Have another run claim the result, then write it as jobs do."""
+    claims.make_claim(request["output"], "", 0, claims.last_attempt(request["output"]) + 1)
+    if context.is_superseded():
+        raise Superseded("another run has taken over")
+    Path(request["output"]).write_text("{}")
 
 
 def doze(request: dict[str, Any], context: Context) -> None:

@@ -75,6 +75,8 @@ def test_a_job_that_ended_without_a_result_has_failed_after_the_grace_period(sta
     found = decision(state, TIMEOUTS.grace, reason="exit code 1:0")
     assert (found.action, found.retry) == ("fail", retry)
     assert words in found.message
+    if state in ("OUT_OF_MEMORY", "TIMEOUT"):  # alone, it may have enough
+        assert decision(state, TIMEOUTS.grace, together=True).retry
 
 
 def test_a_job_over_its_time_limit_goes_on_where_its_checkpoint_is_newer():

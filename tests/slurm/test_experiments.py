@@ -1,4 +1,7 @@
-"""Whole experiments on a real SLURM: the same arrays as in one process, whatever happens to the driver."""
+"""Whole experiments on a real SLURM: the same arrays as in one process, whatever happens to the driver.
+
+Jobs compute as ever if arrays are compared; if only their fate matters, they train nothing (tests/light_jobs.py).
+"""
 
 from __future__ import annotations
 
@@ -34,9 +37,9 @@ def _in_the_cluster(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
 
 
-def run(file: Path, *more: str, backend: str = "slurm", config: str = QUICK) -> str:
+def run(file: Path, *more: str, backend: str = "slurm", config: str = QUICK, light: bool = False) -> str:
     """Run an experiment to its end and return what it said."""
-    process = command(file, *more, backend=backend, config=config)
+    process = command(file, *more, backend=backend, config=config, light=light)
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said
     return said
@@ -53,7 +56,7 @@ def jobs_of(folder: Path) -> Counter[str]:
 def test_slurm_computes_what_one_process_computes(tmp_path: Path, cluster: Cluster):
     (tmp_path / "inline").mkdir()
     (tmp_path / "slurm").mkdir()
-    changes = {"experiments__methods": ["ThresNet", "PFPNet"], "experiments__spacing": ONE_RATIO}
+    changes = {"experiments__spacing": ONE_RATIO}
     run(write_experiment(tmp_path / "inline", **changes), backend="inline", config="")
     said = run(write_experiment(tmp_path / "slurm", **changes))
     expected = contents(tmp_path / "inline" / "results")
@@ -71,15 +74,16 @@ def test_slurm_computes_what_one_process_computes(tmp_path: Path, cluster: Clust
 def test_a_killed_driver_adopts_its_jobs(tmp_path: Path, cluster: Cluster):
     (tmp_path / "calm").mkdir()
     (tmp_path / "killed").mkdir()
-    changes = {"experiments__spacing": ONE_RATIO, "training__numEpochs": 20}
-    run(write_experiment(tmp_path / "calm", **changes), backend="inline", config="")
+    changes = {"experiments__spacing": ONE_RATIO}
+    run(write_experiment(tmp_path / "calm", **changes), backend="inline", config="", light=True)
     file = write_experiment(tmp_path / "killed", **changes)
+    (tmp_path / "killed" / "pace").write_text("0.05")  # so that a training can be seen while it runs
     for moment in ("TrainBase", "Prune", "Evaluate"):
-        process = command(file, backend="slurm", config=QUICK)
+        process = command(file, backend="slurm", config=QUICK, light=True)
         until(lambda: process.poll() is not None or running(file, moment))  # noqa: B023
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-    run(file)
+    run(file, light=True)
     assert contents(tmp_path / "killed" / "results") == contents(tmp_path / "calm" / "results")
     assert set(jobs_of(tmp_path / "killed").values()) == {1}  # each job began once, and once only
     states = states_in_accounting(cluster, tmp_path / "killed")
@@ -99,12 +103,12 @@ case "$*" in *--test-only*) exec {shutil.which("sbatch")} "$@";; esac
     deadly.chmod(0o755)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", f"{deadly.parent}:{os.environ['PATH']}")
-        process = command(file, backend="slurm", config=QUICK)
+        process = command(file, backend="slurm", config=QUICK, light=True)
         process.communicate(timeout=300)
     assert process.returncode == -signal.SIGKILL
     assert (tmp_path / "answer").read_text().strip().isdigit()
     assert list((tmp_path / "results" / "slurm").glob("lp-*/submitted.json")) == []
-    run(file)
+    run(file, light=True)
     assert set(jobs_of(tmp_path).values()) == {1}
     assert set(states_in_accounting(cluster, tmp_path)) == {"COMPLETED"}
 
@@ -133,9 +137,11 @@ def running(file: Path, family: str) -> bool:
 
 
 def test_ctrl_c_lets_the_jobs_go_on_and_twice_cancels_them(tmp_path: Path, cluster: Cluster):
-    file = write_experiment(tmp_path, training__numEpochs=4000)
+    file = write_experiment(tmp_path)
+    (tmp_path / "pace").write_text("0.2")
+    (tmp_path / "epochs").write_text("4000")
     for presses in (1, 2):
-        process = command(file, backend="slurm", config=QUICK)
+        process = command(file, backend="slurm", config=QUICK, light=True)
         lines = follow(process)
         until(lambda: "tasks to do" in "".join(lines) and "RUNNING" in cluster.squeue().values())  # noqa: B023
         for _ in range(presses):
@@ -153,29 +159,29 @@ def test_several_processes_on_several_nodes_train_the_same_weights_though_they_a
     tmp_path: Path, cluster: Cluster
 ):
     weights = {}
-    changes = {"training__batchSize": 62, "training__numEpochs": 25, "experiments__methods": []}
-    four = QUICK + "[slurm.TrainBase]\nnodes=2\nprocesses_per_node=2\n"
-    for tag, backend, config in (("one", "inline", ""), ("four", "slurm", four)):
+    changes = {"training__batchSize": 63, "training__numEpochs": 25, "experiments__methods": []}
+    two = QUICK + "[slurm.TrainBase]\nnodes=2\n"
+    for tag, backend, config in (("one", "inline", ""), ("two", "slurm", two)):
         (tmp_path / tag).mkdir()
         file = write_experiment(tmp_path / tag, **changes)
         process = command(file, backend=backend, config=config)
         lines = follow(process)
-        if tag == "four":
-            until(lambda: "epoch 4/25" in log_of(tmp_path / "four", "TrainBase"))
+        if tag == "two":
+            until(lambda: "epoch 4/25" in log_of(tmp_path / "two", "TrainBase"))
             (job,) = cluster.squeue()
             cluster.run("scancel", "--signal=USR2", job)
         assert process.wait(timeout=300) == 0, "".join(lines)
         (trained,) = (tmp_path / tag / "results").rglob("TrainBase/*.h5")
         result = read_result(trained)
         weights[tag] = result.group("weights")
-        assert result.provenance["processes"] == (4 if tag == "four" else 1)
+        assert result.provenance["processes"] == (2 if tag == "two" else 1)
     for name, expected in weights["one"].items():
         # Rounding may switch a ReLU at one sample, after which that unit's weights differ; a lost step would move all.
-        difference = np.abs(weights["four"][name] - expected)
+        difference = np.abs(weights["two"][name] - expected)
         assert np.quantile(difference, 0.8) < 1e-5
         assert difference.max() < 1e-3
-    said = log_of(tmp_path / "four", "TrainBase")
-    assert said.count("process 1 of 4") == 2
+    said = log_of(tmp_path / "two", "TrainBase")
+    assert said.count("process 1 of 2") == 2
     assert said.count("INFO epoch 1/25") == 1  # it went on where it was
 
 
@@ -186,7 +192,7 @@ def log_of(folder: Path, family: str) -> str:
 
 def test_luigis_resources_limit_the_jobs_at_once(tmp_path: Path):
     file = write_experiment(tmp_path, experiments__numNets=2, experiments__methods=[])
-    run(file, config=QUICK + "[resources]\nslurm_jobs=1\n")
+    run(file, config=QUICK + "[resources]\nslurm_jobs=1\n", light=True)
     jobs = [read_result(path).provenance["job"] for path in (tmp_path / "results").rglob("net*.h5")]
     assert len(jobs) == 4
     assert all("_" not in job for job in jobs)  # one at a time, so that there never was an array

@@ -14,31 +14,23 @@ import pytest
 
 from luigi_prune.errors import ConfigError
 from luigi_prune.execution import claims
-from luigi_prune.execution.job import ComputeSettings, Job
+from luigi_prune.execution.job import Job
 from luigi_prune.execution.slurm.options import Resources
 from luigi_prune.execution.slurm.slurm_backend import SlurmBackend
 from tests.slurm.cluster import Cluster
-from tests.slurm.recording_listener import maker, site, submit, until
+from tests.slurm.recording_listener import backends_of, maker, site, submit, until
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 LIMITS = Resources(timeout_min=10, signal_delay_s=15)
 
 
 @pytest.fixture
 def make_backend(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., SlurmBackend]]:
-    monkeypatch.chdir(REPOSITORY)  # jobs start where the driver is, and find the functions of these tests
-    for name in [name for name in os.environ if name.startswith("SLURM_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
-    made: list[SlurmBackend] = []
+    with backends_of(cluster, monkeypatch) as open_backend:
 
-    def make(resources: Resources = LIMITS, **changes: Any) -> SlurmBackend:
-        made.append(SlurmBackend(ComputeSettings(backend="slurm", device="cpu", own=site(resources, **changes))))
-        return made[-1]
+        def make(resources: Resources = LIMITS, **changes: Any) -> SlurmBackend:
+            return open_backend(own=site(resources, **changes))
 
-    yield make
-    for backend in made:
-        backend.close()
+        yield make
 
 
 @pytest.fixture

@@ -27,8 +27,10 @@ def driver(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.delenv(name)
     monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
     monkeypatch.chdir(tmp_path)
-    file = write_experiment(tmp_path, experiments__numNets=2, training__numEpochs=20_000)
-    process = command(file, "--workers", "8", backend="slurm", config=QUICK)
+    file = write_experiment(tmp_path, experiments__numNets=2)
+    (tmp_path / "pace").write_text("0.1")
+    (tmp_path / "epochs").write_text("20000")
+    process = command(file, "--workers", "8", backend="slurm", config=QUICK, light=True)
     yield process
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)

@@ -16,8 +16,8 @@ import pytest
 
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import SHORT
-from tests.slurm.recording_listener import maker, submit, until
-from tests.slurm.test_jobs import REPOSITORY, make_backend
+from tests.slurm.recording_listener import REPOSITORY, maker, submit, until
+from tests.slurm.test_jobs import make_backend
 
 __all__ = ["make_backend"]
 

@@ -33,7 +33,9 @@ from luigi_prune.scheduling.server import application
 from luigi_prune.web.access import Gate
 from luigi_prune.web.pages import add_pages
 from luigi_prune.workflow.recorded_graph import recorded_experiment
-from tests.experiments import reports, write_experiment
+from luigi_prune.workflow.tasks import RunExperiment
+from tests import synthetic
+from tests.experiments import write_experiment
 
 HTML = "<script>document.title = 'owned'</script><b onclick=x>&amp;"
 
@@ -42,9 +44,12 @@ class Sample:
     """An experiment of 12 tasks with one network, of which a test chooses the state of each."""
 
     def __init__(self, folder: Path, **changes: Any):
-        (report,) = reports(write_experiment(folder, **changes))
+        run = RunExperiment(config=str(write_experiment(folder, **changes)))
+        (report,) = run.reports
         self.results = Path(report.results)
-        self.experiment: RecordedExperiment = recorded_experiment(report, f"luigi --config {HTML}")
+        self.experiment: RecordedExperiment = recorded_experiment(report, run).model_copy(
+            update={"command": f"luigi --config {HTML}"}
+        )
         write_record(experiment_path(self.results, report.experiment, report.key), self.experiment)
         self.news = DriverNews(
             host="here",
@@ -86,6 +91,16 @@ class Sample:
                 },
                 measured={f"{task.family.lower()}_seconds": 1.5},
             )
+
+    def evaluate(self, *tasks: RecordedTask) -> None:
+        """Write made-up results of evaluations."""
+        for task in tasks:
+            (base,) = (self.experiment.tasks[place] for place in task.inputs)
+            cell = [task.test_set, task.net, *([task.method] if base.family == "TrainBase" else
+                    [task.keep_ratio, task.repetition, task.method])]  # fmt: skip
+            made = synthetic.read("/".join(map(str, cell)))
+            more: dict[str, Any] = {"spec": {}, "provenance": {}, "arrays": made.arrays, "measured": made.measured}
+            write_result(self.results / task.path, family=task.family, key=task.key, **more)
 
     def log(self, task: RecordedTask, text: str) -> Path:
         """Write a task's log."""

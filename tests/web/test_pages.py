@@ -163,7 +163,8 @@ def test_without_the_token_nothing_is_answered(sample):
                 assert status == 401
                 assert b"lenet" not in body
             assert ask(port, f"{path}?token=wrong")[0] == 401
-        assert ask(port, retry_address(sample), "POST", X_Requested_With="luigi_prune")[0] == 401
+        for address in (retry_address(sample), f"/experiments/api/report/{sample.id}"):
+            assert ask(port, address, "POST", X_Requested_With="luigi_prune")[0] == 401
 
 
 def test_the_token_by_header_password_link_and_cookie(sample):

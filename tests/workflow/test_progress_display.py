@@ -151,6 +151,18 @@ def test_the_estimate_counts_on_what_the_site_runs_at_once(clock):
     assert "about 4 min left" in board.line()  # 8 tasks of a minute, two at once, though 200 may be submitted
 
 
+def test_trainings_that_share_a_job_are_estimated_as_one_job(clock):
+    board, tasks = make_board(24, slots=1)
+    for task in tasks[:8]:
+        board.submitted(task)
+        board.started(task)
+    clock.now += 32.0
+    for task in tasks[:4]:
+        board.ended(task, True, "", 8.0)  # its share
+    board.submitted(tasks[8])
+    assert "3 min left" in board.line()  # 20 tasks of 8 s, though four run at once
+
+
 def test_no_estimate_before_every_stage_has_ended_a_job(clock):
     board, tasks = make_board(108)
     for task in tasks[4:]:

@@ -50,6 +50,7 @@ def test_a_run_records_its_tasks_and_its_end(tmp_path, backend):
         assert bool(task.curves) == (task.family in ("TrainBase", "Retrain"))
     readers = [task for task in experiment.tasks if task.family == "Retrain"]
     assert {experiment.tasks[task.inputs[0]].family for task in readers} == {"Prune"}
+    assert (experiment.config, experiment.folder, experiment.smoke) == (str(file), str(Path.cwd()), False)
     assert experiment.command == f"cd {Path.cwd()} && luigi --module luigi_prune RunExperiment --config {file}"
     assert news.ended is not None
     assert (news.backend, news.to_do, news.done, news.failed) == ("pretend", len(experiment.tasks), news.to_do, {})

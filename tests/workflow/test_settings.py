@@ -108,7 +108,11 @@ def test_processes_are_a_number_or_all_gpus(luigi_cfg, config, expected):
     [
         ("[compute]\nprocesses=gpu\n", "[compute] processes: 'gpu'", "at least 1 or gpus"),
         ("[compute.TrainBase]\nprocesses=0\n", "[compute.TrainBase] processes: '0'", "at least 1 or gpus"),
-        ("[compute.Prune]\nprocesses=gpus\n", "[compute.Prune] processes", "only processes of TrainBase and Retrain"),
+        (
+            "[compute.Prune]\nprocesses=gpus\n",
+            "[compute.Prune] processes",
+            "processes and together of TrainBase and Retrain",
+        ),
         ("[compute]\nthreads=gpus\n", "[compute] threads: 'gpus'", "whole number of at least 1"),
         ("[compute]\nbackend=slrum\n", "[compute] backend: 'slrum'", "did you mean 'slurm'?"),
         (
@@ -117,6 +121,20 @@ def test_processes_are_a_number_or_all_gpus(luigi_cfg, config, expected):
             "use gpus_per_node (a process per GPU)",
         ),
         ("[compute]\nbackend=slurm\nprocesses=2\n", "[compute.TrainBase] processes: 2", "processes_per_node"),
+        ("[compute.Retrain]\ntogether=0\n", "[compute.Retrain] together: '0'", "whole number of at least 1"),
+        ("[compute.Prune]\ntogether=2\n", "[compute.Prune] together", "of TrainBase and Retrain"),
+        ("[compute]\ntogether=16\nprocesses=gpus\n", "[compute] together: 16", "[compute] processes is gpus; set one"),
+        (
+            "[compute]\nprocesses=2\n[compute.Retrain]\ntogether=4\n",
+            "[compute.Retrain] together: 4 trainings share one process",
+            "[compute] processes is 2",
+        ),
+        (
+            "[compute]\nbackend=slurm\n[compute.Retrain]\ntogether=4\n[slurm.Retrain]\ngpus_per_node=2\n",
+            "[compute] together: 4 trainings share one process",
+            "a Retrain of [slurm] has 2",
+        ),
+        ("[compute]\nbackend=slurm\njobs_per_gpu=4\n", "[compute] jobs_per_gpu: 4", "together"),
     ],
 )
 def test_errors_of_compute_name_section_key_and_cure(luigi_cfg, config, start, words):
@@ -125,6 +143,13 @@ def test_errors_of_compute_name_section_key_and_cure(luigi_cfg, config, start, w
     assert str(caught.value).startswith(f"luigi.cfg: {start}")
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_trainings_share_a_process_by_family(luigi_cfg):
+    assert luigi_cfg("").together == {"TrainBase": 1, "Retrain": 1}
+    settings = luigi_cfg("[compute]\ntogether=16\n[compute.TrainBase]\ntogether=1\nprocesses=2\n")
+    assert settings.together == {"TrainBase": 1, "Retrain": 16}
+    assert settings.processes == {"TrainBase": 2, "Retrain": 1}
 
 
 def test_sections_of_other_backends_are_not_read(luigi_cfg):

@@ -255,7 +255,7 @@ def test_a_configured_scheduler_that_does_not_answer_ends_the_run_with_one_line(
         ("[compute]\nthreads=none\n", "'none' is not a whole number"),
         ("[compute]\nthreads=0\n", "at least 1"),
         ("[compute]\ndevice=gpu\n", "expected auto, cpu or cuda, got 'gpu'"),
-        ("[compute.Prune]\nprocesses=2\n", "only processes of TrainBase and Retrain"),
+        ("[compute.Prune]\nprocesses=2\n", "only processes and together of TrainBase and Retrain"),
         ("[compute]\nbackend=inline\nprocesses=2\n", "use 'local' for several"),
         ("[directories]\nresult=/tmp\n", "did you mean 'results'?"),
     ],

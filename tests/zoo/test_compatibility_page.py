@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.compatibility import EXPORTED, FOR_LARGE, as_cell
+import pytest
+
+from benchmarks.compatibility import EXPORTED, FOR_LARGE, ZOO, as_cell, chosen_networks
 from benchmarks.compatibility_page import page
 from luigi_prune.registry import METHODS
 from tests.zoo.checks import Finding
@@ -62,3 +64,24 @@ def test_a_network_with_missing_cells_is_named_instead() -> None:
     assert "not measured: tied weights." in cut_short
     assert "| tied weights * |" in whole
     assert "not measured" not in whole
+    more = [as_cell(NAME, method, Finding(passed=["runs"])) for method in METHODS if method != "ScratchNet"]
+    lines = page(more, zoo, FOR_LARGE, EXPORTED).splitlines()
+    assert "†: without ScratchNet on tied weights." in lines
+    assert any(line.startswith("| tied weights † |") for line in lines)
+
+
+def test_a_page_of_several_commits_names_the_networks_and_methods_of_each() -> None:
+    cells = [as_cell(NAME, method, Finding(passed=["runs"])) | {"commit": "aaa"} for method in METHODS]
+    zoo = {NAME: OWN["tied weights"]}
+    assert "All cells were measured on commit `aaa`." in page(cells, zoo, FOR_LARGE, EXPORTED)
+    cells[list(METHODS).index("PFPNet")]["commit"] = "bbb"
+    text = page(cells, zoo, FOR_LARGE, EXPORTED)
+    assert "Most cells were measured on commit `aaa`" in text
+    assert "- `bbb`: tied weights (PFPNet)" in text
+
+
+def test_every_network_can_be_chosen_by_its_name() -> None:
+    names = [name.split(": ")[1] for name in ZOO]
+    assert chosen_networks(",".join(names).split(",")) == list(ZOO)
+    with pytest.raises(SystemExit, match="no 'ressnet'; there are "):
+        chosen_networks(["vit", "ressnet"])

@@ -100,10 +100,10 @@ def deeplab() -> nn.Module:
 TORCHVISION: dict[str, Specimen] = {
     "alexnet": Specimen(alexnet, LARGER, large=True, note="linear layers of 64"),
     "vgg": Specimen(vgg, SMALL, note="widths 8 to 32"),
-    "resnet, basic blocks": Specimen(
+    "resnet of basic blocks": Specimen(
         lambda: ResNet(BasicBlock, [1, 1, 1, 1], num_classes=CLASSES), SMALL, large=True, note="one block per stage"
     ),
-    "resnet, bottlenecks": Specimen(
+    "resnet of bottlenecks": Specimen(
         lambda: ResNet(Bottleneck, [1, 1, 1, 1], num_classes=CLASSES), SMALL, large=True, note="one block per stage"
     ),
     "densenet": Specimen(

@@ -80,7 +80,7 @@ class Samples:
             raise ConfigError(f"transforms: {names} cannot be applied to {_described(source)}: {reason}") from error
         self.input_shape: Any = sample_shape(first[0])  # of one sample, or a tuple or dictionary of such shapes
         self._nothing = select(first, slice(0))
-        self._sample_bytes = _bytes_of(first if source.kind == "pairs" else first[0])
+        self.sample_bytes = _bytes_of(first if source.kind == "pairs" else first[0])
 
     def __len__(self) -> int:
         return len(self._chosen)
@@ -123,7 +123,7 @@ class Samples:
         if self._prepared:
             return
         self._prepared = True
-        fits = len(self) * self._sample_bytes <= self._cache_bytes
+        fits = len(self) * self.sample_bytes <= self._cache_bytes
         steps = [(stream, step) for stream, step in enumerate(map(batched, self._transforms)) if step is not None]
         if isinstance(self._source, RawData) and len(steps) == len(self._transforms):
             # From the first random transform on, all is done per batch: the cache then holds bytes instead of floats.

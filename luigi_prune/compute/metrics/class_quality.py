@@ -14,12 +14,14 @@ class ClassQuality:
     """Running counts per class and per bin of confidence.
 
     Outputs are scores or log-probabilities (batch, classes), targets one class per sample; of anything else nothing is
-    counted. Samples whose target is no class do not count, as in the loss.
+    counted. Samples whose target is no class do not count, as in the loss; of outputs that are not finite the
+    confidence does not count.
     """
 
     def __init__(self) -> None:
         self._right = self._total = self._bins = torch.zeros(0)
         self._is_classification = True
+        self._guesses: list[Tensor] = []
 
     def add(self, outputs: Tensor, targets: Tensor) -> None:
         """Add a batch."""
@@ -35,11 +37,15 @@ class ClassQuality:
         outputs, targets = outputs[is_class], targets[is_class]
         confidence, guess = outputs.double().softmax(dim=1).max(dim=1)
         right = guess == targets
-        self._total += torch.bincount(targets, minlength=classes).cpu()
-        self._right += torch.bincount(targets[right], minlength=classes).cpu()
+        # Counted on the CPU: on a GPU `bincount` has no deterministic form.
+        targets, right, confidence = targets.cpu(), right.cpu(), confidence.cpu()
+        self._guesses.append(guess.to(torch.int32).cpu())
+        self._total += torch.bincount(targets, minlength=classes)
+        self._right += torch.bincount(targets[right], minlength=classes)
+        right, confidence = right[finite := confidence.isfinite()], confidence[finite]
         place = (confidence * BINS).long().clamp(max=BINS - 1)
         for row, weights in enumerate((torch.ones_like(confidence), right.double(), confidence)):
-            self._bins[row] += torch.bincount(place, weights=weights, minlength=BINS).cpu()
+            self._bins[row] += torch.bincount(place, weights=weights, minlength=BINS)
 
     def _fits(self, outputs: Tensor, targets: Tensor) -> bool:
         return (
@@ -56,13 +62,18 @@ class ClassQuality:
     def arrays(self) -> dict[str, np.ndarray]:
         """Return `classes/right` and `classes/total` (samples per class), `calibration_error`; {} if no classifier.
 
-        The expected calibration error is the mean distance of confidence and share right over bins, by their samples.
+        `classes/guess` is the class that each sample is taken for, in the order of the test set. The expected
+        calibration error is the mean distance of confidence and share right over bins, by their samples; NaN if no
+        output is finite.
         """
         if not self._is_classification or not int(self._total.sum()):
             return {}
         count, right, confidence = self._bins.numpy()
+        samples = count.sum()
+        smallest = np.min_scalar_type(len(self._total) - 1)
         return {
             "classes/right": self._right.numpy(),
             "classes/total": self._total.numpy(),
-            "calibration_error": np.asarray(np.abs(confidence - right).sum() / count.sum()),
+            "classes/guess": torch.cat(self._guesses).numpy().astype(smallest),
+            "calibration_error": np.asarray(np.abs(confidence - right).sum() / samples if samples else np.nan),
         }

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from luigi_prune import registry
+from luigi_prune.compute.memory import DEVICE_ERRORS
 from luigi_prune.compute.named import resolve
 from luigi_prune.compute.network_inputs import prediction
-from luigi_prune.errors import ConfigError
+from luigi_prune.errors import ConfigError, reason_of
 
 _HELD_VALUES = 1024
 _TENSORS = ("weight", "pos_weight")
@@ -30,6 +31,7 @@ class Loss:
             key: torch.tensor(value, dtype=torch.get_default_dtype()) if key in _TENSORS else value
             for key, value in kwargs.items()
         }
+        self._name, self._kwargs = row.name, dict(kwargs)
         self._foreign = row.name if registry.is_foreign(str(row.path)) else ""
         self._whole_output = bool(self._foreign) or row.whole_output
         self._density = row.density
@@ -59,11 +61,23 @@ class Loss:
             outputs = prediction(outputs)
         if isinstance(outputs, Tensor) and not self._density:
             targets = self._matching(outputs, targets)
-        value: Tensor = self._module(outputs, targets)
+        try:
+            value: Tensor = self._module(outputs, targets)
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            if self._foreign or isinstance(error, DEVICE_ERRORS):
+                raise
+            raise ConfigError(self._failed(outputs, targets, error)) from error
         if self._foreign and not (isinstance(value, Tensor) and value.ndim == 0):
             got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
             raise ConfigError(f"training.loss: {self._foreign}: expected one number per batch, got {got}")
         return value
+
+    def _failed(self, outputs: Any, targets: Tensor, error: Exception) -> str:
+        shape = f"outputs of shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else "the network's outputs"
+        return (
+            f"training.loss: {self._name} with training.lossKwargs {self._kwargs} fails for {shape} and targets of "
+            f"shape {tuple(targets.shape)}: {reason_of(error)}"
+        )
 
     def _matching(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the targets in the form that the loss reads, of the outputs' shape if they are real numbers."""
@@ -87,7 +101,14 @@ class Loss:
             return len(targets)
         counted: Tensor = targets != getattr(self._module, "ignore_index", -100)
         weight: Tensor | None = getattr(self._module, "weight", None)
-        return counted.sum() if weight is None else weight[targets[counted]].sum()
+        if weight is None:
+            return counted.sum()
+        try:
+            return weight[targets[counted]].sum()
+        except IndexError as error:
+            raise ConfigError(
+                f"training.lossKwargs.weight: {len(weight)} numbers, but there is a class {int(targets.max())}"
+            ) from error
 
 
 def _built(loss: Any, keywords: dict[str, Any]) -> Any:

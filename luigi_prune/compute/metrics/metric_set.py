@@ -3,6 +3,8 @@
 An update of torchmetrics takes as long as a small network's training step, so outputs are collected and passed on
 several batches at a time. All states are sums or concatenations: they can be saved in the middle of an epoch and
 pooled over processes.
+
+torchmetrics is imported when a metric is first needed: that takes longer than importing torch, and no pruning does.
 """
 
 from __future__ import annotations
@@ -11,8 +13,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
-import torchmetrics.classification as classification
-import torchmetrics.functional as functional
 from torch import Tensor
 
 from luigi_prune import registry
@@ -149,11 +149,19 @@ class CorrelationMetric:
         return torch.cat(self._pairs, dim=1) if self._pairs else torch.empty(2, 0)
 
 
+def _of_classes(name: str) -> Any:
+    return resolve(f"torchmetrics.classification:{name}")
+
+
+def _correlation(name: str) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda outputs, targets: resolve(f"torchmetrics.functional:{name}")(outputs, targets)
+
+
 def TopK(topk: int = 1) -> Metric:
     """Return the fraction of samples whose class is among the `topk` largest outputs; 1 for at most `topk` classes."""
     return ClassificationMetric(
         "TopK",
-        lambda classes: classification.MulticlassAccuracy(
+        lambda classes: _of_classes("MulticlassAccuracy")(
             classes, top_k=min(topk, classes), average="micro", validate_args=False, sync_on_compute=False
         ),
     )
@@ -163,7 +171,7 @@ def IoU() -> Metric:
     """Return the intersection over union (Jaccard index), averaged over classes."""
     return ClassificationMetric(
         "IoU",
-        lambda classes: classification.MulticlassJaccardIndex(classes, validate_args=False, sync_on_compute=False),
+        lambda classes: _of_classes("MulticlassJaccardIndex")(classes, validate_args=False, sync_on_compute=False),
     )
 
 
@@ -172,7 +180,7 @@ def F1() -> Metric:
 
     def build(classes: int) -> Any:
         average = "none" if classes == 2 else "macro"
-        return classification.MulticlassF1Score(classes, average=average, validate_args=False, sync_on_compute=False)
+        return _of_classes("MulticlassF1Score")(classes, average=average, validate_args=False, sync_on_compute=False)
 
     return ClassificationMetric("F1", build)
 
@@ -181,18 +189,18 @@ def MCorr() -> Metric:
     """Return the Matthews correlation coefficient."""
     return ClassificationMetric(
         "MCorr",
-        lambda classes: classification.MulticlassMatthewsCorrCoef(classes, validate_args=False, sync_on_compute=False),
+        lambda classes: _of_classes("MulticlassMatthewsCorrCoef")(classes, validate_args=False, sync_on_compute=False),
     )
 
 
 def Pearson() -> Metric:
     """Return Pearson's correlation coefficient."""
-    return CorrelationMetric(functional.pearson_corrcoef)
+    return CorrelationMetric(_correlation("pearson_corrcoef"))
 
 
 def SpearmanRank() -> Metric:
     """Return Spearman's rank correlation coefficient."""
-    return CorrelationMetric(functional.spearman_corrcoef)
+    return CorrelationMetric(_correlation("spearman_corrcoef"))
 
 
 def Dummy() -> Metric:

@@ -1,6 +1,5 @@
 """Pruning a network: `prune` is the algorithm, `problem.records` holds the records that its parts exchange."""
 
-from luigi_prune.compute.pruning.engine.fresh_weights import draw_anew
 from luigi_prune.compute.pruning.engine.pipeline import prune
 from luigi_prune.compute.pruning.engine.pruning_result import PruningResult
 from luigi_prune.compute.pruning.engine.redecompose import decompose_like
@@ -27,7 +26,6 @@ __all__ = [
     "count_products",
     "count_size",
     "decompose_like",
-    "draw_anew",
     "embeddings",
     "find_rules",
     "layer_budgets",

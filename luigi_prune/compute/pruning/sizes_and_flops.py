@@ -17,7 +17,7 @@ from luigi_prune.compute.duplicates import duplicate
 from luigi_prune.compute.network_inputs import Inputs, call, sample_count
 from luigi_prune.compute.pruning.low_rank.decomposed import Decomposed
 from luigi_prune.compute.pruning.problem.layers import COUNTED, compressible_modules, evaluating
-from luigi_prune.compute.pruning.problem.masks import Masks, kept_counts
+from luigi_prune.compute.pruning.problem.masks import Masks, kept_counts, kept_of
 from luigi_prune.compute.pruning.problem.relaid_weights import UpConvolution
 from luigi_prune.compute.pruning.problem.weight_matrices import (
     in_layers,
@@ -25,7 +25,6 @@ from luigi_prune.compute.pruning.problem.weight_matrices import (
     needs_equivalents,
     weight_matrices,
 )
-from luigi_prune.compute.zeros import counts_true
 
 CALIBRATION_CONSTANT = 3  # C of the SiPP and PFP papers' sample sizes
 
@@ -68,7 +67,7 @@ def layer_budgets(network: nn.Module, masks: Masks | None = None) -> list[LayerB
             decomposed = network.get_submodule(outer)
             assert isinstance(decomposed, Decomposed)
             rows.append((outer, decomposed.shape, [entries]))
-    counts = iter(counts_true(mask for _, _, parts in rows for _, mask in parts if mask is not None))
+    counts = iter(kept_of(mask for _, _, parts in rows for _, mask in parts if mask is not None))
     return [
         LayerBudget(
             name,

@@ -21,6 +21,7 @@ from luigi_prune.compute.metrics.tally import Tally
 from luigi_prune.compute.state import load_state
 from luigi_prune.compute.training.checkpoint import decode, read_payload, write_checkpoint
 from luigi_prune.compute.training.execution_forms import compiled
+from luigi_prune.compute.training.lean_steps import OptimizerSteps
 from luigi_prune.compute.training.optimizers import build_optimizer, keeps_zeros, needs_closure
 from luigi_prune.compute.training.progress import Progress, fingerprint, snapshot
 from luigi_prune.compute.training.schedules import Schedule, build_schedule
@@ -92,6 +93,7 @@ class Run:
         self.searches_line = needs_closure(self.request.training.optimizer)
         self.scales = self.scaler.is_enabled()
         self.keeps_zeros = keeps_zeros(self.request.training.optimizer, self.request.training.optimizer_kwargs)
+        self.steps = OptimizerSteps(self.optimizer)
         # Shares the network's parameters, and its mode.
         self.forward = compiled(self.network) if self.request.training.compile else self.network
 
@@ -123,13 +125,14 @@ def prepare(network: nn.Module, request: Request, masks: dict[str, Tensor] | Non
     if training.enable_amp and autocast is None and ranks.is_rank_zero:
         _warn_of_full_precision(device.type, training.optimizer)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    scaler = torch.amp.GradScaler(device.type, enabled=autocast is torch.float16)
     return Run(
         request=request,
         network=network,
         loss=loss,
-        optimizer=build_optimizer(training.optimizer, training.optimizer_kwargs, trained),
+        optimizer=build_optimizer(training.optimizer, training.optimizer_kwargs, trained, scaled=scaler.is_enabled()),
         autocast=autocast,
-        scaler=torch.amp.GradScaler(device.type, enabled=autocast is torch.float16),
+        scaler=scaler,
         schedule=build_schedule(training, request.steps_per_epoch),
         masked=[parameter for parameter in masked if parameter.prunes],
         progress=Progress(request.start_epoch),

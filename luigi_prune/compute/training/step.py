@@ -15,7 +15,7 @@ from luigi_prune.compute.training.run import Run
 from luigi_prune.seeds import derive_seed
 
 
-class _Pass(NamedTuple):
+class Pass(NamedTuple):
     """One forward pass: its targets, the outputs, the loss, and its weight in the mean over a step's passes."""
 
     y: Tensor
@@ -31,7 +31,14 @@ def optimize(run: Run, x: Inputs, y: Tensor, batch_size: int) -> None:
     """
     run.schedule.apply(run.optimizer, run.progress.epoch * run.steps_per_epoch + run.progress.step)
     parts = _parts(run, x, y, batch_size)
-    scale = _scale(run, run.loss.share(y), batch_size)
+    seed_step(run)
+    for part in take_step(run, parts, _scale(run, run.loss.share(y), batch_size)):
+        if len(part.y):
+            run.tally.add(prediction(part.outputs).detach(), part.y, part.value.detach(), run.loss.share(part.y))
+
+
+def take_step(run: Run, parts: list[tuple[Inputs, Tensor]], scale: float | Tensor | None) -> list[Pass]:
+    """Change the weights by one step over the samples of all parts; return the passes before it."""
     if run.searches_line:
         passes = _search_line(run, parts, scale)
     else:
@@ -40,12 +47,10 @@ def optimize(run: Run, x: Inputs, y: Tensor, batch_size: int) -> None:
             run.scaler.step(run.optimizer)
             run.scaler.update()
         else:
-            run.optimizer.step()
+            run.steps.step()
     if not run.keeps_zeros:
         run.clear_weights()
-    for part in passes:
-        if len(part.y):
-            run.tally.add(prediction(part.outputs).detach(), part.y, part.value.detach(), run.loss.share(part.y))
+    return passes
 
 
 def _parts(run: Run, x: Inputs, y: Tensor, batch_size: int) -> list[tuple[Inputs, Tensor]]:
@@ -58,10 +63,9 @@ def _parts(run: Run, x: Inputs, y: Tensor, batch_size: int) -> list[tuple[Inputs
     return list(zip(split(x, sizes), split(y, sizes), strict=True))
 
 
-def _gradient(run: Run, parts: list[tuple[Inputs, Tensor]], scale: float | Tensor | None) -> list[_Pass]:
+def _gradient(run: Run, parts: list[tuple[Inputs, Tensor]], scale: float | Tensor | None) -> list[Pass]:
     """Set the gradients to those of the global batch; return the passes over this share."""
-    _seed(run)
-    run.optimizer.zero_grad(set_to_none=True)
+    run.steps.zero_grad()
     passes = []
     for (x, y), weight in zip(parts, _weights(run, [y for _, y in parts]), strict=True):
         outputs, value = _forward(run, x, y)
@@ -70,7 +74,7 @@ def _gradient(run: Run, parts: list[tuple[Inputs, Tensor]], scale: float | Tenso
             scaled = run.scaler.scale(scaled)
         if scaled.requires_grad:
             scaled.backward()
-        passes.append(_Pass(y, outputs, value, weight))
+        passes.append(Pass(y, outputs, value, weight))
     if run.request.ranks.size > 1:
         sum_gradients(run.network, run.request.ranks)
     for masked in run.masked:
@@ -91,11 +95,12 @@ def _times(value: Tensor, factor: float | Tensor | None) -> Tensor:
     return value if factor is None else value * factor
 
 
-def _search_line(run: Run, parts: list[tuple[Inputs, Tensor]], scale: float | Tensor | None) -> list[_Pass]:
+def _search_line(run: Run, parts: list[tuple[Inputs, Tensor]], scale: float | Tensor | None) -> list[Pass]:
     """Take a step that evaluates the loss several times; return the passes before it."""
     evaluated = []
 
     def closure() -> float:
+        seed_step(run)
         evaluated.append(_gradient(run, parts, scale))
         values = [_times(part.value.detach(), part.weight) for part in evaluated[-1]]
         value = values[0] if len(values) == 1 else torch.stack(values).sum()
@@ -125,7 +130,7 @@ def _forward(run: Run, x: Inputs, y: Tensor) -> tuple[Any, Tensor]:
         return outputs, run.loss(outputs, y)
 
 
-def _seed(run: Run) -> None:
+def seed_step(run: Run) -> None:
     """Seed random operations of the network (such as dropout) by the step, so that resuming needs no state."""
     epoch, step, rank = run.progress.epoch, run.progress.step, run.request.ranks.rank
     # Hashing is the most expensive part, so it is done once per epoch; the golden ratio spreads the steps.

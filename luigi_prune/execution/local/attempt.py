@@ -1,4 +1,7 @@
-"""One attempt at a job: its processes, their messages, and the outcome once all of them have ended."""
+"""One attempt at a job: its processes, their messages, and the outcome once all of them have ended.
+
+Several jobs that share a process are in bundle_attempt.py.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,7 +19,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from luigi_prune.execution.job import Job, Listener, Outcome
-from luigi_prune.execution.local.child import ChildStart
+from luigi_prune.execution.local.child import ChildStart, write_jobs
 from luigi_prune.execution.local.fork_server import Child, WarmServer
 from luigi_prune.execution.local.fresh_server import FreshServer
 from luigi_prune.execution.output import last_lines
@@ -34,7 +37,7 @@ class Attempt:
     children: list[Child] = field(default_factory=list)  # by rank
     outcomes: dict[int, Outcome] = field(default_factory=dict)  # as reported, by rank
     failures: list[tuple[int, Outcome]] = field(default_factory=list)  # with rank, the cause before its consequences
-    rendezvous: str = ""  # folder of the file for the rendezvous of the ranks
+    folder: str = ""  # of the file for the rendezvous of the ranks
     log_start: int = 0  # size of the log before this attempt, in bytes
     started: bool = False
     cancelled: bool = False
@@ -43,8 +46,17 @@ class Attempt:
 
     @property
     def log(self) -> Path:
-        """Path of the job's output."""
+        """Path of the process's output."""
         return Path(self.job.log)
+
+    @property
+    def name(self) -> str:
+        """The job's name."""
+        return self.job.name
+
+    def _jobs(self) -> list[Job]:
+        """Return the jobs of the process."""
+        return [self.job]
 
     def launch(self, server: WarmServer | FreshServer, slots: Slots, loader_workers: int) -> None:
         """Start the processes of the job."""
@@ -60,18 +72,22 @@ class Attempt:
             "deterministic": slots.deterministic,
             "gpus": len(self.gpus) if slots.cuda else 0,
         }
+        jobs = [job.as_json() for job in self._jobs()]
+        if len(self.gpus) > 1 or len(jobs) > 1:
+            self.folder = tempfile.mkdtemp(prefix="luigi_prune_")
         if len(self.gpus) > 1:
-            self.rendezvous = tempfile.mkdtemp(prefix="luigi_prune_")
-            context["init_method"] = f"file://{self.rendezvous}/ranks"
+            context["init_method"] = f"file://{self.folder}/ranks"
+        if len(jobs) > 1:
+            write_jobs(self.folder, jobs)
         for rank, gpu in enumerate(self.gpus):
             start = ChildStart(
-                job=self.job.as_json(),
+                jobs=jobs if len(jobs) == 1 else [],
                 context={**context, "rank": rank},
                 environment=slots.environment(gpu),
                 log=str(self.log),
-                rendezvous=self.rendezvous,
+                folder=self.folder,
                 driver_pid=os.getpid(),
-                name=self.job.name,
+                name=self.name,
             )
             self.children.append(server.launch(start))
 
@@ -93,10 +109,13 @@ class Attempt:
             if rank not in self.outcomes:
                 # a crashed rank makes the others fail, and their messages may arrive first
                 crashed = (child.exit_code or 0) < 0 and child.exit_code not in self.expected_exits
-                message = _cause(child)
-                if end := last_lines(self.log, self.log_start):
-                    message += f"\nlast lines of {self.log}:\n{end}"
-                self._fail(rank, Outcome("failed", message), first=crashed)
+                self._fail(rank, Outcome("failed", self._crash_message(child)), first=crashed)
+
+    def _crash_message(self, child: Child) -> str:
+        message = _cause(child)
+        if end := last_lines(self.log, self.log_start):
+            message += f"\nlast lines of {self.log}:\n{end}"
+        return message
 
     def _read_messages(self, rank: int) -> None:
         child = self.children[rank]
@@ -123,10 +142,11 @@ class Attempt:
         self.failures.insert(0 if first else len(self.failures), (rank, outcome))
         self.terminate()
 
-    def cancel(self) -> None:
-        """Stop the job at the user's request."""
-        self.cancelled = True
-        self.terminate()
+    def cancel(self, jobs: Collection[Job] | None = None) -> None:
+        """Stop the job at the user's request, if it is one of `jobs` (None: all)."""
+        if jobs is None or self.job in jobs:
+            self.cancelled = True
+            self.terminate()
 
     def terminate(self) -> None:
         """Send SIGTERM to every process, once, to save and stop; drop those not forked yet."""
@@ -143,6 +163,11 @@ class Attempt:
         if self.kill_at is None:
             self.kill_at = time.monotonic() + self.grace_seconds
 
+    @property
+    def deadline(self) -> float | None:
+        """The `time.monotonic()` at which `kill_if_late` has something to do; None if there is none."""
+        return self.kill_at
+
     def kill_if_late(self, now: float) -> None:
         """Kill the remaining processes if the grace period has ended."""
         if self.kill_at is not None and now >= self.kill_at:
@@ -156,13 +181,27 @@ class Attempt:
         """Whether every process has ended."""
         return all(child.ended for child in self.children)
 
-    def finish(self) -> Outcome:
-        """Release pipes and files, and return the job's outcome."""
+    def finish(self) -> None:
+        """Release pipes and files, and report the job's outcome."""
+        self.release()
+        self._report_end()
+
+    def give_up(self, outcome: Outcome) -> None:
+        """Kill the processes and report `outcome`."""
+        for child in self.children:
+            child.kill()
+        self.release()
+        self.listener.ended(outcome)
+
+    def release(self) -> None:
+        """Release pipes and files."""
         for child in self.children:
             child.close()
-        if self.rendezvous:
-            shutil.rmtree(self.rendezvous, ignore_errors=True)
-        return replace(self._overall_outcome(), log=str(self.log))
+        if self.folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _report_end(self) -> None:
+        self.listener.ended(replace(self._overall_outcome(), log=str(self.log)))
 
     def _overall_outcome(self) -> Outcome:
         done = [outcome for outcome in self.outcomes.values() if outcome.status == "done"]

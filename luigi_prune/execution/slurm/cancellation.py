@@ -12,8 +12,9 @@ from luigi_prune.execution.claims import Claim
 from luigi_prune.execution.remote_jobs import Cancellation
 from luigi_prune.execution.slurm.cli import Client, CommandFailed
 from luigi_prune.execution.slurm.decisions import IN_QUEUE, STATES
+from luigi_prune.execution.slurm.elements import slurm_id as id_in
 from luigi_prune.execution.slurm.submission import element_id
-from luigi_prune.execution.slurm.submission_folder import is_mine, pending_claims
+from luigi_prune.execution.slurm.submission_folder import is_mine, is_shared, pending_claims
 
 
 def plan_cancellation(outputs: Iterable[Path]) -> Cancellation:
@@ -25,17 +26,21 @@ def plan_cancellation(outputs: Iterable[Path]) -> Cancellation:
     client = Client()
     ids = _ids(client, mine.values())
     alive = _alive(client, mine.values(), set(ids.values()))
-    waiting = sum(state == "waiting" for state in alive.values())
+    states = [alive[job_id] for job_id in ids.values() if job_id in alive]  # of each job: several may share an id
+    waiting = states.count("waiting")
 
     def carry_out() -> None:
-        _cancel(client, mine.values(), alive)
+        # a job that shares its process with others stops by itself once its claim is removed
+        outputs = set(map(str, mine))
+        shared = {job_id for (folder, index), job_id in ids.items() if is_shared(Path(folder), index, outputs)}
+        _cancel(client, mine.values(), {job_id: kind for job_id, kind in alive.items() if job_id not in shared})
         for output in mine:
             claims.release(output)
 
     return Cancellation(
-        running=len(alive) - waiting,
+        running=len(states) - waiting,
         waiting=waiting,
-        ended=len(mine) - len(alive),
+        ended=len(mine) - len(states),
         of_others=len(claimed) - len(mine),
         drivers=tuple(sorted({claim.pid for claim in mine.values() if claims.driver_is_alive(claim)})),
         carry_out=carry_out,
@@ -43,15 +48,13 @@ def plan_cancellation(outputs: Iterable[Path]) -> Cancellation:
 
 
 def _ids(client: Client, claimed: Collection[Claim]) -> dict[tuple[str, int], str]:
-    """Return the SLURM id of each claim that has one, by submission and element; raises ConfigError."""
-    ids = {(claim.name, claim.index): element_id(claim.folder, claim.index) for claim in claimed}
-    unknown = {name for (name, _), slurm_id in ids.items() if not slurm_id}
+    """Return the SLURM id of each claim that has one, by folder of the submission and index; raises ConfigError."""
+    ids = {(claim.folder, claim.index): element_id(claim.folder, claim.index) for claim in claimed}
+    unknown = {Path(folder).name for (folder, _), slurm_id in ids.items() if not slurm_id}
     if unknown:  # the driver died before it recorded the id, or is about to record it
         known = _call(client.find_ids, unknown)
-        for name, index in [key for key, slurm_id in ids.items() if not slurm_id and key[0] in known]:
-            claim = next(claim for claim in claimed if claim.name == name)
-            count = len(list(Path(claim.folder).glob("[0-9]*.json")))
-            ids[name, index] = f"{known[name]}_{index}" if count > 1 else known[name]
+        for folder, index in [key for key, slurm_id in ids.items() if not slurm_id and Path(key[0]).name in known]:
+            ids[folder, index] = id_in(folder, known[Path(folder).name], index)
     return {key: slurm_id for key, slurm_id in ids.items() if slurm_id}
 
 

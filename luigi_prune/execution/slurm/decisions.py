@@ -62,6 +62,7 @@ class Observation:
     started: bool = False
     heartbeat_fresh: bool = False
     checkpoint_advanced: bool = False  # the checkpoint is newer than when the job started
+    together: bool = False  # other jobs share its process, and its end; a retry runs alone
     parallel: bool = False  # several processes: if one dies the others fail too, and only SLURM knows which was first
     unrecorded: bool = False  # the accounting works and has no record of the job
     memory: str = ""  # SLURM's message that the job exceeded its memory
@@ -120,9 +121,10 @@ def _decide_memory(job: Observation, timeouts: Timeouts) -> Decision:
     reported = job.outcome is not None and job.outcome.status == "failed"
     if job.seconds < timeouts.grace and not reported:
         return WAIT
-    message = "out of memory: smaller batches or a larger mem_gb help"
+    fewer = ", a smaller [compute] together" if job.together else ""
+    message = f"out of memory: smaller batches{fewer} or a larger mem_gb help"
     more = job.outcome.message if reported and job.outcome else ""
-    return Decision("fail", "\n".join(filter(None, (message, job.memory, more))), retry=False)
+    return Decision("fail", "\n".join(filter(None, (message, job.memory, more))), retry=job.together)
 
 
 def _decide_ended(kind: str, job: Observation, timeouts: Timeouts) -> Decision:
@@ -143,7 +145,8 @@ def _decide_ended(kind: str, job: Observation, timeouts: Timeouts) -> Decision:
             return Decision("resubmit", "over its time limit; continuing from its checkpoint")
         if job.seconds < timeouts.grace:
             return WAIT
-        return Decision("fail", "over its time limit without a checkpoint: it needs a larger timeout_min", retry=False)
+        message = "over its time limit without a checkpoint: it needs a larger timeout_min"
+        return Decision("fail", message, retry=job.together)
     if job.outcome is not None:  # interrupted and not requeued
         return Decision("resubmit", f"stopped ({job.state})")
     if job.seconds < timeouts.grace:

@@ -1,8 +1,9 @@
 """Entry point of a SLURM job's processes: runs the job function and reports heartbeats and the outcome.
 
-`python -m` runs it with the folder of a submission; the array index selects the request. Signals: on USR2 (time limit
-near, or preemption), save and requeue; on SIGTERM (scancel, an admin's requeue, a drained node), save and end. Both
-only set a flag that a training polls after every step; a job that has not polled it yet ends at once on SIGTERM.
+`python -m` runs it with the folder of a submission; the array index selects the requests (elements.py).
+Signals: on USR2 (time limit near, or preemption), save and requeue; on SIGTERM (scancel, an admin's requeue, a drained
+node), save and end. Both only set a flag that a training polls after every step; a job that has not polled it yet ends
+at once on SIGTERM.
 """
 
 from __future__ import annotations
@@ -20,10 +21,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from luigi_prune.execution import claims, job_run
+from luigi_prune.execution import claims
+from luigi_prune.execution.bundles import run_members
 from luigi_prune.execution.job import Context, Job, Outcome
 from luigi_prune.execution.output import write_output_to
+from luigi_prune.execution.slurm.elements import jobs_of
 from luigi_prune.execution.slurm.heartbeat import HeartbeatWriter, heartbeat_path
+from luigi_prune.execution.slurm.member import Member
 
 logger = logging.getLogger("luigi_prune.execution.slurm.entrypoint")  # __name__ is __main__ in a job
 
@@ -60,75 +64,85 @@ class StopFlag:
 
 
 def run(submission: str) -> NoReturn:
-    """Run this process's job of the submission in folder `submission` and exit."""
+    """Run the jobs of this process, of the submission in folder `submission`, and exit."""
     flag = StopFlag()
     flag.install()
-    folder, index = Path(submission), int(os.environ.get("SLURM_ARRAY_TASK_ID", 0))
-    request = json.loads((folder / f"{index}.json").read_text())
-    os.chdir(request["directory"])
-    job = Job(**request["job"])
-    claim = claims.newest(job.output)
-    if Path(job.output).exists() or claim is None or (claim.name, claim.index) != (folder.name, index):
-        print(f"{job.name}: the result exists, or another job computes it; nothing to do")
-        raise SystemExit(0)
+    folder, element = Path(submission), int(os.environ.get("SLURM_ARRAY_TASK_ID", 0))
+    requests = {index: json.loads((folder / f"{index}.json").read_text()) for index in jobs_of(folder, element)}
+    settings = next(iter(requests.values()))  # those of all of them
+    os.chdir(settings["directory"])
     rank = int(os.environ.get("SLURM_PROCID", 0))
     restart = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
-    writer = HeartbeatWriter(heartbeat_path(folder, index), restart, rank)
-    Path(job.log).parent.mkdir(parents=True, exist_ok=True)
-    write_output_to(job.log)
-    outcome = _run_job(job, request["context"], flag, writer, folder, index, restart)
-    if outcome.status != "done":
-        print(outcome.message, file=sys.stderr)
-    _end(outcome, flag, writer, rank, job)
+    due = []
+    for index, request in requests.items():
+        job = Job(**request["job"])
+        claim = claims.newest(job.output)
+        if Path(job.output).exists() or claim is None or (claim.name, claim.index) != (folder.name, index):
+            print(f"{job.name}: the result exists, or another job computes it; nothing to do")
+        else:
+            due.append((job, claim.attempt, HeartbeatWriter(heartbeat_path(folder, index), restart, rank)))
+    if not due:
+        raise SystemExit(0)
+    output = due[0][0].log
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    write_output_to(output)
+    members = [Member(*each, output, _slurm_id(), shared=len(due) > 1) for each in due]
+    _run_members(members, settings["context"], flag, folder, next(iter(requests)), restart)
+    _end(members, flag, rank)
 
 
-def _run_job(
-    job: Job, settings: dict[str, Any], flag: StopFlag, writer: HeartbeatWriter, folder: Path, index: int, restart: int
-) -> Outcome:
+def _run_members(
+    members: list[Member], settings: dict[str, Any], flag: StopFlag, folder: Path, index: int, restart: int
+) -> None:
     began = time.monotonic()
     try:
         context = _context(settings, folder, index, restart)
-        context.should_stop = flag.should_stop
-        if context.rank == 0:
-            context.progress = writer.progress
-        logger.info("%s: process %d of %d, SLURM job %s", job.name, context.rank + 1, context.world_size, _slurm_id())
-        return job_run.run(job, context)
+        contexts = [member.context(context, flag.should_stop) for member in members]
+        name = members[0].job.name
+        logger.info("%s: process %d of %d, SLURM job %s", name, context.rank + 1, context.world_size, _slurm_id())
+        run_members([member.job for member in members], contexts, lambda i, outcome: members[i].end(outcome))
+        return
     except SystemExit:
+        message = traceback.format_exc()
+        outcome = Outcome("failed", message, seconds=time.monotonic() - began)
         if flag.action:
-            return Outcome("interrupted", "stopped before there was anything to save")
-        return Outcome("failed", traceback.format_exc(), seconds=time.monotonic() - began)
+            outcome = Outcome("interrupted", "stopped before there was anything to save")
     except BaseException:  # including KeyboardInterrupt: every end is reported
-        return Outcome("failed", traceback.format_exc(), seconds=time.monotonic() - began)
+        outcome = Outcome("failed", traceback.format_exc(), seconds=time.monotonic() - began)
+    for member in members:
+        member.end(outcome)
 
 
-def _end(outcome: Outcome, flag: StopFlag, writer: HeartbeatWriter, rank: int, job: Job) -> NoReturn:
-    """Report the outcome and exit.
+def _end(members: list[Member], flag: StopFlag, rank: int) -> NoReturn:
+    """Report the outcomes that are still to report, and exit.
 
     Once there is nothing left to stop, signals are ignored: Python restores the default action of USR2 before it ends,
     and a job that has written its result would end as FAILED.
     """
-    interrupted = outcome.status == "interrupted"
+    interrupted = [member for member in members if member.is_interrupted]
     signal.signal(signal.SIGTERM, signal.SIG_DFL if interrupted else signal.SIG_IGN)
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     if interrupted and rank > 0:
         raise SystemExit(0)  # another exit code would kill rank 0 before it can requeue the job
-    if interrupted and flag.action == "requeue" and _requeue(writer):
+    if interrupted and flag.action == "requeue" and _requeue(interrupted):
         time.sleep(_REQUEUE_SECONDS)  # until SLURM, having requeued the job, ends this process
-    if outcome.status == "done" and rank == 0:
-        claims.release(job.output)
-    writer.end(outcome)
+    for member in members:
+        member.report()
     sys.stdout.flush()
     sys.stderr.flush()
-    raise SystemExit({"done": 0, "interrupted": EXIT_INTERRUPTED}.get(outcome.status, 1))
+    if interrupted:
+        raise SystemExit(EXIT_INTERRUPTED)
+    raise SystemExit(int(any(member.has_failed for member in members)))
 
 
-def _requeue(writer: HeartbeatWriter) -> bool:
+def _requeue(members: list[Member]) -> bool:
     """Requeue this job and return whether that worked; if the site forbids it, the driver submits the job again.
 
     An element is requeued as <array>_<task>: the last one to start has the array's number as its own job id, which
     would requeue all elements.
     """
-    writer.progress(0.0, "back into the queue")
+    for member in members:
+        member.writer.progress(0.0, "back into the queue")
     try:
         done = subprocess.run(["scontrol", "requeue", _slurm_id()], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired) as error:

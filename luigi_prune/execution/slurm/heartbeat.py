@@ -41,7 +41,7 @@ class Heartbeat:
 
 
 def heartbeat_path(folder: str | Path, index: int) -> Path:
-    """Return the heartbeat file of element `index` of a submission; all submissions share one folder of them."""
+    """Return the heartbeat file of job `index` of a submission; all submissions share one folder of them."""
     folder = Path(folder)
     return folder.parent / "news" / f"{folder.name}.{index}.json"
 
@@ -63,7 +63,7 @@ class HeartbeatPaths(NamedTuple):
 
 @lru_cache(maxsize=10_000)  # polled every second for hundreds of jobs: building the paths would dominate
 def heartbeat_paths(folder: Path, index: int) -> HeartbeatPaths:
-    """Return the files of element `index` of a submission."""
+    """Return the files of job `index` of a submission."""
     file = heartbeat_path(folder, index)
     failure = failure_path(file)
     return HeartbeatPaths(file.parent, file, failure, file.name, failure.name)
@@ -132,6 +132,13 @@ class HeartbeatWriter:
                 self._write(heartbeat, self.path)
             if outcome.status not in ("done", "interrupted"):
                 self._write(heartbeat, failure_path(self.path), overwrite=False)
+
+    def withdraw(self) -> None:
+        """Report nothing any more, and remove the heartbeat: the job is cancelled, or another one has taken over."""
+        with self._lock:
+            self._closed = True
+            with suppress(OSError):
+                self.path.unlink(missing_ok=True)
 
     def _write_periodically(self) -> None:
         while True:

@@ -100,7 +100,18 @@ def from_luigi_cfg(sections: Mapping[str, Mapping[str, str]], compute: ComputeSe
                 f"luigi.cfg: [compute.{family}] processes: {processes} is for backend=local; with backend=slurm use"
                 f" gpus_per_node (a process per GPU), or processes_per_node, of [slurm.{family}]"
             )
-    return read_settings(sections, compute.threads, compute.loader_workers)
+    if compute.jobs_per_gpu != 1:
+        raise ConfigError(
+            f"luigi.cfg: [compute] jobs_per_gpu: {compute.jobs_per_gpu} is for backend=local; use together, or gres"
+        )
+    settings = read_settings(sections, compute.threads, compute.loader_workers)
+    for family, most in compute.together.items():
+        if most > 1 and (processes := settings.resources[family].processes) > 1:
+            raise ConfigError(
+                f"luigi.cfg: [compute] together: {most} trainings share one process, but a {family} of [slurm] has"
+                f" {processes} (gpus_per_node, processes_per_node, nodes); set one of them to 1"
+            )
+    return settings
 
 
 def read_settings(sections: Mapping[str, Mapping[str, str]], threads: int, loader_workers: int) -> SlurmSettings:

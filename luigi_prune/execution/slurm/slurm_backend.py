@@ -12,18 +12,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from luigi_prune.execution import claims
+from luigi_prune.execution.bundles import schedule_of
 from luigi_prune.execution.claims import Claim
-from luigi_prune.execution.job import Backend, ComputeSettings, Job, Listener, Outcome
+from luigi_prune.execution.job import Backend, ComputeSettings, Job, Listener, Outcome, most_together
 from luigi_prune.execution.local.local_backend import LocalBackend
 from luigi_prune.execution.process_claims import is_alive
 from luigi_prune.execution.slurm import submission
 from luigi_prune.execution.slurm.cli import Client, Row
 from luigi_prune.execution.slurm.decisions import Timeouts, decide
+from luigi_prune.execution.slurm.elements import sharing
 from luigi_prune.execution.slurm.heartbeat import file_versions
 from luigi_prune.execution.slurm.options import FAMILIES, SlurmSettings
 from luigi_prune.execution.slurm.poller import Poller
 from luigi_prune.execution.slurm.site_check import check_folders, check_site
-from luigi_prune.execution.slurm.submission_folder import computes, has_pending, is_mine
+from luigi_prune.execution.slurm.submission_folder import computes, has_pending, is_mine, is_shared
 from luigi_prune.execution.slurm.submission_queue import QUIET_SECONDS, SubmissionQueue
 from luigi_prune.execution.slurm.tracked_job import MAX_FRUITLESS_RESTARTS, TrackedJob
 
@@ -38,12 +40,14 @@ class SlurmBackend(Backend):
     """Submits ready jobs as arrays and polls SLURM for all of them at once; success is the result file alone."""
 
     name = "slurm"
+    bundles = True
 
     def __init__(self, settings: ComputeSettings):
         """Asks SLURM nothing: a run that computes nothing, or whose jobs are all on their way, needs no site."""
         self._settings = settings
         self._site: SlurmSettings = settings.own or SlurmSettings()
         self.slots = settings.jobs or JOBS_AT_ONCE
+        self.together = most_together(settings)
         self.client = Client(self._site.command_seconds)
         self._timeouts = Timeouts(self._site.grace_seconds, self._site.requeue_wait_seconds)
         self._local: LocalBackend | None = None  # for jobs that need no GPU: tables, reports
@@ -72,15 +76,16 @@ class SlurmBackend(Backend):
         """Accept the job; it is submitted within moments, together with others that are ready."""
         if job.family not in FAMILIES:
             if self._local is None:
-                self._local = LocalBackend(replace(self._settings, jobs=1, device="cpu", processes={}))
+                self._local = LocalBackend(replace(self._settings, jobs=1, device="cpu", processes={}, together={}))
             self._local.submit(job, listener)
             return
         if "%" in job.folder:
             message = f"{job.folder}: SLURM reads % in the names of log files as a pattern; choose another folder"
             listener.ended(Outcome("failed", message, retry=False))
             return
+        schedule = schedule_of(job, self._settings.together)
         with self._lock:
-            self._incoming.append(TrackedJob(job, listener, self._site.resources[job.family]))
+            self._incoming.append(TrackedJob(job, listener, self._site.resources[job.family], schedule=schedule))
         self._wake.set()
 
     def cancel(self, job: Job) -> None:
@@ -103,7 +108,7 @@ class SlurmBackend(Backend):
 
     def interrupted(self, say: Callable[[str], None]) -> None:
         """Handle Ctrl-C as [slurm] on_interrupt sets: leave the jobs running for the next run, or cancel them."""
-        count = len(self._jobs)
+        count = self._elements()
         self._detached = self._site.on_interrupt != "cancel"
         if count and self._site.on_interrupt == "ask":
             say(
@@ -156,7 +161,7 @@ class SlurmBackend(Backend):
         if closing:
             return False
         if not self._detached:
-            self._queue.submit_due()
+            self._queue.submit_due(self.slots - self._elements())
         changed = self._read_heartbeats()
         if [job for job in self._jobs if job.became_stale()]:
             self._poller.poll_within(0)
@@ -184,7 +189,7 @@ class SlurmBackend(Backend):
         return changed
 
     def _idle_seconds(self) -> float:
-        if self._queue:
+        if self._queue and self._elements() < self.slots:
             return QUIET_SECONDS
         return _TICK_SECONDS if self._jobs else 3600.0
 
@@ -207,6 +212,7 @@ class SlurmBackend(Backend):
             return
         job.folder, job.index = Path(claim.folder), claim.index
         job.adopted, job.foreign = True, not is_mine(job.job.output, claim)
+        job.together = len(sharing(job.folder, job.index)) > 1
         job.find_id()
         self._jobs.append(job)
         if self._poller.answer(job):
@@ -235,15 +241,15 @@ class SlurmBackend(Backend):
         decision = decide(job.observation(), self._timeouts)
         restarting = decision.action == "resubmit" or (decision.action == "wait" and job.started)
         if job.is_fruitless and restarting:
-            self._try_cancel(job)
+            self._stop([job])
             starts = MAX_FRUITLESS_RESTARTS + 1
             message = f"started {starts} times without a newer checkpoint in between: it needs more time"
             if not job.started:
                 message = f"submitted {starts} times but never started; {decision.message}"
-            self._end(job, job.failure(message, retry=False))
+            self._end(job, job.failure(message, retry=job.together))
         elif decision.action == "done":
             if decision.cancel:
-                self._try_cancel(job)
+                self._stop([job])
             outcome = job.heartbeat.ended if job.heartbeat else None
             self._end(job, Outcome("done", seconds=outcome.seconds if outcome else 0.0, log=job.job.log))
         elif decision.action == "fail" and not job.adopted:
@@ -251,9 +257,16 @@ class SlurmBackend(Backend):
         elif decision.action in ("fail", "resubmit"):
             self._resubmit(job, decision.message, decision.exclude)
 
-    def _try_cancel(self, job: TrackedJob) -> None:
-        if not job.foreign:
-            self.client.try_cancel([job.slurm_id])
+    def _stop(self, jobs: list[TrackedJob]) -> None:
+        """Cancel jobs, except those of other users; one that shares its process stops once its claim is removed."""
+        outputs = {job.job.output for job in jobs}
+        mine = [job for job in jobs if not job.foreign]
+        alone = [job for job in mine if not job.together or not is_shared(job.folder, job.index, outputs)]
+        self.client.try_cancel(list(dict.fromkeys(job.slurm_id for job in alone)))
+
+    def _elements(self) -> int:
+        """Return how many SLURM jobs there are: several jobs may share one."""
+        return len({(job.folder, job.slurm_id or job.index) for job in list(self._jobs)})
 
     def _resubmit(self, job: TrackedJob, reason: str, exclude: str) -> None:
         """Queue a job again that SLURM has lost, avoiding nodes that failed."""
@@ -298,7 +311,7 @@ class SlurmBackend(Backend):
         outputs = {job.output for job in jobs}
         withdrawn = self._queue.withdraw(outputs)
         submitted = [job for job in self._jobs if job.job.output in outputs]
-        self.client.try_cancel([job.slurm_id for job in submitted if not job.foreign])
+        self._stop(submitted)
         for job in submitted:
             self._end(job, Outcome("failed", "cancelled", retry=False))
         for job in withdrawn:

@@ -1,6 +1,7 @@
 """Submission of jobs: a folder, one request file per job, one script by submitit, one sbatch for all of them.
 
 <results>/slurm/<name>/<index>.json          the job's request
+<results>/slurm/<name>/elements.json         which jobs share an element of the array (elements.py)
 <results>/slurm/<name>/submitted.json        the SLURM job id
 <results>/slurm/<name>/script.sh             the script for sbatch
 <results>/slurm/<name>/<id>_<rank>_log.out   output of SLURM and of the job's start
@@ -26,6 +27,7 @@ from typing import Any
 from luigi_prune.execution.job import Job
 from luigi_prune.execution.output import last_lines
 from luigi_prune.execution.preload import THREAD_VARIABLES
+from luigi_prune.execution.slurm import elements as array_elements
 from luigi_prune.execution.slurm import entrypoint
 from luigi_prune.execution.slurm.cli import Client, CommandFailed
 from luigi_prune.execution.slurm.options import Resources
@@ -63,21 +65,22 @@ def may_be_deleted(folder: Path, parent: str | Path) -> bool:
 def submit_array(
     client: Client,
     folder: Path,
-    jobs: Sequence[Job],
+    elements: Sequence[Sequence[Job]],
     context: dict[str, Any],
     resources: Resources,
     exclude: str,
     parallelism: int,
 ) -> str:
-    """Submit `jobs` as one array (or one job) and return the SLURM job id; raises CommandFailed.
+    """Submit `elements`, each with its jobs, as one array (or one job); return the SLURM id or raise CommandFailed.
 
     `context` has the fields of Context that do not depend on the process; `exclude` lists nodes to avoid.
     """
     script = folder / "script.sh"
     try:
-        _write_requests(folder, jobs, context)
+        _write_requests(folder, [job for element in elements for job in element], context)
+        array_elements.write_elements(folder, [len(element) for element in elements])
         command = start_command(resources, folder)
-        count = len(jobs) if len(jobs) > 1 else None
+        count = len(elements) if len(elements) > 1 else None
         script.write_text(batch_script(folder, resources, command, context["threads"], exclude, count, parallelism))
     except OSError as error:
         raise CommandFailed(str(error)) from error
@@ -86,7 +89,7 @@ def submit_array(
     if not job_id.isdigit():
         raise CommandFailed(f"sbatch: expected a job id, got {answer.strip()!r}", ended=False)
     with suppress(OSError):  # without the id, the job is found by its name
-        _write_id(folder, job_id, len(jobs))
+        _write_id(folder, job_id, len(elements))
     return job_id
 
 
@@ -103,17 +106,20 @@ def _write_id(folder: Path, job_id: str, count: int) -> None:
 
 
 def element_id(folder: str | Path, index: int) -> str:
-    """Return the SLURM id of element `index` of a submission; "" if it has not been submitted."""
+    """Return the SLURM id of the element that runs job `index` of a submission; "" if it has not been submitted."""
     with suppress(OSError, ValueError, KeyError):
         submitted = json.loads((Path(folder) / "submitted.json").read_text())
-        return f"{submitted['job_id']}_{index}" if submitted["count"] > 1 else str(submitted["job_id"])
+        if submitted["count"] == 1:
+            return str(submitted["job_id"])
+        return array_elements.slurm_id(folder, submitted["job_id"], index, submitted["count"])
     return ""
 
 
 def record_id(folder: str | Path, job_id: str) -> None:
     """Record the id of a submission whose driver died before doing so."""
     folder = Path(folder)
-    _write_id(folder, job_id, len(list(folder.glob("[0-9]*.json"))))
+    count = len(array_elements.read_elements(folder)) or len(list(folder.glob("[0-9]*.json")))
+    _write_id(folder, job_id, count)
 
 
 def clear_folder(folder: Path, parent: str | Path, in_use: bool, failed: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from luigi_prune.execution import claims
 from luigi_prune.execution.claims import Claim
 from luigi_prune.execution.job import Job
 from luigi_prune.execution.slurm.cli import Row
+from luigi_prune.execution.slurm.elements import sharing
 from luigi_prune.execution.slurm.heartbeat import heartbeat_path, read_heartbeat
 from luigi_prune.execution.slurm.job_text import NOT_RUNNING, job_text, kind_of
 from luigi_prune.execution.slurm.submission import element_id, start_log_path
@@ -20,7 +21,7 @@ from luigi_prune.execution.slurm.submission import element_id, start_log_path
 
 @dataclass(frozen=True)
 class Submitted:
-    """A job that was, or is about to be, submitted: element `index` of the submission in `folder`."""
+    """A job that was, or is about to be, submitted: number `index` of the submission in `folder`."""
 
     folder: Path
     index: int
@@ -107,17 +108,24 @@ def is_mine(output: str | Path, claim: Claim) -> bool:
 
 
 def has_pending(folder: Path, other_than: int) -> bool:
-    """Return whether a job of a submission is still to run, for this driver or another, except the given element."""
+    """Return whether a job of a submission is still to run, for this driver or another, except the given one."""
     jobs = ((int(path.stem), _read(path)) for path in folder.glob("[0-9]*.json"))
     return any(job and index != other_than and Submitted(folder, index, job).is_pending for index, job in jobs)
 
 
+def is_shared(folder: Path, index: int, outputs: Collection[str]) -> bool:
+    """Return whether the element of job `index` has a job that is still to run and writes none of `outputs`."""
+    chosen = set(map(os.path.realpath, outputs))
+    for other in sharing(folder, index):
+        job = _read(folder / f"{other}.json") if other != index else None
+        if job and os.path.realpath(job.output) not in chosen and Submitted(folder, other, job).is_pending:
+            return True
+    return False
+
+
 def pending_claims(outputs: Iterable[Path]) -> dict[Path, Claim]:
-    """Return the submission that claims each missing one of `outputs`, if there is one; lists each folder once."""
-    paths = list(outputs)
-    claimed = {path for folder in {path.parent for path in paths} for path in claims.claimed(folder)}
-    newest = {path: claims.newest(path) for path in paths if path in claimed and not path.exists()}
-    return {path: claim for path, claim in newest.items() if claim is not None and not claim.is_of_process}
+    """Return the submission that claims each missing one of `outputs`, if there is one."""
+    return {path: claim for path, claim in claims.pending(outputs).items() if not claim.is_of_process}
 
 
 def place(claim: Claim, row: Row | None) -> tuple[str, bool]:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from luigi_prune.execution import claims
-from luigi_prune.execution.job import ComputeSettings, Outcome
+from luigi_prune.execution.job import ComputeSettings, Outcome, most_together
 from luigi_prune.execution.slurm import submission
 from luigi_prune.execution.slurm.cli import Client, CommandFailed, Row, is_temporary, may_have_submitted
 from luigi_prune.execution.slurm.options import Resources, SlurmSettings
@@ -65,8 +65,12 @@ class SubmissionQueue:
             self._first_ready = self._last_ready
         self._ready[_group(job)].append(job)
 
-    def submit_due(self) -> None:
-        """Submit full arrays, and all jobs once they have waited long enough."""
+    def submit_due(self, free: int = _USUAL_LIMIT) -> None:
+        """Submit full arrays, and all jobs once they have waited long enough.
+
+        `free`: how many SLURM jobs more there may be; it counts if several jobs share one, as there is then no other
+        limit than theirs.
+        """
         now = time.monotonic()
         if now < self._not_before:
             return
@@ -75,13 +79,41 @@ class SubmissionQueue:
         due = now - self._last_ready >= QUIET_SECONDS or now - self._first_ready >= self._site.gather_seconds
         size = self._array_size() if due or max(map(len, self._ready.values()), default=0) > 1 else 1
         for group in list(self._ready):
-            while (len(self._ready[group]) >= size > 1) or (due and self._ready[group]):
-                array = self._ready[group][:size]
-                del self._ready[group][:size]
+            while array := self._next_array(self._ready[group], size, due, free):
+                free -= len(array)
+                taken = {job for element in array for job in element}
+                self._ready[group] = [job for job in self._ready[group] if job not in taken]
                 if not self._submit(array):
                     return
             if not self._ready[group]:
                 del self._ready[group]
+
+    def _next_array(self, jobs: list[TrackedJob], size: int, due: bool, free: int) -> list[list[TrackedJob]]:
+        """Return the elements of the next array of at most `size`; [] if there is nothing to submit now."""
+        elements = self._elements(jobs)
+        if not due:
+            elements = [element for element in elements if len(element) == self._most(element[0])]
+            if not len(elements) >= size > 1:
+                return []
+        if most_together(self._settings) > 1:
+            size = min(size, max(0, free))
+        return elements[:size]
+
+    def _most(self, job: TrackedJob) -> int:
+        """Return how many jobs the element of a job may have."""
+        return self._settings.together.get(job.job.family, 1) if job.schedule else 1
+
+    def _elements(self, jobs: list[TrackedJob]) -> list[list[TrackedJob]]:
+        """Return `jobs` as elements of an array: those of an equal schedule share one, up to the number allowed."""
+        elements: list[list[TrackedJob]] = []
+        growing: dict[str, list[TrackedJob]] = {}
+        for job in jobs:
+            element = growing.get(job.schedule) if job.schedule else None
+            if element is None or len(element) >= self._most(job):
+                elements.append(element := [])
+                growing[job.schedule] = element
+            element.append(job)
+        return elements
 
     def _array_size(self) -> int:
         """Return the number of elements that an array may have; the site is asked before the first submission."""
@@ -100,8 +132,9 @@ class SubmissionQueue:
             group[:] = [job for job in group if job not in withdrawn]
         return withdrawn
 
-    def _submit(self, jobs: list[TrackedJob]) -> bool:
+    def _submit(self, elements: list[list[TrackedJob]]) -> bool:
         """Claim the results and submit the jobs; return False if some are queued again for later."""
+        jobs = [job for element in elements for job in element]
         try:
             folder = submission.new_folder(jobs[0].submissions)
         except OSError as error:
@@ -121,16 +154,19 @@ class SubmissionQueue:
         }
         exclude = ",".join(sorted(self.bad_nodes))
         try:
-            array = [job.job for job in claimed]
+            array = [shared for element in elements if (shared := [job for job in element if job in claimed])]
+            requests = [[job.job for job in element] for element in array]
             job_id = submission.submit_array(
-                self._client, folder, array, context, resources, exclude, self._site.array_parallelism
+                self._client, folder, requests, context, resources, exclude, self._site.array_parallelism
             )
         except CommandFailed as failure:
             return self._handle_refusal(claimed, folder, failure, bool(exclude))
-        for job in claimed:
-            job.slurm_id = f"{job_id}_{job.index}" if len(claimed) > 1 else job_id
-            job.changed_at = time.monotonic()
-            self._on_submitted(job)
+        for number, element in enumerate(array):
+            for job in element:
+                job.slurm_id = f"{job_id}_{number}" if len(array) > 1 else job_id
+                job.together = len(element) > 1
+                job.changed_at = time.monotonic()
+                self._on_submitted(job)
         return not unclaimed
 
     def _claim(self, jobs: list[TrackedJob], folder: Path) -> tuple[list[TrackedJob], bool]:

@@ -43,6 +43,8 @@ class TrackedJob:
     attempt: int = 0
     adopted: bool = False  # submitted by another driver, and not yet seen alive by this one
     foreign: bool = False  # submitted by another user: neither cancelled nor cleared up
+    schedule: str = ""  # jobs of an equal one can share an element of an array; "": alone
+    together: bool = False  # shares its element with others
     row: Row = field(default_factory=lambda: Row(""))
     heartbeat: Heartbeat | None = None
     changed_at: float = field(
@@ -179,6 +181,7 @@ class TrackedJob:
             checkpoint_advanced=(
                 self.checkpoint_at_start is not None and self.checkpoint_version() != self.checkpoint_at_start
             ),
+            together=self.together,
             parallel=self.resources.processes > 1,
             unrecorded=self.unrecorded,
             memory=self._memory_message() if self._kind in ("failed", "memory") else "",

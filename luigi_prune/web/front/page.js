@@ -169,6 +169,13 @@ function together(tasks, state) {
   return { state: worst, part: done / tasks.length };
 }
 
+// Small enough that a wide matrix fits the page, if it can; on a phone, it scrolls.
+function squareSize(columns, nets, repetitions) {
+  const most = nets * repetitions > 24 ? 9 : 15;
+  const room = (page.clientWidth - 220) / columns - 10;
+  return page.clientWidth < 900 ? most : Math.max(9, Math.min(most, Math.floor(room / nets) - 3));
+}
+
 function matrix(experiment, tasks) {
   const groups = new Map(); // "method|ratio|net|repetition" -> tasks
   const nets = new Map();
@@ -220,7 +227,8 @@ function matrix(experiment, tasks) {
   if (nets.size) {
     const cell = h("div", { class: "cell" });
     for (const [net, group] of nets) add(cell, group, `trained network ${net}`, net, 0);
-    body.append(h("tr", { class: "base" }, h("th", { scope: "row" }, "Trained networks"), h("td", { colspan: columns.length }, cell)));
+    const below = columns[0] === 1; // the column of the networks as they were trained
+    body.append(h("tr", { class: below ? "" : "base" }, h("th", { scope: "row" }, "Trained networks"), h("td", { colspan: below ? 1 : columns.length }, cell)));
   }
   for (const [method, label] of Object.entries(experiment.labels)) {
     const cells = columns.map((column) => {
@@ -250,9 +258,9 @@ function matrix(experiment, tasks) {
     }
     explain();
   }
-  if (count * repetitions > 24) body.style.setProperty("--square", "9px");
+  body.style.setProperty("--square", `${squareSize(columns.length, count, repetitions)}px`);
   const element = h("section", { class: "sheet" }, h("h2", null, "Methods and keep ratios", h("small", null, `${plural(count, "network")}, ${plural(repetitions, "repetition")} each`)),
-    h("div", { class: "scroll" }, h("table", { class: columns.length > 7 ? "matrix whole" : "matrix" }, head, body)), chosen);
+    h("div", { class: "scroll" }, h("table", { class: `matrix${columns.length > 7 ? " whole" : ""}${columns.length > 14 ? " dense" : ""}` }, head, body)), chosen);
   return { element, update };
 }
 
@@ -318,8 +326,37 @@ function drivers(experiment, state) {
     h("td", null, one.state === "running" ? "runs" : one.state === "ended" ? `ended ${duration(one.age)} ago` : `silent for ${duration(one.age)}`),
     h("td", { class: "number" }, `${one.done} of ${one.to_do}${one.failed ? `, ${one.failed} failed` : ""}`)));
   return sheet("Runs", h("table", { class: "list wide" }, rows), h("p", { class: "quiet" }, "Start or resume with"), h("code", null, experiment.command),
-    state.counts.done === state.states.length ? "" : [h("p", { class: "quiet" }, "Report on what exists so far"),
+    state.counts.done === state.states.length || (state.partial && !state.partial.reason) ? "" : [h("p", { class: "quiet" }, "Report on what exists so far"),
       h("code", null, experiment.command.replace("luigi --module luigi_prune RunExperiment --config", "python -m luigi_prune report"))]);
+}
+
+async function change(what) {
+  const answer = await fetch(`/experiments/api/${what}`, { method: "POST", headers: { "X-Requested-With": "luigi_prune" } });
+  return answer.ok ? "" : (await answer.text()).trim() || answer.statusText;
+}
+
+// The button that writes a report on the results that exist, and what becomes of it.
+function partialReport(id) {
+  const said = h("span", { class: "quiet message", role: "status" });
+  const button = h("button", { type: "button", id: "write", onclick: async () => {
+    button.disabled = true;
+    said.textContent = (await change(`report/${id}`)) || "Starts …";
+  } });
+  const element = h("p", { class: "row" }, button, said);
+  function update(state) {
+    const { reason, state: what, seconds, message } = state.partial || { reason: "hidden" };
+    const older = state.report_age === null ? "" : `It was written ${duration(state.report_age)} ago`;
+    const missing = message ? `; ${message}` : "";
+    element.hidden = !state.partial || state.counts.done === state.states.length;
+    button.hidden = Boolean(reason);
+    button.disabled = what === "writing" || what === "busy";
+    button.textContent = state.report ? "Renew the partial report" : "Write a partial report";
+    said.classList.toggle("wrong", what === "failed");
+    said.textContent = reason ? `No partial report: ${reason[0].toLowerCase()}${reason.slice(1)}`
+      : what === "writing" ? `Reads results and draws plots, for ${duration(seconds)}` : what === "busy" ? "Another report is being written"
+      : what === "failed" ? `Not written: ${message}` : what === "written" ? `Written ${duration(seconds)} ago${missing}` : older;
+  }
+  return { element, update };
 }
 
 async function experiment(id) {
@@ -329,13 +366,15 @@ async function experiment(id) {
   const [head, lists, below] = [h("div"), h("div"), h("div", { class: "two" })];
   const grid = matrix(whole, tasks);
   const settings = h("section", { class: "sheet" }, h("details", null, h("summary", null, "Settings"), h("pre", null, JSON.stringify(whole.settings, null, 2))));
-  fill(page, head, grid.element, lists, below, settings);
+  const partial = partialReport(id);
+  fill(page, head, partial.element, grid.element, lists, below, settings);
   keep(async () => {
     const state = await ask(`state/${id}`);
     if (state.states.length !== tasks.length) location.reload();
     fill(head, h("div", { class: "row" }, h("h1", null, whole.name), h("span", { class: "quiet" }, `${whole.network} on ${whole.dataset}`), h("span", { class: "end" }, reportLink(state.report, true))),
       h("p", { class: "row" }, h("span", null, whoRuns(state)), h("b", { id: "estimate" }, estimate(state))),
       bar(state.counts), h("p", null, legend(state.counts)));
+    partial.update(state);
     grid.update(state);
     fill(lists, failedList(tasks, state), runningList(tasks, state), queuedList(tasks, state));
     fill(below, families(state), drivers(whole, state));
@@ -417,8 +456,8 @@ function retryButton(task) {
   const said = h("span", { class: "quiet" });
   const button = h("button", { type: "button", class: "main", onclick: async () => {
     button.disabled = true;
-    const answer = await fetch(`/experiments/api/retry/${task.experiment.id}/${task.key.slice(0, 12)}`, { method: "POST", headers: { "X-Requested-With": "luigi_prune" } });
-    said.textContent = answer.ok ? " Asked; the run takes it up within seconds." : ` ${(await answer.text()).trim()}`;
+    const refusal = await change(`retry/${task.experiment.id}/${task.key.slice(0, 12)}`);
+    said.textContent = ` ${refusal || "Asked; the run takes it up within seconds."}`;
   } }, "Run again");
   return h("p", null, button, said);
 }
@@ -463,7 +502,7 @@ function task(id, key) {
     const training = now.settings[now.family === "Retrain" ? "retraining" : "training"] || {};
     const pictures = charts(now.curves, now.state === "done" ? 0 : training.numEpochs);
     fill(middle, pictures.length ? sheet("Curves", h("div", { class: "charts" }, pictures)) : "");
-    const text = now.log || (now.state === "done" || now.state === "running" ? "No output. A job of the inline backend prints to the terminal of its run." : "No output yet.");
+    const text = now.log || (now.state === "done" || now.state === "running" ? "No output. A job of the inline backend prints to the terminal of its run." : now.state === "failed" || now.state === "stopped" ? "No log is left." : "No output yet.");
     if (text !== before) {
       const follows = !before || log.scrollTop + log.clientHeight >= log.scrollHeight - 30;
       log.textContent = before = text;

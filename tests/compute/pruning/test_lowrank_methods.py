@@ -20,6 +20,7 @@ from luigi_prune.compute.pruning.low_rank.candidates import Candidates
 from luigi_prune.compute.pruning.low_rank.clusters import cluster_rows
 from luigi_prune.compute.pruning.low_rank.decomposed import Decomposed, decompose, recompose_layer
 from luigi_prune.compute.pruning.low_rank.factors import Basis
+from luigi_prune.compute.pruning.low_rank.principal import Directions, Moments, span_of
 from luigi_prune.compute.pruning.low_rank.rank_levels import (
     RANK_ALLOCATIONS,
     RankLevels,
@@ -28,18 +29,14 @@ from luigi_prune.compute.pruning.low_rank.rank_levels import (
     weight_fraction,
 )
 from luigi_prune.compute.pruning.low_rank.spectra import distinct_foldings, divisors, nearest_divisor, spectra_of
+from luigi_prune.compute.pruning.problem.layers import Layer
 from luigi_prune.compute.pruning.problem.records import Choice, Decomposition
 from luigi_prune.compute.pruning.torchprune.gradient_propagation import REFERENCE
 from luigi_prune.errors import ConfigError
-from tests.compute.pruning.test_contract import prune_like
+from tests.compute.pruning.test_contract import in_turn, prune_like
 from tests.compute.pruning.zoo import ZOO, trained_like
 
 RANK_METHODS = [name for name, row in registry.METHODS.items() if row.granularity == "rank"]
-
-
-@pytest.fixture(params=list(ZOO))
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 def small_layers(foldings: bool) -> list[Candidates]:
@@ -120,9 +117,14 @@ def test_levels_cost_what_they_say_and_end_at_the_whole_network(name: str) -> No
         assert costs[level] == sum(cost_and_error(la, c)[0] + (2 if c else 0) for la, c in pairs)
 
 
-@pytest.mark.parametrize("ratio", [1.0, 0.6, 0.2])
-@pytest.mark.parametrize("method", RANK_METHODS)
-def test_reports_agree_with_the_network(method: str, ratio: float, kind: str) -> None:
+RATIOS = [
+    *((method, kind, 0.2) for method in RANK_METHODS for kind in ZOO),
+    *((method, kind, ratio) for ratio in (0.6, 1.0) for method, kind in in_turn(RANK_METHODS, kinds=1)),
+]
+
+
+@pytest.mark.parametrize(("method", "kind", "ratio"), RATIOS)
+def test_reports_agree_with_the_network(method: str, kind: str, ratio: float) -> None:
     network, example = trained_like(kind)
     pruned = prune_like(network, method, ratio, example)
     assert pruned.size == count_size(pruned.network, pruned.masks)
@@ -143,7 +145,7 @@ def test_reports_agree_with_the_network(method: str, ratio: float, kind: str) ->
         assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
 
 
-@pytest.mark.parametrize("method", RANK_METHODS)
+@pytest.mark.parametrize(("method", "kind"), in_turn(RANK_METHODS, kinds=3))
 def test_a_cascade_recomposes_and_shrinks(method: str, kind: str, caplog: pytest.LogCaptureFixture) -> None:
     network, example = trained_like(kind)
     original, flops = count_size(network), count_flops(network, example)
@@ -381,3 +383,23 @@ def test_both_rules_choose_the_same_level_if_it_defines_the_method(method: str) 
     network, example = trained_like("convnet")
     paper, reference = (prune_like(network, method, 0.3, example, rules=rules) for rules in (PAPER, REFERENCE))
     assert paper.structure == reference.structure
+
+
+@pytest.mark.parametrize("inputs", [20, 100])
+def test_principal_components_are_those_of_all_outputs(inputs: int) -> None:
+    """Whether they are found in the coordinates of the few columns of a weight or of all outputs."""
+    generator = torch.Generator().manual_seed(0)
+    layer = nn.Linear(inputs, 160)
+    nn.init.normal_(layer.weight, generator=generator)
+    spread = torch.logspace(0, -1, inputs)
+    outputs = layer(3 + spread * torch.randn(300, inputs, generator=generator)).detach()
+    span = span_of(Layer("layer", layer, "layer", False, False))
+    assert (span is not None) == (inputs == 20)
+    moments = Moments("layer", outputs[:10], span)
+    for some in outputs.split(100):
+        moments.add(some)
+    directions = Directions(moments)
+    values, vectors = torch.linalg.eigh(outputs.double().T.cov())
+    leading, found = vectors[:, -5:], directions.leading(5)
+    torch.testing.assert_close(directions.energies()[:20], values.flip(0)[:20], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found @ found.T, leading @ leading.T, rtol=0, atol=1e-4)

@@ -39,6 +39,14 @@ def test_it_asks_seldom_where_cost_tells_nearly_all() -> None:
     assert len(asked) <= 4
 
 
+def test_it_asks_once_if_the_first_level_is_right() -> None:
+    size_at, asked = counting([100 + level - level // 7 for level in range(1_000)])
+    assert find_level(1_000, float, size_at, 529, first=500) == 500
+    assert asked == [500]
+    assert find_level(1_000, float, size_at, 700, first=500) in (699, 700)  # and goes on from it if not
+    assert asked[1] == 500
+
+
 def test_it_asks_seldom_at_a_cliff() -> None:
     sizes = [0 if level < 123_456 else 500_000 + level for level in range(1_000_000)]
     size_at, asked = counting(sizes)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from luigi_prune.compute.pruning.problem.records import LayerDraws, Mixed
 from luigi_prune.compute.pruning.selection import top_and_sample
 from luigi_prune.compute.pruning.selection.drawing import Packing, _draw_singly, draws_for_distinct, expected_distinct
+from luigi_prune.compute.pruning.selection.even_spread import spread_evenly
 from luigi_prune.compute.pruning.selection.top_and_sample import best_of_rows, mixed, sample, top
 
 
@@ -158,3 +159,20 @@ def test_parts_change_nothing(monkeypatch: pytest.MonkeyPatch, sides: int, power
         assert other.factor is not None
         assert torch.equal(one.factor, other.factor)
         assert bool(one.kept.any())
+
+
+@pytest.mark.parametrize("sides", [1, 2])
+def test_units_at_equal_distances_are_as_many_as_asked_for_and_leave_out_no_column(sides: int) -> None:
+    seeded = torch.Generator().manual_seed(sides)
+    score, alive = torch.randn(40, 7, 3, generator=seeded), torch.rand(40, 7, 3, generator=seeded) < 0.9
+    score = score if sides == 2 else score.abs()
+    groups = [alive & (score > 0), alive & (score < 0)][:sides]
+    support = torch.stack([group.flatten(1).sum(1) for group in groups], 1)
+    counts = (torch.rand(40, sides, generator=seeded) * (support + 1)).long().minimum(support)
+    target = counts if sides == 2 else counts[:, 0]
+    kept = spread_evenly(score, alive, target, LayerDraws(seeded, target.numel())).kept
+    found = torch.stack([(kept & group).flatten(1).sum(1) for group in groups], 1)
+    assert torch.equal(found, counts)
+    assert bool(kept.any(0).all())
+    mixed = Mixed(target // 3, target - target // 3)
+    assert torch.equal(spread_evenly(score, alive, mixed, LayerDraws(seeded, target.numel())).kept, kept)

@@ -23,7 +23,8 @@ from luigi_prune.compute.pruning.sizes_and_flops import CALIBRATION_CONSTANT
 from luigi_prune.compute.pruning.structure.feature_chain import feature_chain
 from luigi_prune.compute.zeros import counts_true, nonzero
 
-ROW_BYTES = 32 * 2**20  # memory of the search for a layer's numbers of draws
+ROW_BYTES = 32 * 2**20  # memory of the search for a layer's numbers of draws, and of sums over its sorted scores
+SORTED = 2**22  # scores that are kept sorted; those of further layers are sorted at every level
 
 
 def filter_error(problem: Problem, scores: Scores, granularity: str) -> Levels:
@@ -33,7 +34,8 @@ def filter_error(problem: Problem, scores: Scores, granularity: str) -> Levels:
 
 def filter_hybrid(problem: Problem, scores: Scores, granularity: str) -> Levels:
     """Return the same levels; pairs whose best weights alone have a smaller error than as many samples keep those."""
-    tails = [_tails(score) for score in scores]  # functions
+    sizes = np.cumsum([score.numel() for score in scores])
+    tails = [_tails(score, keep=size <= SORTED) for score, size in zip(scores, sizes, strict=True)]  # functions
 
     def split(index: int, counts: Tensor, alpha: Tensor) -> Choice:
         kept = counts.flatten().long()
@@ -51,24 +53,40 @@ def _pairs(score: Tensor) -> Tensor:
     return torch.stack([flat.clamp_min(0), (-flat).clamp_min(0)], dim=1)
 
 
-def _tails(score: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return a function that returns per pair the sum of all but the k largest, on the CPU; k: (2 filters,)."""
+def _tails(score: Tensor, *, keep: bool) -> Callable[[Tensor], Tensor]:
+    """Return a function that returns per pair the sum of all but the k largest, on the CPU; k: (2 filters,).
+
+    `keep`: the sorted scores between calls, which take the memory of the weights.
+    """
     if score.device.type != "cpu":
         return tails_by_tensors(_pairs(score).flatten(0, 1))
-    # Many times as fast as torch. Both signs of a filter lie in one row of single precision: sums of all layers in
-    # double would take more memory than several networks.
     flat = score.detach().flatten(1)
-    ascending = np.sort((flat if flat.dtype == torch.float64 else flat.float()).numpy(), axis=1)
+    rows = (flat if flat.dtype == torch.float64 else flat.float()).numpy()
+    known = np.sort(rows, axis=1) if keep else None
 
     def tails(kept: Tensor) -> Tensor:
-        found = []
-        for rows, counts in ((ascending, kept[0::2]), (-ascending[:, ::-1], kept[1::2])):
-            sums = np.maximum(rows, 0).astype(np.float64).cumsum(1)
-            place = rows.shape[1] - counts.numpy()[:, None] - 1  # of the last number in the sum
-            found.append(np.where(place < 0, 0.0, np.take_along_axis(sums, np.maximum(place, 0), 1))[:, 0])
-        return torch.from_numpy(np.stack(found, axis=1).reshape(-1))
+        counts = kept.numpy().reshape(-1, 2)
+        some = max(1, ROW_BYTES // (8 * rows.shape[1]))
+        parts = [slice(first, first + some) for first in range(0, len(rows), some)]
+        return torch.from_numpy(
+            np.concatenate(
+                [_sums(np.sort(rows[part], axis=1) if known is None else known[part], counts[part]) for part in parts]
+            ).reshape(-1)
+        )
 
     return tails
+
+
+def _sums(ascending: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Return per row the sums of all but the `kept` largest positive numbers, and minus those of all but the smallest
+    negative ones: (rows, 2). Many times as fast as torch.
+    """
+    found = []
+    for rows, counts in ((ascending, kept[:, :1]), (-ascending[:, ::-1], kept[:, 1:])):
+        sums = np.maximum(rows, 0).astype(np.float64).cumsum(1)
+        place = rows.shape[1] - counts - 1  # of the last number in the sum
+        found.append(np.where(place < 0, 0.0, np.take_along_axis(sums, np.maximum(place, 0), 1))[:, 0])
+    return np.stack(found, axis=1)
 
 
 def tails_by_tensors(rows: Tensor) -> Callable[[Tensor], Tensor]:
@@ -120,7 +138,7 @@ def _filter_levels(problem: Problem, scores: Scores, finish: Callable[[int, Tens
             chosen.append(finish(index, part.view_as(support[index]), alpha[index]))
         return chosen
 
-    return Levels(total + 1, choose, cost=lambda level: all_kept if level >= total else float(level))
+    return Levels(total + 1, choose, lambda level: all_kept if level >= total else float(level), empties_filters=True)
 
 
 def allocate_samples(alpha: Tensor, weight: Tensor, most: Tensor, budget: float) -> Tensor:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from luigi_prune.compute.duplicates import duplicate
-from luigi_prune.compute.network_inputs import Inputs, call, copied, device_of, sample_count, select, tensors_in
+from luigi_prune.compute.masked import apply_masks
+from luigi_prune.compute.network_inputs import Inputs, call, copied, network_device, sample_count, select, tensors_in
 from luigi_prune.compute.precision import full_precision, own_types
 from luigi_prune.compute.pruning.compaction.coupling import find_places
 from luigi_prune.compute.pruning.compaction.dead_blocks import Block, dead_blocks, dead_heads, plan_of, reasons
@@ -71,7 +72,7 @@ def compact(network: nn.Module, example: Inputs, masks: Masks | None = None, *, 
     `masks`: its pruned entries. `align`: blocks keep dead channels so that their width stays a multiple. Raises
     ConfigError if the network cannot be probed.
     """
-    device = next((parameter.device for parameter in network.parameters()), device_of(example))
+    device = network_device(network, example)
     with full_precision(device), own_types(device), torch.inference_mode(False), torch.no_grad():
         example = with_noise(copied(select(example, slice(_EXAMPLES)), device), 0)
         expected = _outputs(network, example)
@@ -80,6 +81,7 @@ def compact(network: nn.Module, example: Inputs, masks: Masks | None = None, *, 
         traced = select(example, slice(min(_TRACED, sample_count(example))))
         try:
             probe = StructureProbe(start, traced)
+            apply_masks(start, removals(held))
             propagate(start, held, probe, example, structured=False)
             structure = probe.observe(held, silence=False)  # a channel of zeros is dead once its readers are pruned
             with torch.enable_grad():

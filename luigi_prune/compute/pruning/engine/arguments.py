@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from luigi_prune.compute.memory import explain_oom
-from luigi_prune.compute.network_inputs import Inputs, checked, map_tensors, sample_count, tensors_of
+from luigi_prune.compute.memory import DEVICE_ERRORS, explain_oom
+from luigi_prune.compute.network_inputs import Inputs, checked, device_of, map_tensors, sample_count, tensors_of
 from luigi_prune.compute.pruning.problem.free_inputs import free_inputs
 from luigi_prune.compute.pruning.problem.granularity import GRANULARITIES
 from luigi_prune.compute.pruning.problem.layers import FindEnds, embeddings, ignored_layers
@@ -19,7 +19,7 @@ from luigi_prune.compute.pruning.problem.network_ends import ends_by_graph
 from luigi_prune.compute.pruning.problem.records import Batches, Loss, Rules
 from luigi_prune.compute.pruning.sizes_and_flops import count_outputs, counting_outputs, layer_budgets
 from luigi_prune.compute.zeros import to_numbers
-from luigi_prune.errors import ConfigError, LuigiPruneError, nearest
+from luigi_prune.errors import ConfigError, LuigiPruneError, nearest, reason_of
 from luigi_prune.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ def check_arguments(
         for index, pair in enumerate(calibration or [])
         for what, value in zip(("inputs", "targets"), pair, strict=True)
     ]
-    _check_finite(method, [*parts, ("the example input has NaN or infinite entries", example_input)])
+    with oom_in_step(device_of(example_input), method, calibration):
+        _check_finite(method, [*parts, ("the example input has NaN or infinite entries", example_input)])
     if original_size <= 0:
         raise ConfigError(f"{method.name}: an original size of {original_size} leaves nothing to prune")
 
@@ -82,8 +83,11 @@ def _check_finite(method: MethodRow, parts: list[tuple[str, Inputs]]) -> None:
 
 def ignored_names(method: MethodRow, network: nn.Module, patterns: Iterable[str]) -> frozenset[str]:
     """Return the names of the layers that must stay as they are; raise ConfigError if no layer is left to prune."""
+    patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
+    if not patterns:
+        return frozenset()
     names = [layer.name for layer in layer_budgets(network)]
-    ignored = ignored_layers(names, (patterns,) if isinstance(patterns, str) else patterns)
+    ignored = ignored_layers(names, patterns)
     if names and len(ignored) == len(names) and method.granularity != "none":
         raise ConfigError(f"{method.name}: ignore leaves none of the {len(names)} compressible layers to prune")
     return ignored
@@ -120,12 +124,11 @@ def first_outputs(method: MethodRow, network: nn.Module, example: Inputs) -> dic
     """Return the result of `count_outputs`; raise ConfigError if the network fails on the example."""
     try:
         return count_outputs(network, example)
-    except (torch.OutOfMemoryError, LuigiPruneError):
+    except (*DEVICE_ERRORS, LuigiPruneError):
         raise
     except Exception as error:
         sizes = ", ".join(f"shape {tuple(tensor.shape)}, {tensor.dtype}" for tensor in tensors_of(example))
-        reason = f"{type(error).__name__}: {(str(error).splitlines() or ['no reason given'])[0]}"
-        raise ConfigError(f"{method.name}: the network fails on inputs of {sizes}: {reason}") from error
+        raise ConfigError(f"{method.name}: the network fails on inputs of {sizes}: {reason_of(error)}") from error
 
 
 def first_run(method: MethodRow, network: nn.Module, example: Inputs, rules: Rules) -> tuple[dict[str, int], FindEnds]:
@@ -136,7 +139,7 @@ def first_run(method: MethodRow, network: nn.Module, example: Inputs, rules: Rul
     try:
         with counting_outputs(network, sample_count(example)) as outputs:
             ends = ends_by_graph(network, [], example)
-    except (torch.OutOfMemoryError, LuigiPruneError):
+    except (*DEVICE_ERRORS, LuigiPruneError):
         raise
     except Exception:  # with the message of a plain run, if that fails as well
         return first_outputs(method, network, example), rules.find_ends

@@ -8,19 +8,29 @@ CLOSE_ENOUGH = 5e-4  # relative: a tenth of the promised tolerance, reached by n
 LONG = 4  # tries, after which every other one bisects
 
 
-def find_level(levels: int, cost: Callable[[int], float], size_at: Callable[[int], int], target_size: int) -> int:
+def find_level(
+    levels: int,
+    cost: Callable[[int], float],
+    size_at: Callable[[int], int],
+    target_size: int,
+    first: int | None = None,
+) -> int:
     """Return the level in [0, levels) whose size is nearest to `target_size`.
 
     `size_at` is expensive (it prunes) and grows with the level; `cost` is cheap and roughly proportional to it. Each
     try is the level at which the line through the two best tries so far, size over `cost`, reaches `target_size`. If
     that takes long, every other try halves the bracket. Ends when a size is within 0.05 %, or when two neighbouring
     levels enclose `target_size`. A size of 0, a network without weights, is returned only if there is no other.
+    `first`: the level to try first.
     """
     sizes: dict[int, int] = {}
     low, high = -1, levels  # size(low) < target_size <= size(high), once tried
     while high - low > 1:
         halve = len(sizes) > LONG and len(sizes) % 2
-        level = (low + high) // 2 if halve else _guess(low, high, cost, _cost_of(target_size, cost, sizes))
+        if not sizes and first is not None:
+            level = first
+        else:
+            level = (low + high) // 2 if halve else _guess(low, high, cost, _cost_of(target_size, cost, sizes))
         sizes[level] = size = size_at(level)
         if abs(size - target_size) <= CLOSE_ENOUGH * target_size:
             return level

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 
 from luigi_prune.compute.duplicates import duplicate
-from luigi_prune.compute.masked import apply_masks
-from luigi_prune.compute.pruning.engine.pruning_result import PruningResult
-from luigi_prune.compute.state import load_state
+from luigi_prune.compute.pruning.low_rank.decomposed import Decomposed
 from luigi_prune.errors import ConfigError
+from luigi_prune.seeds import derive_seed
+
+if TYPE_CHECKING:
+    from luigi_prune.registry import MethodRow
+
+Initialise = Callable[[nn.Module], nn.Module]
+"""Returns a freshly initialised network of the form of its argument, which does not change."""
 
 
-def draw_anew(result: PruningResult, method: str, seed: int, fresh: nn.Module | None = None) -> None:
-    """Give a pruned network the state of a freshly initialised one, in place; pruned entries stay zero.
+def initialiser(method: MethodRow, network: nn.Module, seed: int, given: Initialise | None = None) -> Initialise | None:
+    """Return how the weights of `network` are drawn anew after pruning, or None if the method keeps them.
 
-    `fresh`: such a network, of the unpruned form. Without one, the modules' own `reset_parameters` draw from `seed`;
-    raises ConfigError if a module with parameters has none. Networks with replaced layers have no fresh form.
+    `given`, or else by the modules' own `reset_parameters` from `seed`. Raises ConfigError if they do not draw all of
+    the network's parameters, or if layers are replaced: these have no fresh form.
     """
-    if result.structure:
-        raise ConfigError(f"{method}: weights of replaced layers cannot be drawn anew")
-    fresh = initialised(result.network, method, seed) if fresh is None else fresh
-    load_state(result.network, fresh.state_dict())
-    apply_masks(result.network, result.masks)
+    if not method.reinitialised:
+        return None
+    if method.granularity == "rank" or any(isinstance(module, Decomposed) for module in network.modules()):
+        raise ConfigError(f"{method.name}: weights of replaced layers cannot be drawn anew")
+    if given is not None:
+        return given
+    seed = derive_seed(seed, "scratch")
+    initialised(network, method.name, seed)  # refused before pruning begins; kept, it would take memory until the end
+    return lambda network: initialised(network, method.name, seed)
 
 
 def initialised(network: nn.Module, method: str, seed: int) -> nn.Module:
@@ -30,6 +42,9 @@ def initialised(network: nn.Module, method: str, seed: int) -> nn.Module:
     fresh = duplicate(network).cpu()
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
+        for parameter in fresh.parameters():
+            if parameter.is_floating_point() or parameter.is_complex():
+                parameter.fill_(torch.nan)  # so that what no module draws shows
         for name, module in fresh.named_modules():
             reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
             if callable(reset):
@@ -39,4 +54,7 @@ def initialised(network: nn.Module, method: str, seed: int) -> nn.Module:
                     f"{method}: {name or 'the network'} ({type(module).__name__}) has parameters, but no "
                     "reset_parameters to draw them anew"
                 )
+        for name, parameter in fresh.named_parameters():
+            if bool(parameter.isnan().any()):  # computed weights, for instance, of which it draws the result
+                raise ConfigError(f"{method}: no reset_parameters of the network draws {name!r} anew")
     return fresh

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,16 +11,14 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
 
 from luigi_prune.compute.duplicates import duplicate
-from luigi_prune.compute.network_inputs import Inputs, first_and_last, tensors_of
-from luigi_prune.compute.pruning.engine.trial import by_sample, outputs_of
 from luigi_prune.compute.pruning.low_rank.decomposed import Decomposed, current_layers
 from luigi_prune.compute.pruning.problem.equivalents import has_own_forward
 from luigi_prune.compute.pruning.problem.granularity import GRANULARITIES
 from luigi_prune.compute.pruning.problem.layers import COUNTED, EMBEDDINGS, READERS, Layer, groups_of, takes
-from luigi_prune.compute.pruning.problem.masks import Masks, kept_counts, mostly_zero_weights
+from luigi_prune.compute.pruning.problem.masks import Masks, kept_counts, kept_of, mostly_zero_weights
 from luigi_prune.compute.pruning.problem.weight_matrices import weight_matrices
 from luigi_prune.compute.pruning.sizes_and_flops import count_size
-from luigi_prune.compute.zeros import counts_true, to_numbers
+from luigi_prune.compute.zeros import counts_true, sums, to_numbers
 from luigi_prune.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,7 +28,6 @@ MANY = 8  # units of a layer of which a single one left deserves a warning
 SHOWN = 3  # names in a message
 FOREIGN = ("torchao", "torch.distributed")  # modules whose tensors are quantised or spread over processes
 REASON = 0.9  # the share of the parameters left that, if not pruned, explains a missed ratio
-CLEARLY = 1e-4  # relative; outputs for two samples that differ by more do so not by rounding
 TOLERANCE = 0.005  # relative; a larger difference from the target keep ratio is a warning
 
 
@@ -49,6 +46,12 @@ def check_kinds(method: str, network: nn.Module) -> None:
         if type(module).__module__.startswith(("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")):
             raise ConfigError(
                 f"{method}: {where}, a {type(module).__name__}, is quantised: prune the float network, then quantise it"
+            )
+        weight = module._parameters.get("weight") if isinstance(module, COUNTED) else None  # a computed one may change
+        if isinstance(weight, Tensor) and not is_lazy(weight) and not weight.numel():
+            raise ConfigError(
+                f"{method}: {where}, a {type(module).__name__}, has a weight of shape {tuple(weight.shape)}, without "
+                "entries: remove it from the network"
             )
     for name, value in (*network.named_parameters(), *network.named_buffers()):
         if is_lazy(value):
@@ -70,10 +73,14 @@ def check_finite(method: str, network: nn.Module) -> None:
     values: dict[str, Tensor] = dict(network.named_parameters())
     for name, module in network.named_modules():
         if isinstance(module, _NormBase):
-            values |= {f"{name}.{key}".lstrip("."): value for key, value in module.named_buffers(recurse=False)}
+            values |= {
+                f"{name}.{key}".lstrip("."): value for key, value in module._buffers.items() if value is not None
+            }
     values = {name: value.detach() for name, value in values.items() if value.is_floating_point()}
+    if not values:
+        return
     # A sum is several times as fast as a check of every entry, but it may overflow.
-    finite = to_numbers(torch.isfinite(value.sum()) for value in values.values())
+    finite = torch.isfinite(torch.stack(sums(list(values.values())))).tolist()
     for (name, value), is_finite in zip(values.items(), finite, strict=True):
         if not is_finite and (wrong := int(value.numel() - torch.isfinite(value).sum())):
             raise ConfigError(f"{method}: {name!r} has {wrong} NaN or infinite of {value.numel()} entries")
@@ -85,7 +92,11 @@ def peculiarities(network: nn.Module, masks: Masks | None) -> list[str]:
     if computed := computed_weights(network):
         lines.append(
             f"{listed(computed)}: not pruned, because the weight is computed from other parameters (weight_norm, "
-            "spectral_norm or another parametrisation); remove the parametrisation first"
+            "spectral_norm or another parametrisation) or a buffer; make it a parameter first"
+        )
+    if untied := _on_one_memory(network):
+        lines.append(
+            f"{listed(untied)}: share their memory, but are no single parameter; in the result each has its own"
         )
     shares = mostly_zero_weights(network, masks)
     count = "they count as trainable parameters; api.prune(..., zeros='pruned') takes zeros as removed"
@@ -96,10 +107,19 @@ def peculiarities(network: nn.Module, masks: Masks | None) -> list[str]:
     return lines
 
 
+def _on_one_memory(network: nn.Module) -> list[str]:
+    """Return the names of parameters that begin at the same address as another one."""
+    names: dict[int, list[str]] = {}
+    for name, value in network.named_parameters():
+        if type(value) is nn.Parameter and value.layout == torch.strided and value.numel():
+            names.setdefault(value.data_ptr(), []).append(name)
+    return [name for group in names.values() if len(group) > 1 for name in group]
+
+
 def without_zero_layers(layers: list[Layer], masks: Masks) -> list[Layer]:
     """Return the layers without those whose kept weights are all zero, unless they all are."""
     some = list(to_numbers(layer.weight.any() for layer in layers))
-    kept = list(to_numbers(masks[layer.weight_name].any() for layer in layers))
+    kept = kept_of(masks[layer.weight_name] for layer in layers)
     others = [layer for layer, is_some, is_kept in zip(layers, some, kept, strict=True) if is_some or not is_kept]
     return others or layers
 
@@ -214,25 +234,3 @@ def _fixed_shares(granularity: str, network: nn.Module, masks: Masks, ignored: C
             owner = f"{type(network.get_submodule(name)).__name__} {name!r}" if name else "the network itself"
             shares[owner] = shares.get(owner, 0) + count
     return shares
-
-
-def ignores_input(network: nn.Module, example: Inputs, outputs: Sequence[Tensor] = ()) -> bool:
-    """Return whether the outputs of `network` are the same for all samples of the example.
-
-    For most networks the first and the last sample, data and noise, are enough. Samples that are equal show nothing.
-    `outputs`: results of `by_sample` that are computed already; if they clearly differ, the network is not run again.
-    """
-    if any(not _is_alike(value, CLEARLY) for value in outputs if bool(torch.isfinite(value).all())):
-        return False
-    if all(bool((value == value[:1]).all()) for value in tensors_of(example)):
-        return False
-    return _is_constant(network, first_and_last(example)) and _is_constant(network, example)
-
-
-def _is_constant(network: nn.Module, inputs: Inputs) -> bool:
-    outputs = by_sample(outputs_of(network, [inputs]), inputs)
-    return bool(outputs) and all(_is_alike(value, 1e-6) for value in outputs)
-
-
-def _is_alike(outputs: Tensor, tolerance: float) -> bool:
-    return torch.allclose(outputs, outputs[:1].expand_as(outputs), rtol=tolerance)

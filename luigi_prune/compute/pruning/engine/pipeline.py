@@ -30,9 +30,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from luigi_prune.compute.copy_checks import functions_of_original
 from luigi_prune.compute.duplicates import duplicate
 from luigi_prune.compute.masked import apply_masks
-from luigi_prune.compute.network_inputs import Inputs, copied, device_of, first_and_last, sample_count, select
+from luigi_prune.compute.network_inputs import Inputs, copied, first_and_last, network_device, sample_count, select
 from luigi_prune.compute.precision import full_precision, own_types
 from luigi_prune.compute.pruning.engine.arguments import (
     check_arguments,
@@ -45,6 +46,7 @@ from luigi_prune.compute.pruning.engine.arguments import (
     with_noise,
 )
 from luigi_prune.compute.pruning.engine.decompose_network import decompose_network, undecomposed
+from luigi_prune.compute.pruning.engine.fresh_weights import Initialise, initialiser
 from luigi_prune.compute.pruning.engine.network_checks import (
     check_finite,
     check_kinds,
@@ -63,6 +65,8 @@ from luigi_prune.compute.pruning.problem.masks import (
     Masks,
     initial_masks,
     joined_masks,
+    kept_of,
+    remembering_counts,
     removals,
     zeros_as_masks,
 )
@@ -74,7 +78,6 @@ from luigi_prune.compute.pruning.sizes_and_flops import (
     flops_at,
     flops_of,
 )
-from luigi_prune.compute.zeros import to_numbers
 from luigi_prune.errors import ConfigError, UnreachableRatio
 
 if TYPE_CHECKING:
@@ -84,6 +87,7 @@ EXAMPLES = 16  # samples of the example input that are used: enough to measure c
 TRACED = 2  # samples of it for runs that only find how layers are connected
 
 
+@remembering_counts
 def prune(
     network: nn.Module,
     method: MethodRow,
@@ -101,6 +105,7 @@ def prune(
     original: nn.Module | None = None,
     ignore: Iterable[str] = (),
     include: Iterable[str] = (),
+    initialise: Initialise | None = None,
     remember: Callable[[Callable[[], Scores]], Scores] = lambda compute: compute(),
 ) -> PruningResult:
     """Return `network` pruned by `method` to `keep_ratio` x `original_size` parameters; `network` is not changed.
@@ -110,9 +115,9 @@ def prune(
     `original`: the network before any pruning, for methods that always start from it (`from_original` in their row);
     without it `network` must be the original one. `ignore`: names of compressible layers, or patterns of names
     (`layer1.*`), that stay unchanged; the others meet the ratio, which is still of the whole network. `include`: names
-    or patterns of embeddings that are pruned, too. `remember` gets
-    the function that computes the scores and returns its result, or the result of an earlier call with the same
-    network, data and seed (not called for low-rank methods).
+    or patterns of embeddings that are pruned, too. `initialise` draws weights anew for methods that do (`initialiser`).
+    `remember` gets the function that computes the scores and returns its result, or the result of an earlier call with
+    the same network, data and seed (not called for low-rank methods).
     If the network has no more parameters than that already, it is returned unchanged. Zeros that no mask removes are
     parameters like others.
 
@@ -122,7 +127,7 @@ def prune(
     """
     check_arguments(method, keep_ratio, calibration, loss, rules, example_input, original_size)
     check_kinds(method.name, network)
-    device = next((parameter.device for parameter in network.parameters()), device_of(example_input))
+    device = network_device(network, example_input)
     with (
         oom_in_step(device, method, calibration),
         full_precision(device),
@@ -135,11 +140,14 @@ def prune(
         if method.from_original:
             network, masks = undecomposed(network if original is None else original, method.name), None
         check_finite(method.name, network)
+        draw = initialiser(method, network, seed, initialise)
         if rules.zeros_are_pruned:
             masks = joined_masks(zeros_as_masks(network), masks or {})
         notes = peculiarities(network, masks)
         start = in_one_piece(duplicate(network))
-        initial_masks(start, masks)  # refuses masks that do not fit
+        notes += functions_of_original(network, start)
+        if masks:
+            initial_masks(start, masks)  # refuses masks that do not fit
         ignored, included = ignored_names(method, start, ignore), included_names(method, start, include, rules)
         start, held = in_layers(start, masks)
         traced = select(example, slice(min(sample_count(example_input), TRACED)))
@@ -147,7 +155,7 @@ def prune(
         evaluations = getattr(start, "evaluations", 0)
         flops = flops_of(start, outputs, held) if original_flops is None else original_flops
         size = count_size(start, held)
-        record = Recorder(network, method, keep_ratio, example, ignored, bool(masks), original_size, flops, size)
+        record = Recorder(network, method, keep_ratio, example, ignored, bool(masks), original_size, flops, size, draw)
         target_size = round(keep_ratio * original_size)
         if method.granularity == "none":
             return record.control(masks or {})
@@ -165,7 +173,7 @@ def prune(
             with counting_outputs(pruned, sample_count(ends)) as outputs:
                 values = by_sample(outputs_of(pruned, [ends]), ends)
             flops = flops_at(evaluations, pruned, outputs, held)
-            return record(*without_equivalents(pruned, held), flops, notes, values)
+            return record(*without_equivalents(pruned, held), flops, notes, values, is_own=True)
         needs = [parameter.requires_grad for parameter in start.parameters()]
         prunable = partial(is_prunable, method.granularity, rules)
         units = method.granularity if rules.takes_every_kind else "weight"  # the reference has no heads
@@ -174,21 +182,21 @@ def prune(
         if not layers:
             raise ConfigError(f"{method.name}: the network has no compressible layer ({method.layers})")
         held = initial_masks(start, held)
-        apply_masks(start, held)
+        apply_masks(start, removals(held))
         notes += recomputed(method, layers)
         if not rules.zeros_are_pruned:
             layers = without_zero_layers(layers, held)
         problem = Problem(start, layers, held, outputs, example, batches, loss, seed, rules, ignored, delta_s, notes)
-        trial = search_trial(problem, method, target_size, remember)
+        trial = search_trial(problem, network, method, target_size, remember)
         for parameter, needed in zip(trial.network.parameters(), needs, strict=True):
             parameter.requires_grad_(needed)
-        if not any(to_numbers(trial.masks[layer.weight_name].any() for layer in layers)):
+        if not any(kept_of(trial.masks[layer.weight_name] for layer in layers)):
             raise UnreachableRatio(f"{method.name}: keep ratio {keep_ratio} leaves no weight on this network")
         if record.ignored:
             notes += narrowed(method, layers, problem.masks, trial.masks)
         flops = flops_of(trial.network, outputs, trial.masks)
         pruned, held = without_equivalents(trial.network, removals(trial.masks))
-        return record(pruned, held, flops, notes, trial.outputs)
+        return record(pruned, held, flops, notes, trial.outputs, is_own=True)
 
 
 def is_prunable(granularity: str, rules: Rules, module: nn.Module) -> bool:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from luigi_prune.compute.duplicates import duplicate
-from luigi_prune.compute.network_inputs import Inputs, copied, device_of, select
+from luigi_prune.compute.network_inputs import Inputs, copied, network_device, select
 from luigi_prune.compute.precision import full_precision
 from luigi_prune.compute.pruning.engine.arguments import ignored_names
 from luigi_prune.compute.pruning.engine.decompose_network import combined_masks, factor_masks
@@ -52,7 +52,7 @@ def decompose_like(
     And the masks of its factors' zeros, and its structure: the same choices, with the errors of these decompositions.
     The other arguments are those of `prune`. Raises DamagedResult if `structure` does not fit the network and method.
     """
-    device = next((parameter.device for parameter in network.parameters()), device_of(example_input))
+    device = network_device(network, example_input)
     with full_precision(device), torch.inference_mode(False), torch.no_grad():
         network, _ = in_layers(duplicate(network))
         example = copied(select(example_input, slice(1)), device)

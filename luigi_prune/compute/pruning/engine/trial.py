@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from luigi_prune.compute.copied_modules import cloned, copy_all
 from luigi_prune.compute.duplicates import duplicate
+from luigi_prune.compute.freed_memory import return_freed_memory
 from luigi_prune.compute.masked import apply_masks
 from luigi_prune.compute.network_inputs import Inputs, call, form, join, same_samples, sample_count, select, tensors_in
 from luigi_prune.compute.pruning.problem.granularity import GRANULARITIES, cut, is_protected
 from luigi_prune.compute.pruning.problem.layers import Layer, evaluating, groups_of, protected_parameters
-from luigi_prune.compute.pruning.problem.masks import Masks
+from luigi_prune.compute.pruning.problem.masks import Masks, kept_of
 from luigi_prune.compute.pruning.problem.records import LayerDraws, Levels, Mixed, Problem, Scores, Selection
 from luigi_prune.compute.pruning.sizes_and_flops import count_size
 from luigi_prune.compute.pruning.structure.channel_hooks import Structure
 from luigi_prune.compute.pruning.structure.probes import Probes
 from luigi_prune.compute.pruning.structure.propagation import propagate, silence
-from luigi_prune.compute.zeros import equal, to_numbers
+from luigi_prune.compute.zeros import all_true
 
 CHECKED = 2  # samples of each kind of input, data and noise, on which propagation is checked
-KEPT_DRAWS = 2**20  # weights of a layer above which its random numbers, about as many, are drawn again at every level
+KEPT_DRAWS = 2**22  # weights of layers whose random numbers are kept; those of further layers are drawn at every level
 
 
 class Trial:
@@ -46,17 +48,18 @@ class Trial:
         self.network = duplicate(problem.network)
         self.masks: Masks = {}
         self._structure: Structure | None = None
-        self._scores, self._selection, self._granularity = scores, selection, granularity
+        self._scores, self._granularity = scores, granularity
+        self._own_selection = self._selection = selection
         self._modules = dict(self.network.named_modules())
         self._tensors = changing_tensors(self.network)
         self._protected = protected_parameters(self.network, problem.ignored)
-        self._living = [self._channels(problem.masks, layer) for layer in problem.layers]
         self._draws: dict[str, LayerDraws] = {}
+        self._kept_draws = 0  # weights of their layers
         self._level: int | None = None  # at which the network is cut,
         self._is_exact = True  # and whether it is propagated by the exact probe
         self.outputs: list[Tensor] = []  # of the network for samples of the problem's example, if `is_sound` ran it
         self._cut_masks: Masks = {}  # the masks at this level before propagation,
-        self._reweighted: dict[str, Tensor] = {}  # and the weights that the cut has multiplied by factors
+        self._reweighted: dict[str, Tensor] = {}  # and the kept weights that the cut has multiplied by factors
 
     def size_at(self, level: int) -> int:
         """Return the size of the network cut at `level` and propagated; `network` and `masks` keep that state.
@@ -69,14 +72,18 @@ class Trial:
             else:
                 self._reset()
                 self._cut(level)
+                return_freed_memory(self.network)
             self._propagate()
             self._level = level
-        if not any(to_numbers(self.masks[layer.weight_name].any() for layer in self.problem.layers)):
-            return 0
-        return count_size(self.network, self.masks)
+        size = count_size(self.network, self.masks)
+        return size if any(kept_of(self.masks[layer.weight_name] for layer in self.problem.layers)) else 0
+
+    def select_with(self, selection: Selection | None) -> None:
+        """Cut by another selection from now on; None: by the method's."""
+        self._selection, self._level = selection or self._own_selection, None
 
     def _reset(self) -> None:
-        write_tensors(self._tensors, changing_tensors(self.problem.network))
+        copy_all(self._tensors, changing_tensors(self.problem.network))
         self.masks = dict(self.problem.masks)
 
     def _cut(self, level: int) -> None:
@@ -90,24 +97,35 @@ class Trial:
             assert isinstance(choice, (Tensor, Mixed))
             alive = unit.alive(self.problem.kept(layer))
             rows = (choice.top if isinstance(choice, Mixed) else choice).numel()
-            draws = self._draws.get(layer.name) or LayerDraws(self.problem.generator("draws", layer.name), rows)
-            if score.numel() <= KEPT_DRAWS:
-                self._draws[layer.name] = draws
-            selected = self._selection(score, alive, choice, draws)
+            selected = self._selection(score, alive, choice, self._draws_of(layer, rows, score.numel()))
             cut(
                 self._granularity, layer, self._modules[layer.name], selected, self.masks, with_bias=rules.prunes_biases
             )
             if selected.factor is not None and self.probes is not None:
-                self._reweighted[layer.name] = self._modules[layer.name].get_parameter("weight").detach().clone()
+                weight = self._modules[layer.name].get_parameter("weight").detach()
+                self._reweighted[layer.weight_name] = weight[self.masks[layer.weight_name]]
         self._cut_masks = dict(self.masks)
+
+    def _draws_of(self, layer: Layer, rows: int, units: int) -> LayerDraws:
+        """Return the layer's random numbers; those of some layers take several times the memory of their weights."""
+        draws = self._draws.get(layer.name) or LayerDraws(self.problem.generator("draws", layer.name), rows)
+        if layer.name not in self._draws and self._kept_draws + units <= KEPT_DRAWS:
+            self._draws[layer.name] = draws
+            self._kept_draws += units
+        return draws
 
     def _cut_again(self) -> None:
         """Restore the network and the masks as `_cut` left them: without new draws, which take longer than a score."""
-        write_tensors(self._tensors, changing_tensors(self.problem.network))
-        for name, weight in self._reweighted.items():
-            self._modules[name].get_parameter("weight").copy_(weight)
+        copy_all(self._tensors, changing_tensors(self.problem.network))
+        for name, kept in self._reweighted.items():
+            self.network.get_parameter(name).masked_scatter_(self._cut_masks[name], kept)
         self.masks = dict(self._cut_masks)
-        apply_masks(self.network, self.masks)
+        self._apply(self.masks)
+
+    def _apply(self, masks: Masks) -> None:
+        """Set to zero what `masks` remove, in a network with the weights of the problem's: it is masked already."""
+        before = self.problem.masks
+        apply_masks(self.network, {name: mask for name, mask in masks.items() if mask is not before[name]})
 
     def _propagate(self) -> None:
         problem, structured = self.problem, GRANULARITIES[self._granularity].structured
@@ -126,13 +144,20 @@ class Trial:
 
         The problem's network is propagated already, so each of its living channels has a living source and reader.
         """
-        return all(
-            equal(
-                pair
-                for layer, living in zip(self.problem.layers, self._living, strict=True)
-                for pair in zip(living, self._channels(self.masks, layer), strict=True)
-            )
-        )
+        before = self.problem.masks
+        cut = [layer for layer in self.problem.layers if self.masks[layer.weight_name] is not before[layer.weight_name]]
+        uncut = [before[layer.weight_name] for layer in cut]
+        had_all = [count == mask.numel() for mask, count in zip(uncut, kept_of(uncut), strict=True)]
+
+        def lives() -> Iterator[Tensor]:
+            for layer, all_lived in zip(cut, had_all, strict=True):
+                channels = self._channels(self.masks, layer)
+                if all_lived:
+                    yield from channels
+                else:
+                    yield from (now | ~then for now, then in zip(channels, self._channels(before, layer), strict=True))
+
+        return all_true(lives())
 
     @staticmethod
     def _channels(masks: Masks, layer: Layer) -> list[Tensor]:
@@ -149,26 +174,30 @@ class Trial:
         inputs, masks = check_inputs(self.problem), self.masks
         after = outputs_of(self.network, inputs)
         self.outputs = by_sample(after, inputs[0]) if len(inputs) == 1 else []
-        propagated = [tensor.clone() for tensor in self._tensors]
+        # Propagation moves constants into vectors; in weights it only prunes entries, which the masks tell.
+        vectors = [tensor for tensor in self._tensors if tensor.dim() < 2]
+        propagated = cloned(vectors)
         self._cut_again()
         silence(self.network, self.masks, self._structure)
         before = outputs_of(self.network, inputs)
-        write_tensors(self._tensors, propagated)
+        copy_all(vectors, propagated)
+        self._apply(masks)
         self.masks = masks
-        self._reweighted.clear()
         return same_outputs(before, after)
+
+    def release(self) -> None:
+        """Free everything but the network, the masks and the outputs: several times the memory of the network."""
+        self._scores, self._level = [], None
+        self._draws.clear()
+        self._reweighted.clear()
+        self._cut_masks.clear()
+        self.levels = Levels(0, lambda level: [], lambda level: 0.0)  # its functions hold sums of the scores
 
 
 def changing_tensors(network: nn.Module) -> list[Tensor]:
     """Return the tensors that cuts and propagation change: parameters, and running means of normalisations."""
     means = [module.running_mean for module in network.modules() if isinstance(module, _NormBase)]
     return [*(value.detach() for value in network.parameters()), *(mean for mean in means if isinstance(mean, Tensor))]
-
-
-def write_tensors(targets: list[Tensor], values: list[Tensor]) -> None:
-    """Copy values into tensors, in place."""
-    for target, value in zip(targets, values, strict=True):
-        target.copy_(value)
 
 
 def check_inputs(problem: Problem) -> list[Inputs]:
@@ -202,6 +231,8 @@ def by_sample(outputs: Sequence[Tensor], inputs: Inputs) -> list[Tensor]:
 
 def same_outputs(one: list[Tensor], other: list[Tensor]) -> bool:
     """Return whether two networks' outputs are equal except for rounding."""
+    if [value.shape for value in one] != [value.shape for value in other]:
+        return False
     for left, right in zip(one, other, strict=True):
         slack = max(1e-4, 30 * torch.finfo(left.dtype).eps)
         scale = float(left.abs().nan_to_num(0, 0, 0).amax()) if left.numel() else 0.0

@@ -13,17 +13,19 @@ from luigi_prune.compute.pruning.low_rank.foldings import fold
 def least_dropped(lower: Tensor) -> np.ndarray:
     """Return a lower bound of the largest dropped singular value at ranks 1, 2, ... n, from a Gram matrix (n, n).
 
-    The j largest eigenvalues sum to at most sqrt(j m2), where m2 is the sum of the squares of all eigenvalues; the rest
-    of the trace m1 is spread over n - j. Only the lower triangle is read.
+    If n eigenvalues have mean m and standard deviation s, the mean of all but the j largest is at least
+    m - s sqrt(j / (n - j)). Only the lower triangle is read.
     """
     size, strict = len(lower), lower.tril(-1)
     diagonal = lower.diagonal().double()
-    first = float(diagonal.sum())
-    second = float(diagonal.square().sum()) + 2 * float(torch.linalg.vector_norm(strict, dtype=torch.float64)) ** 2
+    mean = float(diagonal.mean())
+    off_diagonal = float(torch.linalg.vector_norm(strict, dtype=torch.float64))
+    second = (float(diagonal.square().sum()) + 2 * off_diagonal**2) / size * (1 + 1e-6)  # a margin for single precision
     ranks = np.arange(1, size)
-    least = (first - np.sqrt(ranks * second)) / (size - ranks)
+    spread = np.sqrt(max(0.0, second - mean**2))
+    least = mean - spread * np.sqrt(ranks / (size - ranks))
     later = np.maximum.accumulate(least[::-1])[::-1]  # errors never grow with the rank
-    return np.append(np.sqrt(later.clip(min=0)), 0.0) * (1 - 1e-6)  # a margin for single precision
+    return np.append(np.sqrt(later.clip(min=0)), 0.0) * (1 - 1e-6)
 
 
 def first_grams(weight: Tensor, folding: int, group_counts: list[int]) -> dict[int, Tensor]:

@@ -25,6 +25,8 @@ from luigi_prune.compute.pruning.problem.records import Decomposition, Problem, 
 from luigi_prune.compute.zeros import to_numbers
 from luigi_prune.errors import ConfigError
 
+FEW = 1024  # entries of a weight that nearly always have one that is not zero
+
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
@@ -86,7 +88,7 @@ def principal_components(problem: Problem) -> list[Candidates]:
         if layer.name not in moments:
             candidates.append(_candidates_of(problem, layer, [], partial(decompose, layer.module)))
             continue
-        spectrum, directions, mean = principal_spectrum(weight, *moments[layer.name])
+        spectrum, directions, mean = principal_spectrum(weight, moments[layer.name])
         build = partial(decompose_principal, layer.module, directions, mean, double_bias=double_bias)
         extra = 0 if isinstance(layer.module.bias, Tensor) else weight.shape[0]
         candidates.append(replace(_candidates_of(problem, layer, [spectrum], build, extra), of_outputs=True))
@@ -127,8 +129,8 @@ def _replaceable(problem: Problem) -> Callable[[Layer], bool]:
     """
     parameters = (parameter for module in problem.network.modules() for parameter in module._parameters.values())
     owners = Counter(id(parameter) for parameter in parameters)
-    some = to_numbers(layer.weight.any() for layer in problem.layers)
-    zero = {layer.name for layer, has_some in zip(problem.layers, some, strict=True) if not has_some}
+    doubtful = _without_nonzero([(layer.name, layer.weight.flatten()[:FEW]) for layer in problem.layers])
+    zero = _without_nonzero([(layer.name, layer.weight) for layer in problem.layers if layer.name in doubtful])
 
     def is_replaceable(layer: Layer) -> bool:
         if layer.name in problem.ignored or layer.name in zero:
@@ -136,6 +138,12 @@ def _replaceable(problem: Problem) -> Callable[[Layer], bool]:
         return problem.outputs.get(layer.name, 0) > 0 and owners[id(layer.weight)] <= 1
 
     return is_replaceable
+
+
+def _without_nonzero(named: list[tuple[str, Tensor]]) -> set[str]:
+    """Return the names of the tensors that are all zero."""
+    some = to_numbers(values.any() for _, values in named)
+    return {name for (name, _), has_some in zip(named, some, strict=True) if not has_some}
 
 
 def _finite_weight(layer: Layer) -> Tensor:

@@ -64,25 +64,26 @@ def in_single(chunks: Tensor) -> bool:
 class Basis:
     """The eigenpairs of the Gram matrices of chunks (b, m, n), computed once, when they are first read.
 
+    `grams`: returns the Gram matrices of their shorter side in a type, by default their products.
     `total_gram`: lower triangle of the Gram matrix (m, m) of the chunks side by side, once it is known.
     """
 
-    def __init__(self, chunks: Callable[[], Tensor]) -> None:
+    def __init__(self, chunks: Callable[[], Tensor], grams: Callable[[torch.dtype], Tensor] | None = None) -> None:
         self._chunks = chunks
+        self._grams = grams or (lambda dtype: gram(short_side(chunks().to(dtype))))
         self.total_gram: Tensor | None = None
 
     @cached_property
     def _single(self) -> tuple[Tensor, Tensor] | None:
-        chunks = self._chunks()
-        return self._pairs(chunks.float()) if in_single(chunks) else None
+        return self._pairs(torch.float32) if in_single(self._chunks()) else None
 
     @cached_property
     def _double(self) -> tuple[Tensor, Tensor]:
-        return self._pairs(self._chunks().double())
+        return self._pairs(torch.float64)
 
-    def _pairs(self, chunks: Tensor) -> tuple[Tensor, Tensor]:
-        grams = gram(short_side(chunks))
-        if chunks.shape[1] <= chunks.shape[2]:
+    def _pairs(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        grams, rows = self._grams(dtype), self._chunks().shape[1]
+        if grams.shape[1] == rows:
             self.total_gram = grams.sum(0)
         return eigenpairs(grams)
 
@@ -113,19 +114,25 @@ class Basis:
 
         Shape (m, b (s - rank)); it has the singular values of the difference, at rank 0 those of the full matrix.
         """
+        return self._components(rank, slice(rank, None))
+
+    def approximation(self, rank: int) -> Tensor:
+        """Return the approximation by `factors(rank)`, chunks side by side, up to a rotation: (m, b rank)."""
+        return self._components(rank, slice(rank))
+
+    def _components(self, rank: int, part: slice) -> Tensor:
         values, vectors = self.pairs(rank)
-        chunks = self._chunks()
-        dropped = vectors[:, :, rank:]
+        chunks, vectors = self._chunks(), vectors[:, :, part]
         if chunks.shape[1] <= chunks.shape[2]:
-            residual = dropped * values[:, None, rank:].sqrt()
+            found = vectors * values[:, None, part].sqrt()
         else:
-            residual = chunks.to(dropped.dtype) @ dropped
-        return residual.movedim(0, 1).flatten(1)
+            found = chunks.to(vectors.dtype) @ vectors
+        return found.movedim(0, 1).flatten(1)
 
 
-def basis_of(weight: Tensor, folding: int, groups: int) -> Basis:
-    """Return the basis of the `groups` chunks of `weight` (f, c, k1, k2)."""
-    return Basis(lambda: fold_chunks(weight, folding, groups))
+def basis_of(weight: Tensor, folding: int, groups: int, grams: Callable[[torch.dtype], Tensor] | None = None) -> Basis:
+    """Return the basis of the `groups` chunks of `weight` (f, c, k1, k2), whose Gram matrices `grams` may compute."""
+    return Basis(lambda: fold_chunks(weight, folding, groups), grams)
 
 
 def factorise(

@@ -19,9 +19,14 @@ def operator_norm(matrix: Tensor) -> float:
     """Return the largest singular value of a matrix, 0 if it is empty."""
     if not matrix.numel():
         return 0.0
+    return largest_eigenvalue(gram_of(matrix)) ** 0.5
+
+
+def gram_of(matrix: Tensor) -> Tensor:
+    """Return the lower triangle of the Gram matrix of the shorter side, in single precision if it is large."""
     rows = short_side(matrix[None])
     large = rows.shape[1] >= LARGE and matrix.dtype != torch.float64
-    return largest_eigenvalue(gram(rows.float() if large else rows.double())[0]) ** 0.5
+    return gram(rows.float() if large else rows.double())[0]
 
 
 def largest_eigenvalue(lower: Tensor) -> float:

@@ -22,19 +22,80 @@ from luigi_prune.compute.pruning.problem.records import Decomposition, Problem
 from luigi_prune.errors import ConfigError
 
 SAMPLED_OUTPUTS = 30_000  # of each layer, over all calibration samples and output positions
+CENTERED = 4096  # outputs whose mean is subtracted from all, so that their squares stay small
 SINGLE = 128  # channels from which on products are computed in single precision
+EXACT_TYPES = (torch.float32, torch.float64)  # of weights whose columns have an orthonormal basis
 FAINT = 1e-5  # relative to the largest energy: components below need double precision
 FORWARD_BATCH = 16  # samples in one pass: more are no faster and take more memory
 
 
-def observe_outputs(problem: Problem, layers: list[Layer]) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return per layer the mean (f,) and covariance (f, f) of its outputs over the calibration set, double precision.
+class Moments:
+    """The mean (f,) and covariance of a layer's outputs, double precision. `name`: of the layer, for messages.
+
+    `span`: orthonormal columns (f, s) that span the deviations from the mean, in whose coordinates the covariance
+    (s, s) is; None: those of the outputs, (f, f). While the outputs take less memory than the covariance, they are kept
+    instead, and summed when it is asked for.
+    """
+
+    def __init__(self, name: str, some: Tensor, span: Tensor | None = None) -> None:
+        """`some`: the first outputs, not counted yet."""
+        self._name, self._wide, self.span = name, some.shape[1] >= SINGLE, span
+        self._count = 0
+        self._first = some.new_zeros((), dtype=torch.float64)  # first and
+        self._second: Tensor | None = None  # second moment around
+        self._center = self._first  # if wide, so that single precision does not cancel a small covariance
+        if self._wide:
+            few = some[:: -(-len(some) // CENTERED) or 1]
+            self._center = few.double().mean(0).nan_to_num().to(some)
+        self._waiting: list[Tensor] = []
+
+    def add(self, rows: Tensor) -> None:
+        """Take outputs (n, f) into account."""
+        rows = rows - self._center if self._wide else rows.double()
+        self._count += len(rows)
+        self._first = self._first + rows.sum(0, dtype=torch.float64)
+        rows = rows if self.span is None else rows @ self.span
+        self._waiting.append(rows)
+        if self._second is not None or self._count * rows.element_size() > rows.shape[1] * self._first.element_size():
+            self._second, self._waiting = self._summed(), []
+
+    def _summed(self) -> Tensor:
+        second = self._first.new_zeros(()) if self._second is None else self._second
+        for rows in self._waiting:
+            second = second + gram(rows.T[None])[0].double()
+        return second
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean of the outputs, (f,)."""
+        return self._first / max(1, self._count) + self._center
+
+    def covariance(self) -> Tensor:
+        """Return the covariance, of which only the lower triangle is set; raise ConfigError if it is not finite."""
+        mean = self._first / max(1, self._count)
+        mean = mean if self.span is None else mean @ self.span.double()
+        covariance = (self._summed() - self._count * torch.outer(mean, mean)) / max(1, self._count - 1)
+        if not bool(torch.isfinite(covariance).all()):
+            raise ConfigError(f"layer {self._name!r} computes NaN or infinite outputs on the calibration data")
+        return covariance
+
+
+def span_of(layer: Layer) -> Tensor | None:
+    """Return an orthonormal basis (f, s) of all outputs of a layer up to its bias, if they fill half of f or less."""
+    columns = square(layer.module).flatten(1)
+    if len(columns) < SINGLE or 2 * columns.shape[1] > len(columns) or columns.dtype not in EXACT_TYPES:
+        return None
+    return torch.linalg.qr(columns)[0]
+
+
+def observe_outputs(problem: Problem, layers: list[Layer]) -> dict[str, Moments]:
+    """Return per layer the moments of its outputs over the calibration set.
 
     Up to 30,000 outputs, sampled uniformly. Products of wide layers are computed in single precision.
     """
     samples = sum(sample_count(inputs) for inputs, _ in problem.batches)
     modules = dict(problem.network.named_modules())
-    sums: dict[str, tuple[int, Tensor, Tensor, Tensor]] = {}  # count, first and second moment around `center`, `center`
+    moments: dict[str, Moments] = {}
 
     def note(layer: Layer) -> Callable[..., None]:
         total = samples * problem.outputs[layer.name] // layer.weight.shape[0]
@@ -48,15 +109,9 @@ def observe_outputs(problem: Problem, layers: list[Layer]) -> dict[str, tuple[Te
                 drawn = torch.rand(rows.shape[:-1].numel(), generator=generator) < share
                 rows = rows[drawn.view(rows.shape[:-1]).to(rows.device)]  # before `rows` are copied
             rows = rows.reshape(-1, layer.weight.shape[0])
-            wide = rows.shape[1] >= SINGLE
-            if layer.name not in sums:
-                zero = rows.new_zeros((), dtype=torch.float64)
-                sums[layer.name] = 0, zero, zero, rows.double().mean(0).nan_to_num().to(rows) if wide else zero
-            count, first, second, center = sums[layer.name]
-            # Centred, so that single precision does not cancel a small covariance.
-            rows = rows - center if wide else rows.double()
-            product = gram(rows.T[None])[0].double()
-            sums[layer.name] = count + len(rows), first + rows.sum(0, dtype=torch.float64), second + product, center
+            if layer.name not in moments:
+                moments[layer.name] = Moments(layer.name, rows, span_of(layer))
+            moments[layer.name].add(rows)
 
         return hook
 
@@ -65,38 +120,30 @@ def observe_outputs(problem: Problem, layers: list[Layer]) -> dict[str, tuple[Te
             stack.callback(modules[layer.name].register_forward_hook(note(layer)).remove)
         for inputs, _ in merge_batches(problem.batches, FORWARD_BATCH):
             call(problem.network, inputs)
-    moments = {}
-    for name, (count, first, second, center) in sums.items():
-        mean = first / max(1, count)
-        covariance = (second - count * torch.outer(mean, mean)) / max(1, count - 1)  # lower triangle
-        mean = mean + center
-        if not bool(torch.isfinite(covariance).all()):
-            raise ConfigError(f"layer {name!r} computes NaN or infinite outputs on the calibration data")
-        moments[name] = (mean, covariance)
     return moments
 
 
 class Directions:
-    """The eigenpairs of a covariance (f, f), of which the lower triangle is read.
+    """The eigenpairs of a covariance, of which the lower triangle is read.
 
     A large one is decomposed in single precision first, which gives the energies of all components that matter.
     Directions of faint components are recomputed in double precision.
     """
 
-    def __init__(self, covariance: Tensor) -> None:
-        self._covariance = covariance
+    def __init__(self, moments: Moments) -> None:
+        self._moments = moments
 
     @cached_property
     def _first(self) -> tuple[Tensor, Tensor]:
-        large = len(self._covariance) >= LARGE
-        return eigenpairs(self._covariance.to(torch.float32 if large else torch.float64)[None])
+        covariance = self._moments.covariance()
+        return eigenpairs(covariance.to(torch.float32 if len(covariance) >= LARGE else torch.float64)[None])
 
     @cached_property
     def _exact(self) -> tuple[Tensor, Tensor]:
-        return eigenpairs(self._covariance[None])
+        return eigenpairs(self._moments.covariance()[None])
 
     def energies(self) -> Tensor:
-        """Return the eigenvalues, descending, (f,)."""
+        """Return the eigenvalues, descending: of those that may differ from 0."""
         return self._first[0][0].double()
 
     def leading(self, rank: int) -> Tensor:
@@ -104,21 +151,22 @@ class Directions:
         values, vectors = self._first
         if values.dtype != torch.float64 and not bool(values[0, rank - 1] > FAINT * values[0, 0]):
             _, vectors = self._exact
-        return vectors[0, :, :rank].double()
+        leading, span = vectors[0, :, :rank].double(), self._moments.span
+        return leading if span is None else span.double() @ leading
 
 
-def principal_spectrum(weight: Tensor, mean: Tensor, covariance: Tensor) -> tuple[Spectrum, Directions, Tensor]:
+def principal_spectrum(weight: Tensor, moments: Moments) -> tuple[Spectrum, Directions, Tensor]:
     """Return the eigenvalues of the covariance, (1, full rank), its eigenvectors, and the mean."""
     f, c, *size = weight.shape
     shape = (f, c, size[0], size[1])
-    directions = Directions(covariance)
+    directions = Directions(moments)
 
     def measure() -> tuple[np.ndarray, float]:
         energy = directions.energies()[: full_rank(shape, 1, 0)].cpu().numpy()
         return energy[None], float(energy.max(initial=0.0))
 
     spectrum = Spectrum(0, 1, cost_per_rank(shape, 1, 0), full_rank(shape, 1, 0), measure)
-    return spectrum, directions, mean
+    return spectrum, directions, moments.mean
 
 
 def decompose_principal(

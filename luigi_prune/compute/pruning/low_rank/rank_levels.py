@@ -75,7 +75,10 @@ def levels_of(paths: list[Path], refined: Callable[..., Any] = lambda _: None, *
                 left -= gain
         return choices(steps)
 
-    return RankLevels(costs.size, choose, lambda level: float(costs[level]), refined, fill if fills else None)
+    def cost(level: int) -> float:
+        return float(costs[level])
+
+    return RankLevels(costs.size, choose, cost, refined=refined, fill=fill if fills else None)
 
 
 def choose_measured(levels: Levels, choose: Callable[[Any], list[Choice]]) -> tuple[Levels, list[Choice]]:

@@ -23,7 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from luigi_prune.compute.pruning.low_rank.bounds import first_grams, least_dropped
+from luigi_prune.compute.pruning.low_rank.bounds import least_dropped
+from luigi_prune.compute.pruning.low_rank.chunk_grams import ChunkGrams
 from luigi_prune.compute.pruning.low_rank.factors import Basis, basis_of, eigenvalues, gram, short_side, trusted
 from luigi_prune.compute.pruning.low_rank.foldings import cost_per_rank, fold, full_rank, kernels
 from luigi_prune.compute.pruning.low_rank.norms import largest_eigenvalue, operator_norm
@@ -41,7 +42,7 @@ class Spectrum:
 
     `per_rank`: weights that one more rank in every group costs. `full`: the largest useful rank. `measure`: returns
     `values` and `norm`. `basis`: from which the chunks' factors are taken. `bounds`: functions that return lower bounds
-    of `errors`, each tighter and more expensive than the previous one.
+    of `errors`, each tighter and more expensive than the previous one. `grams`: the Gram matrices of that folding.
     """
 
     folding: int
@@ -51,6 +52,7 @@ class Spectrum:
     measure: Callable[[], tuple[np.ndarray, float]]
     basis: Basis | None = None
     bounds: list[Callable[[], np.ndarray]] = field(default_factory=list)
+    grams: ChunkGrams | None = None
 
     @cached_property
     def _measured(self) -> tuple[np.ndarray, float]:
@@ -100,14 +102,15 @@ def spectra_of(weight: Tensor, pairs: list[tuple[int, int]]) -> list[Spectrum]:
     f, c, *size = weight.shape
     shape = (f, c, size[0], size[1])
     weight = weight.detach()
-    cached = _CachedSpectra(weight, pairs) if len(pairs) > 1 else None
+    grams = {folding: ChunkGrams(weight, folding, [k for at, k in pairs if at == folding]) for folding, _ in pairs}
+    cached = _CachedSpectra(weight, grams) if len(pairs) > 1 else None
     spectra = []
     for folding, groups in pairs:
-        basis = basis_of(weight, folding, groups)
+        basis = basis_of(weight, folding, groups, partial(grams[folding].of, groups))
         per_rank, full = cost_per_rank(shape, groups, folding), full_rank(shape, groups, folding)
         measure = partial(cached.measure if cached else partial(_measure, weight), folding, groups, basis)
         bounds = cached.bounds(folding, groups, full) if cached else []
-        spectra.append(Spectrum(folding, groups, per_rank, full, measure, basis, bounds))
+        spectra.append(Spectrum(folding, groups, per_rank, full, measure, basis, bounds, grams[folding]))
     return spectra
 
 
@@ -140,9 +143,8 @@ def clear_cache() -> None:
 class _CachedSpectra:
     """Cached singular values, norms and bounds of one weight, for several (folding, groups)."""
 
-    def __init__(self, weight: Tensor, pairs: list[tuple[int, int]]) -> None:
-        self._weight, self._pairs = weight, pairs
-        self._grams: dict[int, dict[int, Tensor]] = {}
+    def __init__(self, weight: Tensor, grams: dict[int, ChunkGrams]) -> None:
+        self._weight, self._grams = weight, grams
 
     @cached_property
     def _digest(self) -> bytes:
@@ -199,16 +201,12 @@ class _CachedSpectra:
 
     def _norm(self, folding: int) -> float:
         def compute() -> np.ndarray:
-            if 1 in self._grams.get(folding, {}):
-                return np.array(largest_eigenvalue(self._gram(folding, 1)) ** 0.5)
-            return np.array(operator_norm(fold(self._weight, folding)))
+            return np.array(largest_eigenvalue(self._grams[folding].whole) ** 0.5)
 
         return float(self._cached("norm", folding, 1, compute))
 
     def _gram(self, folding: int, groups: int) -> Tensor:
-        if folding not in self._grams:
-            self._grams[folding] = first_grams(self._weight, folding, [k for at, k in self._pairs if at == folding])
-        return self._grams[folding][groups]
+        return self._grams[folding].first[groups]
 
 
 def _roots(values: Tensor) -> np.ndarray:

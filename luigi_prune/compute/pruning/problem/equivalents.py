@@ -177,6 +177,11 @@ def equivalents_of(
     return found
 
 
+def has_equivalents(network: nn.Module) -> bool:
+    """Return whether equivalents stand for modules of `network`, so that parameters have other names and layouts."""
+    return any(isinstance(module, Equivalent) for module in network.modules())
+
+
 def with_equivalents(
     network: nn.Module, kinds: Mapping[int, type[Equivalent]], masks: Named | None = None
 ) -> tuple[nn.Module, dict[str, Tensor] | None]:

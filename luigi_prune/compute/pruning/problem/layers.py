@@ -136,7 +136,8 @@ def compressible_modules(network: nn.Module) -> list[tuple[str, nn.Module]]:
 
 def uncalled_layers(network: nn.Module, outputs: Mapping[str, int]) -> dict[str, nn.Module]:
     """Return the compressible layers that no forward pass calls, according to `outputs` of `count_outputs`."""
-    called = {id(network.get_submodule(name).weight) for name, count in outputs.items() if count}
+    modules = dict(network.named_modules(remove_duplicate=False))
+    called = {id(modules[name].weight) for name, count in outputs.items() if count}
     return {name: module for name, module in compressible_modules(network) if id(module.weight) not in called}
 
 

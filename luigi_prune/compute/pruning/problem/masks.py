@@ -5,33 +5,96 @@ Only masks remove entries. A zero that no mask covers is a parameter like any ot
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import functools
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from luigi_prune.compute.pruning.problem.layers import READERS
-from luigi_prune.compute.zeros import count_true, counts_nonzero, counts_true, nonzero, to_numbers
+from luigi_prune.compute.zeros import count_true, counts_nonzero, counts_true, nonzero
 from luigi_prune.errors import ConfigError
 
 Masks = dict[str, Tensor]
 
 
+class _Count(NamedTuple):
+    """The number of entries that a mask keeps, as long as nobody writes to it."""
+
+    mask: weakref.ref[Tensor]
+    version: int
+    kept: int
+
+
+_COUNTS: ContextVar[dict[int, _Count] | None] = ContextVar("_COUNTS", default=None)
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def remembering_counts(function: _Function) -> _Function:
+    """Return `function` changed so that `kept_of` counts every mask once while it runs."""
+
+    @functools.wraps(function)
+    def remembering(*args: Any, **kwargs: Any) -> Any:
+        if _COUNTS.get() is not None:
+            return function(*args, **kwargs)
+        token = _COUNTS.set({})
+        try:
+            return function(*args, **kwargs)
+        finally:
+            _COUNTS.reset(token)
+
+    return cast("_Function", remembering)
+
+
+def kept_of(masks: Iterable[Tensor]) -> list[int]:
+    """Return the number of entries that each mask keeps; see `remembering_counts`."""
+    masks = list(masks)
+    if (known := _COUNTS.get()) is None or any(mask.is_inference() for mask in masks):
+        return counts_true(masks)
+
+    def is_known(mask: Tensor) -> bool:
+        count = known.get(id(mask))
+        return count is not None and count.mask() is mask and count.version == mask._version
+
+    new = {id(mask): mask for mask in masks if not is_known(mask)}
+    for mask, count in zip(new.values(), counts_true(new.values()), strict=True):
+        known[id(mask)] = _Count(weakref.ref(mask), mask._version, count)
+    return [known[id(mask)].kept for mask in masks]
+
+
 def initial_masks(network: nn.Module, earlier: Masks | None) -> Masks:
     """Return a mask for every parameter: entries that `earlier` prunes stay pruned, all others are kept."""
-    masks = {name: torch.ones_like(value, dtype=torch.bool) for name, value in network.named_parameters()}
+    masks = _full_masks(dict(network.named_parameters()))
     for name, mask in (earlier or {}).items():
         if name not in masks or masks[name].shape != mask.shape:
             why = f"its shape is {tuple(masks[name].shape)}" if name in masks else "the network has no such parameter"
             raise ConfigError(f"mask {name!r} of shape {tuple(mask.shape)} does not fit: {why}")
-        masks[name] &= mask.to(masks[name].device)
+        masks[name] = masks[name] & mask.to(masks[name].device)
     return masks
+
+
+def _full_masks(parameters: dict[str, nn.Parameter]) -> Masks:
+    """Return masks that keep everything: parts of one tensor per device, never written to."""
+    by_device: dict[torch.device, list[str]] = {}
+    for name, value in parameters.items():
+        by_device.setdefault(value.device, []).append(name)
+    found: Masks = {}
+    for device, names in by_device.items():
+        sizes = [parameters[name].numel() for name in names]
+        parts = torch.ones(sum(sizes), dtype=torch.bool, device=device).split(sizes)
+        found |= {name: part.view(parameters[name].shape) for name, part in zip(names, parts, strict=True)}
+    if (known := _COUNTS.get()) is not None:
+        known.update((id(mask), _Count(weakref.ref(mask), mask._version, mask.numel())) for mask in found.values())
+    return {name: found[name] for name in parameters}
 
 
 def removals(masks: Masks) -> Masks:
     """Return the masks that prune at least one entry."""
-    all_kept = to_numbers(mask.all() for mask in masks.values())
-    return {name: mask for (name, mask), is_all_kept in zip(masks.items(), all_kept, strict=True) if not is_all_kept}
+    counts = kept_of(masks.values())
+    return {name: mask for (name, mask), count in zip(masks.items(), counts, strict=True) if count < mask.numel()}
 
 
 def joined_masks(one: Masks, other: Masks) -> Masks:
@@ -44,7 +107,7 @@ def kept_counts(network: nn.Module, masks: Masks | None, parameters: Iterable[Te
     """Return how many entries of each of these parameters of `network` are kept: all of one without a mask."""
     by_id = {id(value): masks[name] for name, value in network.named_parameters() if name in masks} if masks else {}
     parameters = list(parameters)
-    counts = iter(counts_true(by_id[id(value)] for value in parameters if id(value) in by_id))
+    counts = iter(kept_of(by_id[id(value)] for value in parameters if id(value) in by_id))
     return [next(counts) if id(value) in by_id else value.numel() for value in parameters]
 
 

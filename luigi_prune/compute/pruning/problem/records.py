@@ -75,12 +75,14 @@ class Levels:
     """An allocation, prepared once per network: the choices at each of `count` levels, which keep more and more.
 
     `cost(level)`: the expected number of kept weights in compressible layers before propagation; cheap, and it never
-    decreases from one level to the next.
+    decreases from one level to the next. `empties_filters`: filters may keep nothing, so that propagation prunes much
+    more, and a search that draws weights had better start from a level that was found without draws.
     """
 
     count: int
     choose: Callable[[int], list[Choice]]
     cost: Callable[[int], float]
+    empties_filters: bool = field(default=False, kw_only=True)
 
 
 Score = Callable[[Problem], "Scores"]

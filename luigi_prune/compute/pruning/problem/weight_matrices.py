@@ -75,13 +75,16 @@ def layer_masks(network: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Te
 
     `masks`: by parameter name of `network`.
     """
-    kinds, found = _kinds(network), dict[str, Tensor]()
+    found: dict[str, Tensor] = {}
+    if not masks:
+        return found
+    kinds = _kinds(network)
     for name, module in network.named_modules():
         prefix, kind = f"{name}." if name else "", kinds.get(id(module))
-        own = {key: parameter.shape for key, parameter in module.named_parameters(recurse=kind is not None)}
+        own = module._parameters if kind is None else dict(module.named_parameters())
         given = {key: masks[prefix + key] for key in own if prefix + key in masks}
         if kind is not None and given:
-            given = kind.split(module, full_masks(given, own))
+            given = kind.split(module, full_masks(given, {key: value.shape for key, value in own.items()}))
         found.update((f"{prefix}{key}".removesuffix("weight").strip("."), mask)
                      for key, mask in given.items() if key.rpartition(".")[2] == "weight")  # fmt: skip
     return found

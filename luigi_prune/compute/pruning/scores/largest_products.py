@@ -161,7 +161,11 @@ class _Search:
         sample = plane // channels
         channel, x, y = plane - sample * channels, pixels - line * width, line - plane * height
         place = (sample * rows + y + above) * columns + x + left
-        back = torch.tensor([y * columns + x for y, x in self.window.offsets], device=pixels.device)
+        (high, wide), (down, right) = self.window.kernel, self.window.dilation
+        back = (  # of each offset, made on the device
+            torch.arange(high, device=pixels.device)[:, None] * (down * columns)
+            + torch.arange(wide, device=pixels.device) * right
+        ).flatten()
         first = place[:, None] - back  # first pixels of the patches
         value = self.image.take(pixels)
         limits = limit.view(channels, -1).index_select(0, channel)

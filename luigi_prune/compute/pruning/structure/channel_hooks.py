@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import chain
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from luigi_prune.compute.pruning.problem.equivalents import RecurrentLinear
 from luigi_prune.compute.pruning.problem.layers import READERS
-from luigi_prune.compute.zeros import equal
+from luigi_prune.compute.zeros import all_true, equal
 
 TINY = 1e-30  # smaller than any number but zero
 
@@ -27,6 +29,16 @@ class Structure:
     calls: dict[str, int] = field(default_factory=dict)
     silenced: dict[str, Tensor] = field(default_factory=dict)  # BatchNorm channels that read only pruned filters
     normalised_by: dict[str, str] = field(default_factory=dict)  # module -> BatchNorm that is its only reader
+
+    _is_full: bool | None = field(default=None, init=False)
+
+    def is_full(self) -> bool:
+        """Return whether every channel is used and none is constant, so that propagation changes nothing."""
+        if self._is_full is None:
+            varying = (~constant for constant in self.constant_inputs.values())
+            linked = (pairs.all().view(1) for pairs in self.linked.values())
+            self._is_full = all_true(chain(self.reaching.values(), varying, linked))
+        return self._is_full
 
     def same_as(self, other: Structure) -> bool:
         """Return whether two runs observed the same."""
@@ -84,16 +96,28 @@ def extremes_of(module: nn.Module, value: Tensor) -> tuple[Tensor, Tensor]:
     return (value.amax(others), value.amin(others)) if others else (value.clone(),) * 2
 
 
-def scaled(module: nn.Module, value: Tensor, largest: Tensor) -> Tensor:
-    """Return `value` with its channels divided by `largest`; those that are zero stay so."""
+def magnitude(largest: Tensor, smallest: Tensor) -> Tensor:
+    """Return the largest absolute values, given the largest and the smallest values."""
+    return torch.maximum(largest, -smallest)
+
+
+def divided(module: nn.Module, value: Tensor, divisors: Tensor) -> Tensor:
+    """Return `value` with its channels divided by `divisors`."""
     axis, _ = axes_of(module, value)
-    return value / largest.clamp_min(TINY).view(-1, *[1] * (value.dim() - 1 - axis))
+    return value / divisors.view(-1, *[1] * (value.dim() - 1 - axis))
 
 
 def channels_last(module: nn.Module, value: Tensor) -> Tensor:
     """Return `value`, an input or output of `module`, as (samples and positions, channels)."""
     axis, _ = axes_of(module, value)
     return value.movedim(axis, -1).reshape(-1, value.shape[axis])
+
+
+def pairs_of(module: nn.Module, filters: Tensor, channels: Tensor) -> Tensor:
+    """Return which pairs of a reader's filters and of the channels that they read are in both vectors."""
+    if getattr(module, "groups", 1) == 1:
+        return filters[:, None] & channels
+    return filters[:, None] & spread_columns(module, channels)
 
 
 def spread_columns(module: nn.Module, channels: Tensor) -> Tensor:

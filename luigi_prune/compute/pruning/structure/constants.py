@@ -16,7 +16,7 @@ from luigi_prune.compute.pruning.problem.layers import evaluating
 from luigi_prune.compute.pruning.problem.masks import Masks
 from luigi_prune.compute.pruning.problem.relaid_weights import UpConvolution
 from luigi_prune.compute.pruning.structure.channel_hooks import Structure, channels_last, is_reader, spread_columns
-from luigi_prune.compute.zeros import keep_only, to_numbers
+from luigi_prune.compute.zeros import any_true, keep_only, to_numbers
 
 SAME = 1e-5  # relative spread below which the network's activations are equal except for rounding
 Constants = dict[str, tuple[Tensor, Tensor]]  # module -> (which input channels are constant, their values)
@@ -68,10 +68,13 @@ def fold_constants(
     do not change.
     """
     modules = dict(network.named_modules())
+    constants = _worth_folding(modules, masks, structure)
+    if not constants:
+        return False
     owners = _owner_counts(network)
     possible: dict[str, Tensor] = {}
-    for name, constant in structure.constant_inputs.items():
-        module = modules[name]
+    for name in constants:
+        module, constant = modules[name], structure.constant_inputs[name]
         if owners[id(module.weight)] != 1 or owners[id(module.bias)] > 1:
             continue  # parameters shared with other modules cannot be changed for this one
         weight_name = f"{name}.weight" if name else "weight"
@@ -97,6 +100,23 @@ def fold_constants(
         elif isinstance(module, _BatchNorm):
             changed |= _fold_norm(name, module, masks, constant, value)
     return changed
+
+
+def _worth_folding(modules: dict[str, nn.Module], masks: Masks, structure: Structure) -> list[str]:
+    """Return the names of the modules with constant inputs that may be folded; those of most modules are all zero."""
+    useless: dict[str, Tensor] = {}
+    for name in structure.constant_inputs:
+        if is_reader(modules[name]):
+            useless[name] = structure.zero_inputs[name]
+        elif isinstance(modules[name], _BatchNorm):
+            mask = masks.get(f"{name}.weight" if name else "weight")
+            if mask is not None:  # its own
+                useless[name] = ~mask
+    if not useless:
+        return []
+    constant = torch.cat([structure.constant_inputs[name] for name in useless])
+    useful = (constant & ~torch.cat(list(useless.values()))).split([len(each) for each in useless.values()])
+    return [name for name, is_useful in zip(useless, any_true(list(useful)), strict=True) if is_useful]
 
 
 def _owner_counts(network: nn.Module) -> dict[int, int]:

@@ -19,6 +19,8 @@ class Probes:
     How channels depend on each other hardly ever depends on the size of the images.
     """
 
+    pruned_nothing = False  # whether propagation has found no mask and nothing to prune in the network as it was given
+
     def __init__(self, network: nn.Module, example_input: Inputs) -> None:
         """Raises RuntimeError, TypeError or ValueError if the network cannot be probed."""
         self._network = network

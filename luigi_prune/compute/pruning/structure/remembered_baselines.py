@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from luigi_prune.compute.pruning.structure.channel_hooks import Structure
+from luigi_prune.compute.zeros import to_numbers
 
 REMEMBERED = 8  # baselines
 _FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType)
@@ -48,10 +49,7 @@ def remember(key: Key | None, baseline: Structure, is_safe: bool) -> None:
     """Keep a baseline under its key."""
     if key is None:
         return
-    _baselines[key] = (
-        replace(baseline, linked={name: _small(pairs) for name, pairs in baseline.linked.items()}),
-        is_safe,
-    )
+    _baselines[key] = baseline, is_safe
     while len(_baselines) > REMEMBERED:
         _baselines.popitem(last=False)
 
@@ -61,9 +59,18 @@ def forget() -> None:
     _baselines.clear()
 
 
-def _small(pairs: Tensor) -> Tensor:
-    """Return the same matrix in the memory of one number if all are equal, as in most networks."""
-    return pairs.flatten()[:1].clone().expand(pairs.shape) if pairs.numel() and bool(pairs.all()) else pairs
+def compressed(baseline: Structure) -> Structure:
+    """Return the same structure in less memory: its matrices together have as many entries as the weights.
+
+    A matrix whose entries are all True, as most are, takes the memory of one entry.
+    """
+    linked = {name: pairs for name, pairs in baseline.linked.items() if pairs.numel()}
+    full = dict(zip(linked, to_numbers(pairs.all() for pairs in linked.values()), strict=True))
+    small = {
+        name: pairs.flatten()[:1].clone().expand(pairs.shape) if full.get(name) else pairs
+        for name, pairs in baseline.linked.items()
+    }
+    return replace(baseline, linked=small)
 
 
 def key_of(network: nn.Module, hollow: list[Tensor], *others: Any) -> Key | None:
@@ -76,12 +83,26 @@ def key_of(network: nn.Module, hollow: list[Tensor], *others: Any) -> Key | None
     if any(vars(torch.nn.modules.module)[name] for name in ("_global_forward_hooks", "_global_forward_pre_hooks")):
         return None
     file = io.BytesIO()
-    writer = _Writer(file, {id(parameter): index for index, parameter in enumerate(hollow)})
+    writer = _Writer(file, {id(parameter): index for index, parameter in enumerate(hollow)}, _on_cpu(network))
     try:
         writer.dump((network, others, torch.get_default_dtype(), torch.backends.mha.get_fastpath_enabled()))
     except Exception:  # of any object's own pickling
         return None
     return hashlib.sha256(file.getvalue()).digest(), tuple(writer.seen)
+
+
+def _on_cpu(network: nn.Module) -> dict[int, Tensor]:
+    """Return the buffers of `network` that are not on the CPU, copied there with one transfer for all of a type."""
+    groups: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+    for buffer in network.buffers():
+        if buffer.device.type not in ("cpu", "meta") and buffer.layout == torch.strided:
+            groups.setdefault((buffer.dtype, buffer.device), []).append(buffer)
+    here: dict[int, Tensor] = {}
+    for some in groups.values():
+        flat = torch.cat([buffer.detach().flatten() for buffer in some]).cpu()
+        parts = flat.split([buffer.numel() for buffer in some])
+        here |= {id(buffer): part for buffer, part in zip(some, parts, strict=True)}
+    return here
 
 
 class _Same:
@@ -105,9 +126,9 @@ class _Writer(pickle.Pickler):
     Raises TypeError for what has a state that it cannot write.
     """
 
-    def __init__(self, file: io.BytesIO, hollow: dict[int, int]) -> None:
+    def __init__(self, file: io.BytesIO, hollow: dict[int, int], here: dict[int, Tensor]) -> None:
         super().__init__(file, protocol=5)
-        self._hollow, self._numbers = hollow, dict[int, int]()
+        self._hollow, self._here, self._numbers = hollow, here, dict[int, int]()
         self.seen: list[Any] = []
 
     def persistent_id(self, value: Any) -> Any:
@@ -123,7 +144,7 @@ class _Writer(pickle.Pickler):
             return "parameter", index, *form
         if type(tensor) is not Tensor or tensor.layout != torch.strided:
             raise TypeError("no plain tensor")
-        plain = tensor.detach().contiguous().cpu().flatten()
+        plain = self._here[id(tensor)] if id(tensor) in self._here else tensor.detach().contiguous().cpu().flatten()
         return "tensor", hashlib.sha256(plain.view(torch.uint8).numpy().data).digest(), *form
 
     def _number(self, value: Any) -> int:

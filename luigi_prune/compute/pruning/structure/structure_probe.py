@@ -24,12 +24,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
+from luigi_prune.compute.copied_modules import copy_all
 from luigi_prune.compute.duplicates import duplicate
 from luigi_prune.compute.network_inputs import Inputs, call, copied, map_tensors, sample_count, tensors_in
 from luigi_prune.compute.pruning.problem.free_inputs import free_inputs, other_mask
 from luigi_prune.compute.pruning.problem.masks import Masks
 from luigi_prune.compute.pruning.structure.channel_hooks import Structure, is_norm, is_reader
-from luigi_prune.compute.pruning.structure.remembered_baselines import key_of, recall, remember
+from luigi_prune.compute.pruning.structure.remembered_baselines import compressed, key_of, recall, remember
 from luigi_prune.compute.pruning.structure.taps import Taps
 from luigi_prune.compute.zeros import to_numbers
 
@@ -95,6 +96,10 @@ _SAFE = 1e-20, 1e20  # range of numbers that are safe in single precision
 _BLOCK = 2**16 + 1  # random numbers that larger parameters repeat; a prime, so no multiple of a number of channels
 
 
+class ChangingShapes(ValueError):
+    """The outputs of two runs of a network have other shapes, as those of detections: no run shows its structure."""
+
+
 class StructureProbe:
     """A copy of the network with random numbers; `observe` returns the structure under masks."""
 
@@ -122,17 +127,21 @@ class StructureProbe:
         free = free_inputs(example_input)
         self._given_inputs = not all(free)
         self.can_see_constants = any(free) or sample_count(example_input) > 1
-        self._zero_at_first: dict[str, Tensor] = {}
+        self._may_silence: dict[str, Tensor] = {}
         key = key_of(self.network, self._parameters, self._input, self._given_inputs, precision)
         known = recall(key)
         if known is None:
             baseline, sizes = self._run(None, silence=False, find_sole_readers=True)
-            known = baseline, not sizes or _are_safe(torch.cat([size.flatten() for size in sizes]))
+            known = compressed(baseline), not sizes or _are_safe(torch.cat([size.flatten() for size in sizes]))
             remember(key, *known)
         self.baseline, is_safe = known
         baseline = self.baseline
         shared = {name for name, calls in baseline.calls.items() if calls > 1} | self._tied()
-        self._zero_at_first = {name: zero for name, zero in baseline.zero_inputs.items() if name not in shared}
+        self._may_silence = {
+            name: ~zero
+            for name, zero in baseline.zero_inputs.items()
+            if name not in shared and isinstance(self._modules.get(name, self._bare_norms.get(name)), _BatchNorm)
+        }
         self.normalised_by = baseline.normalised_by
         return is_safe
 
@@ -145,14 +154,23 @@ class StructureProbe:
         none = id(None)
         return {name for key, names in owners.items() if key != none and len(names) > 1 for name in names}
 
-    def _block(self, like: Tensor, low: float, high: float) -> Tensor:
-        """Return the random numbers that a tensor like this one repeats."""
-        block = torch.rand(min(like.numel(), _BLOCK), generator=self._generator).mul_(high - low).add_(low)
-        return block.to(like, non_blocking=True)  # drawn on the CPU, so that every device gets the same numbers
+    @torch.no_grad()
+    def _random_blocks(self, likes: list[Tensor], ranges: list[tuple[float, float]]) -> list[Tensor]:
+        """Return the random numbers, each from its range, that tensors like these repeat."""
+        if not likes:
+            return []
+        sizes = [min(like.numel(), _BLOCK) for like in likes]
+        flat = torch.rand(sum(sizes), generator=self._generator)  # on the CPU: the same numbers for every device
+        blocks = list(flat.split(sizes))
+        torch._foreach_mul_(blocks, [high - low for low, high in ranges])
+        torch._foreach_add_(blocks, [low for low, _ in ranges])
+        if len({(like.dtype, like.device) for like in likes}) == 1:
+            return list(flat.to(likes[0], non_blocking=True).split(sizes))
+        return [block.to(like, non_blocking=True) for block, like in zip(blocks, likes, strict=True)]
 
     def _uniform(self, like: Tensor, low: float, high: float) -> Tensor:
         uniform = torch.empty(like.shape, dtype=like.dtype, device=like.device)
-        _repeat(self._block(like, low, high), uniform, None)
+        _repeat(self._random_blocks([like], [(low, high)])[0], uniform, None)
         return uniform
 
     def _random_input(self, example: Inputs, samples: int) -> Inputs:
@@ -179,13 +197,25 @@ class StructureProbe:
             shift = (2.0, 3.0) if by_sample else (low, high)
             ranges[id(module.weight)] = (0.1, 0.2) if by_sample else (0.5, 1.5) if is_reader(module) else (0.8, 1.2)
             ranges[id(module.bias)] = shift
+        statistics: list[tuple[Tensor, tuple[float, float]]] = []
         for module in self.network.modules():
-            if isinstance(module, _BatchNorm) and isinstance(module.running_mean, Tensor):
-                module.running_mean.copy_(self._uniform(module.running_mean, -high, -low))
-            if isinstance(module, _BatchNorm) and isinstance(module.running_var, Tensor):
-                module.running_var.copy_(self._uniform(module.running_var, 0.8, 1.2))
-        parameters = self.network.named_parameters()
-        return {name: self._block(p.detach(), *ranges.get(id(p), (0.5, 1.5))) for name, p in parameters}
+            if isinstance(module, _BatchNorm):
+                for value, within in ((module.running_mean, (-high, -low)), (module.running_var, (0.8, 1.2))):
+                    if isinstance(value, Tensor):
+                        statistics.append((value, within))
+        parameters = {name: parameter.detach() for name, parameter in self.network.named_parameters()}
+        of_parameters = [ranges.get(id(parameter), (0.5, 1.5)) for parameter in self.network.parameters()]
+        blocks = self._random_blocks(
+            [*(value for value, _ in statistics), *parameters.values()],
+            [*(each for _, each in statistics), *of_parameters],
+        )
+        values = [value for value, _ in statistics]
+        if all(value.numel() <= _BLOCK for value in values):
+            copy_all(values, [block.view(value.shape) for block, value in zip(blocks, values, strict=False)])
+        else:
+            for value, block in zip(values, blocks, strict=False):
+                _repeat(block, value, None)
+        return dict(zip(parameters, blocks[len(values) :], strict=True))
 
     @contextmanager
     def _filled(self, masks: Masks | None) -> Iterator[None]:
@@ -222,10 +252,10 @@ class StructureProbe:
     ) -> tuple[Structure, list[Tensor]]:
         """Return the network's structure under `masks`, and the magnitudes of all channels in the run."""
         modules = {**self._modules, **self._bare_norms}
-        zeros = self._zero_at_first if silence else None
+        may_silence = self._may_silence if silence else None
         taps = Taps(
             modules,
-            zeros,
+            may_silence,
             self._precision.same,
             find_sole_readers=find_sole_readers,
             given_inputs=self._given_inputs,
@@ -243,6 +273,8 @@ class StructureProbe:
             if outputs and taps.first:  # gradients of activations only; the hooks collect them
                 if not self._projections:
                     self._projections = [self._uniform(out.detach(), 0.5, 1.5) for out in outputs]
+                if [out.shape for out in outputs] != [weights.shape for weights in self._projections]:
+                    raise ChangingShapes("the shapes of its outputs depend on its weights")
                 totals = [(out * weights).sum() for out, weights in zip(outputs, self._projections, strict=True)]
                 torch.autograd.grad(totals, taps.first, allow_unused=True)
             return taps.structure, taps.finish(reached=bool(outputs))
