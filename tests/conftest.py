@@ -1,9 +1,10 @@
-"""What all tests share: one thread, a quiet Luigi, no network, results in a temporary folder."""
+"""What all tests share: one thread, random numbers that any run repeats, a quiet Luigi, results in temporary places."""
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections import Counter
 
 import hypothesis
@@ -63,6 +64,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         item.add_marker(pytest.mark.xdist_group(group.get(item, item.nodeid.partition("::")[0])))
     items.sort(key=lambda item: (item not in group, -slow[item.path], -long[item.path], -size[item.path]))
+
+
+def pytest_collectstart(collector: pytest.Collector) -> None:
+    """Give the networks that a file makes when it is imported the same weights in every run."""
+    if isinstance(collector, pytest.Module):
+        _seed()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Give the networks that a test makes the same weights in every run, whatever ran before it."""
+    _seed()
+
+
+def _seed() -> None:
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
 
 
 @pytest.fixture

@@ -116,16 +116,22 @@ case "$*" in *--test-only*) exec {shutil.which("sbatch")} "$@";; esac
 def states_in_accounting(cluster: Cluster, folder: Path) -> list[str]:
     """Return how each job that was submitted from `folder` ended, by SLURM's accounting.
 
-    A job tells its driver that it is done a moment before its process ends.
+    A job tells its driver that it is done a moment before its process ends, and accounting hears of it later still.
     """
 
-    def states() -> list[str]:
-        columns = ("-X", "-n", "-P", "-o", "WorkDir,State")
-        lines = cluster.run("sacct", "--starttime", "now-1hours", *columns).stdout.splitlines()
-        return [state for where, _, state in (line.rpartition("|") for line in lines) if where == str(folder)]
+    def records(*command: str) -> dict[str, str]:
+        lines = (line.split("|") for line in cluster.run(*command).stdout.splitlines())
+        return {job: state for job, where, state in lines if where == str(folder)}
 
-    until(lambda: not {"PENDING", "RUNNING", "COMPLETING"} & set(states()))
-    return states()
+    def in_accounting() -> dict[str, str]:
+        return records("sacct", "--starttime", "now-1hours", "-X", "-n", "-P", "-o", "JobID,WorkDir,State")
+
+    def settled() -> bool:
+        known, recorded = records("squeue", "-t", "all", "-h", "-r", "-o", "%i|%Z|%T"), in_accounting()
+        return known.keys() <= recorded.keys() and not {"PENDING", "RUNNING", "COMPLETING"} & {*recorded.values()}
+
+    until(settled)
+    return [*in_accounting().values()]
 
 
 def running(file: Path, family: str) -> bool:

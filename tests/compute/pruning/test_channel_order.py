@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from luigi_prune.compute.pruning.problem.layers import Layer
 from luigi_prune.compute.pruning.problem.patches import padded
 from luigi_prune.compute.pruning.problem.records import Problem
 from luigi_prune.compute.pruning.scores.channel_order import sums_over_samples
+from luigi_prune.compute.pruning.scores.largest_products import EPSILON
 from luigi_prune.compute.pruning.scores.sensitivity import channel_max
 from luigi_prune.compute.pruning.torchprune.gradient_propagation import REFERENCE
 from tests.compute.pruning.test_contract import prune_like
@@ -32,7 +35,10 @@ def problem_of(layer: nn.Module, inputs: Tensor, rules: Rules = PAPER) -> Proble
 
 
 def sensitivities_by_definition(layer: nn.Module, inputs: Tensor) -> Tensor:
-    """Return per sample and channel the largest share in a sum, over filters, patches, entries and weights' signs."""
+    """Return per sample and channel the largest share in a sum, over filters, patches, entries and weights' signs.
+
+    A sum that is nearly 0 compared with the sample's largest one has no shares.
+    """
     weight = layer.get_parameter("weight").detach()
     if isinstance(layer, nn.Conv2d):
         image = padded(Layer("", layer, "", False, False), inputs)
@@ -44,24 +50,28 @@ def sensitivities_by_definition(layer: nn.Module, inputs: Tensor) -> Tensor:
     found = torch.zeros(len(inputs), weight.shape[1])
     for half in (weight.clamp_min(0), (-weight).clamp_min(0)):
         products = half.flatten(1)[None, :, :, None] * values[:, None]  # (samples, filters, entries, patches)
-        shares = (products / products.sum(2, keepdim=True)).nan_to_num(0)
+        sums = products.sum(2, keepdim=True)
+        shares = (products / sums).where(sums > EPSILON * sums.amax((1, 3), keepdim=True), 0)
         found = found.maximum(shares.amax((1, 3)).unflatten(1, (weight.shape[1], -1)).amax(2))
     return found
 
 
 @pytest.mark.parametrize(
-    "layer",
+    ("make", "seed"),
     [
-        nn.Conv2d(5, 7, 3, padding=1),
-        nn.Conv2d(5, 4, (3, 2), stride=(2, 1), padding=(0, 2), dilation=(1, 2)),
-        nn.Conv2d(5, 6, 1, stride=2),
-        nn.Conv1d(5, 6, 3, stride=2, padding=1),
-        nn.Linear(5, 8),
+        (partial(nn.Conv2d, 5, 7, 3, padding=1), 0),
+        (partial(nn.Conv2d, 5, 4, (3, 2), stride=(2, 1), padding=(0, 2), dilation=(1, 2)), 0),
+        # the only share of a whole sum, of 4e-8 of the sample's largest
+        (partial(nn.Conv2d, 5, 4, (3, 2), stride=(2, 1), padding=(0, 2), dilation=(1, 2)), 817),
+        (partial(nn.Conv2d, 5, 6, 1, stride=2), 0),
+        (partial(nn.Conv1d, 5, 6, 3, stride=2, padding=1), 0),
+        (partial(nn.Linear, 5, 8), 0),
     ],
 )
 @pytest.mark.parametrize("signed", [False, True])
-def test_sums_over_samples_are_those_of_the_definition(layer: nn.Module, signed: bool) -> None:
-    generator = torch.Generator().manual_seed(0)
+def test_sums_over_samples_are_those_of_the_definition(make: Callable[[], nn.Module], seed: int, signed: bool) -> None:
+    torch.manual_seed(seed)
+    layer, generator = make(), torch.Generator().manual_seed(0)
     shape = (40, 5, 6, 7) if isinstance(layer, nn.Conv2d) else (40, 5, 9) if isinstance(layer, nn.Conv1d) else (40, 5)
     inputs = torch.randn(shape, generator=generator)
     inputs = inputs if signed else inputs.relu()
