@@ -21,7 +21,7 @@ def check(run: Drivers) -> None:
 
 
 def test_twins_without_luigid_share_the_work(tmp_path: Path):
-    run = Drivers(tmp_path, light=True)
+    run = Drivers(tmp_path, light=True, config="jobs=1\n")  # of two trainings that are ready, each leaves the other one
     (tmp_path / "pace").write_text("0.1")  # so that both are there before all is done
     run.start()
     run.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, cast
 
@@ -10,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from luigi_prune.compute.masked import apply_masks
-from luigi_prune.compute.network_inputs import Inputs
 from luigi_prune.compute.pruning.engine.budget_search import CLOSE_ENOUGH, find_level, level_at_budget
 from luigi_prune.compute.pruning.engine.named_parts import resolve_function
 from luigi_prune.compute.pruning.low_rank.approximation_error import decomposition_error
@@ -26,7 +26,7 @@ from luigi_prune.compute.pruning.problem.equivalents import has_hooks, has_own_f
 from luigi_prune.compute.pruning.problem.layers import Layer, left_alone, of_reference, takes
 from luigi_prune.compute.pruning.problem.masks import Masks, initial_masks, removals
 from luigi_prune.compute.pruning.problem.module_references import held_elsewhere, replace_modules
-from luigi_prune.compute.pruning.problem.records import Batches, Choice, Decomposition, Levels, Loss, Problem, Rules
+from luigi_prune.compute.pruning.problem.records import Choice, Decomposition, Levels, Problem, Rules
 from luigi_prune.compute.pruning.sizes_and_flops import count_size, layer_budgets
 from luigi_prune.compute.zeros import count_true, nonzero
 from luigi_prune.errors import ConfigError
@@ -40,28 +40,15 @@ OWN_FORWARD = (
 
 
 @torch.no_grad()
-def decompose_network(
-    network: nn.Module,
-    method: MethodRow,
-    target_size: int,
-    *,
-    example: Inputs,
-    outputs: dict[str, int],
-    batches: Batches,
-    loss: Loss | None,
-    seed: int,
-    rules: Rules,
-    masks: Masks | None,
-    warnings: list[str],
-    ignored: frozenset[str] = frozenset(),
-) -> tuple[nn.Module, Masks]:
-    """Return `network`, changed in place, at the size nearest to `target_size` that the method's levels offer.
+def decompose_network(problem: Problem, method: MethodRow, target_size: int) -> tuple[nn.Module, Masks]:
+    """Return the problem's network, changed in place, at the size nearest to `target_size` that the levels offer.
 
-    And the masks of its pruned entries: `masks` as far as they still apply, and the zeros of the factors. Decomposed
-    layers are recomposed and decomposed again, or left unchanged. `outputs`: the result of `count_outputs`.
-    `ignored`: names of layers that stay unchanged. Lines about others that do are added to `warnings`.
+    And the masks of its pruned entries: the problem's as far as they still apply, and the zeros of the factors.
+    Decomposed layers are recomposed and decomposed again, or left unchanged. The problem's layers are not read: all
+    that can be replaced are, but for `ignored` ones. Lines about others that stay are added to `warnings`.
     """
-    masks = initial_masks(network, masks) if masks else {}
+    network, rules, ignored = problem.network, problem.rules, problem.ignored
+    masks = initial_masks(network, problem.masks) if problem.masks else {}
     apply_masks(network, masks)
     current = [(name, module) for name, module in current_layers(network) if _is_replaceable(module, rules)]
     if not current:
@@ -74,14 +61,15 @@ def decompose_network(
     }
     if special:
         ignored |= special.keys()
-        warnings.append(left_alone(method.name, special, OWN_FORWARD))
+        problem.warnings.append(left_alone(method.name, special, OWN_FORWARD))
     layers = [
         Layer(name, recompose_layer(module) if isinstance(module, Decomposed) else module, name, False, False)
         for name, module in current
     ]
     budgets = {budget.name: budget for budget in layer_budgets(network, masks)}
     kept = {name: torch.tensor(budgets[name].kept) for name, _ in current}
-    problem = Problem(network, layers, kept, _outputs(current, outputs), example, batches, loss, seed, rules, ignored)
+    outputs = _outputs(current, problem.outputs)
+    problem = replace(problem, layers=layers, masks=kept, outputs=outputs, ignored=ignored)
     scores = cast("list[Candidates]", resolve_function("score", method.score, SPECTRA)(problem))
     levels = resolve_function("allocation", method.allocation, RANK_ALLOCATIONS)(problem, scores, method.granularity)
     fixed_size = count_size(network, masks) - sum(candidates.kept for candidates in scores)

@@ -24,6 +24,7 @@ unchanged; the cost grows with the level, and the search finds the smallest v th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -152,7 +153,6 @@ def prune(
         start, held = in_layers(start, masks)
         traced = select(example, slice(min(sample_count(example_input), TRACED)))
         outputs, find_ends = first_run(method, start, traced, rules)
-        evaluations = getattr(start, "evaluations", 0)
         flops = flops_of(start, outputs, held) if original_flops is None else original_flops
         size = count_size(start, held)
         record = Recorder(network, method, keep_ratio, example, ignored, bool(masks), original_size, flops, size, draw)
@@ -162,41 +162,52 @@ def prune(
         by_structure = method.granularity == "rank" or rules.propagate_by_data is None
         if by_structure and target_size >= size:
             return record(network, masks or {}, flops_of(start, outputs, held), notes)
-        loss = checked_loss(method, loss)
         ignored |= _uncalled(method, start, outputs, ignored, notes)
+        loss = checked_loss(method, loss)
+        problem = Problem(start, [], held or {}, outputs, example, batches, loss, seed, rules, ignored, delta_s, notes)
         if method.granularity == "rank":
-            pruned, held = decompose_network(
-                start, method, target_size, example=example, outputs=outputs, batches=batches, loss=loss, seed=seed,
-                rules=rules, masks=held, ignored=ignored, warnings=notes,
-            )  # fmt: skip
-            ends = first_and_last(example)
-            with counting_outputs(pruned, sample_count(ends)) as outputs:
-                values = by_sample(outputs_of(pruned, [ends]), ends)
-            flops = flops_at(evaluations, pruned, outputs, held)
-            return record(*without_equivalents(pruned, held), flops, notes, values, is_own=True)
-        needs = [parameter.requires_grad for parameter in start.parameters()]
-        prunable = partial(is_prunable, method.granularity, rules)
+            return _prune_by_rank(problem, method, target_size, record)
         units = method.granularity if rules.takes_every_kind else "weight"  # the reference has no heads
-        few = select(example, slice(TRACED))
-        layers = find_layers(start, few, find_ends, ignored, prunable, units, included)
-        if not layers:
-            raise ConfigError(f"{method.name}: the network has no compressible layer ({method.layers})")
-        held = initial_masks(start, held)
-        apply_masks(start, removals(held))
-        notes += recomputed(method, layers)
-        if not rules.zeros_are_pruned:
-            layers = without_zero_layers(layers, held)
-        problem = Problem(start, layers, held, outputs, example, batches, loss, seed, rules, ignored, delta_s, notes)
-        trial = search_trial(problem, network, method, target_size, remember)
-        for parameter, needed in zip(trial.network.parameters(), needs, strict=True):
-            parameter.requires_grad_(needed)
-        if not any(kept_of(trial.masks[layer.weight_name] for layer in layers)):
-            raise UnreachableRatio(f"{method.name}: keep ratio {keep_ratio} leaves no weight on this network")
-        if record.ignored:
-            notes += narrowed(method, layers, problem.masks, trial.masks)
-        flops = flops_of(trial.network, outputs, trial.masks)
-        pruned, held = without_equivalents(trial.network, removals(trial.masks))
-        return record(pruned, held, flops, notes, trial.outputs, is_own=True)
+        prunable = partial(is_prunable, method.granularity, rules)
+        layers = find_layers(start, select(example, slice(TRACED)), find_ends, ignored, prunable, units, included)
+        return _prune_by_units(replace(problem, layers=layers), method, target_size, record, remember)
+
+
+def _prune_by_rank(problem: Problem, method: MethodRow, target_size: int, record: Recorder) -> PruningResult:
+    """Return the result of decomposing the layers of the problem's network, which is changed."""
+    evaluations = getattr(problem.network, "evaluations", 0)
+    pruned, held = decompose_network(problem, method, target_size)
+    ends = first_and_last(problem.example_input)
+    with counting_outputs(pruned, sample_count(ends)) as outputs:
+        values = by_sample(outputs_of(pruned, [ends]), ends)
+    flops = flops_at(evaluations, pruned, outputs, held)
+    return record(*without_equivalents(pruned, held), flops, problem.warnings, values, is_own=True)
+
+
+def _prune_by_units(
+    problem: Problem,
+    method: MethodRow,
+    target_size: int,
+    record: Recorder,
+    remember: Callable[[Callable[[], Scores]], Scores],
+) -> PruningResult:
+    """Return the result of pruning weights, filters or channels of the problem's layers; its network is changed."""
+    network, layers, notes = problem.network, problem.layers, problem.warnings
+    if not layers:
+        raise ConfigError(f"{method.name}: the network has no compressible layer ({method.layers})")
+    held = initial_masks(network, problem.masks)
+    apply_masks(network, removals(held))
+    notes += recomputed(method, layers)
+    if not problem.rules.zeros_are_pruned:
+        layers = without_zero_layers(layers, held)
+    trial = search_trial(replace(problem, layers=layers, masks=held), record.network, method, target_size, remember)
+    if not any(kept_of(trial.masks[layer.weight_name] for layer in layers)):
+        raise UnreachableRatio(f"{method.name}: keep ratio {record.keep_ratio} leaves no weight on this network")
+    if record.ignored:
+        notes += narrowed(method, layers, held, trial.masks)
+    flops = flops_of(trial.network, problem.outputs, trial.masks)
+    pruned, held = without_equivalents(trial.network, removals(trial.masks))
+    return record(pruned, held, flops, notes, trial.outputs, is_own=True)
 
 
 def is_prunable(granularity: str, rules: Rules, module: nn.Module) -> bool:
