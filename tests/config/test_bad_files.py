@@ -544,6 +544,7 @@ def test_a_folder_and_a_file_that_is_nowhere(folder):
     assert message("") == "config: expected a file name, got ''"
     assert message(".").endswith(": is a folder, not a file")
     assert message("sample/digit.yaml").endswith("did you mean 'sample/digits.yaml'?")
+    assert "did you mean" not in message("nope.yaml")
     assert "file" in message("x" * 5000)  # whether its length is the reason depends on the Python
     assert "there is no file" in message("a\0b")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,7 +62,9 @@ def _nearest_file(name: str) -> str:
     """Return the nearest file of the working directory or of the package; if none is near, some, own ones first."""
     own = sorted(path.name for pattern in ("*.yaml", "*.yml") for path in Path().glob(pattern))
     packaged = packaged_files()
-    if close := nearest(name, {*own, *packaged}, listed=False):
+    # ".yaml", which all have, makes no name near
+    alike = [file for file in {*own, *packaged} if difflib.get_close_matches(Path(name).stem, [Path(file).stem])]
+    if close := nearest(name, alike, listed=False):
         return close
     samples = [file for file in packaged if file.startswith("sample/")]
     shown = list(dict.fromkeys([*own[:6], *samples, *packaged]))[:12]
