@@ -156,6 +156,7 @@ class Remembering(nn.Module):
         super().__init__()
         self.network, self.form, self._calls = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), form, 0
         self.register_buffer("mean", torch.zeros(()))
+        self.edges = torch.eye(2).to_sparse()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.form == "calls":

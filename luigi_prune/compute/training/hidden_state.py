@@ -28,8 +28,16 @@ def hidden_state(network: nn.Module) -> State:
         for table in (attributes, *(attributes[each] for each in _TABLES)):
             for key, value in table.items():
                 place = f"{name}.{key}" if name else key
-                state[place] = (value, value.data_ptr()) if isinstance(value, Tensor) else value
+                state[place] = (value, _address(value)) if isinstance(value, Tensor) else value
     return state
+
+
+def _address(tensor: Tensor) -> int:
+    """Return where a tensor lies in memory; 0 for one of several parts, such as a sparse one."""
+    try:
+        return tensor.data_ptr()
+    except RuntimeError:
+        return 0
 
 
 def changed(before: State, after: State) -> str:
