@@ -21,7 +21,7 @@ def hidden_state(network: nn.Module) -> State:
     """
     state: State = {
         "random numbers of Python": random.getstate(),
-        "random numbers of NumPy": np.random.get_state(legacy=True)[1:],
+        "random numbers of NumPy": tuple(np.random.get_state(legacy=True)),
     }
     for name, module in network.named_modules():
         attributes = vars(module)
