@@ -89,7 +89,7 @@ def bare_epochs(half: torch.dtype | None, data: Splits, device: torch.device) ->
 def run(facts: Facts, device: torch.device) -> None:
     """Take turns in bf16, then in fp32 (TF32 in convolutions, torch's default)."""
     on_gpu = device.type == "cuda"
-    data = splits(6400 if on_gpu else 256)
+    data, runs = splits(6400 if on_gpu else BATCH), RUNS if on_gpu else 1
     trainings: dict[str, tuple[TrainingConfig, torch.dtype | None]] = {"fp32": (settings(enable_amp=False), None)}
     if "amp_dtype" not in TrainingConfig.model_fields:
         facts.skip("bf16: our throughput / the bare loop's", "TrainingConfig has no amp_dtype")
@@ -101,7 +101,7 @@ def run(facts: Facts, device: torch.device) -> None:
     for name, (training, half) in trainings.items():
         with facts.attempt(f"{name}: our throughput / the bare loop's"):
             ours, bare = [], []
-            for _ in range(RUNS):
+            for _ in range(runs):
                 ours += our_epochs(training, data, device)
                 bare += bare_epochs(half, data, device)
             ratio = statistics.median(bare) / statistics.median(ours)

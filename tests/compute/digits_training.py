@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from luigi_prune.compute.data import Splits, load_splits
+from luigi_prune.compute.pruning.low_rank.decomposed import Decomposed
+from luigi_prune.compute.pruning.problem.records import Decomposition
 from luigi_prune.compute.training import TrainResult, train
 from luigi_prune.config.schema import Component, NetworkConfig, SchedulerComponent, TrainingConfig
 
@@ -41,6 +43,17 @@ def splits_of(training: TrainingConfig) -> Splits:
     """Return the digits behind the transforms of `training`."""
     network = NetworkConfig(name="lenet300_100", dataset="Digits", output_size=10)
     return load_splits(network, training, seed=0, training_data="", local_data="")
+
+
+def mlp(seed: int, hidden: int = 300, rank: int = 0) -> nn.Module:
+    """Return an MLP on the digits, its first layer decomposed if a rank is given."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        first: nn.Module = nn.Linear(64, hidden)
+        if rank:
+            first = Decomposed(nn.Linear(64, rank, bias=False), nn.Linear(rank, hidden), Decomposition(rank))
+        second = nn.Linear(hidden, 100, bias=False)
+        return nn.Sequential(nn.Flatten(), first, nn.ReLU(), second, nn.ReLU(), nn.Linear(100, 10))
 
 
 def dropout_net(seed: int = 0) -> nn.Module:

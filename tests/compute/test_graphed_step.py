@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from benchmarks.gpu import digits
 from benchmarks.gpu.together import masks_of
@@ -93,6 +96,7 @@ def graphs(monkeypatch):
     monkeypatch.setattr(graphed_step, "_drew_random_numbers", lambda device: False)
     monkeypatch.setattr(graphed_step, "_recordable", lambda optimizer, rate: nullcontext())
     monkeypatch.setattr(torch.cuda, "CUDAGraph", new_graph)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
     monkeypatch.setattr(torch.cuda, "graph", lambda graph, **more: graph.recording(monkeypatch))
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
     monkeypatch.setattr(together_module, "OneByOne", lambda: OnTheCPU(steps))
@@ -116,6 +120,63 @@ def test_a_network_that_a_graph_does_not_repeat_takes_usual_steps(alone, graphs,
     assert caplog.text.count("differs from a usual one") == 2
     for result, expected in zip(found, alone, strict=True):
         assert digits.differences(result, expected) == ([], 0.0)
+
+
+def test_a_smaller_batch_is_not_recorded(graphs):
+    training = digits.settings(num_epochs=3, batch_size=500, enable_amp=False)  # the third step is the first to record
+    train_together(trainings(), training, device=CPU)
+    made, _ = graphs
+    assert [graph.replays for graph in made] == [2 * 2] * 2  # each epoch's last batch is smaller
+
+
+def test_a_step_that_cannot_be_recorded_is_taken_as_usual(alone, graphs, monkeypatch, caplog):
+    ended = []
+
+    @contextmanager
+    def refuse(graph, **more):
+        try:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        finally:
+            raise RuntimeError("failed due to a previous error during capture")
+        yield
+
+    monkeypatch.setattr(torch.cuda, "graph", refuse)
+    monkeypatch.setattr(graphed_step, "_end_failed_recording", lambda device, pool: ended.append(pool))
+    found = train_together(trainings(), TRAINING, device=CPU)
+    assert caplog.text.count("not recorded as a CUDA graph: operation not permitted") == 2
+    assert ended == [(0, 1)] * 2
+    for result, expected in zip(found, alone, strict=True):
+        assert digits.differences(result, expected) == ([], 0.0)
+
+
+class Remembering(nn.Module):
+    """A small network whose outputs depend on what a graph does not change; `form`: what that is."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.network, self.form, self._calls = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), form, 0
+        self.register_buffer("mean", torch.zeros(()))
+        self.edges = torch.eye(2).to_sparse()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.form == "calls":
+            self._calls += 1
+        elif self.form == "mean":  # a new tensor, not its memory
+            self.mean = 0.9 * self.mean + 0.1 * x.detach().mean()
+        elif self.form == "data":
+            self.mean.data = 0.9 * self.mean + 0.1 * x.detach().mean()
+        draws = {"python": random.random, "numpy": np.random.random}
+        return self.network(x) * (1 + self.mean + self._calls / 100 + draws.get(self.form, float)() / 100)
+
+
+def test_a_network_with_state_outside_its_memory_is_not_recorded(graphs):
+    training = digits.settings(num_epochs=2, batch_size=500, enable_amp=False)
+    data = digits.splits_of(training)
+    named = {"calls": "_calls", "mean": "mean", "data": "mean", "python": "Python", "numpy": "NumPy", "": ""}
+    train_together([Training(Remembering(form), data, 0) for form in named], training, device=CPU)
+    made, steps = graphs
+    assert len(made) == 1  # of the last one
+    assert [each.obstacle.split(" ")[-1] for each in steps.values()] == list(named.values())
 
 
 @pytest.mark.parametrize(

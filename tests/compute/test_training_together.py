@@ -12,32 +12,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from luigi_prune.compute.pruning.low_rank.decomposed import Decomposed
-from luigi_prune.compute.pruning.problem.records import Decomposition
 from luigi_prune.compute.training import Training, TrainResult, shared_batches, together, train_together
-from luigi_prune.compute.training.explicit_layers import BlockLinear, ExplicitLinear, SparseLinear, plain_layers
+from luigi_prune.compute.training.explicit_layers import BlockLinear, ExplicitLinear, SparseLinear
 from luigi_prune.compute.training.explicit_mlps import ExplicitMlps
 from luigi_prune.compute.training.lean_steps import OptimizerSteps
 from luigi_prune.compute.training.optimizers import build_optimizer
 from luigi_prune.compute.training.steppers import OneByOne
 from luigi_prune.config.schema import SchedulerComponent, TrainingConfig
 from luigi_prune.errors import ConfigError, Interrupted
-from tests.compute.digits_training import AUGMENTED, CPU, assert_same, dropout_net, run, settings, splits_of
+from tests.compute.digits_training import AUGMENTED, CPU, assert_same, dropout_net, mlp, run, settings, splits_of
 
 SHORT = settings(num_epochs=2)
 MOMENTA = {"optimizer": "Adam", "optimizer_kwargs": {"lr": 0.002, "amsgrad": True}}
 ONE_CYCLE = SchedulerComponent(type="OneCycleLR", kwargs={"max_lr": 0.01}, step_kwargs={"epochs": 2})
-
-
-def mlp(seed: int, hidden: int = 300, rank: int = 0) -> nn.Module:
-    """Return an MLP on the digits, its first layer decomposed if a rank is given."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        first: nn.Module = nn.Linear(64, hidden)
-        if rank:
-            first = Decomposed(nn.Linear(64, rank, bias=False), nn.Linear(rank, hidden), Decomposition(rank))
-        second = nn.Linear(hidden, 100, bias=False)
-        return nn.Sequential(nn.Flatten(), first, nn.ReLU(), second, nn.ReLU(), nn.Linear(100, 10))
 
 
 def masks_of(network: nn.Module, kept: float, *, rows: bool = False) -> dict[str, Tensor]:
@@ -196,26 +183,6 @@ def test_the_failure_of_one_touches_no_other(make, monkeypatch):
         assert isinstance(result, kind), result
     assert sorted(ended) == list(range(len(results)))
     assert set(ended[: len(failing)]) == set(range(len(failing)))
-
-
-def test_passes_are_written_out_only_for_what_is_a_plain_mlp():
-    assert plain_layers(mlp(0)) is not None
-    assert plain_layers(mlp(0, rank=3)) is not None
-    hooked, watched, shared, tapped = mlp(0), mlp(0), mlp(0), mlp(0)
-    hooked[1].register_forward_pre_hook(lambda *_: None)
-    watched[1].weight.register_hook(lambda gradient: gradient)
-    shared.append(nn.ReLU()).append(shared[5])
-    tapped[1].weight.register_post_accumulate_grad_hook(lambda parameter: None)
-    others = [
-        nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.ReLU()),
-        nn.Sequential(nn.Flatten(), nn.Linear(64, 9), nn.Dropout(), nn.Linear(9, 10)),
-        nn.Sequential(nn.Linear(64, 10)),
-        nn.utils.parametrizations.weight_norm(nn.Sequential(nn.Flatten(), nn.Linear(64, 10))[1]),
-        mlp(0).double(),
-        dropout_net(),
-    ]
-    for network in (hooked, watched, shared, tapped, *others):
-        assert plain_layers(network) is None
 
 
 @pytest.mark.parametrize(

@@ -189,7 +189,7 @@ def plain_layers(network: nn.Module) -> list[tuple[nn.Linear, bool]] | None:
     """
     layers: list[tuple[nn.Linear, bool]] = []
     leaves = [module for module in network.modules() if type(module).forward is not nn.Sequential.forward]
-    hooked = any(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks for module in leaves)
+    hooked = any(_is_watched(module) for module in network.modules())
     hooked |= any(
         each._backward_hooks or getattr(each, "_post_accumulate_grad_hooks", None) for each in network.parameters()
     )
@@ -204,6 +204,17 @@ def plain_layers(network: nn.Module) -> list[tuple[nn.Linear, bool]] | None:
             return None
     flat = bool(leaves) and type(leaves[0]) is nn.Flatten
     return layers if flat and layers and not layers[-1][1] else None
+
+
+def _is_watched(module: nn.Module) -> bool:
+    """Return whether something observes or replaces what a call of the module does."""
+    hooks = (
+        module._forward_hooks,
+        module._forward_pre_hooks,
+        module._backward_hooks,
+        module._backward_pre_hooks,
+    )
+    return any(hooks) or "forward" in vars(module)
 
 
 def _matrix(rows: Tensor, columns: Tensor, values: Tensor, shape: Sequence[int]) -> Tensor:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 from torch import Tensor
 
-from luigi_prune.compute.network_inputs import Inputs, copied, map_tensors, prediction, tensors_of
+from luigi_prune.compute.network_inputs import Inputs, copied, form, map_tensors, prediction, tensors_of
+from luigi_prune.compute.training.hidden_state import State, changed, hidden_state
 from luigi_prune.compute.training.run import Run
 from luigi_prune.compute.training.step import optimize, take_step
 from luigi_prune.compute.training.steppers import Batch, failure
@@ -65,23 +66,32 @@ class GraphedStep:
 
     def __init__(self, run: Run):
         self._run = run
+        self._usual_size = min(run.request.training.batch_size, len(run.request.splits.train))
         self._taken = 0
         self._graph: torch.cuda.CUDAGraph | None = None
         self.obstacle = obstacle(run)  # why steps are not recorded; "": they are, or will be
 
     def __call__(self, x: Inputs, y: Tensor, batch_size: int) -> None:
         """Take the next step and add its outputs and loss to the tally."""
-        if self._graph is None and not self.obstacle and self._taken >= _USUAL_STEPS:
+        undecided = self._graph is None and not self.obstacle
+        if undecided and self._taken >= _USUAL_STEPS and batch_size == self._usual_size:
             self._record(x, y, batch_size)
-        elif self._graph is not None and _shapes(x, y) == _shapes(self._x, self._y):
+        elif self._graph is not None and _form(x, y) == _form(self._x, self._y):
             self._replay(x, y)
         else:  # such as the last batch of an epoch, if it is smaller
-            optimize(
-                self._run, copied(x), y.clone(), batch_size
-            )  # runs share batches, and a network may change its own
-            if self._graph is None and not self.obstacle and _drew_random_numbers(self._run.request.device):
-                self.obstacle = "the network draws random numbers"
+            before = hidden_state(self._run.network) if undecided else {}
+            # Runs share batches, and a network may change its own.
+            optimize(self._run, copied(x), y.clone(), batch_size)
+            if undecided:
+                self._look_for_changes(before)
         self._taken += 1
+
+    def _look_for_changes(self, before: State) -> None:
+        """Find out whether the last step did what a graph would not repeat."""
+        if _drew_random_numbers(self._run.request.device):
+            self.obstacle = "the network draws random numbers"
+        elif name := changed(before, hidden_state(self._run.network)):
+            self.obstacle = f"a step changes {name}"
 
     def _record(self, x: Inputs, y: Tensor, batch_size: int) -> None:
         """Record a step, and take it as usual and by the graph; keep the graph if both end alike."""
@@ -89,14 +99,16 @@ class GraphedStep:
         self._x, self._y = map_tensors(torch.clone, x), y.clone()
         self._rate = torch.zeros((), device=device)
         scaler = run.scaler.state_dict()
-        graph = torch.cuda.CUDAGraph()
+        graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
         try:
             with _recordable(run.optimizer, self._rate):
                 stream = torch.cuda.current_stream(device)
-                with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
                     (recorded,) = take_step(run, [(self._x, self._y)], None)
         except Exception as error:
-            self._give_up(" ".join(str(error).split())[:200])
+            _end_failed_recording(device, pool)
+            cause = error.__context__ or error  # the end of a recording fails, too, if the step did
+            self._give_up(" ".join(str(cause).split())[:200])
             run.optimizer.zero_grad(set_to_none=True)
             run.scaler = torch.amp.GradScaler(device.type, enabled=run.scales)
             run.scaler.load_state_dict(scaler)
@@ -133,8 +145,23 @@ class GraphedStep:
         run.tally.add(self._outputs.clone(), y, self._value.clone(), run.loss.share(y))
 
 
-def _shapes(x: Inputs, y: Tensor) -> list[torch.Size]:
-    return [tensor.shape for tensor in (*tensors_of(x), y)]
+def _form(x: Inputs, y: Tensor) -> tuple[object, ...]:
+    """Return what batches must have in common to be copied into the same memory."""
+    return form(x, dtypes=True), [len(tensor) for tensor in tensors_of(x)], y.shape, y.dtype
+
+
+def _end_failed_recording(device: torch.device, pool: tuple[int, int]) -> None:
+    """Free the allocator and the generator of `device` from a recording that failed.
+
+    Torch up to 2.12 leaves both waiting for its end (pytorch/pytorch#180395): batches that several streams read would
+    never be freed, and the next random number, of any network, would be refused. Later versions have nothing to do.
+    """
+    index = torch.cuda.current_device() if device.index is None else device.index
+    with suppress(AttributeError, RuntimeError):
+        torch._C._cuda_endAllocateToPool(index, pool)
+    with suppress(AttributeError, IndexError, RuntimeError):
+        fresh = torch.Generator(torch.device("cuda", index))  # each step seeds it
+        torch.cuda.default_generators[index].graphsafe_set_state(fresh.graphsafe_get_state())
 
 
 def obstacle(run: Run) -> str:
