@@ -124,6 +124,15 @@ class IndexedState(luigi.scheduler.SimpleTaskState):
         for task in self._tasks.values():
             self.index.add(task)
 
+    def load(self) -> None:
+        """Take over the state file; from a file that holds something else, nothing."""
+        try:
+            super().load()
+        except Exception:
+            logger.exception("%s holds no state of a scheduler. Starting from an empty one.", self._state_path)
+            self._status_tasks.clear()
+            self.set_state(({}, {}, {}))
+
     def dump(self) -> None:
         """Replace the state file; whatever goes wrong while it is written leaves the previous one."""
         path = Path(self._state_path)
