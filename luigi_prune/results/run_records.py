@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 TASKS, NEWS, RETRY = ".tasks.json", ".news.json", ".retry"
 NEWS_SECONDS = 10.0  # most seconds between two news of a driver
@@ -26,7 +26,11 @@ _REQUEST_SECONDS = 600  # after which nobody takes a request any more
 _KEY = re.compile(r"[0-9a-f]{64}")
 
 
-class RecordedTask(BaseModel):
+class _Record(BaseModel):
+    model_config = ConfigDict(allow_inf_nan=False)  # a number that is none would pass into all that is computed of it
+
+
+class RecordedTask(_Record):
     """A task of an experiment; `inputs` are places in the experiment's list of tasks."""
 
     family: str
@@ -43,7 +47,7 @@ class RecordedTask(BaseModel):
     inputs: tuple[int, ...] = ()
 
 
-class RecordedExperiment(BaseModel):
+class RecordedExperiment(_Record):
     """An experiment with all its tasks, inputs first; the last one is the report."""
 
     name: str
@@ -60,7 +64,7 @@ class RecordedExperiment(BaseModel):
     tasks: tuple[RecordedTask, ...]
 
 
-class TaskNews(BaseModel):
+class TaskNews(_Record):
     """What a driver last heard of a task's job."""
 
     message: str = ""
@@ -69,7 +73,7 @@ class TaskNews(BaseModel):
     left: float | None = None  # estimated seconds
 
 
-class DriverNews(BaseModel):
+class DriverNews(_Record):
     """The state of a driver."""
 
     host: str
@@ -137,7 +141,8 @@ def parse_news(text: str | bytes) -> DriverNews | None:
 
 def request_retry(results: str | Path, key: str) -> None:
     """Ask drivers to run a failed task again; raises OSError."""
-    (runs_folder(results) / f"{key}{RETRY}").touch()
+    path = runs_folder(results) / f"{key}{RETRY}"
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644))  # a link would lead elsewhere
 
 
 def take_retries(results: str | Path, keys: set[str]) -> list[str]:

@@ -16,7 +16,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 import luigi.rpc
 from luigi.scheduler import RPC_METHODS
-from tornado.web import RequestHandler
+from tornado.web import HTTPError, RequestHandler
 
 PATH = "/luigi_prune/calls/2"  # the number of the version: a server of another one serves Luigi's own client
 _AT_ONCE = 200  # queued calls that are sent without waiting for one that needs an answer
@@ -36,7 +36,11 @@ class CallsHandler(RequestHandler):
 
     def post(self) -> None:
         """Call the methods in order; later ones are called even if an earlier one fails."""
-        answers = [self._call(method, arguments) for method, arguments in json.loads(self.request.body)]
+        try:
+            calls = [(str(method), dict(arguments)) for method, arguments in json.loads(self.request.body)]
+        except (ValueError, TypeError, RecursionError):
+            raise HTTPError(400, reason="Not a list of calls") from None
+        answers = [self._call(method, arguments) for method, arguments in calls]
         self.write({"response": answers})
 
     def _call(self, method: str, arguments: dict[str, Any]) -> tuple[bool, Any]:

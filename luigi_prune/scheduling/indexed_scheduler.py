@@ -87,9 +87,12 @@ class IndexedState(luigi.scheduler.SimpleTaskState):
         return self.index.take_due(time.time(), (task for task in dead if task.worker_running not in assistants))
 
     def inactivate_tasks(self, delete_tasks: Iterable[str]) -> None:
-        """Remove tasks."""
-        for task_id in delete_tasks:
-            self.index.remove(self._tasks[task_id])
+        """Remove tasks, from those of their workers, too, which Luigi's own state leaves in memory and state file."""
+        removed = [self._tasks[task_id] for task_id in delete_tasks]
+        for task in removed:
+            self.index.remove(task)
+        for worker in self._active_workers.values() if removed else ():
+            worker.tasks.difference_update(removed)
         super().inactivate_tasks(delete_tasks)
 
     def get_worker(self, worker_id: str) -> Any:
@@ -120,6 +123,15 @@ class IndexedState(luigi.scheduler.SimpleTaskState):
         self.index = TaskIndex(self._config)
         for task in self._tasks.values():
             self.index.add(task)
+
+    def load(self) -> None:
+        """Take over the state file; from a file that holds something else, nothing."""
+        try:
+            super().load()
+        except Exception:
+            logger.exception("%s holds no state of a scheduler. Starting from an empty one.", self._state_path)
+            self._status_tasks.clear()
+            self.set_state(({}, {}, {}))
 
     def dump(self) -> None:
         """Replace the state file; whatever goes wrong while it is written leaves the previous one."""
@@ -159,9 +171,11 @@ class IndexedScheduler(luigi.scheduler.Scheduler):
                 kwargs["params"] = {_shared(name): _shared(value) for name, value in params.items()}
             if visibilities := kwargs.get("param_visibilities"):  # the same for all tasks of a family
                 kwargs["param_visibilities"] = self._visibilities.setdefault(tuple(visibilities.items()), visibilities)
-        super().add_task(task_id, *args, **kwargs)
-        if task_id is not None and self._state.has_task(task_id):
-            self._state.index.refresh(self._state.get_task(task_id), relink=True)
+        try:
+            super().add_task(task_id, *args, **kwargs)
+        finally:  # a malformed request fails when it has changed a part of the task
+            if task_id is not None and self._state.has_task(task_id):
+                self._state.index.refresh(self._state.get_task(task_id), relink=True)
 
     @rpc_method()
     def get_several(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from luigi_prune.scheduling.batched_calls import PATH, CallsHandler
 PRUNE_EVERY = 60.0  # seconds, as Luigi's own server does
 _SAVE_EVERY = 60.0
 _SAVING_SHARE = 0.02  # of the time at most, as no request is answered meanwhile
+logger = logging.getLogger(__name__)
 
 
 def application(scheduler: luigi.scheduler.Scheduler) -> Application:
@@ -92,7 +94,10 @@ async def _serve(
 async def _prune(scheduler: luigi.scheduler.Scheduler) -> None:
     while True:
         await asyncio.sleep(PRUNE_EVERY)
-        scheduler.prune()
+        try:
+            scheduler.prune()
+        except Exception:  # as in Luigi's own server, the next one may succeed
+            logger.exception("pruning failed")
 
 
 async def _save(scheduler: luigi.scheduler.Scheduler) -> None:

@@ -9,6 +9,7 @@ import hmac
 import html
 import ipaddress
 import os
+import re
 import secrets
 import socket
 from pathlib import Path
@@ -41,6 +42,7 @@ READING = frozenset(
         "worker_list",
     }
 )
+_REFUSED_BYTES = 1 << 16  # that are read of a request whose answer is a refusal; a longer one is cut off
 REQUESTED_WITH = "luigi_prune"  # value of X-Requested-With that a page of another origin cannot send
 
 
@@ -88,6 +90,7 @@ class Gate(Router):
         """Return what answers a request."""
         if refusal := self._refusal(request):
             status, text = refusal
+            request.connection.set_max_body_size(_REFUSED_BYTES)  # type: ignore[union-attr]
             return self.application.get_handler_delegate(request, Refusal, {"status": status, "text": text})
         if self.token and self._asked_by_link(request):
             cookie = (self.cookie, self._cookie_value())
@@ -95,7 +98,7 @@ class Gate(Router):
         return self.application.find_handler(request, **kwargs)
 
     def _refusal(self, request: HTTPServerRequest) -> tuple[int, str] | None:
-        path = urlsplit(request.uri or "").path
+        path = request.path  # as it is routed
         if self.token and not self._is_known(request):
             return (
                 401,
@@ -125,7 +128,7 @@ class Gate(Router):
 
     def _is_own_host(self, request: HTTPServerRequest) -> bool:
         """Return whether the browser used a name of this machine, and not one that another site made lead here."""
-        host = (urlsplit(f"//{request.host}").hostname or "").lower()
+        host = _host_name(request.host)
         try:
             ipaddress.ip_address(host)
         except ValueError:
@@ -133,9 +136,14 @@ class Gate(Router):
         return True
 
     def _is_of_own_page(self, request: HTTPServerRequest, path: str) -> bool:
-        site = request.headers.get("Sec-Fetch-Site", "same-origin")
+        site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
         if site in ("same-origin", "none"):
             return True
+        if site is None and origin is not None:
+            return origin.lower().partition("://")[2] == request.host.lower()
+        if site is None:  # no browser, or one that was not told that this address is https or its own machine's
+            by_cookie = self.token and self.cookie in request.cookies
+            return not by_cookie or "X-Requested-With" in request.headers or _only_reads(request, path)
         opened = request.headers.get("Sec-Fetch-Mode") == "navigate" and request.method == "GET"
         return opened and not path.startswith("/api/")  # a link to a page
 
@@ -168,9 +176,16 @@ class Welcome(RequestHandler):
         self.set_cookie(self.name, self.value, httponly=True, samesite="Strict", path="/", expires_days=30)
         self.set_header("Cache-Control", "no-store")
         self.set_header("Referrer-Policy", "no-referrer")
-        path = urlsplit(self.request.uri or "").path
-        target = html.escape(path if path.startswith("/") and not path.startswith("//") else "/experiments")
+        path = self.request.path
+        target = html.escape(path if re.fullmatch(r"/(?![/\\]).*", path) else "/experiments")  # of this server
         self.finish(f'<meta http-equiv="refresh" content="0;url={target}"><a href="{target}">experiments</a>')
+
+
+def _host_name(host: str) -> str:
+    try:
+        return (urlsplit(f"//{host}").hostname or "").lower()
+    except ValueError:
+        return ""
 
 
 def _authorization(request: HTTPServerRequest) -> str:

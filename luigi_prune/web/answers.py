@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
 from collections import Counter
 from typing import Any
 
-import h5py
-
 from luigi_prune.execution.failures import cause
 from luigi_prune.results.run_records import RecordedExperiment, RecordedTask, TaskNews
 from luigi_prune.web import live_curves
+from luigi_prune.web.result_contents import contents_of
 from luigi_prune.web.watched_results import STATES, Driver, ExperimentState, WatchedResults
 
 _LOG_BYTES = 64_000
@@ -92,7 +90,7 @@ def task_in_full(folders: list[WatchedResults], key: str, experiment_id: str = "
     experiment, state = folder.read()[name]
     task, of_task = experiment.tasks[place], state.states[place]
     news = state.news.get(place, TaskNews())
-    file = _result(folder, task) if of_task == "done" else {}
+    file = contents_of(folder.files, task.path) if of_task == "done" else {}
     logged = folder.files.tail(task.log, _LOG_BYTES) if task.log else ""
     readers = [reader for reader, other in enumerate(experiment.tasks) if place in other.inputs]
     return {
@@ -107,7 +105,7 @@ def task_in_full(folders: list[WatchedResults], key: str, experiment_id: str = "
         "repetition": task.repetition,
         "test_set": task.test_set,
         "state": of_task,
-        "news": _short(of_task, news) | {"full": news.message if of_task == "failed" else ""},
+        "news": _short(of_task, news) | {"full": news.message if of_task == "failed" else "", "since": news.since},
         "inputs": [_neighbour(experiment, state, other) for other in task.inputs],
         "readers": [_neighbour(experiment, state, other) for other in readers[:12]],
         "more_readers": max(0, len(readers) - 12),
@@ -117,7 +115,7 @@ def task_in_full(folders: list[WatchedResults], key: str, experiment_id: str = "
         "curves": file.pop("curves", None) or _live_curves(folder, task),
         "result": file,
         "report": _report(number, folder, experiment) if task.family == "Report" else "",
-        "settings": {} if file else experiment.settings,
+        "settings": {} if "spec" in file else experiment.settings,
         **_retry(experiment, state, of_task),
     }
 
@@ -203,24 +201,6 @@ def _live_curves(folder: WatchedResults, task: RecordedTask) -> live_curves.Curv
     if not task.curves:
         return {}
     return live_curves.from_events(folder.files, task.curves, folder.listings.names(task.curves))
-
-
-def _result(folder: WatchedResults, task: RecordedTask) -> dict[str, Any]:
-    """Return spec, provenance and costs of a result, unverified; {} for a report or a damaged file."""
-    try:
-        with folder.files.open(task.path, (".h5",)) as opened, h5py.File(opened, "r") as file:
-            about, found = live_curves.inner(file, "about"), {}
-            for name in ("spec", "provenance", "meta"):
-                text = live_curves.inner(about, name)
-                found[name] = json.loads(text.asstr()[()]) if text is not None else {}
-            measured = live_curves.inner(file, "measured")
-            numbers = [(name, live_curves.inner(measured, name)) for name in measured or ()]
-            found["measured"] = {name: float(item[()]) for name, item in numbers if item is not None and not item.shape}
-            found["curves"] = live_curves.from_result(file)
-            found["written"] = os.fstat(opened.fileno()).st_mtime
-            return found
-    except (OSError, KeyError, ValueError, TypeError, AttributeError):
-        return {}
 
 
 def _retry(experiment: RecordedExperiment, state: ExperimentState, of_task: str) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def add_pages(app: Application, results: Sequence[str | Path], *, read_only: boo
             (rf"/experiments/api/task/(?:{_ID}/)?{_KEY}", OneTask, given),
             (rf"/experiments/api/retry/{_ID}/{_KEY}", Retry, given),
             (rf"/experiments/api/report/{_ID}", WriteReport, given),
-            (r"/experiments/file/(\d+)/(.+)", ResultsFile, given),
+            (r"/experiments/file/(\d{1,4})/(.+)", ResultsFile, given),
             (r"/static/visualiser/index\.html", LuigiPage, given),
         ],
     )
@@ -185,7 +185,10 @@ class Retry(_Answer):
         if not answer["retry"]:
             raise HTTPError(409, reason="The task has not failed, or no run is at work")
         _, folder, _ = answers.folder_of(self.folders, experiment_id)
-        await self.in_thread(request_retry, folder.files.root, answer["key"])
+        try:
+            await self.in_thread(request_retry, folder.files.root, answer["key"])
+        except OSError as error:
+            raise HTTPError(409, reason=f"luigid cannot write to the results folder: {error.strerror}") from None
         self.finish_json({"asked": answer["key"]})
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from luigi_prune.identity import paths
 from luigi_prune.identity.spec import shown_methods
+from luigi_prune.registry import plain
 from luigi_prune.results.run_records import RecordedExperiment, RecordedTask, experiment_path, write_record
 from luigi_prune.workflow.job_task import JobTask, job_tasks
 from luigi_prune.workflow.tasks import ChainTask, Report, RunExperiment, TrainBase
@@ -49,7 +50,7 @@ def recorded_experiment(report: Report, experiment: RunExperiment) -> RecordedEx
         key=report.key,
         dataset=report.dataset,
         network=report.network,
-        labels=labels,
+        labels={plain(method): label for method, label in labels.items()},  # as tasks name them
         keep_ratios=report.grid.keep_ratios,
         command=command_of(experiment),
         config=experiment.config,

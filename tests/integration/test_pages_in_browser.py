@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from luigi_prune.results.run_records import RETRY, TaskNews
+from luigi_prune.results.run_records import RETRY, TaskNews, experiment_path, write_record
 from tests.chromium import Tab, browser
 from tests.integration.test_luigid import free_port
 from tests.web.sample import Sample, in_the_middle
@@ -96,6 +96,23 @@ def test_the_matrix_shows_states_and_follows_the_run_without_a_reload(tab, luigi
     assert tab.evaluate("window.stays") == "here"
 
 
+def test_what_is_selected_focused_and_scrolled_stays_while_the_page_updates_itself(tab, luigid, sample):
+    tab.open(f"{luigid}/e/{sample.id}", DRAWN)
+    tab.evaluate("getSelection().selectAllChildren([...document.querySelectorAll('code')].at(-1))")
+    tab.evaluate("document.querySelector('table.runs a').focus()")
+    tab.wait("Number(document.body.dataset.drawn) >= 3")
+    assert str(tab.evaluate("String(getSelection())")).startswith("luigi --config")
+    assert tab.evaluate("document.activeElement.closest('table').className") == "list runs"
+
+
+def test_a_method_without_a_label_has_a_row(tab, luigid, sample):
+    path = experiment_path(sample.results, sample.experiment.name, sample.experiment.key)
+    write_record(path, sample.experiment.model_copy(update={"labels": {"ThresNet": "WT"}}))
+    tab.open(f"{luigid}/e/{sample.id}", f"{DRAWN} && document.querySelector('.matrix th[title=SnipNet]')")
+    assert [squares(tab, state) for state in ("failed", "done")] == [1, 1]
+    write_record(path, sample.experiment)
+
+
 def test_a_task_shows_its_log_as_text_and_its_curves(tab, luigid, sample):
     running = next(iter(sample.news.running))
     tab.open(f"{luigid}/t/{running[:12]}", DRAWN)
@@ -116,6 +133,9 @@ def test_a_failed_task_can_be_run_again(tab, luigid, sample):
     tab.evaluate("document.querySelector('button.main').click()")
     tab.wait("document.body.innerText.includes('Asked')")
     assert [path.name for path in sample.results.glob(f"runs/*{RETRY}")] == [f"{failed}{RETRY}"]
+    assert tab.evaluate("document.querySelector('button.main').disabled")
+    sample.tell(failed={failed: TaskNews(message="Traceback ...\nValueError: again", since=time.time())})
+    tab.wait("!document.querySelector('button.main').disabled")  # it has failed again
 
 
 def test_a_button_writes_the_report_on_the_results_that_exist(tab, luigid, sample):

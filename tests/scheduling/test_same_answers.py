@@ -187,6 +187,15 @@ RARE: list[st.SearchStrategy[Request]] = [
     st.builds(lambda task: ("decrease_running_task_resources",
                             {"task_id": task, "decrease_resources": {"gpu": 1}}), TASK),
     st.just(("restart", {})),
+    st.builds(lambda gpu, slot: ("update_resources", {"gpu": gpu, "slot": slot}), st.integers(0, 3), st.integers(0, 3)),
+    st.builds(lambda worker, n: ("set_worker_processes", {"worker": worker, "n": n}), WORKER, st.integers(0, 3)),
+    st.builds(lambda worker: ("announce_scheduling_failure", {
+        "task_name": "t", "family": "Family0", "params": {}, "expl": "x", "owners": [], "worker": worker}), WORKER),
+    st.builds(lambda worker, assistant: ("add_worker", {"worker": worker, "info": {"assistant": assistant}}),
+              WORKER, st.booleans()),
+    # fails when a part of the task is changed
+    st.builds(lambda worker, task: ("add_task", {"worker": worker, "task_id": task, "deps": [], "new_deps": [[]]}),
+              WORKER, TASK),
 ]  # fmt: skip
 USUAL = [WORK] * 8 + [END] * 6 + [additions()] * 2 + [WAIT, st.one_of(*RARE)]
 REQUESTS = st.builds(
@@ -229,6 +238,19 @@ ROOMY = settings(deadline=None, suppress_health_check=[HealthCheck.function_scop
 def test_any_requests_get_the_same_answers(clock, tmp_path, requests, pruning, retry):
     clock.now = 1e6
     play(clock, schedulers(clock, tmp_path, prune_on_get_work=pruning, retry_delay=retry), requests)
+
+
+def test_a_removed_task_is_gone_from_its_workers_and_from_the_state_file(clock, tmp_path):
+    ours = schedulers(clock, tmp_path)[1]
+    clock.scheduler = ours
+    ours.add_task(worker="w0", task_id="t0", assistant=True)  # nobody's, and so removed after a while
+    ours.prune()
+    clock.now += REMOVE + 1
+    ours.add_task(worker="w0", task_id="t1")
+    ours.prune()
+    assert [task.id for task in ours._state.get_worker("w0").tasks] == ["t1"]
+    ours.dump()
+    assert b"t0" not in (tmp_path / "state1").read_bytes()
 
 
 def test_the_failed_whole_of_a_batch_does_not_count_once_it_is_forgotten(clock, tmp_path):

@@ -37,8 +37,12 @@ def test_a_state_that_cannot_be_written_leaves_the_previous_one(tmp_path, monkey
     assert [path.name for path in tmp_path.iterdir()] == ["state"]
 
 
-def test_a_damaged_state_is_an_empty_one(tmp_path):
-    (tmp_path / "state").write_bytes(b"half")
+@pytest.mark.parametrize(
+    "content",
+    [b"half", b"", *map(pickle.dumps, (5, None, [], ({}, 5, {}), ({"t": 5}, {}, {}), ({}, {"w": 5}, {})))],
+)
+def test_a_damaged_state_is_an_empty_one(tmp_path, content):
+    (tmp_path / "state").write_bytes(content)
     scheduler = scheduler_at(tmp_path / "state")
     scheduler.add_task(worker="w", task_id="t")
     assert scheduler.get_work(worker="w", host="h")["task_id"] == "t"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import re
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from luigi_prune.errors import ConfigError
 from luigi_prune.results.run_records import take_retries
+from luigi_prune.web import pages
 from luigi_prune.web.access import read_token
 from tests.web.sample import HTML, Sample, ask, ask_json, in_the_middle, served
 
@@ -192,6 +194,66 @@ def test_pages_of_other_sites_get_nothing(sample):
         assert ask(port, "/experiments/api/overview", Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="cors")[0] == 403
         assert ask(port, "/experiments", **cross)[0] == 200  # a link
         assert ask(port, "/experiments", "POST", **cross)[0] == 403
+
+
+@pytest.mark.parametrize("origin", ["http://other.example.com", "null", "http://127.0.0.1:1", "127.0.0.1:{port}"])
+def test_a_browser_that_names_only_the_origin_is_refused_for_another_one(sample, origin):
+    with served(sample.results) as port:
+        other = origin.replace("{port}", str(port))
+        for method, path in (("POST", "/api/pause"), ("GET", "/api/pause"), ("POST", "/luigi_prune/calls/2")):
+            assert ask(port, path, method, Origin=other)[0] == 403
+        assert ask(port, "/api/pause", "POST", Origin=f"http://127.0.0.1:{port}")[0] == 200
+
+
+def test_a_picture_on_another_port_of_a_host_changes_nothing_by_the_cookie(sample):
+    """Such a request has the cookie and neither an origin nor, at an address without https, a Sec-Fetch-Site."""
+    with served(sample.results, token=TOKEN) as port:
+        cookie = {"Cookie": ask(port, f"/experiments?token={TOKEN}")[2]["set-cookie"].partition(";")[0]}
+        assert ask(port, "/api/pause", **cookie)[0] == 403
+        assert ask(port, "/api/is_paused", **cookie)[1] == b'{"response": {"paused": false}}'
+        assert ask(port, "/api/pause", **cookie, X_Requested_With="XMLHttpRequest")[0] == 200  # Luigi's own page
+
+
+@pytest.mark.parametrize("path", ["//[", f"/experiments/file/{'9' * 5000}/x.html", "/luigi_prune/calls/2/../x"])
+def test_an_address_that_is_none_is_not_found(sample, path):
+    with served(sample.results) as port:
+        assert ask(port, path)[0] == 404
+
+
+def test_a_host_that_is_none_is_refused(sample):
+    with served(sample.results) as port:
+        for host in ("[", "[::1", "", "127.0.0.1.example.com"):
+            assert ask(port, "/experiments", Host=host)[0] == 403
+
+
+def test_calls_that_are_none_are_refused_and_a_refused_body_is_not_read(sample):
+    def status(port: int, body: bytes, length: int, **headers: str) -> int:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection.request("POST", "/luigi_prune/calls/2", body, {"Content-Length": str(length), **headers})
+        return connection.getresponse().status
+
+    with served(sample.results) as port:
+        for body in (b"{", b"[1]", b"[[1]]", b'[["prune", 5]]', b"[" * 100_000):
+            assert status(port, body, len(body)) == 400
+        assert status(port, body=b"[", length=1 << 26, Origin="null") == 400  # answered before the rest has come
+
+
+def test_a_retry_that_cannot_be_left_says_so(sample, monkeypatch):
+    def denied(results: Path, key: str) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(pages, "request_retry", denied)
+    with served(sample.results) as port:
+        status, body, _ = ask(port, retry_address(sample), "POST", X_Requested_With="luigi_prune")
+    assert (status, body) == (409, b"luigid cannot write to the results folder: Permission denied\n")
+
+
+def test_a_retry_does_not_follow_a_link(sample, tmp_path):
+    key = next(iter(sample.news.failed))
+    (sample.results / "runs" / f"{key}.retry").symlink_to(tmp_path / "made")
+    with served(sample.results) as port:
+        assert ask(port, retry_address(sample), "POST", X_Requested_With="luigi_prune")[0] == 409
+    assert not (tmp_path / "made").exists()
 
 
 def test_a_token_file_is_made_once_and_read_by_its_owner_alone(tmp_path):

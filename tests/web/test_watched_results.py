@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import asdict
 
@@ -162,6 +163,41 @@ def test_damaged_records_are_left_out(tmp_path, text):
     (found,) = overview([WatchedResults(sample.results)])
     assert found["name"] == "tiny"
     assert found["estimate"] == 600
+
+
+def test_methods_from_a_file_beside_the_experiment_have_labels_and_rows(tmp_path):
+    (tmp_path / "labels_of.py").write_text(
+        "from luigi_prune.registry import MethodRow\n"
+        "OWN = MethodRow(name='OwnNet', granularity='filter', score=lambda problem: [], allocation='uniform')\n"
+    )
+    sample = Sample(tmp_path, experiments__methods=["ThresNet", "labels_of:OWN"])
+    assert {task.method for task in sample.experiment.tasks} - {""} == set(sample.experiment.labels)
+    assert sample.experiment.labels["labels_of:OWN"] == "OwnNet"
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+@pytest.mark.parametrize("place", ["estimate", "started", "since", "fraction"])
+def test_news_with_a_number_that_is_none_are_left_out(tmp_path, number, place):
+    sample = in_the_middle(tmp_path)
+    sample.tell(estimate=600.0, running={sample.task("Prune").key: TaskNews(since=1.5, fraction=0.5)})
+    path = next(runs_folder(sample.results).glob("*.news.json"))
+    text = re.sub(rf'"{place}":[0-9.]+', f'"{place}":{number}', path.read_text())
+    assert text != path.read_text()
+    path.write_text(text)
+    (found,) = overview([WatchedResults(sample.results)])
+    assert (found["drivers"], found["counts"]["done"]) == ([], 1)
+
+
+@pytest.mark.parametrize(("start", "stop"), [(8, 600), (600, 4000), (0, 10**6)])
+def test_a_damaged_result_is_called_so(tmp_path, start, stop):
+    sample = in_the_middle(tmp_path)
+    base = sample.task("TrainBase")
+    path = sample.results / base.path
+    data = bytearray(path.read_bytes())
+    data[start:stop] = bytes(255 - byte for byte in data[start:stop])
+    path.write_bytes(data)
+    answer = task_in_full([WatchedResults(sample.results)], base.key)
+    assert (answer["state"], answer["result"], answer["settings"] != {}) == ("done", {"damaged": True}, True)
 
 
 def test_the_line_of_a_failure():

@@ -27,9 +27,32 @@ function svg(name, properties, ...children) {
   return element;
 }
 
+const nodes = (children) => children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== "").map((child) => (child instanceof Node ? child : document.createTextNode(child)));
+
 function fill(element, ...children) {
-  element.replaceChildren(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== ""));
+  element.replaceChildren(...nodes(children));
   return element;
+}
+
+// Gives an element these children by changing those that it has, so that focus, scrolling and selected text stay. Nothing
+// else may hold on to the children, nor may they have listeners.
+function refill(element, ...children) {
+  const wanted = nodes(children);
+  wanted.forEach((node, at) => {
+    const own = element.childNodes[at];
+    if (!own) element.append(node);
+    else if (own.nodeName !== node.nodeName) own.replaceWith(node);
+    else if (node instanceof Text) { if (own.data !== node.data) own.data = node.data; }
+    else become(own, node);
+  });
+  while (element.childNodes.length > wanted.length) element.lastChild.remove();
+}
+
+function become(own, node) {
+  for (const { name } of [...own.attributes]) if (!node.hasAttribute(name)) own.removeAttribute(name);
+  for (const { name, value } of node.attributes) if (name !== "style" && own.getAttribute(name) !== value) own.setAttribute(name, value);
+  if (own.style.cssText !== node.style.cssText) own.style.cssText = node.style.cssText; // the policy forbids the attribute
+  refill(own, ...node.childNodes);
 }
 
 function square(state, part) {
@@ -100,7 +123,7 @@ async function keep(draw) {
 function here(...entries) {
   const where = [h("a", { href: "/experiments" }, "Experiments")];
   for (const [text, address] of entries) where.push(address ? h("a", { href: address }, text) : h("span", null, text));
-  fill(document.getElementById("where"), where);
+  refill(document.getElementById("where"), where);
   document.title = entries.length ? entries[entries.length - 1][0] : "Experiments";
 }
 
@@ -122,7 +145,7 @@ function estimate(state) {
 
 function reportLink(address, main) {
   if (!address) return "";
-  const partial = address.includes("partial");
+  const partial = address.split("/").at(-2).includes("partial"); // the report's folder, not a name that somebody chose
   return h("a", { class: main ? "button main" : "button", href: file(address) }, partial ? "Partial report" : "Report");
 }
 
@@ -131,7 +154,7 @@ function overview() {
   keep(async () => {
     const answer = await ask("overview");
     if (!answer.experiments.length) {
-      fill(page, h("h1", null, "No experiments yet"),
+      refill(page, h("h1", null, "No experiments yet"),
         h("p", { class: "quiet" }, "Runs record themselves in their results folder when they start. Watched: ", h("code", null, answer.folders.join(", ") || "nothing"), ". Other folders: restart with --results FOLDER."));
       return;
     }
@@ -142,7 +165,7 @@ function overview() {
       bar(one.counts),
       h("p", { class: "row" }, legend(one.counts), h("span", { class: "end quiet" }, [whoRuns(one), estimate(one)].filter(Boolean).join(", "))),
       answer.folders.length > 1 ? h("code", { class: "quiet" }, one.results) : ""));
-    fill(page, h("h1", null, "Experiments"), cards);
+    refill(page, h("h1", null, "Experiments"), cards);
   });
 }
 
@@ -218,7 +241,7 @@ function matrix(experiment, tasks) {
       const news = last.news[task.place] || {};
       return h("tr", null, h("td", null, stateWord(own)), h("td", null, h("a", { href: address(experiment.id, task.key) }, task.family + (task.test_set ? ` on ${task.test_set}` : ""))), h("td", { class: "message quiet" }, news.message || ""));
     });
-    fill(chosen, h("b", null, picked.label), h("table", { class: "list chosen-list" }, rows));
+    refill(chosen, h("b", null, picked.label), h("table", { class: "list chosen-list" }, rows));
     chosen.classList.remove("quiet");
   }
 
@@ -230,7 +253,9 @@ function matrix(experiment, tasks) {
     const below = columns[0] === 1; // the column of the networks as they were trained
     body.append(h("tr", { class: below ? "" : "base" }, h("th", { scope: "row" }, "Trained networks"), h("td", { colspan: below ? 1 : columns.length }, cell)));
   }
-  for (const [method, label] of Object.entries(experiment.labels)) {
+  const unlabelled = tasks.map((task) => task.method).filter((method) => method && !(method in experiment.labels));
+  const methods = [...Object.entries(experiment.labels), ...[...new Set(unlabelled)].map((method) => [method, method])];
+  for (const [method, label] of methods) {
     const cells = columns.map((column) => {
       const cell = h("div", { class: "cell" });
       for (let net = 0; net < count; net += 1) {
@@ -371,13 +396,13 @@ async function experiment(id) {
   keep(async () => {
     const state = await ask(`state/${id}`);
     if (state.states.length !== tasks.length) location.reload();
-    fill(head, h("div", { class: "row" }, h("h1", null, whole.name), h("span", { class: "quiet" }, `${whole.network} on ${whole.dataset}`), h("span", { class: "end" }, reportLink(state.report, true))),
+    refill(head, h("div", { class: "row" }, h("h1", null, whole.name), h("span", { class: "quiet" }, `${whole.network} on ${whole.dataset}`), h("span", { class: "end" }, reportLink(state.report, true))),
       h("p", { class: "row" }, h("span", null, whoRuns(state)), h("b", { id: "estimate" }, estimate(state))),
       bar(state.counts), h("p", null, legend(state.counts)));
     partial.update(state);
     grid.update(state);
-    fill(lists, failedList(tasks, state), runningList(tasks, state), queuedList(tasks, state));
-    fill(below, families(state), drivers(whole, state));
+    refill(lists, failedList(tasks, state), runningList(tasks, state), queuedList(tasks, state));
+    refill(below, families(state), drivers(whole, state));
   });
 }
 
@@ -463,22 +488,21 @@ function retryButton(task) {
 }
 
 function task(id, key) {
-  const [head, middle] = [h("div"), h("div")];
+  const [head, action, middle] = [h("div"), h("div"), h("div")];
   const log = h("pre", { id: "log" });
   const logSheet = h("section", { class: "sheet" }, h("h2", null, "Log"), log, h("p", { class: "quiet message" }));
   const [spec, provenance] = [h("pre"), h("pre")];
   const [specTitle, provenanceDetails] = [h("summary", null, "Spec"), h("details", null, h("summary", null, "Provenance"), provenance)];
   const files = h("section", { class: "sheet" }, h("details", null, specTitle, spec), provenanceDetails);
   const inputs = h("div", { class: "two" });
-  fill(page, head, middle, logSheet, inputs, files);
+  fill(page, head, action, middle, logSheet, inputs, files);
   let before = "";
   let offered = "";
-  const action = h("div");
   keep(async () => {
     const now = await ask(id ? `task/${id}/${key}` : `task/${key}`);
     here([now.experiment.name, `/experiments/e/${now.experiment.id}`], [now.title]);
     const news = now.news;
-    const offer = `${now.state} ${now.retry}`;
+    const offer = `${now.state} ${now.retry} ${news.since}`; // a task that fails again can be retried again
     if (offer !== offered) {
       offered = offer;
       const resumed = { failed: "No run is at work that could take it up. Start one with", stopped: "Its run has ended. This resumes it:" }[now.state];
@@ -487,33 +511,34 @@ function task(id, key) {
     const progress = now.state === "running" || now.state === "stopped" ? h("div", { class: "bar" }, h("i", { class: now.state })) : "";
     if (progress) progress.firstChild.style.width = `${100 * (news.fraction || 0)}%`;
     const missing = now.inputs.filter((one) => one.state !== "done");
-    const why = now.state === "waiting" && missing.length ? `waits for ${plural(missing.length, "input")}` : now.state === "blocked" ? "an input has failed" : "";
+    const why = now.state === "waiting" && missing.length ? `waits for ${plural(missing.length, "input")}` : now.state === "blocked" ? "an input has failed"
+      : now.result.damaged ? "The result is damaged: python -m luigi_prune verify --set-aside renames it, and the next run computes it again." : "";
     const finished = now.result.provenance || {};
-    fill(head, h("div", { class: "row" }, h("h1", null, now.title), stateWord(now.state), h("span", { class: "end" }, reportLink(now.report, true))),
-      h("p", { class: "message" }, now.state === "queued" && news.reason ? "" : news.message || why), progress, action,
-      h("section", { class: "sheet" }, facts([
+    const training = now.settings[now.family === "Retrain" ? "retraining" : "training"] || {};
+    refill(head, h("div", { class: "row" }, h("h1", null, now.title), stateWord(now.state), h("span", { class: "end" }, reportLink(now.report, true))),
+      h("p", { class: "message" }, now.state === "queued" && news.reason ? "" : news.message || why), progress);
+    const pictures = charts(now.curves, now.state === "done" ? 0 : training.numEpochs);
+    refill(middle, h("section", { class: "sheet" }, facts([
         ["Method", now.label && now.label !== now.method ? `${now.label} (${now.method})` : now.method], ["Keep ratio", now.keep_ratio === null ? "" : ratio(now.keep_ratio)],
         ["Network", now.net], ["Repetition", now.repetition], ["Test set", now.test_set],
         ["Job", news.job || finished.job], ["Node", news.node || finished.host], ["Reason", news.reason], ["Expected start", (news.expected || "").replace("expected to start ", "")],
         [now.state === "failed" ? "Failed" : now.state === "queued" ? "In the queue" : "Running", news.seconds === undefined ? "" : now.state === "failed" ? `${duration(news.seconds)} ago` : `for ${duration(news.seconds)}`],
         ["Time left", news.left === undefined ? "" : `about ${duration(news.left)}`], ["Finished", finished.finished],
         ...costs(now.family, now.result.measured)]), facts([["Result", h("code", null, now.path)], ["Key", h("code", null, now.key)]])),
-      news.full ? sheet("Failure", h("pre", { class: "failure" }, news.full)) : "");
-    const training = now.settings[now.family === "Retrain" ? "retraining" : "training"] || {};
-    const pictures = charts(now.curves, now.state === "done" ? 0 : training.numEpochs);
-    fill(middle, pictures.length ? sheet("Curves", h("div", { class: "charts" }, pictures)) : "");
+      news.full ? sheet("Failure", h("pre", { class: "failure" }, news.full)) : "",
+      pictures.length ? sheet("Curves", h("div", { class: "charts" }, pictures)) : "");
     const text = now.log || (now.state === "done" || now.state === "running" ? "No output. A job of the inline backend prints to the terminal of its run." : now.state === "failed" || now.state === "stopped" ? "No log is left." : "No output yet.");
     if (text !== before) {
       const follows = !before || log.scrollTop + log.clientHeight >= log.scrollHeight - 30;
       log.textContent = before = text;
       if (follows) log.scrollTop = log.scrollHeight;
     }
-    logSheet.lastChild.textContent = now.log ? now.log_path : "";
-    fill(inputs, now.inputs.length ? sheet("Inputs", neighbours(now.experiment.id, now.inputs, 0)) : "", now.readers.length ? sheet("Read by", neighbours(now.experiment.id, now.readers, now.more_readers)) : "");
-    specTitle.textContent = now.result.spec ? "Spec" : "Settings of the experiment";
-    spec.textContent = JSON.stringify(now.result.spec || now.settings, null, 2);
+    refill(logSheet.lastChild, now.log ? now.log_path : "");
+    refill(inputs, now.inputs.length ? sheet("Inputs", neighbours(now.experiment.id, now.inputs, 0)) : "", now.readers.length ? sheet("Read by", neighbours(now.experiment.id, now.readers, now.more_readers)) : "");
+    refill(specTitle, now.result.spec ? "Spec" : "Settings of the experiment");
+    refill(spec, JSON.stringify(now.result.spec || now.settings, null, 2));
     provenanceDetails.hidden = !now.result.provenance;
-    provenance.textContent = JSON.stringify(finished, null, 2);
+    refill(provenance, JSON.stringify(finished, null, 2));
   });
 }
 
