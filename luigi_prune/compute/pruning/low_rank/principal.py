@@ -17,6 +17,7 @@ from luigi_prune.compute.pruning.low_rank.factors import LARGE, eigenpairs, gram
 from luigi_prune.compute.pruning.low_rank.foldings import cost_per_rank, full_rank
 from luigi_prune.compute.pruning.low_rank.spectra import Spectrum
 from luigi_prune.compute.pruning.problem.batches import merge_batches
+from luigi_prune.compute.pruning.problem.call_hooks import after_calls
 from luigi_prune.compute.pruning.problem.layers import Layer, evaluating
 from luigi_prune.compute.pruning.problem.records import Decomposition, Problem
 from luigi_prune.errors import ConfigError
@@ -117,7 +118,7 @@ def observe_outputs(problem: Problem, layers: list[Layer]) -> dict[str, Moments]
 
     with ExitStack() as stack, torch.no_grad(), evaluating(problem.network):
         for layer in layers:
-            stack.callback(modules[layer.name].register_forward_hook(note(layer)).remove)
+            stack.callback(after_calls(modules[layer.name], note(layer)).remove)
         for inputs, _ in merge_batches(problem.batches, FORWARD_BATCH):
             call(problem.network, inputs)
     return moments
