@@ -131,6 +131,23 @@ class Routed(Two):
         return self.head(sum(gates[:, index : index + 1] * each(x) for index, each in enumerate(self.experts)))
 
 
+class Branching(Two):
+    """One of four experts for each row: the others are not called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.router, self.experts = nn.Linear(12, 4), nn.ModuleList(nn.Linear(16, 16) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        gates, best = self.router(x).softmax(1).max(1)
+        x = F.relu(self.first(x))
+        result = torch.zeros_like(x)
+        for index, each in enumerate(self.experts):
+            if (rows := best == index).any():
+                result[rows] = each(x[rows]) * gates[rows, None]
+        return self.head(F.relu(result))
+
+
 class LookingUp(Two):
     """The nearest entry of a table, with the gradient of what looks it up."""
 
@@ -150,7 +167,7 @@ class Reporting(Two):
         return super().forward(x) + self.second.bias.abs().sum() + self.second.weight.square().sum()
 
 
-@pytest.mark.parametrize("kind", [Routed, LookingUp, Reporting])
+@pytest.mark.parametrize("kind", [Routed, Branching, LookingUp, Reporting])
 @pytest.mark.parametrize("method", ["ThresNet", "FilterThresNet", "ALDSNet"])
 @pytest.mark.parametrize("ratio", [1.0, 0.3])
 def test_compact_networks_compute_the_same_or_are_refused(kind: type[Two], method: str, ratio: float) -> None:
@@ -172,6 +189,16 @@ def test_layers_that_only_choose_are_named() -> None:
     assert "'router'" in line
     with pytest.raises(ConfigError, match=r"gradients do not show .*'router'"):
         result.compact()
+
+
+def test_layers_that_only_some_inputs_reach_leave_others_alone() -> None:
+    """What a branch reads that only some of the calibration data take is no dead channel."""
+    torch.manual_seed(0)
+    result = pruned(Branching(), "FilterThresNet")
+    assert any("which of its layers it calls depends on its inputs ('experts." in text for text in result.warnings)
+    weights = {name: mask for name, mask in result.masks.items() if name.endswith("weight")}
+    assert not weights["first.weight"].any(1).all()  # filters are pruned, but not what reads them
+    assert all(mask.any(0).all() for mask in weights.values())
 
 
 def test_a_head_that_nothing_uses_is_no_hidden_dependence() -> None:

@@ -32,7 +32,7 @@ from luigi_prune.compute.pruning.problem.layers import evaluating
 from luigi_prune.compute.pruning.problem.masks import Masks, initial_masks, removals
 from luigi_prune.compute.pruning.problem.weight_matrices import in_layers, with_layers
 from luigi_prune.compute.pruning.structure.channel_hooks import is_reader
-from luigi_prune.compute.pruning.structure.hidden_dependence import HIDDEN, hidden_layers
+from luigi_prune.compute.pruning.structure.hidden_dependence import unseen
 from luigi_prune.compute.pruning.structure.propagation import propagate
 from luigi_prune.compute.pruning.structure.structure_probe import StructureProbe
 from luigi_prune.errors import ConfigError, DamagedResult, LuigiPruneError, reason_of
@@ -40,6 +40,7 @@ from luigi_prune.errors import ConfigError, DamagedResult, LuigiPruneError, reas
 TOLERANCE = 1e-5  # of outputs, relative to the largest one if that is above 1
 _COARSE = 1e-3  # relative difference that no rounding explains
 _ROUNDINGS = 8  # of numbers with fewer digits: sums over fewer channels round differently
+_SEEDS = range(1, 5)  # of more noise, for layers that only some inputs reach
 _EXAMPLES, _TRACED = 16, 2  # samples that outputs are compared on, and that the structure is measured on
 
 
@@ -87,8 +88,8 @@ def compact(network: nn.Module, example: Inputs, masks: Masks | None = None, *, 
         try:
             probe = StructureProbe(start, traced)
             apply_masks(start, removals(held))
-            if hidden := hidden_layers(start, probe.baseline, example):
-                raise ConfigError(f"compact: the network cannot be probed: {HIDDEN} ({listed(hidden)})")
+            if found := unseen(start, probe.baseline, example, (with_noise(example, seed) for seed in _SEEDS)):
+                raise ConfigError(f"compact: the network cannot be probed: {found[0]} ({listed(found[1])})")
             propagate(start, held, probe, example, structured=False)
             if not _difference(expected, _outputs(start, example)) <= _tolerance(expected):
                 raise ConfigError("compact: the network cannot be probed: propagation would change its outputs")

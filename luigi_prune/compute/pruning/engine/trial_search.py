@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import torch
@@ -30,7 +31,7 @@ from luigi_prune.compute.pruning.scores import SCORES
 from luigi_prune.compute.pruning.scores.foreign_scores import foreign_scores, lent
 from luigi_prune.compute.pruning.selection.even_spread import spread_evenly
 from luigi_prune.compute.pruning.sizes_and_flops import count_size
-from luigi_prune.compute.pruning.structure.hidden_dependence import HIDDEN, hidden_layers
+from luigi_prune.compute.pruning.structure.hidden_dependence import HIDDEN, unseen
 from luigi_prune.compute.pruning.structure.probes import Probes
 from luigi_prune.compute.pruning.structure.propagation import propagate
 from luigi_prune.compute.pruning.structure.structure_probe import ChangingShapes
@@ -121,9 +122,9 @@ def propagated_start(problem: Problem) -> Probes | None:
     try:
         probes = Probes(problem.network, problem.example_input)
         probe = probes.exact[0]
-        hidden = hidden_layers(problem.network, probe.baseline, check_inputs(problem)[0])
-        if hidden:
-            raise ValueError(f"{HIDDEN} ({listed(hidden)})")
+        more = chain([problem.example_input], (inputs for inputs, _ in problem.batches))
+        if found := unseen(problem.network, probe.baseline, check_inputs(problem)[0], more):
+            raise ValueError(f"{found[0]} ({listed(found[1])})")
         if not removals(masks) and probe.baseline.is_full():
             probes.pruned_nothing = True  # as in most networks
             return probes

@@ -1,9 +1,10 @@
-"""Layers that a network's output depends on in a way that gradients do not show: routing, comparisons, lookups."""
+"""Layers that an output depends on in a way that the probe does not see: routing, comparisons, lookups, branches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from itertools import chain
 from typing import Any
 
 import torch
@@ -11,13 +12,48 @@ from torch import Tensor, nn
 
 from luigi_prune.compute.network_inputs import Inputs, call, copied, network_device, tensors_in
 from luigi_prune.compute.own_draws import own_draws
-from luigi_prune.compute.pruning.problem.call_hooks import after_calls
+from luigi_prune.compute.pruning.problem.call_hooks import after_calls, before_calls
 from luigi_prune.compute.pruning.problem.layers import evaluating
 from luigi_prune.compute.pruning.structure.channel_hooks import Structure, axes_of, is_reader
 
 HIDDEN = "its outputs depend on layers in a way that gradients do not show"
+BRANCHING = "which of its layers it calls depends on its inputs"
 DRAWS = 4  # of noise; few of them leave every choice between experts or entries of a table as it was
 _SPREAD = 3.0  # of the noise, relative to the outputs'
+
+
+def unseen(
+    network: nn.Module, whole: Structure, example: Inputs, batches: Iterable[Inputs]
+) -> tuple[str, list[str]] | None:
+    """Return why the structure of `network` is not the whole truth, and the names of layers that show it, or None.
+
+    `whole`: the structure with all weights. `batches`: more inputs, for which branches may call layers that were not
+    called in the probe; they are read only if there are such layers.
+    """
+    if names := _other_layers(network, whole, chain([example], batches)):
+        return BRANCHING, names
+    if names := hidden_layers(network, whole, example):
+        return HIDDEN, names
+    return None
+
+
+@torch.no_grad()
+def _other_layers(network: nn.Module, whole: Structure, batches: Iterable[Inputs]) -> list[str]:
+    """Return the layers that are called for these inputs, but were not in the run of `whole`."""
+    others = {n: m for n, m in network.named_modules() if is_reader(m) and n not in whole.calls}
+    if not others:
+        return []
+    called: dict[str, bool] = {}
+
+    def note(name: str) -> Callable[..., None]:
+        return lambda module, inputs: called.update({name: True})
+
+    with ExitStack() as stack, own_draws(network_device(network)), evaluating(network):
+        for name, module in others.items():
+            stack.callback(before_calls(module, note(name)).remove)
+        for inputs in batches:
+            call(network, copied(inputs))
+    return [name for name in others if name in called]
 
 
 @torch.no_grad()
