@@ -76,6 +76,26 @@ def test_inputs_by_name_are_inputs(method: str) -> None:
     assert (one.size, one.flops, one.compact().size) == (other.size, other.flops, other.compact().size)
 
 
+class InPlace(Two):
+    """Changes its input in place."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.mul_(0.5))
+
+
+class Halving(Two):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x * 0.5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_network_that_changes_its_input_is_run_on_copies(method: str) -> None:
+    one, other = pruned(Halving(), method), pruned(InPlace(), method)
+    assert (one.warnings, one.flops, one.compact().size) == (other.warnings, other.flops, other.compact().size)
+    for value, another in zip(one.network.state_dict().values(), other.network.state_dict().values(), strict=True):
+        assert torch.equal(value, another)
+
+
 # --------------------------------------------------------------------------------------------------- draws in a forward
 
 

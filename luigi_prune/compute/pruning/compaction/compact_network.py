@@ -17,7 +17,15 @@ from torch import Tensor, nn
 from luigi_prune.compute.duplicates import duplicate
 from luigi_prune.compute.masked import apply_masks
 from luigi_prune.compute.memory import DEVICE_ERRORS
-from luigi_prune.compute.network_inputs import Inputs, call, copied, network_device, sample_count, select, tensors_in
+from luigi_prune.compute.network_inputs import (
+    Inputs,
+    call_on_copy,
+    copied,
+    network_device,
+    sample_count,
+    select,
+    tensors_in,
+)
 from luigi_prune.compute.own_draws import own_draws
 from luigi_prune.compute.precision import full_precision, own_types
 from luigi_prune.compute.pruning.compaction.coupling import find_places
@@ -176,7 +184,7 @@ class _Trial:
 
 def _outputs(network: nn.Module, example: Inputs) -> list[Tensor]:
     with torch.no_grad(), own_draws(network_device(network, example)), evaluating(network):
-        return [tensor.clone() for tensor in tensors_in(call(network, copied(example)))]
+        return [tensor.clone() for tensor in tensors_in(call_on_copy(network, example))]
 
 
 def _tolerance(expected: list[Tensor]) -> float:

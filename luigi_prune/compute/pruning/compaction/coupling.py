@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.overrides import wrap_torch_function
 
 from luigi_prune.compute.duplicates import duplicate
-from luigi_prune.compute.network_inputs import Inputs, call, copied, map_tensors
+from luigi_prune.compute.network_inputs import Inputs, call_on_copy, map_tensors
 from luigi_prune.compute.pruning.compaction.taps_of_channels import (
     INPUT,
     OUTPUT,
@@ -135,7 +135,7 @@ def _run(network: nn.Module, taps: dict[str, nn.Module], example: Inputs) -> lis
             stack.callback(before_calls(module, before(name)).remove)
             stack.callback(after_calls(module, after(name)).remove)
         with _Leaky():
-            call(network, copied(example))
+            call_on_copy(network, example)
     return cuts
 
 

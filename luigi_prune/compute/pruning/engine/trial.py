@@ -14,7 +14,7 @@ from luigi_prune.compute.freed_memory import return_freed_memory
 from luigi_prune.compute.masked import apply_masks
 from luigi_prune.compute.network_inputs import (
     Inputs,
-    call,
+    call_on_copy,
     form,
     join,
     network_device,
@@ -231,7 +231,7 @@ def check_inputs(problem: Problem) -> list[Inputs]:
 def outputs_of(network: nn.Module, inputs: list[Inputs]) -> list[Tensor]:
     """Return all output tensors of a network for the inputs, in evaluation mode."""
     with own_draws(network_device(network, inputs[0])), evaluating(network):
-        return [tensor.clone() for value in inputs for tensor in tensors_in(call(network, value))]
+        return [tensor.clone() for value in inputs for tensor in tensors_in(call_on_copy(network, value))]
 
 
 def by_sample(outputs: Sequence[Tensor], inputs: Inputs) -> list[Tensor]:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from luigi_prune.compute.network_inputs import call, sample_count
+from luigi_prune.compute.network_inputs import call_on_copy, sample_count
 from luigi_prune.compute.pruning.low_rank.decomposed import Decomposed, assemble, square
 from luigi_prune.compute.pruning.low_rank.factors import LARGE, eigenpairs, gram
 from luigi_prune.compute.pruning.low_rank.foldings import cost_per_rank, full_rank
@@ -120,7 +120,7 @@ def observe_outputs(problem: Problem, layers: list[Layer]) -> dict[str, Moments]
         for layer in layers:
             stack.callback(after_calls(modules[layer.name], note(layer)).remove)
         for inputs, _ in merge_batches(problem.batches, FORWARD_BATCH):
-            call(problem.network, inputs)
+            call_on_copy(problem.network, inputs)
     return moments
 
 

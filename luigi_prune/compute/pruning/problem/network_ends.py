@@ -56,7 +56,7 @@ def ends_by_graph(
             stack.callback(before_calls(module, before(name)).remove)
             stack.callback(after_calls(module, after(name)).remove)
         # A copy, because a network may change its input in place, which autograd forbids for a leaf.
-        outputs = call(network, map_tensors(lambda value: value.clone() if value.requires_grad else value, source))
+        outputs = call(network, map_tensors(torch.clone, source))
         outputs = [tensor for tensor in tensors_in(outputs) if tensor.requires_grad]
         return reached, _at_output(markers, of_markers, outputs)
 

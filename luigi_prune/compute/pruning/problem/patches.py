@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from luigi_prune.compute.network_inputs import call, sample_count, split
+from luigi_prune.compute.network_inputs import call_on_copy, sample_count, split
 from luigi_prune.compute.pruning.problem.batches import merge_batches
 from luigi_prune.compute.pruning.problem.call_hooks import after_calls, before_calls
 from luigi_prune.compute.pruning.problem.equivalents import has_own_forward
@@ -44,7 +44,7 @@ def visit_inputs(problem: Problem, visit: Callable[[int, Tensor, int], None]) ->
             register = after_calls if pads else before_calls
             stack.callback(register(module, note(index, module)).remove)
         for inputs, _ in _rebatched(problem.batches):
-            call(problem.network, inputs)
+            call_on_copy(problem.network, inputs)
             start += sample_count(inputs)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from luigi_prune.compute.network_inputs import Inputs, call, copied, network_device, tensors_in
+from luigi_prune.compute.network_inputs import Inputs, call_on_copy, network_device, tensors_in
 from luigi_prune.compute.own_draws import own_draws
 from luigi_prune.compute.pruning.problem.call_hooks import after_calls, before_calls
 from luigi_prune.compute.pruning.problem.layers import evaluating
@@ -52,7 +52,7 @@ def _other_layers(network: nn.Module, whole: Structure, batches: Iterable[Inputs
         for name, module in others.items():
             stack.callback(before_calls(module, note(name)).remove)
         for inputs in batches:
-            call(network, copied(inputs))
+            call_on_copy(network, inputs)
     return [name for name in others if name in called]
 
 
@@ -111,4 +111,4 @@ def _outputs(network: nn.Module, example: Inputs, filters: dict[str, Tensor], se
     with ExitStack() as stack, own_draws(device), evaluating(network):
         for name, chosen in filters.items():
             stack.callback(after_calls(network.get_submodule(name), noisy(chosen)).remove)
-        return [tensor.clone() for tensor in tensors_in(call(network, copied(example)))]
+        return [tensor.clone() for tensor in tensors_in(call_on_copy(network, example))]

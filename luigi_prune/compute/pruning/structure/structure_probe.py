@@ -26,7 +26,7 @@ from torch.overrides import TorchFunctionMode
 
 from luigi_prune.compute.copied_modules import copy_all
 from luigi_prune.compute.duplicates import duplicate
-from luigi_prune.compute.network_inputs import Inputs, call, copied, map_tensors, sample_count, tensors_in
+from luigi_prune.compute.network_inputs import Inputs, call_on_copy, map_tensors, sample_count, tensors_in
 from luigi_prune.compute.pruning.problem.call_hooks import after_calls, before_calls
 from luigi_prune.compute.pruning.problem.free_inputs import free_inputs, other_mask
 from luigi_prune.compute.pruning.problem.masks import Masks
@@ -274,7 +274,7 @@ class StructureProbe:
                 stack.callback(before_calls(module, taps.before(name)).remove)
                 stack.callback(after_calls(module, taps.after(name)).remove)
             with _Leaky():
-                outputs = [out for out in tensors_in(call(self.network, copied(self._input))) if out.requires_grad]
+                outputs = [out for out in tensors_in(call_on_copy(self.network, self._input)) if out.requires_grad]
             if outputs and taps.first:  # gradients of activations only; the hooks collect them
                 if not self._projections:
                     self._projections = [self._uniform(out.detach(), 0.5, 1.5) for out in outputs]

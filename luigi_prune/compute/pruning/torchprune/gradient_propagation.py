@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from luigi_prune.compute.masked import apply_masks
-from luigi_prune.compute.network_inputs import Inputs, call
+from luigi_prune.compute.network_inputs import Inputs, call_on_copy
 from luigi_prune.compute.pruning.problem.batches import merge_for_gradients
 from luigi_prune.compute.pruning.problem.call_hooks import before_calls
 from luigi_prune.compute.pruning.problem.layers import EMBEDDINGS, evaluating
@@ -99,7 +99,7 @@ def _gradients(
             for name in names:
                 stack.callback(before_calls(modules[name], note(name)).remove)
             for inputs, targets in batches:
-                value = loss(call(network, inputs), targets)
+                value = loss(call_on_copy(network, inputs), targets)
                 gradients = torch.autograd.grad(value, parameters, allow_unused=True)
                 for name, gradient in zip(total, gradients, strict=True):
                     if gradient is not None:
