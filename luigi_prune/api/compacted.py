@@ -24,6 +24,7 @@ from luigi_prune.results.hdf5_file import Result
 
 COMPACTED = "Compacted"
 _NUMBERS = ("flops", "original_size", "original_flops")
+_COUNTED = 2  # samples that multiply-adds are counted on; statistics of a batch need two
 _COLUMNS = ("filters", "channels", "kept_filters", "kept_channels", "dead_filters")
 
 
@@ -106,7 +107,7 @@ def compacted(
         layers=found.layers,
         size=pruning.count_size(found.network),
         kept=pruning.count_size(found.network, found.masks),
-        flops=pruning.count_flops(found.network, select(example, slice(1))) if counted else None,
+        flops=pruning.count_flops(found.network, select(example, slice(_COUNTED))) if counted else None,
         original_size=original_size,
         original_flops=original_flops,
         method=method,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from luigi_prune.compute.duplicates import duplicate
 from luigi_prune.compute.memory import explain_oom
 from luigi_prune.compute.network_inputs import Inputs, checked, leaves, sample_count
+from luigi_prune.compute.own_draws import own_draws
 from luigi_prune.compute.precision import own_types
 from luigi_prune.compute.pruning import Rules, layer_budgets
 from luigi_prune.compute.pruning.engine.network_checks import check_kinds, computed_weights, listed
@@ -42,7 +43,7 @@ def guess_input(network: nn.Module, seed: int) -> Tensor:
     parameter = next(network.parameters(), torch.empty(()))
     trial = duplicate(network).eval()
     cure = "give example_input or calibration, or use another device"
-    with own_types(parameter.device), torch.no_grad():
+    with own_types(parameter.device), own_draws(parameter.device), torch.no_grad():
         for shape, tokens in _shapes(network):
             batch = (_SAMPLES, *shape)
             if tokens:

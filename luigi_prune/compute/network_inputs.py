@@ -30,6 +30,11 @@ def call(network: Callable[..., Any], inputs: Inputs) -> Any:
     return network(*inputs)
 
 
+def call_on_copy(network: Callable[..., Any], inputs: Inputs) -> Any:
+    """Return `call` for a copy of `inputs`, which a network may change in place: they are read more than once."""
+    return call(network, copied(inputs))
+
+
 def map_leaves(function: Callable[[Any], Any], inputs: Any) -> Any:
     """Return `inputs` with `function(value)` in place of everything that is no container; mappings become dicts."""
     if isinstance(inputs, Tensor):

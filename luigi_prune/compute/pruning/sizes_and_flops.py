@@ -14,8 +14,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from luigi_prune.compute.duplicates import duplicate
-from luigi_prune.compute.network_inputs import Inputs, call, sample_count
+from luigi_prune.compute.network_inputs import Inputs, call_on_copy, network_device, sample_count
+from luigi_prune.compute.own_draws import own_draws
 from luigi_prune.compute.pruning.low_rank.decomposed import Decomposed
+from luigi_prune.compute.pruning.problem.call_hooks import after_calls
 from luigi_prune.compute.pruning.problem.layers import COUNTED, compressible_modules, evaluating
 from luigi_prune.compute.pruning.problem.masks import Masks, kept_counts, kept_of
 from luigi_prune.compute.pruning.problem.relaid_weights import UpConvolution
@@ -97,7 +99,7 @@ def counting_outputs(network: nn.Module, samples: int) -> Iterator[dict[str, int
         for name, module in network.named_modules():
             if isinstance(module, COUNTED):
                 outputs[name] = 0
-                stack.callback(module.register_forward_hook(note(name)).remove)
+                stack.callback(after_calls(module, note(name)).remove)
         yield outputs
 
 
@@ -107,8 +109,10 @@ def count_outputs(network: nn.Module, example_input: Inputs) -> dict[str, int]:
     That is filters times positions: the number of times that each weight is used. A transposed convolution uses its
     weights once per input position.
     """
-    with counting_outputs(network, sample_count(example_input)) as outputs, torch.no_grad(), evaluating(network):
-        call(network, example_input)
+    device = network_device(network, example_input)
+    counting = counting_outputs(network, sample_count(example_input))
+    with counting as outputs, torch.no_grad(), own_draws(device), evaluating(network):
+        call_on_copy(network, example_input)
     return outputs
 
 
@@ -153,7 +157,7 @@ def count_products(network: nn.Module, example_input: Inputs) -> int:
     """Return the multiply-adds of one sample in products of activations with each other: those of attention."""
     # Fused attention is not counted on a CPU; its plain form is two products.
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad(), evaluating(network):
-        call(network, example_input)
+        call_on_copy(network, example_input)
     by_operator = counter.get_flop_counts().get("Global", {})
     total = sum(count for operator, count in by_operator.items() if "bmm" in str(operator))
     return total // 2 // sample_count(example_input)

@@ -16,26 +16,39 @@ from torch import Tensor, nn
 
 from luigi_prune.compute.duplicates import duplicate
 from luigi_prune.compute.masked import apply_masks
-from luigi_prune.compute.network_inputs import Inputs, call, copied, network_device, sample_count, select, tensors_in
+from luigi_prune.compute.memory import DEVICE_ERRORS
+from luigi_prune.compute.network_inputs import (
+    Inputs,
+    call_on_copy,
+    copied,
+    network_device,
+    sample_count,
+    select,
+    tensors_in,
+)
+from luigi_prune.compute.own_draws import own_draws
 from luigi_prune.compute.precision import full_precision, own_types
 from luigi_prune.compute.pruning.compaction.coupling import find_places
 from luigi_prune.compute.pruning.compaction.dead_blocks import Block, dead_blocks, dead_heads, plan_of, reasons
 from luigi_prune.compute.pruning.compaction.shrinking import Plan, from_entries, shrink
 from luigi_prune.compute.pruning.compaction.taps_of_channels import INPUT, OUTPUT, width
 from luigi_prune.compute.pruning.engine.arguments import in_one_piece, with_noise
+from luigi_prune.compute.pruning.engine.network_checks import listed
 from luigi_prune.compute.pruning.low_rank.decomposed import restore
 from luigi_prune.compute.pruning.problem.equivalents import without_equivalents
 from luigi_prune.compute.pruning.problem.layers import evaluating
 from luigi_prune.compute.pruning.problem.masks import Masks, initial_masks, removals
 from luigi_prune.compute.pruning.problem.weight_matrices import in_layers, with_layers
 from luigi_prune.compute.pruning.structure.channel_hooks import is_reader
+from luigi_prune.compute.pruning.structure.hidden_dependence import unseen
 from luigi_prune.compute.pruning.structure.propagation import propagate
 from luigi_prune.compute.pruning.structure.structure_probe import StructureProbe
-from luigi_prune.errors import ConfigError, DamagedResult
+from luigi_prune.errors import ConfigError, DamagedResult, LuigiPruneError, reason_of
 
 TOLERANCE = 1e-5  # of outputs, relative to the largest one if that is above 1
 _COARSE = 1e-3  # relative difference that no rounding explains
 _ROUNDINGS = 8  # of numbers with fewer digits: sums over fewer channels round differently
+_SEEDS = range(1, 5)  # of more noise, for layers that only some inputs reach
 _EXAMPLES, _TRACED = 16, 2  # samples that outputs are compared on, and that the structure is measured on
 
 
@@ -73,7 +86,8 @@ def compact(network: nn.Module, example: Inputs, masks: Masks | None = None, *, 
     ConfigError if the network cannot be probed.
     """
     device = network_device(network, example)
-    with full_precision(device), own_types(device), torch.inference_mode(False), torch.no_grad():
+    own = own_draws(device)
+    with full_precision(device), own_types(device), own, torch.inference_mode(False), torch.no_grad():
         example = with_noise(copied(select(example, slice(_EXAMPLES)), device), 0)
         expected = _outputs(network, example)
         start, held = in_layers(in_one_piece(duplicate(network)), masks)
@@ -82,15 +96,18 @@ def compact(network: nn.Module, example: Inputs, masks: Masks | None = None, *, 
         try:
             probe = StructureProbe(start, traced)
             apply_masks(start, removals(held))
+            if found := unseen(start, probe.baseline, example, (with_noise(example, seed) for seed in _SEEDS)):
+                raise ConfigError(f"compact: the network cannot be probed: {found[0]} ({listed(found[1])})")
             propagate(start, held, probe, example, structured=False)
+            if not _difference(expected, _outputs(start, example)) <= _tolerance(expected):
+                raise ConfigError("compact: the network cannot be probed: propagation would change its outputs")
             structure = probe.observe(held, silence=False)  # a channel of zeros is dead once its readers are pruned
             with torch.enable_grad():
                 places = find_places(start, traced)
-        except torch.OutOfMemoryError:
+        except (*DEVICE_ERRORS, LuigiPruneError):
             raise
-        except (RuntimeError, TypeError, ValueError) as error:
-            reason = (str(error).splitlines() or [""])[0]
-            raise ConfigError(f"compact: the network cannot be probed: {type(error).__name__}: {reason}") from error
+        except Exception as error:  # of the network's own code
+            raise ConfigError(f"compact: the network cannot be probed: {reason_of(error)}") from error
         blocks = dead_blocks(start, places, structure, align)
         heads = dead_heads(start, structure)
         trial = _Trial(start, held, example, expected, heads)
@@ -130,7 +147,7 @@ class _Trial:
     ) -> None:
         self._start, self._masks, self._example, self._expected = start, masks, example, expected
         self._heads = heads
-        self._tolerance = max([TOLERANCE, *(_ROUNDINGS * torch.finfo(value.dtype).eps for value in expected)])
+        self._tolerance = _tolerance(expected)
         self.failed: dict[int, str] = {}  # by id of the block
 
     def accept(self, blocks: list[Block], accepted: tuple[Block, ...] = ()) -> tuple[Block, ...]:
@@ -166,8 +183,13 @@ class _Trial:
 
 
 def _outputs(network: nn.Module, example: Inputs) -> list[Tensor]:
-    with torch.no_grad(), evaluating(network):
-        return [tensor.clone() for tensor in tensors_in(call(network, copied(example)))]
+    with torch.no_grad(), own_draws(network_device(network, example)), evaluating(network):
+        return [tensor.clone() for tensor in tensors_in(call_on_copy(network, example))]
+
+
+def _tolerance(expected: list[Tensor]) -> float:
+    """Return the largest `_difference` that rounding explains."""
+    return max([TOLERANCE, *(_ROUNDINGS * torch.finfo(value.dtype).eps for value in expected)])
 
 
 def _difference(expected: list[Tensor], found: list[Tensor]) -> float:

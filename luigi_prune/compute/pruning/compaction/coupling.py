@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.overrides import wrap_torch_function
 
 from luigi_prune.compute.duplicates import duplicate
-from luigi_prune.compute.network_inputs import Inputs, call, copied, map_tensors
+from luigi_prune.compute.network_inputs import Inputs, call_on_copy, map_tensors
 from luigi_prune.compute.pruning.compaction.taps_of_channels import (
     INPUT,
     OUTPUT,
@@ -35,6 +35,7 @@ from luigi_prune.compute.pruning.compaction.taps_of_channels import (
     why_fixed,
     width,
 )
+from luigi_prune.compute.pruning.problem.call_hooks import after_calls, before_calls
 from luigi_prune.compute.pruning.problem.layers import evaluating
 from luigi_prune.compute.pruning.structure.structure_probe import _Leaky
 
@@ -131,10 +132,10 @@ def _run(network: nn.Module, taps: dict[str, nn.Module], example: Inputs) -> lis
 
     with ExitStack() as stack, torch.enable_grad(), evaluating(network):
         for name, module in taps.items():
-            stack.callback(module.register_forward_pre_hook(before(name)).remove)
-            stack.callback(module.register_forward_hook(after(name)).remove)
+            stack.callback(before_calls(module, before(name)).remove)
+            stack.callback(after_calls(module, after(name)).remove)
         with _Leaky():
-            call(network, copied(example))
+            call_on_copy(network, example)
     return cuts
 
 
@@ -197,9 +198,13 @@ def _gradients(sink: _Cut, cuts: list[_Cut], code: Tensor) -> list[Tensor | None
     weights = code.to(sink.input).view(shape).expand_as(sink.input)
     found = torch.autograd.grad(sink.input, [cut.noise for cut in cuts], weights, retain_graph=True, allow_unused=True)
     return [
-        None if gradient is None else gradient.double().movedim(cut.output_axis, 0).flatten(1).sum(1).cpu()
+        None if gradient is None else _sum_by_channel(gradient.double(), cut.output_axis).cpu()
         for gradient, cut in zip(found, cuts, strict=True)
     ]
+
+
+def _sum_by_channel(value: Tensor, axis: int) -> Tensor:
+    return value.movedim(axis, 0).reshape(value.shape[axis], -1).sum(1)
 
 
 class _Nodes:

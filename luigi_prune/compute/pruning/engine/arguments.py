@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +80,34 @@ def _check_finite(method: MethodRow, parts: list[tuple[str, Inputs]]) -> None:
     for (text, _), is_finite in zip(named, to_numbers(valid.all() for _, valid in named), strict=True):
         if not is_finite:
             raise ConfigError(f"{method.name}: {text}")
+
+
+@contextmanager
+def explained_failure(method: MethodRow) -> Iterator[None]:
+    """Raise ConfigError for what the network's own code raises when its layers are observed.
+
+    Errors of losses and scores from outside, and those of a device, stay as they are.
+    """
+    try:
+        yield
+    except (*DEVICE_ERRORS, LuigiPruneError):
+        raise
+    except Exception as error:
+        if not _is_of_network(error):
+            raise
+        raise ConfigError(
+            f"{method.name}: the network fails when the calls of its layers are observed, as gradients and transforms "
+            f"inside of a forward (torch.func, torch.autograd.grad, reentrant checkpoints) may do: {reason_of(error)}"
+        ) from error
+
+
+def _is_of_network(error: Exception) -> bool:
+    """Return whether a module was running, or its gradient, and no loss or score from outside."""
+    frames = [(frame.f_code.co_filename, frame.f_code.co_name) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    ours = {name for file, name in frames if "luigi_prune" in file}
+    runs = any(name == "_call_impl" or file.endswith("checkpoint.py") for file, name in frames)
+    runs = runs or "functorch" in str(error)  # a tensor of a transform, read after it
+    return runs and not ours & {"foreign_scores", "loss_value"}
 
 
 def ignored_names(method: MethodRow, network: nn.Module, patterns: Iterable[str]) -> frozenset[str]:
@@ -159,7 +188,7 @@ def checked_loss(method: MethodRow, loss: Loss | None) -> Loss | None:
     if loss is None:
         return None
 
-    def checked(outputs: Any, targets: Any) -> Tensor:
+    def loss_value(outputs: Any, targets: Any) -> Tensor:
         value = loss(outputs, targets)
         if not isinstance(value, Tensor):
             raise ConfigError(f"{method.name}: the loss returned a {type(value).__name__}, expected a tensor")
@@ -170,7 +199,7 @@ def checked_loss(method: MethodRow, loss: Loss | None) -> Loss | None:
             )
         return value.reshape(())
 
-    return checked
+    return loss_value
 
 
 def with_noise(example: Inputs, seed: int) -> Inputs:

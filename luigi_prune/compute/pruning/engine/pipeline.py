@@ -35,10 +35,12 @@ from luigi_prune.compute.copy_checks import functions_of_original
 from luigi_prune.compute.duplicates import duplicate
 from luigi_prune.compute.masked import apply_masks
 from luigi_prune.compute.network_inputs import Inputs, copied, first_and_last, network_device, sample_count, select
+from luigi_prune.compute.own_draws import own_draws
 from luigi_prune.compute.precision import full_precision, own_types
 from luigi_prune.compute.pruning.engine.arguments import (
     check_arguments,
     checked_loss,
+    explained_failure,
     first_run,
     ignored_names,
     in_one_piece,
@@ -80,6 +82,7 @@ from luigi_prune.compute.pruning.sizes_and_flops import (
     flops_of,
 )
 from luigi_prune.errors import ConfigError, UnreachableRatio
+from luigi_prune.seeds import derive_seed
 
 if TYPE_CHECKING:
     from luigi_prune.registry import MethodRow
@@ -131,8 +134,10 @@ def prune(
     device = network_device(network, example_input)
     with (
         oom_in_step(device, method, calibration),
+        explained_failure(method),
         full_precision(device),
         own_types(device),
+        own_draws(device, derive_seed(seed, "draws of the network")),
         torch.inference_mode(False),
         torch.no_grad(),
     ):

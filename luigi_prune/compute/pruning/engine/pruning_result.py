@@ -116,7 +116,8 @@ class Recorder:
 
         `pruned`: before its weights were drawn anew. `outputs`: of it.
         """
-        if not ignores_input(pruned, self.example, outputs):
+        # Copies run, because a forward may count or cache: neither the given network nor the result changes.
+        if not ignores_input(self._copy() if pruned is self.network else pruned, self.example, outputs):
             pruned_away = False
         elif self.initialise is None and self.was_pruned:
             return CONSTANT
@@ -124,6 +125,7 @@ class Recorder:
             pruned_away = not ignores_input(self._copy(), self.example)
         if self.initialise is None:
             return CONSTANT if pruned_away else ""
+        result = duplicate(result)
         if not ignores_input(result, self.example, tolerance=CLEARLY):
             return ""
         if pruned_away and ignores_input(result, self.example):

@@ -12,7 +12,18 @@ from luigi_prune.compute.copied_modules import cloned, copy_all
 from luigi_prune.compute.duplicates import duplicate
 from luigi_prune.compute.freed_memory import return_freed_memory
 from luigi_prune.compute.masked import apply_masks
-from luigi_prune.compute.network_inputs import Inputs, call, form, join, same_samples, sample_count, select, tensors_in
+from luigi_prune.compute.network_inputs import (
+    Inputs,
+    call_on_copy,
+    form,
+    join,
+    network_device,
+    same_samples,
+    sample_count,
+    select,
+    tensors_in,
+)
+from luigi_prune.compute.own_draws import own_draws
 from luigi_prune.compute.pruning.problem.granularity import GRANULARITIES, cut, is_protected
 from luigi_prune.compute.pruning.problem.layers import Layer, evaluating, groups_of, protected_parameters
 from luigi_prune.compute.pruning.problem.masks import Masks, kept_of
@@ -219,8 +230,8 @@ def check_inputs(problem: Problem) -> list[Inputs]:
 @torch.no_grad()
 def outputs_of(network: nn.Module, inputs: list[Inputs]) -> list[Tensor]:
     """Return all output tensors of a network for the inputs, in evaluation mode."""
-    with evaluating(network):
-        return [tensor.clone() for value in inputs for tensor in tensors_in(call(network, value))]
+    with own_draws(network_device(network, inputs[0])), evaluating(network):
+        return [tensor.clone() for value in inputs for tensor in tensors_in(call_on_copy(network, value))]
 
 
 def by_sample(outputs: Sequence[Tensor], inputs: Inputs) -> list[Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +15,7 @@ from luigi_prune.compute.freed_memory import return_freed_memory
 from luigi_prune.compute.pruning.allocations.by_score import ALLOCATIONS
 from luigi_prune.compute.pruning.engine.budget_search import find_level
 from luigi_prune.compute.pruning.engine.named_parts import resolve_function
+from luigi_prune.compute.pruning.engine.network_checks import listed
 from luigi_prune.compute.pruning.engine.trial import (
     Trial,
     changing_tensors,
@@ -29,6 +31,7 @@ from luigi_prune.compute.pruning.scores import SCORES
 from luigi_prune.compute.pruning.scores.foreign_scores import foreign_scores, lent
 from luigi_prune.compute.pruning.selection.even_spread import spread_evenly
 from luigi_prune.compute.pruning.sizes_and_flops import count_size
+from luigi_prune.compute.pruning.structure.hidden_dependence import HIDDEN, unseen
 from luigi_prune.compute.pruning.structure.probes import Probes
 from luigi_prune.compute.pruning.structure.propagation import propagate
 from luigi_prune.compute.pruning.structure.structure_probe import ChangingShapes
@@ -119,6 +122,9 @@ def propagated_start(problem: Problem) -> Probes | None:
     try:
         probes = Probes(problem.network, problem.example_input)
         probe = probes.exact[0]
+        more = chain([problem.example_input], (inputs for inputs, _ in problem.batches))
+        if found := unseen(problem.network, probe.baseline, check_inputs(problem)[0], more):
+            raise ValueError(f"{found[0]} ({listed(found[1])})")
         if not removals(masks) and probe.baseline.is_full():
             probes.pruned_nothing = True  # as in most networks
             return probes
@@ -144,7 +150,7 @@ def propagated_start(problem: Problem) -> Probes | None:
         if same_outputs(outputs_of(problem.network, inputs), after):
             copy_all(changing, propagated)
             return probes
-        reason = "its outputs depend on layers in a way that gradients do not show"
+        reason = HIDDEN
     problem.warnings.append(f"this network cannot be probed, so only the selected units are pruned: {reason}")
     copy_all(changing, before)
     problem.masks.update(masks)

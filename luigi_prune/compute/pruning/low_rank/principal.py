@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from luigi_prune.compute.network_inputs import call, sample_count
+from luigi_prune.compute.network_inputs import call_on_copy, sample_count
 from luigi_prune.compute.pruning.low_rank.decomposed import Decomposed, assemble, square
 from luigi_prune.compute.pruning.low_rank.factors import LARGE, eigenpairs, gram
 from luigi_prune.compute.pruning.low_rank.foldings import cost_per_rank, full_rank
 from luigi_prune.compute.pruning.low_rank.spectra import Spectrum
 from luigi_prune.compute.pruning.problem.batches import merge_batches
+from luigi_prune.compute.pruning.problem.call_hooks import after_calls
 from luigi_prune.compute.pruning.problem.layers import Layer, evaluating
 from luigi_prune.compute.pruning.problem.records import Decomposition, Problem
 from luigi_prune.errors import ConfigError
@@ -117,9 +118,9 @@ def observe_outputs(problem: Problem, layers: list[Layer]) -> dict[str, Moments]
 
     with ExitStack() as stack, torch.no_grad(), evaluating(problem.network):
         for layer in layers:
-            stack.callback(modules[layer.name].register_forward_hook(note(layer)).remove)
+            stack.callback(after_calls(modules[layer.name], note(layer)).remove)
         for inputs, _ in merge_batches(problem.batches, FORWARD_BATCH):
-            call(problem.network, inputs)
+            call_on_copy(problem.network, inputs)
     return moments
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from luigi_prune.compute.network_inputs import Inputs, call, device_of, map_tensors, tensors_in
+from luigi_prune.compute.pruning.problem.call_hooks import after_calls, before_calls
 from luigi_prune.compute.pruning.problem.free_inputs import free_inputs
 from luigi_prune.compute.pruning.problem.layers import COUNTED, EMBEDDINGS, evaluating
 
@@ -52,10 +53,10 @@ def ends_by_graph(
         for embedding in (module for module in network.modules() if isinstance(module, EMBEDDINGS)):
             embedding.weight.requires_grad_(True)  # tokens have no gradient: their embeddings count as the input
         for name, module in layers:
-            stack.callback(module.register_forward_pre_hook(before(name)).remove)
-            stack.callback(module.register_forward_hook(after(name)).remove)
+            stack.callback(before_calls(module, before(name)).remove)
+            stack.callback(after_calls(module, after(name)).remove)
         # A copy, because a network may change its input in place, which autograd forbids for a leaf.
-        outputs = call(network, map_tensors(lambda value: value.clone() if value.requires_grad else value, source))
+        outputs = call(network, map_tensors(torch.clone, source))
         outputs = [tensor for tensor in tensors_in(outputs) if tensor.requires_grad]
         return reached, _at_output(markers, of_markers, outputs)
 

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from luigi_prune.compute.network_inputs import call, sample_count, split
+from luigi_prune.compute.network_inputs import call_on_copy, sample_count, split
 from luigi_prune.compute.pruning.problem.batches import merge_batches
+from luigi_prune.compute.pruning.problem.call_hooks import after_calls, before_calls
 from luigi_prune.compute.pruning.problem.equivalents import has_own_forward
 from luigi_prune.compute.pruning.problem.layers import Layer, evaluating
 from luigi_prune.compute.pruning.problem.records import Batches, Problem
@@ -40,10 +41,10 @@ def visit_inputs(problem: Problem, visit: Callable[[int, Tensor, int], None]) ->
         for index, layer in enumerate(problem.layers):
             module = layer.module
             pads = isinstance(module, nn.Conv2d) and has_own_forward(module)
-            register = module.register_forward_hook if pads else module.register_forward_pre_hook
-            stack.callback(register(note(index, module)).remove)
+            register = after_calls if pads else before_calls
+            stack.callback(register(module, note(index, module)).remove)
         for inputs, _ in _rebatched(problem.batches):
-            call(problem.network, inputs)
+            call_on_copy(problem.network, inputs)
             start += sample_count(inputs)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from luigi_prune.compute.network_inputs import call, sample_count, select, split_output
+from luigi_prune.compute.network_inputs import call_on_copy, sample_count, select, split_output
 from luigi_prune.compute.pruning.problem.batches import merge_for_gradients
 from luigi_prune.compute.pruning.problem.layers import evaluating
 from luigi_prune.compute.pruning.problem.records import Batches, Loss, Problem, Scores
@@ -52,10 +52,10 @@ def _losses(problem: Problem) -> Iterator[Tensor]:
         while sum(sample_count(part) for part, _ in group) < sample_count(inputs):
             group.append(next(original))
         counts = [sample_count(part) for part, _ in group]
-        outputs = call(problem.network, inputs)
+        outputs = call_on_copy(problem.network, inputs)
         predictions = split_output(outputs, counts)
         if predictions is None:  # outputs that cannot be split by sample
-            predictions = [call(problem.network, part) for part, _ in group]
+            predictions = [call_on_copy(problem.network, part) for part, _ in group]
         elif is_sum is None and sum(counts) > 1:
             is_sum = _sums_over_batch(problem.loss, outputs, targets, sum(counts))
         parts = [problem.loss(output, target) for output, (_, target) in zip(predictions, group, strict=True)]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from luigi_prune.compute.network_inputs import Inputs, call, first_and_last
+from luigi_prune.compute.pruning.problem.call_hooks import before_calls
 from luigi_prune.compute.pruning.problem.equivalents import has_own_forward
 from luigi_prune.compute.pruning.problem.layers import evaluating
 from luigi_prune.compute.pruning.problem.masks import Masks
@@ -42,7 +43,7 @@ def measure_constants(network: nn.Module, names: list[str], example_input: Input
     modules = dict(network.named_modules())
     with ExitStack() as stack, torch.no_grad(), evaluating(network):
         for name in names:
-            stack.callback(modules[name].register_forward_pre_hook(note(name)).remove)
+            stack.callback(before_calls(modules[name], note(name)).remove)
         call(network, first_and_last(example_input))
     return {
         name: (largest[name] - low <= SAME * torch.maximum(low.abs(), largest[name].abs()), low)

@@ -26,7 +26,8 @@ from torch.overrides import TorchFunctionMode
 
 from luigi_prune.compute.copied_modules import copy_all
 from luigi_prune.compute.duplicates import duplicate
-from luigi_prune.compute.network_inputs import Inputs, call, copied, map_tensors, sample_count, tensors_in
+from luigi_prune.compute.network_inputs import Inputs, call_on_copy, map_tensors, sample_count, tensors_in
+from luigi_prune.compute.pruning.problem.call_hooks import after_calls, before_calls
 from luigi_prune.compute.pruning.problem.free_inputs import free_inputs, other_mask
 from luigi_prune.compute.pruning.problem.masks import Masks
 from luigi_prune.compute.pruning.structure.channel_hooks import Structure, is_norm, is_reader
@@ -41,11 +42,15 @@ _CLIPPING = (
     *("hardshrink", "clamp", "clamp_", "clamp_min", "clamp_min_", "clamp_max", "clamp_max_", "clip", "clip_"),
     *("maximum", "minimum", "round", "round_", "floor", "floor_", "ceil", "ceil_", "sign", "sign_", "trunc"),
 )
+_DROPOUT = (
+    *("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"),
+    *("dropout_", "alpha_dropout_", "feature_dropout", "feature_dropout_", "feature_alpha_dropout_"),
+)  # of networks that drop in evaluation mode, too: by chance, a channel would be zero in every sample
 _SQUASHING = ("sigmoid", "sigmoid_", "hardsigmoid", "tanh", "tanh_", "softmax", "log_softmax", "erf")
 
 
 class _Leaky(TorchFunctionMode):
-    """Let gradients through functions with flat parts, and through `detach`.
+    """Let gradients through functions with flat parts, and through `detach`, and drop nothing.
 
     Clipping functions get 0.3 x added. Squashing functions often are gates, which must stay bounded: 0.3 x / (1 + |x|).
     """
@@ -62,7 +67,7 @@ class _Leaky(TorchFunctionMode):
             return func(value.clone(), *args[1:], **(kwargs or {})) + LEAK * leak
         if name in ("embedding", "embedding_bag") and len(args) > 1:
             return func(*_all_rows(*args[:2]), *args[2:], **(kwargs or {}))
-        if name in ("detach", "detach_"):
+        if name in ("detach", "detach_") or (name in _DROPOUT and args):
             return args[0]
         return func(*args, **(kwargs or {}))
 
@@ -266,10 +271,10 @@ class StructureProbe:
             if self._given_inputs:
                 self._mark_embeddings(stack, modules.values())
             for name, module in modules.items():
-                stack.callback(module.register_forward_pre_hook(taps.before(name)).remove)
-                stack.callback(module.register_forward_hook(taps.after(name)).remove)
+                stack.callback(before_calls(module, taps.before(name)).remove)
+                stack.callback(after_calls(module, taps.after(name)).remove)
             with _Leaky():
-                outputs = [out for out in tensors_in(call(self.network, copied(self._input))) if out.requires_grad]
+                outputs = [out for out in tensors_in(call_on_copy(self.network, self._input)) if out.requires_grad]
             if outputs and taps.first:  # gradients of activations only; the hooks collect them
                 if not self._projections:
                     self._projections = [self._uniform(out.detach(), 0.5, 1.5) for out in outputs]

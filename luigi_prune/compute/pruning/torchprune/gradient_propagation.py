@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from luigi_prune.compute.masked import apply_masks
-from luigi_prune.compute.network_inputs import Inputs, call
+from luigi_prune.compute.network_inputs import Inputs, call_on_copy
 from luigi_prune.compute.pruning.problem.batches import merge_for_gradients
+from luigi_prune.compute.pruning.problem.call_hooks import before_calls
 from luigi_prune.compute.pruning.problem.layers import EMBEDDINGS, evaluating
 from luigi_prune.compute.pruning.problem.masks import Masks
 from luigi_prune.compute.pruning.problem.records import Batches, Loss, Problem, Rules
@@ -96,9 +97,9 @@ def _gradients(
         network.requires_grad_(True)
         with ExitStack() as stack, torch.enable_grad(), evaluating(network):
             for name in names:
-                stack.callback(modules[name].register_forward_pre_hook(note(name)).remove)
+                stack.callback(before_calls(modules[name], note(name)).remove)
             for inputs, targets in batches:
-                value = loss(call(network, inputs), targets)
+                value = loss(call_on_copy(network, inputs), targets)
                 gradients = torch.autograd.grad(value, parameters, allow_unused=True)
                 for name, gradient in zip(total, gradients, strict=True):
                     if gradient is not None:
