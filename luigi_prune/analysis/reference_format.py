@@ -98,10 +98,10 @@ def _stats_comm(out: dict[str, np.ndarray], error: np.ndarray) -> dict[str, np.n
 
 
 def _as_json(stats: dict[str, np.ndarray]) -> str:
-    """Return arrays as strict JSON, with null for NaN."""
+    """Return arrays as strict JSON, with null for NaN and for infinite values, which it cannot hold."""
     plain = {}
     for name, values in stats.items():
         entries = values.astype(object)
-        entries[np.isnan(values)] = None
+        entries[~np.isfinite(values)] = None
         plain[name] = entries.tolist()
     return json.dumps(plain, allow_nan=False)

@@ -88,6 +88,16 @@ def test_commensurate_levels_are_strict_json() -> None:
     assert np.isfinite(sizes[-1]).all()
 
 
+def test_an_infinite_loss_is_null_in_json_and_infinite_in_the_array() -> None:
+    tables = aggregate_results(make_grid(), read)
+    tables.arrays["test/Digits/loss"][0] = np.inf
+    data = loaded(tables)
+    losses = json.loads(str(data["stats_comm"]))["lo_best"]
+    assert np.isinf(data["stats_comm_lo_best"][:, 0]).any()
+    assert not np.isfinite(np.asarray(losses, dtype=float)[:, 0]).any()
+    assert np.isfinite(np.asarray(losses, dtype=float)[:, 1]).any()
+
+
 def test_commensurate_levels_are_arrays_too() -> None:
     data = loaded(aggregate_results(make_grid(), read))
     stats = json.loads(str(data["stats_comm"]))
