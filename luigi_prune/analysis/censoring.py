@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from luigi_prune.analysis.commensurate import Commensurate
+from luigi_prune.analysis.completeness import exists
 from luigi_prune.analysis.inference import mean_interval, over_nets
 
 Arrays = dict[str, np.ndarray]
@@ -62,10 +63,8 @@ class RunsAtLevel:
 def runs_at_level(chosen: Commensurate, arrays: Arrays, level: float) -> RunsAtLevel:
     """Return the network that represents each run at a level; the same one in every column of a table."""
     points = chosen.points[chosen.at(level)]
-    known = np.isfinite(arrays[f"test/{chosen.test_set}/loss"]) & np.isfinite(arrays["cost/size"])
-    for name in chosen.metrics:
-        known &= np.isfinite(arrays[f"test/{chosen.test_set}/{name}"])
     size = arrays["cost/size"]
+    known = np.isfinite(size) & exists(arrays, {}, chosen.test_set)  # those that diverged, too
     largest = np.where(known, size, -np.inf).argmax(axis=1)
     smallest = np.where(known, size, np.inf).min(axis=1)
     available = chosen.available & known.any(axis=1)

@@ -77,6 +77,7 @@ def checklist(arrays: Arrays, measured: Arrays, meta: dict[str, Any], provenance
     methods = [str(method) for method in arrays["axes/method"]]
     pruning = ~arrays["method/nominal"]
     nets, ratios = len(arrays["axes/net"]), len(arrays["axes/keep_ratio"])
+    runs = nets * len(arrays["axes/repetition"])
     miss = largest_miss(arrays)[pruning]
     worst = float(np.nanmax(miss)) if np.isfinite(miss).any() else float("nan")
     random = [method for method in methods if method in METHODS and METHODS[method].score in RANDOM_SCORES]
@@ -102,7 +103,11 @@ def checklist(arrays: Arrays, measured: Arrays, meta: dict[str, Any], provenance
             nets >= SOUND_NUMBER_OF_NETS,
             f"{nets}" + ("" if nets >= SOUND_NUMBER_OF_NETS else ": differences are indicative"),
         ),
-        Check("Sample standard deviation beside every mean", nets * len(arrays["axes/repetition"]) > 1, "ddof 1"),
+        Check(
+            "Sample standard deviation beside every mean",
+            runs > 1,
+            "over nets and repetitions" if runs > 1 else "there is one run",
+        ),
         Check(
             "Retraining budget stated",
             epochs is not None,
@@ -133,5 +138,5 @@ def checklist(arrays: Arrays, measured: Arrays, meta: dict[str, Any], provenance
 
 
 def _missing_text(arrays: Arrays, meta: dict[str, Any]) -> str:
-    missing, expected = missing_and_expected(evaluated(arrays, str(meta.get("mode", ""))))
+    missing, expected = missing_and_expected(evaluated(arrays, meta))
     return f"{missing} of {expected} evaluations missing"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,16 +24,25 @@ class Evaluated(NamedTuple):
         return self.expected - self.there
 
 
-def evaluated(arrays: Arrays, mode: str) -> list[Evaluated]:
+def exists(arrays: Arrays, meta: dict[str, Any], test_set: str) -> np.ndarray:
+    """Return which evaluations on a test set exist, bool (net, ratio, repetition, method).
+
+    A metric or a loss that is not a number is a result, too; where all of them are, only a test set without any missing
+    result shows it.
+    """
+    labels = [*(str(metric) for metric in arrays["axes/metric"]), "loss"]
+    known = np.logical_or.reduce([~np.isnan(arrays[f"test/{test_set}/{label}"]) for label in labels])
+    return known | (meta.get("missing", {}).get(test_set) == 0)
+
+
+def evaluated(arrays: Arrays, meta: dict[str, Any]) -> list[Evaluated]:
     """Return what exists, per test set. Every evaluation counts once, though its cells may be many.
 
-    An unpruned network is the same at all ratios and repetitions, and in mode `retrain` a control is at all ratios. A
-    metric that is not a number is a result.
+    An unpruned network is the same at all ratios and repetitions, and in mode `retrain` a control is at all ratios.
     """
-    found = []
+    found, mode = [], str(meta.get("mode", ""))
     for name in (str(test_set) for test_set in arrays["axes/test_set"]):
-        labels = [*(str(metric) for metric in arrays["axes/metric"]), "loss"]
-        known = np.logical_or.reduce([~np.isnan(arrays[f"test/{name}/{label}"]) for label in labels])
+        known = exists(arrays, meta, name)
         counted = np.ones(known.shape, dtype=np.bool_)
         counted[..., 0] = False
         counted[:, 0, 0, 0] = True

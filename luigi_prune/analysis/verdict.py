@@ -186,7 +186,7 @@ def _reasons(
     nets = int(runs.available[..., list(main.order)].any(axis=(1, 2)).sum())
     missed = np.nanmax(largest_miss(arrays)[list(main.order)], initial=0.0)
     epochs, cells = meta.get("retraining_epochs"), sum(meta.get("missing", {}).values())
-    missing = missing_and_expected(evaluated(arrays, str(meta.get("mode", ""))))[0] if cells else 0
+    missing = missing_and_expected(evaluated(arrays, meta))[0] if cells else 0
     never = all(runs.never[..., m][runs.available[..., m]].all() for m in main.order)
     ended = [m for m in main.order if m in main.tied and runs.ended[..., m].any()]
     names = arrays["axes/method"]

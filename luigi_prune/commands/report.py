@@ -119,7 +119,7 @@ def _described(table: _Tables) -> str:
 
 
 def _missing(table: _Tables) -> tuple[int, int]:
-    return missing_and_expected(evaluated(table.arrays, str(table.meta.get("mode", ""))))
+    return missing_and_expected(evaluated(table.arrays, table.meta))
 
 
 def _comparison(tables: Sequence[_Tables], test_set: str, output: str) -> Path:

@@ -52,7 +52,7 @@ def chart_data(
 
 
 def _of_quality(arrays: Arrays, quality: Quality, shown: np.ndarray) -> dict[str, Any]:
-    depth = depth_shown(curves(arrays, quality, "cost/size", shown), quality.lower)
+    depth = depth_shown(curves(arrays, quality, "cost/size", shown), quality.lower, quality.zone)
     scale = quality.scale
     return {
         "unit": quality.unit,

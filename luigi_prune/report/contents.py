@@ -120,7 +120,7 @@ def make_contents(
     nominal, excess = excess_of(arrays, meta, labels[0])
     family = report_tables.family_table(costs) if costs and len(costs["family/name"]) else None
     splits = ("validation", "test") if has_validation(arrays) else ("test",)
-    wrong = flags(arrays, first, labels[0], chance_of(labels[0], settings or {}))
+    wrong = flags(arrays, meta, first, labels[0], chance_of(labels[0], settings or {}))
     trial = card.facts == [] and found is not None  # random samples: numbers are shown, but nobody wins
     return Contents(
         title=f"{meta['network']} on {meta['dataset_train']}: {meta['experiment']}",

@@ -17,6 +17,7 @@ Arrays = dict[str, np.ndarray]
 # Depths at which an axis may end, the shallowest that shows most of the networks; others are marked at its edge.
 DEPTHS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
 SHOWN_SHARE = 0.75
+ZONES = 2.0  # a figure is at least so many times as deep as the change of one sample
 # With two nets, 95 % intervals are 13 times as wide as the spread, and bands would hide all lines.
 LEAST_NETS_FOR_BANDS = 3
 
@@ -117,11 +118,13 @@ def curves(arrays: Arrays, found: Quality, cost: str, shown: np.ndarray) -> list
     return made
 
 
-def depth_shown(made: Sequence[Curve], lower: bool) -> float | None:
+def depth_shown(made: Sequence[Curve], lower: bool, zone: float | None = None) -> float | None:
     """Return by how much the worst networks shown are worse than the unpruned one; None: show all.
 
-    That is the shallowest depth that shows most networks: the few that lie deeper would flatten all other lines.
+    That is the shallowest depth that shows most networks: the few that lie deeper would flatten all other lines. It is
+    twice `zone`, the change of one sample, or more, so that the zone does not fill the figure.
     """
     losses = np.concatenate([curve.change for curve in made]) * (1 if lower else -1) if made else np.zeros(0)
-    deep_enough = [depth for depth in DEPTHS if len(losses) and (losses <= depth).mean() >= SHOWN_SHARE]
+    depths = [depth for depth in DEPTHS if depth >= ZONES * (zone or 0.0)]
+    deep_enough = [depth for depth in depths if len(losses) and (losses <= depth).mean() >= SHOWN_SHARE]
     return deep_enough[0] if deep_enough else None

@@ -39,7 +39,7 @@ def tradeoff_figure(
         axes.axhline(0.0, color=styles[0].color, linestyle=(0, (5, 3)), linewidth=1.2, label="unpruned")
         if found.zone:
             axes.axhspan(-found.zone, found.zone, color=styles[0].color, alpha=0.1, linewidth=0, label="± 1 sample")
-        depth = depth_shown(made, found.lower)
+        depth = depth_shown(made, found.lower, found.zone)
         edge = None if depth is None else depth if found.lower else -depth
         for curve in made:
             if bands:

@@ -22,10 +22,12 @@ def glance_table(comparisons: Sequence[Pairwise], styles: Sequence[MethodStyle],
     """Return, per compression, the method of the best mean, whether that is significant, and those not shown worse."""
     rows = []
     for found in comparisons:
-        if not found.methods:
+        known = np.isfinite(found.difference)
+        if not known.any():
             continue
-        # A method's mean difference from all others is the largest for the best mean.
-        means = np.nan_to_num(found.difference).mean(axis=1) * (-1 if quality.lower else 1)
+        # A method's mean difference from the others that it can be compared with is the largest for the best mean.
+        sums = np.nan_to_num(found.difference).sum(axis=1) * (-1 if quality.lower else 1)
+        means = np.where(known.any(axis=1), sums / np.maximum(known.sum(axis=1), 1), -np.inf)
         best = int(means.argmax())
         worse = found.high[:, best] < 0 if not quality.lower else found.low[:, best] > 0
         level = [method for at, method in enumerate(found.methods) if at != best and not worse[at]]

@@ -16,6 +16,7 @@ from luigi_prune.report.markers import MARKER_PATHS
 from luigi_prune.report.palette import on_dark
 from luigi_prune.report.provenance_lines import provenance_lines
 from luigi_prune.report.style import MethodStyle, inline_svg
+from luigi_prune.report.table_files import LATEX_SIGNS
 from luigi_prune.report.take_home import TakeHome
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -50,7 +51,7 @@ def to_html(
         contents=contents,
         style=Markup((TEMPLATES / "style.css").read_text()),
         script=Markup(page_script()),
-        data=Markup(as_json({**contents.chart, "paths": MARKER_PATHS})),
+        data=Markup(as_json({**contents.chart, "paths": MARKER_PATHS, "latex": LATEX_SIGNS})),
         glyphs=Markup(glyphs(styles)),
         pictures=pictures,
         files=files,

@@ -69,7 +69,7 @@ def to_markdown(contents: Contents, settings: dict[str, Any], provenance: dict[s
 
 def _table(table: Table, depth: int = 3) -> str:
     def line(cells: tuple[str, ...]) -> str:
-        return "| " + " | ".join(whole(cell).replace("|", r"\|") for cell in cells) + " |"
+        return "| " + " | ".join(whole(cell).replace("|", r"\|").replace("<", "&lt;") for cell in cells) + " |"
 
     rule = "| --- |" + " ---: |" * (len(table.columns) - 1)
     lines = [line(table.columns), rule, *(line(row) for row in table.rows)]

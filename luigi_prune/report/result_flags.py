@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from luigi_prune.analysis.completeness import exists
 from luigi_prune.analysis.statistics import by_run, spread
 from luigi_prune.analysis.verdict import TOLERATED_MISS
 from luigi_prune.report.cells import NOTHING, Cell, Table, factor, limits, number
@@ -26,17 +27,19 @@ def chance_of(label: str, settings: dict[str, Any]) -> float:
     return int(label[4:]) / int(outputs) if is_top and outputs and int(outputs) > 1 else float("nan")
 
 
-def flags(arrays: Arrays, test_set: str, label: str, chance: float) -> dict[tuple[int, int], list[str]]:
+def flags(
+    arrays: Arrays, meta: dict[str, Any], test_set: str, label: str, chance: float
+) -> dict[tuple[int, int], list[str]]:
     """Return what is wrong with the results of each (ratio, method): few are listed, most have nothing."""
     values, size = arrays[f"test/{test_set}/{label}"], arrays["cost/size"]
     kept, nominal = arrays["layers/kept"], arrays["method/nominal"]
     target = arrays["ratio/nominal"][:, None]
     miss = spread(by_run(np.abs(size / target[None, :, :, None] - 1.0))).maximum
-    known = np.isfinite(values)
+    known, done = np.isfinite(values), exists(arrays, meta, test_set)
     found: dict[tuple[int, int], list[str]] = {}
     for ratio, method in np.ndindex(values.shape[1], values.shape[3]):
         texts = []
-        there, expected = int(known[:, ratio, :, method].sum()), known[:, ratio, :, method].size
+        there, expected = int(done[:, ratio, :, method].sum()), done[:, ratio, :, method].size
         if method and there < expected:
             texts.append(f"PARTIAL: {there} of {expected}")
         if method and not nominal[method]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from luigi_prune.report.cells import Cell, Table, whole
 
-_LATEX = {
+LATEX_SIGNS = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "×": r"$\times$", "±": r"$\pm$", "≥": r"$\geq$",
     "≤": r"$\leq$", "≈": r"$\approx$", "→": r"$\to$", "−": "$-$", "–": "--", "<": r"$<$", ">": r"$>$", "…": r"\dots{}",
@@ -39,7 +39,7 @@ def latex(table: Table) -> str:
 
 def escaped(text: str) -> str:
     """Return text with the special characters of LaTeX escaped."""
-    return "".join(_LATEX.get(letter, letter) for letter in text)
+    return "".join(LATEX_SIGNS.get(letter, letter) for letter in text)
 
 
 def _cell(cell: str) -> str:

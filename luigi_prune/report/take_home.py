@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,23 +56,25 @@ def take_home(
     ratio = int(runs.point[net, repetition, method])
     value = float(arrays[f"test/{found.test_set}/{found.metric}"][net, ratio, repetition, method])
     percent = found.is_share and not found.lower
-    lead = "the leader" if method == found.leader else "the best mean; no method clearly leads"
+    lead = "the best mean; no method clearly leads" if len(found.order) > 1 else "the only method"
+    lead = "the leader" if method == found.leader else lead
     text = (
         f"{styles[method].plain} ({lead}), net {net}, within {points(found.level)} {found.unit}: "
         f"{factor(1 / float(size[net, repetition]))} fewer parameters, test {found.metric} "
         f"{number(value, scale=100.0 if percent else 1.0, digits=2 if percent else 4)}{' %' * percent}."
     )
     config, name = config_of(provenance, experiment), str(arrays["axes/method"][method])
+    quote = partial(json.dumps, ensure_ascii=False)
     member = experiment if Path(config).stem not in (experiment, NO_FILE) else ""  # of a sweep
     keep = f"{arrays['axes/keep_ratio'][ratio]:.6g}"
     python = (
         "from luigi_prune import api\n\n"
-        f'pruned = api.load("{config}", method="{name}", keep_ratio={keep}, net={net}, repetition={repetition}'
-        + (f', member="{member}")' if member else ")")
+        f"pruned = api.load({quote(config)}, method={quote(name)}, keep_ratio={keep}, net={net}, "
+        f"repetition={repetition}" + (f", member={quote(member)})" if member else ")")
     )
     shell = (
-        f"python -m luigi_prune export {shlex.quote(config)} --method {name} --keep-ratio {keep} --net {net} "
-        f"--repetition {repetition} --to onnx" + (f" --member {member}" if member else "")
+        f"python -m luigi_prune export {shlex.quote(config)} --method {shlex.quote(name)} --keep-ratio {keep} "
+        f"--net {net} --repetition {repetition} --to onnx" + (f" --member {shlex.quote(member)}" if member else "")
     )
     return TakeHome(text, python, shell)
 

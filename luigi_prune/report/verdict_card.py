@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,7 +55,7 @@ def make_card(
         light="good" if found.fit_to_decide else "warn",
         decision=_decision(found),
         reasons=[readable_reason(reason, styles) for reason in found.reasons],
-        facts=_facts(found, evaluated(arrays, str(meta.get("mode", "")))),
+        facts=_facts(found, evaluated(arrays, meta)),
     )
 
 
@@ -105,9 +106,10 @@ def _lead_sentences(found: Verdict, styles: Sequence[MethodStyle]) -> list[str]:
     if found.lead_factor is not None and value.reached:
         mean, low, high = found.lead_factor
         paired = f", 95 % interval {low:.2f} to {high:.2f}" if np.isfinite(low) else ""
+        times = "as much" if f"{mean:.2f}" == "1.00" else f"{mean:.2f} times as much"
         text.append(
-            f"That is {mean:.2f} times as much as the next, {styles[found.order[1]].plain} (paired by net, in steps of "
-            f"the ratios{paired})."
+            f"That is {times} as the next, {styles[found.order[1]].plain} (paired by net, in steps of the "
+            f"ratios{paired})."
         )
     if found.changes:
         levels: dict[str, list[str]] = {}
@@ -125,7 +127,7 @@ def _facts(found: Verdict, sets: Sequence[Evaluated]) -> list[tuple[str, str]]:
         ("level", level_text(found)),
         (f"one {found.chosen_on} sample", "unknown" if unknown else f"{100 * (found.resolution or 0):.2g} points"),
         (f"networks ({SOUND_NUMBER_OF_NETS} can decide)", str(found.nets)),
-        *(("results" + f" on {each.test_set}" * several, f"{each.there} of {each.expected}") for each in judged),
+        *(("results" + f" on {each.test_set}" * several, f"{each.there:,} of {each.expected:,}") for each in judged),
     ]
     if several:
         missing, expected = missing_and_expected(sets)
@@ -135,9 +137,9 @@ def _facts(found: Verdict, sets: Sequence[Evaluated]) -> list[tuple[str, str]]:
 
 def readable_reason(reason: str, styles: Sequence[MethodStyle]) -> str:
     """Return a reason with labels for the names of methods."""
-    for style in sorted(styles, key=lambda style: -len(style.method)):
-        reason = reason.replace(style.method, style.plain)
-    return reason
+    labels = {style.method: style.plain for style in styles}
+    names = "|".join(re.escape(name) for name in sorted(labels, key=len, reverse=True))
+    return re.sub(rf"(?<!\w)(?:{names})(?!\w)", lambda found: labels[found[0]], reason)
 
 
 def unpruned_sentence(arrays: Arrays, meta: dict[str, Any], test_set: str) -> str:

@@ -59,12 +59,16 @@ def facts(arrays: Arrays, meta: dict[str, Any], styles: Sequence[MethodStyle]) -
     if len(styles) > 1:
         pairs += [
             ("methods", "; ".join(style.plain for style in styles[1:])),
-            ("keep ratios", f"{len(ratios)}, from {ratios.max():.4g} to {ratios.min():.4g}"),
+            ("keep ratios", f"{len(ratios)}, from {_span(ratios)}" if len(ratios) > 1 else f"{ratios[0]:.4g}"),
         ]
         pairs += [("retraining", retrained_text(epochs))] if epochs else []
     repeated = f" × {counted(repetitions, 'repetition')} of pruning" if len(styles) > 1 else ""
     pairs.append(("runs", f"{counted(nets, 'independently trained net')}{repeated}"))
     return pairs
+
+
+def _span(values: np.ndarray) -> str:
+    return f"{values.max():.4g} to {values.min():.4g}"
 
 
 def retrained_text(epochs: Sequence[int]) -> str:
@@ -81,7 +85,9 @@ def setting(arrays: Arrays, meta: dict[str, Any], styles: Sequence[MethodStyle])
     pairs = dict(facts(arrays, meta, styles))
     parts = [f"{pairs['network']} on {pairs['trained on']}", f"{pairs['parameters']} parameters", pairs["runs"]]
     if len(styles) > 1:
-        parts += [f"{counted(len(styles) - 1, 'method')} at {pairs['keep ratios'].replace(',', ' keep ratios', 1)}"]
+        ratios = arrays["axes/keep_ratio"]
+        at = f"{len(ratios)} keep ratios from {_span(ratios)}" if len(ratios) > 1 else f"keep ratio {ratios[0]:.4g}"
+        parts += [f"{counted(len(styles) - 1, 'method')} at {at}"]
         parts += [f"mode {meta['mode']}", f"retraining: {pairs.get('retraining', 'unknown')}"]
     return "; ".join(parts) + "."
 
@@ -173,7 +179,7 @@ def partial_notice(arrays: Arrays, meta: dict[str, Any], styles: Sequence[Method
     """Return the warning for a report with missing results, which names the test sets and methods, or None."""
     if not meta.get("partial"):
         return None
-    sets = evaluated(arrays, str(meta.get("mode", "")))
+    sets = evaluated(arrays, meta)
     missing, expected = missing_and_expected(sets)
     lacking, complete = [each for each in sets if each.missing], [each.test_set for each in sets if not each.missing]
     parts = []

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from luigi_prune.analysis.aggregate import Aggregated, aggregate_results
 from luigi_prune.analysis.completeness import Evaluated, evaluated
-from luigi_prune.analysis.verdict import Verdict, verdict
+from luigi_prune.analysis.verdict import Verdict, pairwise, verdict
 from luigi_prune.report import wording
 from luigi_prune.report.cells import Table, limits, number
+from luigi_prune.report.curves import measured_metric
+from luigi_prune.report.glance import glance_table
 from luigi_prune.report.provenance_lines import MOST_LINES, provenance_lines
 from luigi_prune.report.result_flags import chance_of, flags
 from luigi_prune.report.style import MethodStyle, method_styles
 from luigi_prune.report.table_files import latex
 from luigi_prune.report.take_home import config_of, take_home
-from luigi_prune.report.verdict_card import Card, make_card
+from luigi_prune.report.verdict_card import Card, make_card, readable_reason
 from tests.synthetic import make_grid, read
 
 METHODS = ("ReferenceNet", "ThresNet", "FilterThresNet")
@@ -69,6 +73,11 @@ def test_a_leader_is_named_and_can_be_loaded() -> None:
     of_sweep = take_home(made.arrays, found, styles(made), {"command": "luigi --config a/b.yaml"}, "b_lr0.1")
     assert of_sweep is not None
     assert 'member="b_lr0.1"' in of_sweep.python
+    made.arrays["axes/method"] = made.arrays["axes/method"].astype(object)
+    made.arrays["axes/method"][1] = "my pruners:ROW"
+    quoted = take_home(made.arrays, found, styles(made), {"command": "luigi RunExperiment --config 'a b.yaml'"}, "a b")
+    assert quoted is not None
+    assert "export 'a b.yaml' --method 'my pruners:ROW'" in quoted.shell
 
 
 @pytest.mark.parametrize(
@@ -102,6 +111,33 @@ def test_a_bound_is_said_to_be_one() -> None:
     assert any("WT: still within the level at the smallest keep ratio" in reason for reason in card.reasons)
 
 
+def test_a_network_that_diverged_is_the_end_of_its_run() -> None:
+    made = with_drops((0.0, 0.0, 0.4), (0.0, 0.4, 0.4))
+    made.arrays["test/Digits/loss"][:, 4, 0, 1] = np.nan
+    found, card = judged(made)
+    assert not found.compression[1].at_least
+    assert "WT reaches 4.0×" in card.sentences[0]
+
+
+def test_the_best_mean_is_found_among_those_that_can_be_compared() -> None:
+    made = with_drops((0.0, 0.0, 0.4), (0.0, 0.4, 0.4))
+    found = pairwise(made.arrays, "Digits", "TopK1", 4.0)
+    quality = measured_metric(made.arrays, "Digits", "TopK1")
+    assert str(glance_table([found], styles(made), quality).rows[0][1]) == "WT"
+    lower = replace(quality, lower=True)
+    assert str(glance_table([found], styles(made), lower).rows[0][1]) == "FT"
+    alone = replace(found, difference=np.full((2, 2), np.nan))
+    assert glance_table([alone], styles(made), quality).rows[0][0] == "–"
+
+
+def test_a_reason_has_labels_for_names_and_no_label_is_replaced() -> None:
+    labels = {"ThresNet": "FilterThresNet, v2", "FilterThresNet": "FT"}
+    given = method_styles(METHODS, [True, False, False], labels, {})
+    assert readable_reason("ThresNet: few; FilterThresNet: none; AThresNet", given) == (
+        "FilterThresNet, v2: few; FT: none; AThresNet"
+    )
+
+
 def test_nothing_within_the_level_names_nobody_and_loads_nothing() -> None:
     made = with_drops((0.2, 0.3, 0.4), (0.2, 0.3, 0.4))
     found, card = judged(made)
@@ -115,9 +151,12 @@ def test_failures_are_flagged() -> None:
     made = with_drops((0.0, 0.0, 0.0), (0.0, 0.0, 0.87))
     made.arrays["layers/kept"][0, 1, 0, 1, 2] = 0
     made.arrays["cost/size"][2, 2, 0, 2] = 0.6
-    made.arrays["test/Digits/TopK1"][3, 0, 0, 1] = np.nan
+    for label in ("TopK1", "TopK5", "loss"):
+        made.arrays[f"test/Digits/{label}"][3, 0, 0, 1] = np.nan
+    made.arrays["test/Digits/loss"][3, 1, 0, 2] = np.inf  # a result like others
+    made.arrays["test/Digits/TopK5"][3, 1, 0, 2] = np.nan
     chance = chance_of("TopK1", {"network": {"outputSize": 10}})
-    found = flags(made.arrays, "Digits", "TopK1", chance)
+    found = flags(made.arrays, {"missing": {"Digits": 1}}, "Digits", "TopK1", chance)
     assert found == {
         (1, 1): ["collapse: nothing left of conv3"],
         (2, 2): ["missed ratio: by 20 %"],
@@ -153,7 +192,7 @@ def test_early_stopping_is_mentioned_if_it_acts(stops: tuple[int, int], expected
 def test_a_partial_report_names_the_test_sets_and_methods_that_lack_results() -> None:
     made = aggregate_results(make_grid(METHODS, RATIOS, nets=2, repetitions=1, test_sets=("Digits", "A", "B")), read)
     assert wording.partial_notice(made.arrays, made.meta, styles(made)) is None
-    meta = {**made.meta, "partial": True}
+    meta = {**made.meta, "partial": True, "missing": {"A": 1, "B": 40}}
     for label in ("TopK1", "TopK5", "loss"):
         made.arrays[f"test/A/{label}"][0, 0, 0, 2] = np.nan
         made.arrays[f"test/B/{label}"][..., 1:] = np.nan
@@ -163,6 +202,7 @@ def test_a_partial_report_names_the_test_sets_and_methods_that_lack_results() ->
     )
     facts = dict(make_card(made.arrays, meta, styles(made), verdict(made.arrays, meta, "A", "TopK1"), "A").facts)
     assert (facts["results on A"], facts["results on all 3 test sets"]) == ("21 of 22", "45 of 66")
+    meta["missing"]["Digits"] = 1
     for label in ("TopK1", "TopK5", "loss"):
         made.arrays[f"test/Digits/{label}"][1, ..., 0] = np.nan
         made.arrays[f"test/B/{label}"][:] = np.nan
@@ -175,8 +215,11 @@ def test_a_partial_report_names_the_test_sets_and_methods_that_lack_results() ->
 @pytest.mark.parametrize(("mode", "expected"), [("retrain", 12), ("cascade", 14)])
 def test_every_evaluation_counts_once(mode: str, expected: int) -> None:
     methods = ("ReferenceNet", "FakeNet", "ThresNet", "UniNet")
-    arrays = aggregate_results(make_grid(methods, (0.5, 0.25), nets=2, repetitions=1, mode=mode), read).arrays
-    assert evaluated(arrays, mode) == [Evaluated("Digits", expected, expected, ())]
+    made = aggregate_results(make_grid(methods, (0.5, 0.25), nets=2, repetitions=1, mode=mode), read)
+    assert evaluated(made.arrays, made.meta) == [Evaluated("Digits", expected, expected, ())]
+    for label in ("TopK1", "TopK5", "loss"):  # of a network that diverged
+        made.arrays[f"test/Digits/{label}"][0, 0, 0, 2] = np.nan
+    assert evaluated(made.arrays, made.meta)[0].missing == 0
 
 
 def test_provenance_is_short() -> None:

@@ -43,7 +43,7 @@ function redraw() {
   /* up is better: losses are worse * change */
   const losses = all.map((point) => worse * point.y);
   let depth = state.depth === "auto" ? values.depth : state.depth === "all" ? null : Number(state.depth);
-  const deepest = Math.max(...losses, values.zone || 0, 1e-9);
+  const deepest = Math.max(...losses, 2 * (values.zone || 0), 1e-9);
   if (depth === null || depth > deepest * 1.05) depth = deepest * 1.05;
   const gain = Math.max(...losses.map((loss) => -loss), values.zone || 0, 0.05 * depth) * 1.15;
   /* factors on a logarithmic axis, amounts on a linear one */
@@ -171,7 +171,7 @@ if (chart) {
   controls.append(segments(Object.keys(data.axes).map((name) => [name, name]), again("cost")));
   if (sets.length > 1) controls.append(choice("test set", sets.map((name) => [name, name]), state.set, again("set")));
   controls.append(choice("metric", Object.keys(data.sets[sets[0]]).map((name) => [name, name]), state.metric, again("metric")));
-  controls.append(choice("down to", [["auto", "auto"], ...data.depths.map((depth) => [String(depth), "−" + depth]), ["all", "all"]], "auto", again("depth")));
+  controls.append(choice("down to", [["auto", "auto"], ...data.depths.map((depth) => [String(depth), depth + " worse"]), ["all", "all"]], "auto", again("depth")));
   controls.append(choice("95 % bands", [...(data.banded.length ? [["best", "of the best"]] : []), ["all", "all"], ["none", "none"]], state.bands, again("bands")));
   controls.hidden = false;
   caption();

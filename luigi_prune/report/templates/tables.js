@@ -24,8 +24,7 @@ for (const head of $$(".sortable thead th")) {
   head.addEventListener("keydown", (event) => event.key === "Enter" && sort());
 }
 
-const latexSigns = { "\\": "\\textbackslash{}", "&": "\\&", "%": "\\%", $: "\\$", "#": "\\#", _: "\\_", "{": "\\{", "}": "\\}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "×": "$\\times$", "±": "$\\pm$", "≥": "$\\geq$", "≤": "$\\leq$", "≈": "$\\approx$", "→": "$\\to$", "−": "$-$", "–": "--", "<": "$<$", ">": "$>$" };
-const asLatex = (text) => [...text].map((sign) => latexSigns[sign] || sign).join("");
+const asLatex = (text) => [...text].map((sign) => data.latex[sign] || sign).join("");
 const asCsv = (text) => (/[",\n]/.test(text) ? `"${text.replace(/"/g, '""')}"` : text);
 async function copy(button) {
   const table = $("table", button.closest(".table"));
