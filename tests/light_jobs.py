@@ -26,7 +26,8 @@ logger = logging.getLogger("luigi_prune.light_jobs")
 def train(request: dict[str, Any], context: Context) -> None:
     """Train for 40 epochs or as many as the file `epochs` says, each of which lasts as long as the file `pace` says.
 
-    These files, and `broken`, whose text is raised as an error, are in the working directory.
+    No epoch begins while there is a file `hold`. These files, and `broken`, whose text is raised as an error, are in
+    the working directory.
     """
     if Path("broken").exists():
         raise ValueError(Path("broken").read_text())
@@ -39,6 +40,8 @@ def train(request: dict[str, Any], context: Context) -> None:
     epochs = int(Path("epochs").read_text()) if Path("epochs").exists() else EPOCHS
     matrix = np.random.default_rng(int(request["key"][:12], 16)).normal(size=(8, 8))
     for epoch in range(saved["epoch"] + 1, epochs + 1):
+        while Path("hold").exists():
+            time.sleep(0.05)
         time.sleep(pace)
         weights = np.tanh(matrix @ weights + epoch)
         logger.info("epoch %d/%d", epoch, epochs)

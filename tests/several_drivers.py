@@ -41,6 +41,7 @@ class Drivers:
     light: bool = False  # jobs that train nothing (tests/light_jobs.py)
     backend: str = "local"
     config: str = "jobs=2\n"
+    nets: int = 1
     processes: list[subprocess.Popen[str]] = field(default_factory=list)
     killed: dict[int, float] = field(default_factory=dict)  # process id -> when, in seconds since the epoch
     luigid: subprocess.Popen[bytes] | None = None
@@ -49,6 +50,7 @@ class Drivers:
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         changes: dict[str, Any] = {"training__numEpochs": 2, "retraining": {"startEpoch": 1}}
+        changes["experiments__numNets"] = self.nets
         changes["pace"] = 0.01 if self.light else 0.05
         self.files = [
             write_paced(self.folder, name=f"one{number}", experiments__methods=methods, **changes)

@@ -8,6 +8,7 @@ import pytest
 
 from tests.experiments import contents
 from tests.several_drivers import Drivers, disturbed_run
+from tests.slurm.recording_listener import until
 
 pytestmark = pytest.mark.slow
 
@@ -21,15 +22,18 @@ def check(run: Drivers) -> None:
 
 
 def test_twins_without_luigid_share_the_work(tmp_path: Path):
-    run = Drivers(tmp_path, light=True, config="jobs=1\n")  # of two trainings that are ready, each leaves the other one
-    (tmp_path / "pace").write_text("0.4")  # so that both are there before all is done
+    run = Drivers(tmp_path, light=True, nets=2, config="jobs=1\n")
+    (tmp_path / "hold").touch()  # the two first trainings end after both have begun, one in each driver
     run.start()
     run.start()
+    until(lambda: len(run.executions()) == 2)
+    (tmp_path / "hold").unlink()
     ended = run.wait()
     assert [code for code, _ in ended] == [0, 0], ended
     starts = run.executions()
     assert {task: len(of_task) for task, of_task in starts.items()} == dict.fromkeys(starts, 1)
-    assert any("by another run) in" in out for _, out in ended)
+    assert all("by another run) in" in out for _, out in ended)
+    assert len({execution.driver for of_task in starts.values() for execution in of_task}) == 2
 
 
 @pytest.mark.parametrize("with_luigid", [False, True], ids=["no luigid", "luigid killed"])
