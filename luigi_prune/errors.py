@@ -48,6 +48,11 @@ def reason_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {(str(error).splitlines() or ['no reason given'])[0]}"
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its type if it has none."""
+    return (str(error).splitlines() or [""])[0] or type(error).__name__
+
+
 def nearest(value: object, choices: Iterable[str], *, listed: bool = True) -> str:
     """Return `; did you mean 'x'?` for the choice closest to `value`, or the choices, if `listed`, if none is close."""
     options = sorted(choices)

@@ -15,7 +15,7 @@ from luigi_prune.api.network_files import load_weights
 from luigi_prune.api.plain_network import unwrapped
 from luigi_prune.compute.pruning.compaction import rebuild
 from luigi_prune.compute.state import tensors_of_state
-from luigi_prune.errors import ConfigError
+from luigi_prune.errors import ConfigError, first_line
 
 STATES = (".safetensors", ".pt")
 _FORMAT = "luigi_prune network 1"
@@ -100,8 +100,7 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], str]:
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise ConfigError(f"{path}: is no state dictionary: {reason}") from error
+        raise ConfigError(f"{path}: is no state dictionary: {first_line(error)}") from error
     recipe = beside(path)
     return state, recipe.read_text() if recipe.is_file() else ""
 

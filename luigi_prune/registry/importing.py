@@ -17,7 +17,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
-from luigi_prune.errors import ConfigError
+from luigi_prune.errors import ConfigError, reason_of
 from luigi_prune.registry.sources import Sources, is_installed
 
 _lock = threading.RLock()
@@ -67,8 +67,7 @@ def load(reference: str, sources: Sources) -> Any:
                 for part in attribute.split("."):
                     target = getattr(target, part)
             except Exception as error:  # importing a foreign module may raise anything
-                reason = (str(error).splitlines() or [""])[0]
-                raise ConfigError(f"{reference!r} cannot be imported: {type(error).__name__}: {reason}") from error
+                raise ConfigError(f"{reference!r} cannot be imported: {reason_of(error)}") from error
             _loaded[sources.digest, reference] = target
         return _loaded[sources.digest, reference]
 

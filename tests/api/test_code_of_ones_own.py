@@ -240,27 +240,6 @@ def test_a_head_that_nothing_uses_is_no_hidden_dependence() -> None:
 # ------------------------------------------------------------------------------------- other inputs and other failures
 
 
-class Counting(Two):
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls = 0
-        self.register_buffer("count", torch.zeros((), dtype=torch.long))
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.calls += 1
-        self.count += 1
-        return super().forward(x)
-
-
-@pytest.mark.parametrize("method", ["ThresNet", "PFPNet", "ALDSNet", "ScratchNet", "ReferenceNet"])
-@pytest.mark.parametrize("ratio", [1.0, 0.5])
-def test_neither_the_network_nor_the_result_has_counted_our_runs(method: str, ratio: float) -> None:
-    network = Counting()
-    result = pruned(network, method, ratio).network
-    for each in (network, result):
-        assert (each.calls, int(each.count)) == (0, 0)
-
-
 class Generated(nn.Module):
     """A layer of a vector makes the weights of another."""
 

@@ -153,6 +153,14 @@ def test_it_is_pruned_like_the_plain_network(method: str) -> None:
             assert pruned(result, method, 0.2).size < result.size
 
 
+@pytest.mark.parametrize("method", ["ThresNet", "PFPNet", "ALDSNet", "ScratchNet", "ReferenceNet"])
+@pytest.mark.parametrize("ratio", [1.0, 0.5])
+def test_neither_the_network_nor_the_result_has_counted_our_runs(method: str, ratio: float) -> None:
+    network = Counting()
+    for each in (pruned(network, method, ratio).network, network):
+        assert (each.calls, int(each.get_buffer("count"))) == (0, 0)
+
+
 def test_the_layout_and_the_mode_stay() -> None:
     network = plain().to(memory_format=torch.channels_last).train()
     result = pruned(network, "ThresNet").network

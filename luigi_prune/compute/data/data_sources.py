@@ -13,7 +13,7 @@ from torchvision import tv_tensors
 
 from luigi_prune.compute.data.sample_order import Indices
 from luigi_prune.compute.network_inputs import leaves, map_leaves
-from luigi_prune.errors import ConfigError
+from luigi_prune.errors import ConfigError, first_line
 
 Kind = Literal["images", "pairs", "tensors"]
 
@@ -153,6 +153,5 @@ def damaged(path: Path | str, error: Exception | str) -> ConfigError:
     """Return the error for a file that cannot be read, in one line."""
     if isinstance(error, FileNotFoundError):
         return ConfigError(f"{path}: there is no such file")
-    reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-    reason = f"no {reason}" if isinstance(error, KeyError) else reason
+    reason = f"no {first_line(error)}" if isinstance(error, KeyError) else first_line(error)
     return ConfigError(f"{path}: damaged or of another format: {reason.replace(str(path), 'the file')}")

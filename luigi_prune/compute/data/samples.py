@@ -35,7 +35,7 @@ from luigi_prune.compute.network_inputs import (
     to_device,
 )
 from luigi_prune.config.schema import Component
-from luigi_prune.errors import ConfigError
+from luigi_prune.errors import ConfigError, first_line
 from luigi_prune.registry import plain
 
 __all__ = ["CACHE_BYTES", "RawData", "Samples"]
@@ -76,8 +76,8 @@ class Samples:
             first = self._one_by_one(np.zeros(1, dtype=np.int64), 0, 0)
         except (RuntimeError, TypeError, ValueError) as error:
             names = ", ".join(plain(component.type) for component in transforms)
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise ConfigError(f"transforms: {names} cannot be applied to {_described(source)}: {reason}") from error
+            what = f"transforms: {names} cannot be applied to {_described(source)}"
+            raise ConfigError(f"{what}: {first_line(error)}") from error
         self.input_shape: Any = sample_shape(first[0])  # of one sample, or a tuple or dictionary of such shapes
         self._nothing = select(first, slice(0))
         self.sample_bytes = _bytes_of(first if source.kind == "pairs" else first[0])

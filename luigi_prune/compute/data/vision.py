@@ -10,7 +10,7 @@ import torchvision.datasets
 
 from luigi_prune.compute.data.data_files import DataFiles, data_root
 from luigi_prune.compute.data.data_sources import RawData
-from luigi_prune.errors import ConfigError
+from luigi_prune.errors import ConfigError, first_line
 
 
 def read_vision(name: str, split: str, training_data: str, local_data: str) -> RawData:
@@ -25,7 +25,7 @@ def read_vision(name: str, split: str, training_data: str, local_data: str) -> R
         stored = dataset_class(root, train=split == "train", download=False)
     except (RuntimeError, ValueError, OSError, AssertionError) as error:
         raise ConfigError(
-            f"directories: the files of {files.name} in {root} are damaged ({str(error).splitlines()[0]})"
+            f"directories: the files of {files.name} in {root} are damaged ({first_line(error)})"
             f"; remove {root / files.folder} and run again"
         ) from error
     return RawData(np.asarray(stored.data), np.asarray(stored.targets, dtype=np.int64))

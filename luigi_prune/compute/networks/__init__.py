@@ -14,7 +14,7 @@ from luigi_prune.compute.duplicates import without_wrappers, wrapper_of
 from luigi_prune.compute.named import resolve
 from luigi_prune.compute.networks.pretrained import load_weights
 from luigi_prune.compute.networks.sizes import InputTooSmall
-from luigi_prune.errors import ConfigError, LuigiPruneError
+from luigi_prune.errors import ConfigError, LuigiPruneError, reason_of
 
 __all__ = ["InputTooSmall", "build", "load_weights"]
 
@@ -52,10 +52,9 @@ def build(
         except Exception as error:
             if not foreign and not row.open_ended:
                 raise
-            reason = (str(error).splitlines() or [""])[0]
             raise ConfigError(
                 f"network.name: {registry.plain(name)} fails for inputs of shape {tuple(input_shape)} and "
-                f"{output_size} outputs: {type(error).__name__}: {reason}"
+                f"{output_size} outputs: {reason_of(error)}"
             ) from error
     if not isinstance(network, nn.Module):
         raise ConfigError(

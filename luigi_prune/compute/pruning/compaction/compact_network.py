@@ -43,7 +43,7 @@ from luigi_prune.compute.pruning.structure.channel_hooks import is_reader
 from luigi_prune.compute.pruning.structure.hidden_dependence import unseen
 from luigi_prune.compute.pruning.structure.propagation import propagate
 from luigi_prune.compute.pruning.structure.structure_probe import StructureProbe
-from luigi_prune.errors import ConfigError, DamagedResult, LuigiPruneError, reason_of
+from luigi_prune.errors import ConfigError, DamagedResult, LuigiPruneError, first_line, reason_of
 
 TOLERANCE = 1e-5  # of outputs, relative to the largest one if that is above 1
 _COARSE = 1e-3  # relative difference that no rounding explains
@@ -161,8 +161,7 @@ class _Trial:
             raise
         except Exception as error:  # of the network's own code
             if len(blocks) == 1:
-                reason = (str(error).splitlines() or [""])[0]
-                self.failed[id(blocks[0])] = f"without them the network's code fails: {reason}"
+                self.failed[id(blocks[0])] = f"without them the network's code fails: {first_line(error)}"
                 return accepted
         half = len(blocks) // 2
         return self.accept(blocks[half:], self.accept(blocks[:half], accepted))

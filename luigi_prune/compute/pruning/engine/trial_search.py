@@ -36,7 +36,7 @@ from luigi_prune.compute.pruning.structure.probes import Probes
 from luigi_prune.compute.pruning.structure.propagation import propagate
 from luigi_prune.compute.pruning.structure.structure_probe import ChangingShapes
 from luigi_prune.compute.zeros import equal, to_numbers
-from luigi_prune.errors import ConfigError
+from luigi_prune.errors import ConfigError, first_line
 
 if TYPE_CHECKING:
     from luigi_prune.registry import MethodRow
@@ -135,7 +135,7 @@ def propagated_start(problem: Problem) -> Probes | None:
     except torch.OutOfMemoryError:
         raise  # no property of the network
     except (RuntimeError, TypeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
     else:
         same = list(equal(zip(before, changing, strict=True)))
         if all(same):
