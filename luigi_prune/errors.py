@@ -48,8 +48,8 @@ def reason_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {(str(error).splitlines() or ['no reason given'])[0]}"
 
 
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its type if it has none."""
+def first_line(error: BaseException | str) -> str:
+    """Return the first line of an error's message, or of a text; its type if it has none."""
     return (str(error).splitlines() or [""])[0] or type(error).__name__
 
 
