@@ -276,7 +276,7 @@ def test_the_cost_of_families_stands_in_both_reports(tmp_path: Path, without_pic
     row = ("Prune", "1", "7200.00", "7200.0", "4.00", "300")
     assert "| " + " | ".join(row) + " |" in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
     page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
-    assert ">Prune</th>" in page
+    assert '<span class="name">Prune</span></th>' in page
     assert '<td data-label="GPU-hours">4.00</td>' in page
     assert "GPU-hours" in page
 
